@@ -1,0 +1,1 @@
+"""What is remembered: settings, specs, the ledger, the score store, MLflow. The only room that talks to them."""

@@ -1,0 +1,100 @@
+"""Every way the product can fail, one class each, with the exit code its command line ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class TournamentError(Exception):
+    """Base of all errors that are ours: the message says what failed, the value seen, and what to do next."""
+
+    exit_code = 1
+
+
+class UsageError(TournamentError):
+    """Raised when a command or a function is called in a way that cannot mean anything."""
+
+    exit_code = 2
+
+
+class DataError(TournamentError):
+    """Raised when input data cannot be used.
+
+    Args:
+        problem: What is wrong, in one sentence.
+        file: The offending file, if one can be named.
+        column: The offending column, if one can be named.
+        rows: The first offending rows (a row number or an id each).
+        count: How many rows offend in all.
+        advice: What to do next.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: Path | str | None = None,
+        column: str | None = None,
+        rows: Sequence[object] = (),
+        count: int | None = None,
+        advice: str = "",
+    ) -> None:
+        self.problem, self.file, self.column, self.rows, self.count = problem, file, column, list(rows), count
+        parts = [problem]
+        if file is not None:
+            parts.append(f"file: {file}")
+        if column is not None:
+            parts.append(f"column: {column}")
+        if self.rows:
+            shown = ", ".join(map(str, self.rows[:5]))
+            parts.append(f"first rows: {shown}" + (f" ({count} in all)" if count is not None else ""))
+        elif count is not None:
+            parts.append(f"rows: {count}")
+        if advice:
+            parts.append(advice)
+        super().__init__("; ".join(parts))
+
+
+class SpecError(TournamentError):
+    """Raised when a candidate's spec has an unknown key, a wrong value or a checkpoint that is not one."""
+
+    exit_code = 4
+
+
+class LeakError(TournamentError):
+    """Raised when something that was learnt from is about to be used as if it had been held out."""
+
+    exit_code = 5
+
+
+class CandidateError(TournamentError):
+    """Raised when a candidate cannot be trained or scored: it loses, the tournament goes on."""
+
+    exit_code = 6
+
+
+class BudgetError(TournamentError):
+    """Raised when no ensemble, not even a single member, fits the budget."""
+
+    exit_code = 7
+
+
+class StoreError(TournamentError):
+    """Raised when the ledger, the score store or MLflow cannot be read or written (a full disk, a foreign schema)."""
+
+    exit_code = 8
+
+
+class BusyError(TournamentError):
+    """Raised when another process holds what may have one holder only, such as a running tournament."""
+
+    exit_code = 9
+
+
+class NotFoundError(TournamentError):
+    """Raised when something is asked for by name and does not exist: a champion, a candidate, a tournament."""
+
+    exit_code = 10

@@ -1,0 +1,159 @@
+"""What a candidate says of itself: its family, its architecture or checkpoint, its relation, its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from registry.errors import SpecError
+
+TextField = Literal["title", "brand", "color", "bullets", "description"]
+TEXT_FIELDS: tuple[TextField, ...] = ("title", "brand", "color", "bullets", "description")
+
+LMArchitecture = Literal["bert", "distilbert", "electra", "roberta", "albert", "mpnet", "deberta-v2"]
+GNNArchitecture = Literal["graphsage", "gcn", "gatv2"]
+Relation = Literal["impressions", "clicks", "adds", "purchases", "all", "bought_together", "same_session", "same_brand"]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LanguageModelRecipe(Strict):
+    """Every knob of a language model's training run."""
+
+    style: Literal["cross_encoder", "bi_encoder"] = "cross_encoder"
+    fields: tuple[TextField, ...] = TEXT_FIELDS
+    max_length: int = Field(128, ge=8, le=4096, description="tokens a pair, special tokens included")
+    epochs: int = Field(3, ge=1)
+    batch_size: int = Field(32, ge=1, description="pairs an optimiser step")
+    accumulation: int = Field(1, ge=1, description="micro-batches an optimiser step is cut into")
+    learning_rate: float = Field(2e-5, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate for each layer further down")
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    frozen_embeddings: bool = False
+    frozen_layers: int = Field(0, ge=0, description="encoder layers, counted from below, that are not trained")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Only for a model trained from scratch (`architecture` in place of `checkpoint`)
+    hidden_size: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    vocabulary: int = Field(4000, ge=300, description="word pieces of the tokenizer trained on the fit pairs")
+
+
+class GraphNetworkRecipe(Strict):
+    """Every knob of a graph network's training run."""
+
+    hidden_size: int = Field(128, ge=8)
+    layers: int = Field(2, ge=1, le=3, description="hops of message passing")
+    fanout: int = Field(8, ge=1, description="neighbours kept of each node")
+    encoder: str = Field("lsa", description="frozen text encoder: `lsa`, or a Hugging Face folder or hub id")
+    text_dimensions: int = Field(128, ge=8, description="dimensions of `lsa`")
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
+    heads: int = Field(4, ge=1, description="attention heads of gatv2")
+
+
+class _Named(Strict):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="name of the registered model")
+    description: str = ""
+    seed: int | None = Field(None, ge=0, description="seed of this candidate; default: the tournament's")
+
+    def digest(self) -> str:
+        """Return a SHA-256 over all that changes what is learnt: every field but name and description."""
+        content = self.model_dump(mode="json", exclude={"name", "description"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class LanguageModelSpec(_Named):
+    """A Hugging Face encoder: fine-tuned from a checkpoint (folder or hub id), or trained from scratch."""
+
+    family: Literal["language_model"] = "language_model"
+    checkpoint: str | None = Field(None, description="Hugging Face folder or hub id")
+    architecture: LMArchitecture | None = Field(None, description="architecture of a model trained from scratch")
+    recipe: LanguageModelRecipe = LanguageModelRecipe()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> LanguageModelSpec:
+        if (self.checkpoint is None) == (self.architecture is None):
+            raise ValueError("name either a checkpoint (to fine-tune) or an architecture (to train from scratch)")
+        return self
+
+
+class GraphNetworkSpec(_Named):
+    """A graph neural network on one relation."""
+
+    family: Literal["graph_network"] = "graph_network"
+    architecture: GNNArchitecture
+    relation: Relation = "impressions"
+    recipe: GraphNetworkRecipe = GraphNetworkRecipe()
+
+
+CandidateSpec = Annotated[LanguageModelSpec | GraphNetworkSpec, Field(discriminator="family")]
+_ADAPTER: TypeAdapter[CandidateSpec] = TypeAdapter(CandidateSpec)
+
+
+def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
+    """Return the spec that `content` describes.
+
+    Raises:
+        SpecError: if a key is unknown or a value wrong; the message names key, value and origin.
+    """
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        raise SpecError(_first_complaint(error, origin, content)) from error
+
+
+def read_specs(path: Path) -> list[CandidateSpec]:
+    """Read the candidates of a TOML file (`[[candidate]]` tables); relative checkpoint folders start at that file.
+
+    Raises:
+        SpecError: if the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"candidates file {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"candidates file {path} is no TOML: {error}") from error
+    unknown = set(document) - {"candidate"}
+    if unknown or not isinstance(document.get("candidate"), list) or not document["candidate"]:
+        found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no [[candidate]] table"
+        raise SpecError(f"candidates file {path}: {found}; it holds one [[candidate]] table for each candidate")
+    specs = []
+    for number, table in enumerate(document["candidate"], 1):
+        for owner, key in ((table, "checkpoint"), (table.get("recipe", {}), "encoder")):
+            place = path.parent / str(owner.get(key, ""))
+            if owner.get(key) and place.is_dir():
+                owner[key] = str(place.resolve())
+        specs.append(parse_spec(table, f"{path}, candidate {number} ({table.get('name', 'without a name')})"))
+    names = [spec.name for spec in specs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise SpecError(f"candidates file {path}: the name {repeated[0]!r} stands {names.count(repeated[0])} times")
+    return specs
+
+
+def _first_complaint(error: ValidationError, origin: str, content: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    families = ("language_model", "graph_network")
+    key = ".".join(str(part) for part in first["loc"] if part not in families) or "spec"
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key!r}; remove it or correct its spelling"
+    if first["type"].startswith("union_tag"):
+        return f"{origin}: family is {content.get('family')!r}; it must be one of {', '.join(families)}"
+    return f"{origin}: {key}: {first['msg']} (got {first.get('input')!r})"

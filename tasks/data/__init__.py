@@ -1,0 +1,1 @@
+"""Data: load, validate, split, synthesize."""

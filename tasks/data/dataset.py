@@ -1,0 +1,79 @@
+"""The words every stage speaks: labels, pairs, products, query keys, and the data set that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+LABELS: tuple[str, ...] = ("E", "S", "C", "I")
+LABEL_NAMES: tuple[str, ...] = ("Exact", "Substitute", "Complement", "Irrelevant")
+LOCALES: tuple[str, ...] = ("us", "es", "jp")
+
+PAIR_COLUMNS = ("example_id", "query_id", "query", "query_key", "product_id", "product", "locale", "label", "split")
+PRODUCT_COLUMNS = ("product_id", "locale", "title", "brand", "color", "bullets", "description")
+EVENT_COLUMNS = ("time", "client", "session", "query", "query_key", "locale", "product", "action")
+ACTIONS: tuple[str, ...] = ("impression", "click", "add", "purchase")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One version of the data.
+
+    Attributes:
+        pairs: one row a judged pair. `example_id` int64 unique, `query_id` int64, `query` str, `query_key` uint64
+            (see :func:`query_key`), `product_id` str, `product` int32 (row in `products`), `locale` category,
+            `label` int8 (index into :data:`LABELS`), `split` category (train, test). RangeIndex, file order.
+        products: one row a product of a locale: `product_id`, `locale` and the five text columns, missing text as "".
+            RangeIndex. Text is joined late, by `pairs["product"]`, a batch at a time.
+        events: one row a behaviour event, or None: `time` datetime64, `client`, `session` and `query` str,
+            `query_key` uint64, `locale`, `product` int32 (row in `products`), `action` one of :data:`ACTIONS`.
+        version: SHA-256 (hex) of the content, independent of file times, compression and row-group sizes.
+        source: the folder it was read from.
+    """
+
+    pairs: pd.DataFrame
+    products: pd.DataFrame
+    events: pd.DataFrame | None
+    version: str
+    source: Path
+
+
+def normalise_query(text: str) -> str:
+    """Return the query as it is compared: NFKC, case-folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def query_key(query: str, locale: str, salt: str = "") -> int:
+    """Return the stable 64-bit identity of a query in a locale (BLAKE2b of locale and normalised text).
+
+    It depends on nothing else, so a query keeps its key, and so its side of every split, in each data version.
+    """
+    content = f"{salt}\x1f{locale}\x1f{normalise_query(query)}".encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def query_keys(queries: Iterable[str], locales: Iterable[str], salt: str = "") -> np.ndarray:
+    """Return :func:`query_key` of many queries, uint64 (n,); each distinct one is hashed once."""
+    known: dict[tuple[str, str], int] = {}
+    keys = []
+    for pair in zip(queries, locales, strict=True):
+        key = known.get(pair)
+        if key is None:
+            key = known[pair] = query_key(*pair, salt=salt)
+        keys.append(key)
+    return np.asarray(keys, dtype=np.uint64)
+
+
+def salted_uniform(keys: np.ndarray, salt: str) -> np.ndarray:
+    """Return a stable uniform number in [0, 1) for each query key, float64 (n,), another one for each salt."""
+    unique, inverse = np.unique(np.asarray(keys, dtype=np.uint64), return_inverse=True)
+    prefix = salt.encode() + b"\x1f"
+    digests = (hashlib.blake2b(prefix + key.tobytes(), digest_size=8).digest() for key in unique)
+    values = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64, count=len(unique))
+    return (values / 2.0**64)[inverse]
