@@ -1,0 +1,80 @@
+"""Where a model runs and in which precision: names resolved to what the machine really has."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from registry.errors import UsageError
+
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the torch device that `name` means: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UsageError: if the name means nothing or the machine has no such device.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise UsageError(f"device {name!r} is none of auto, cpu, cuda, cuda:N; correct the setting `device`")
+    index = int(number or 0)
+    if index >= available:
+        raise UsageError(f"device {name!r}: this machine has {available} CUDA device(s); use auto or cpu")
+    return torch.device(f"cuda:{index}")
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of autocast, or None for plain float32.
+
+    "auto" takes bfloat16 on a GPU that has it, float16 on an older GPU, and float32 on a CPU, where half precision is
+    slower than float32 unless the processor has matrix units for it.
+
+    Raises:
+        UsageError: if float16 is asked for on a CPU: its gradients would underflow, and there is no scaler for it.
+    """
+    if name == "float32":
+        return None
+    if name == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if name == "float16" and device.type == "cpu":
+        raise UsageError("precision 'float16' needs a GPU; on a CPU use auto, float32 or bfloat16")
+    return _PRECISIONS[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass computes in `dtype`; a context that does nothing for None."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the hardware, such as "NVIDIA A100-SXM4-40GB" or the processor's model name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch inside the context and give the caller's random state back after it."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
