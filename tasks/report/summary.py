@@ -1,0 +1,142 @@
+"""The summary of one tournament: the one document that page, figures, terminal table and `--json` are made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy, macro F1 and weighted F1 of one set of labels, each a share in [0, 1]."""
+
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model of a tournament.
+
+    Attributes:
+        name, version: the registered model version.
+        family, detail: "language_model", "graph_network"; a few words such as "electra, from scratch" or
+            "gatv2 on clicks".
+        entry: "incumbent" (member of the champion), "candidate" (new in this tournament) or "bench".
+        status: "member", "evicted" (selection), "failed".
+        reason: why it is not a member, in a sentence; "" for a member.
+        test: metrics of the model alone on the test split; None when it failed.
+        test_by_locale: the same for each locale.
+        blend: metrics of the model alone on the pairs the aggregator learns from; None when it failed.
+        cost: JSON of `tasks.candidates.profile.Cost`; {} when it failed. Keys used: kind ("cpu"/"gpu"), memory_mib,
+            milliseconds_p50, milliseconds_p95 (a page of 40 pairs), parameters.
+        utility, utility_low, utility_high: SHAP share of the final ensemble's total in [0, 1] with its interval
+            (None for a model that is not a member); utility_all: the same when every model was in.
+        drop_one: primary metric lost on validation when the ensemble is re-fit without it (None: not a member).
+        fit_seconds: time of its training, of the run that did it.
+    """
+
+    name: str
+    version: str
+    family: str
+    detail: str
+    entry: str
+    status: str
+    reason: str = ""
+    test: Metrics | None = None
+    test_by_locale: dict[str, Metrics] = field(default_factory=dict)
+    blend: Metrics | None = None
+    cost: dict[str, Any] = field(default_factory=dict)
+    utility: float | None = None
+    utility_low: float | None = None
+    utility_high: float | None = None
+    utility_all: float | None = None
+    drop_one: float | None = None
+    fit_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a reviewer needs of one tournament.
+
+    Attributes:
+        tournament: id; started: ISO time in UTC; seconds: duration of the run that finished it.
+        machine: {"device", "cpu", "cores", "memory_gib", "platform", "python"}.
+        data: {"version", "source", "pairs", "queries", "products", "events", "by_split_locale": [{"split", "locale",
+            "pairs", "queries", "E", "S", "C", "I"}], "roles": {"fit": pairs, "validation": ..., "blend": ..., ...}}.
+        checks: data validation, each {"name", "critical", "passed", "sentence"}; data_docs: path or "".
+        settings: the settings in force, JSON-able.
+        models: every model that took part, members first, best utility first.
+        ensemble: metrics of the challenger on the test split; ensemble_by_locale; ensemble_intervals: metric ->
+            [low, high].
+        champion: the same of the champion it met, None when there was none; champion_version its version.
+        confusion: 4 x 4 counts of the challenger on the test split, rows true, columns predicted, order E, S, C, I.
+        by_class: label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
+        utility_by_class, utility_by_locale: member -> class or locale -> share.
+        near_copies: sentences about members that are near copies of each other.
+        selection: {"rule", "budget": {"memory_mib", "latency_ms"}, "used": {"memory_mib", "latency_ms"}, "path":
+            [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int,
+            "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
+        shift: in `kfold`: mean total variation between fold models' and served model's scores, per model.
+        verdict: JSON of `tasks.ensemble.judge.Verdict`: {"outcome", "reason", "checks": [{"name", "passed", "value",
+            "threshold", "sentence"}], ...}.
+        decision: {"decision", "by", "reason"} or {} when none was made; ensemble_version: version in MLflow or "".
+        promoted: whether the challenger became champion.
+        links: title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
+    """
+
+    tournament: str
+    started: str
+    seconds: float
+    machine: dict[str, Any]
+    data: dict[str, Any]
+    checks: list[dict[str, Any]]
+    data_docs: str
+    settings: dict[str, Any]
+    models: list[ModelSummary]
+    ensemble: Metrics
+    ensemble_by_locale: dict[str, Metrics]
+    ensemble_intervals: dict[str, list[float]]
+    champion: Metrics | None
+    champion_version: str
+    confusion: list[list[int]]
+    by_class: dict[str, dict[str, float]]
+    utility_by_class: dict[str, dict[str, float]]
+    utility_by_locale: dict[str, dict[str, float]]
+    near_copies: list[str]
+    selection: dict[str, Any]
+    shift: dict[str, float]
+    verdict: dict[str, Any]
+    decision: dict[str, Any] = field(default_factory=dict)
+    ensemble_version: str = ""
+    promoted: bool = False
+    links: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the summary as one JSON document; keys in the order above."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Summary:
+        """Return the summary that :meth:`to_json` wrote."""
+        raw = json.loads(text)
+        raw["models"] = [_model(entry) for entry in raw["models"]]
+        raw["ensemble"] = Metrics(**raw["ensemble"])
+        raw["champion"] = raw["champion"] and Metrics(**raw["champion"])
+        raw["ensemble_by_locale"] = {locale: Metrics(**one) for locale, one in raw["ensemble_by_locale"].items()}
+        return cls(**raw)
+
+    @classmethod
+    def read(cls, path: Path) -> Summary:
+        """Return the summary stored in a file."""
+        return cls.from_json(path.read_text(encoding="utf-8"))
+
+
+def _model(raw: dict[str, Any]) -> ModelSummary:
+    for key in ("test", "blend"):
+        raw[key] = raw[key] and Metrics(**raw[key])
+    raw["test_by_locale"] = {locale: Metrics(**one) for locale, one in raw["test_by_locale"].items()}
+    return ModelSummary(**raw)
