@@ -1,0 +1,306 @@
+"""Load: an ESCI folder becomes a data set and a data version; what cannot be read at all is refused here.
+
+Two kinds of trouble are kept apart. What makes a folder unreadable (a file, a column or a type that is not there) is
+raised by :func:`load_esci`. What makes its rows wrong (an unknown label, a product that no catalogue has) is loaded as
+it stands and found by `tasks.data.validate`, which can then name all of it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from registry.errors import DataError
+from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset, query_keys
+from tasks.data.fingerprint import ColumnFingerprint, data_version
+
+EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
+PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+EVENTS_FILE = "behaviour_events.parquet"
+SPLITS = ("train", "test")
+
+Progress = Callable[[float, str], None]
+Kind = Literal["integer", "text", "time"]
+
+BATCH_ROWS = 65_536
+PANDAS_INDEX = "__index_level_0__"  # the official files carry the index of the frame they were written from
+
+EXAMPLES_COLUMNS: dict[str, Kind] = {
+    "example_id": "integer",
+    "query": "text",
+    "query_id": "integer",
+    "product_id": "text",
+    "product_locale": "text",
+    "esci_label": "text",
+    "small_version": "integer",
+    "large_version": "integer",
+    "split": "text",
+}
+PRODUCTS_COLUMNS: dict[str, Kind] = {
+    "product_id": "text",
+    "product_title": "text",
+    "product_description": "text",
+    "product_bullet_point": "text",
+    "product_brand": "text",
+    "product_color": "text",
+    "product_locale": "text",
+}
+EVENTS_COLUMNS: dict[str, Kind] = {
+    "timestamp": "time",
+    "client_id": "text",
+    "session_id": "text",
+    "query": "text",
+    "locale": "text",
+    "product_id": "text",
+    "action": "text",
+}
+COLUMNS: dict[str, dict[str, Kind]] = {
+    EXAMPLES_FILE: EXAMPLES_COLUMNS,
+    PRODUCTS_FILE: PRODUCTS_COLUMNS,
+    EVENTS_FILE: EVENTS_COLUMNS,
+}
+_ARROW: dict[Kind, pa.DataType] = {"integer": pa.int64(), "text": pa.large_string(), "time": pa.timestamp("us")}
+_WORDS: dict[Kind, str] = {"integer": "an integer", "text": "text", "time": "a timestamp"}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file in memory: large_string, int64 or timestamp[us] arrays without missing values."""
+
+    columns: dict[str, pa.Array]
+    fingerprints: dict[str, str]
+
+
+def load_esci(folder: Path, progress: Progress = lambda share, doing: None) -> Dataset:
+    """Read a folder with the official file names and columns, and `behaviour_events.parquet` if it is there.
+
+    Rows are kept as they are, in file order, for `validate` to judge: an unknown label becomes -1, an unknown locale,
+    split or action stays as a category of its own, and a pair or event whose (product, locale) is in no catalogue gets
+    `product` -1. Text columns stay Arrow-backed.
+
+    Args:
+        folder: The folder.
+        progress: Called with the share done in [0, 1] and the file that is read.
+
+    Raises:
+        DataError: if the folder or a file is missing, empty, truncated or no parquet, or if a column is missing, not
+            known or of a wrong type.
+    """
+    folder = Path(folder)
+    if problems := structural_problems(folder):
+        first = problems[0]
+        if len(problems) > 1:
+            first.args = (f"{first.args[0]}; {len(problems) - 1} more found by `tournament data check`",)
+        raise first
+    names = [name for name in COLUMNS if (folder / name).is_file()]
+    total = sum((folder / name).stat().st_size for name in names)
+    done, tables = 0, {}
+    for name in names:
+        size = (folder / name).stat().st_size
+        tables[name] = _read(folder / name, COLUMNS[name], progress, done / total, size / total)
+        done += size
+    version = data_version({name: table.fingerprints for name, table in tables.items()})
+    catalogue = _catalogue_keys(tables[PRODUCTS_FILE].columns)
+    events = tables.pop(EVENTS_FILE, None)
+    dataset = Dataset(
+        pairs=_pairs(tables.pop(EXAMPLES_FILE).columns, catalogue),
+        products=_products(tables.pop(PRODUCTS_FILE).columns),
+        events=None if events is None else _events(events.columns, catalogue),
+        version=version,
+        source=folder,
+    )
+    progress(1.0, "loaded")
+    return dataset
+
+
+def structural_problems(folder: Path) -> list[DataError]:
+    """Return all that keeps a folder from being read, as far as footers and schemas tell, in the order of the files."""
+    if not folder.is_dir():
+        advice = f"name a folder that holds {EXAMPLES_FILE} and {PRODUCTS_FILE}"
+        return [DataError("the data folder does not exist or is no folder", file=folder, advice=advice)]
+    problems: list[DataError] = []
+    for name, columns in COLUMNS.items():
+        path = folder / name
+        if not path.is_file():
+            if name != EVENTS_FILE:
+                advice = (
+                    "`tournament data download` fetches the official files, `tournament data synthesize` makes some"
+                )
+                problems.append(DataError("a file is missing", file=path, advice=advice))
+            continue
+        try:
+            with pq.ParquetFile(path) as file:
+                problems += _schema_problems(path, file.schema_arrow, columns)
+                if file.metadata.num_rows == 0:
+                    problems.append(DataError("the file is empty", file=path, count=0, advice="it must hold rows"))
+        except (pa.ArrowException, OSError) as error:
+            problems.append(_unreadable(path, error))
+    return problems
+
+
+def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind]) -> list[DataError]:
+    problems = []
+    if missing := [name for name in columns if name not in schema.names]:
+        advice = f"the file has the columns {', '.join(schema.names)}"
+        problems.append(DataError("a column is missing", file=path, column=", ".join(missing), advice=advice))
+    if extra := [name for name in schema.names if name not in columns and name != PANDAS_INDEX]:
+        advice = f"remove it; known columns are {', '.join(columns)}"
+        problems.append(DataError("a column is not known", file=path, column=", ".join(extra), advice=advice))
+    if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        problems.append(DataError("a column stands twice", file=path, column=", ".join(repeated)))
+        return problems
+    for name, kind in columns.items():
+        if name in schema.names and not _fits(schema.field(name).type, kind):
+            advice = f"it is {schema.field(name).type} and must be {_WORDS[kind]}"
+            problems.append(DataError("a column has the wrong type", file=path, column=name, advice=advice))
+    return problems
+
+
+def _fits(found: pa.DataType, kind: Kind) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if kind == "integer":
+        return pa.types.is_integer(found)
+    if kind == "time":
+        return pa.types.is_timestamp(found)
+    # A column without a single value is written with the type null.
+    return any(test(found) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)) or (
+        found == pa.string_view()
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    advice = "fetch or write the file again"
+    return DataError(f"the file is truncated, damaged or no parquet ({reason})", file=path, advice=advice)
+
+
+def _read(path: Path, columns: Mapping[str, Kind], progress: Progress, start: float, share: float) -> _Table:
+    """Read a file batch by batch; at most one column is held twice, while its batches are joined."""
+    batches: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    fingerprints = {name: ColumnFingerprint() for name in columns}
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+                for name, kind in columns.items():
+                    array = _canonical(batch.column(name), kind, path, name, row)
+                    fingerprints[name].update(array)
+                    batches[name].append(array.fill_null("") if kind == "text" else array)
+                row += batch.num_rows
+                progress(start + share * min(1.0, row / file.metadata.num_rows), f"reading {path.name}")
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    joined = {name: pa.concat_arrays(batches.pop(name)) for name in columns}
+    return _Table(joined, {name: fingerprint.hexdigest() for name, fingerprint in fingerprints.items()})
+
+
+def _canonical(array: pa.Array, kind: Kind, path: Path, name: str, first_row: int) -> pa.Array:
+    """Return a column of a batch in the one type that its kind has here; missing values stay for text alone."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    try:
+        array = array.cast(_ARROW[kind])
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        rows = [f"somewhere in rows {first_row} to {first_row + len(array) - 1}"]
+        raise DataError(
+            f"a value cannot be read as {_WORDS[kind]} ({reason})", file=path, column=name, rows=rows
+        ) from error
+    if kind != "text" and array.null_count:
+        rows = np.flatnonzero(pc.is_null(array).to_numpy(zero_copy_only=False)) + first_row
+        shown = [f"row {number}" for number in rows[:5]]
+        advice = "every row needs a value here"
+        raise DataError("values are missing", file=path, column=name, rows=shown, count=len(rows), advice=advice)
+    return array
+
+
+def _pairs(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:
+    locale = columns["product_locale"]
+    label = pc.fill_null(pc.index_in(columns["esci_label"], pa.array(LABELS, pa.large_string())), -1)
+    frame = {
+        "example_id": columns["example_id"].to_numpy(),
+        "query_id": columns["query_id"].to_numpy(),
+        "query": _text(columns["query"]),
+        "query_key": _query_keys(columns["query"], locale),
+        "product_id": _text(columns["product_id"]),
+        "product": _rows_in(catalogue, columns["product_id"], locale),
+        "locale": _category(locale, LOCALES),
+        "label": label.to_numpy(zero_copy_only=False).astype(np.int8),
+        "split": _category(columns["split"], SPLITS),
+    }
+    return pd.DataFrame(frame)
+
+
+def _products(columns: dict[str, pa.Array]) -> pd.DataFrame:
+    frame = {
+        "product_id": _text(columns["product_id"]),
+        "locale": _category(columns["product_locale"], LOCALES),
+        "title": _text(columns["product_title"]),
+        "brand": _text(columns["product_brand"]),
+        "color": _text(columns["product_color"]),
+        "bullets": _text(columns["product_bullet_point"]),
+        "description": _text(columns["product_description"]),
+    }
+    return pd.DataFrame(frame, copy=False)
+
+
+def _events(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:
+    frame = {
+        "time": columns["timestamp"].to_numpy(),
+        "client": _text(columns["client_id"]),
+        "session": _text(columns["session_id"]),
+        "query": _text(columns["query"]),
+        "query_key": _query_keys(columns["query"], columns["locale"]),
+        "locale": _category(columns["locale"], LOCALES),
+        "product": _rows_in(catalogue, columns["product_id"], columns["locale"]),
+        "action": _category(columns["action"], ACTIONS),
+    }
+    return pd.DataFrame(frame)
+
+
+def _text(array: pa.Array) -> pd.Series:
+    return pa.table({"text": array}).to_pandas()["text"]
+
+
+def _category(array: pa.Array, known: Sequence[str]) -> pd.Categorical:
+    """Return text as categories: the known ones first, in their order, then the unknown ones that occur, sorted."""
+    encoded = array.dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    categories = [*known, *sorted(set(found) - set(known))]
+    codes = np.asarray([categories.index(value) for value in found], dtype=np.int64)
+    return pd.Categorical.from_codes(codes[encoded.indices.to_numpy()], categories)
+
+
+def _query_keys(queries: pa.Array, locales: pa.Array) -> np.ndarray:
+    """Return the key of every row's query, uint64 (n,); only distinct (query, locale) are hashed."""
+    encoded = _joined(locales, queries).dictionary_encode()
+    parts = [text.partition("\x1f") for text in encoded.dictionary.to_pylist()]
+    keys = query_keys((query for _, _, query in parts), (locale for locale, _, _ in parts))
+    return keys[encoded.indices.to_numpy()]
+
+
+def _catalogue_keys(columns: dict[str, pa.Array]) -> pa.Array:
+    return _joined(columns["product_locale"], columns["product_id"])
+
+
+def _rows_in(catalogue: pa.Array, product_ids: pa.Array, locales: pa.Array) -> np.ndarray:
+    """Return the catalogue row of every (product, locale), int32 (n,), -1 where there is none."""
+    return (
+        pc.fill_null(pc.index_in(_joined(locales, product_ids), catalogue), -1)
+        .to_numpy(zero_copy_only=False)
+        .astype(np.int32)
+    )
+
+
+def _joined(locales: pa.Array, texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(locales, texts, pa.scalar("\x1f", pa.large_string()))
