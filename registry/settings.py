@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     out_of_sample: Literal["blend", "kfold"] = Field("blend", description="where the aggregator's scores come from")
     blend_share: float = Field(0.25, gt=0, lt=1, description="share of the train queries that no model trains on")
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of the fit queries that choose the epoch")
+    workers: int | None = Field(None, ge=1, description="candidates trained at once; default: one a GPU, or a core")
+    candidate_timeout_s: float | None = Field(None, gt=0, description="seconds a candidate may train; default: no limit")
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
 
     # What may stay

@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` and `make test`. Both make the environment when it is missing.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test fast lint types format clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,postgres]'
+	@touch $@
+
+install: $(INSTALLED)  ## make the virtual environment and install into it
+
+demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
+	$(BIN)/tournament demo
+
+test: $(INSTALLED)  ## run the whole test suite, fast tests first
+	$(BIN)/python -m pytest
+
+fast: $(INSTALLED)  ## run the fast tests only
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(INSTALLED)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## check types
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and caches, never a home folder
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

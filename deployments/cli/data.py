@@ -1,0 +1,78 @@
+"""`tournament data`: check, download or synthesize a data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, add_common_options, settings_of
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its three parts."""
+    parser = commands.add_parser("data", help="check, download or synthesize a data set")
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    checking = parts.add_parser("check", help="validate a data folder and tell everything that is wrong with it")
+    checking.add_argument("folder", type=Path, help="folder with the official file names")
+    checking.add_argument("--docs", type=Path, metavar="DIR", help="write Great Expectations' Data Docs here")
+    download = parts.add_parser("download", help="fetch the Shopping Queries Dataset; resumable, checksummed")
+    download.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that receives the two files")
+    download.add_argument("--base-url", help="another address that serves the same files")
+    world = parts.add_parser("synthesize", help="generate a small ESCI-like world with behaviour events")
+    world.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that receives the files")
+    world.add_argument("--queries", type=int, default=1200, help="judged queries (default: 1200)")
+    world.add_argument("--noise", type=float, default=0.05, help="share of labels that are wrong (default: 0.05)")
+    world.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    world.add_argument("--behaviour", choices=("on", "off", "shuffled"), default="on", help="events (default: on)")
+    for part, work in ((checking, check), (download, fetch), (world, generate)):
+        add_common_options(part, home=False)
+        part.set_defaults(work=work, home=None)
+
+
+def check(options: argparse.Namespace, output: Output) -> None:
+    """Load and validate; say every check; end with an error when a critical one failed."""
+    from tasks.data.load import load_esci
+    from tasks.data.validate import raise_if_critical, validate
+
+    dataset = load_esci(options.folder)
+    result = validate(dataset, options.docs)
+    for one in result.checks:
+        mark = "ok  " if one.passed else ("FAIL" if one.critical else "warn")
+        output.say(f"{mark}  {one.name}: {one.sentence}")
+    raise_if_critical(result)
+    content = {
+        "version": dataset.version,
+        "pairs": len(dataset.pairs),
+        "products": len(dataset.products),
+        "events": 0 if dataset.events is None else len(dataset.events),
+        "checks": [one.__dict__ for one in result.checks],
+        "data_docs": str(result.docs or ""),
+    }
+    output.say(
+        f"{content['pairs']:,} pairs, {content['products']:,} products, {content['events']:,} events; "
+        f"version {dataset.version[:12]}"
+    )
+    output.document(content)
+
+
+def fetch(options: argparse.Namespace, output: Output) -> None:
+    """Download the official files."""
+    from deployments.cli.progress import bar
+    from tasks.data.download import BASE_URL, download
+
+    settings_of(options)
+    with bar(output, "download") as progress:
+        paths = download(options.to, base_url=options.base_url or BASE_URL, progress=progress)
+    output.say(f"{options.to} holds the data set; next: tournament data check {options.to}")
+    output.document({"files": [str(path) for path in paths]})
+
+
+def generate(options: argparse.Namespace, output: Output) -> None:
+    """Generate a world."""
+    from tasks.data.synthesize import synthesize
+
+    behaviour = {"on": True, "off": False, "shuffled": "shuffled"}[options.behaviour]
+    synthesize(options.to, queries=options.queries, seed=options.seed, noise=options.noise, behaviour=behaviour)
+    output.say(f"{options.to} holds a generated world; next: tournament run --data {options.to} --candidates FILE")
+    output.document({"folder": str(options.to)})

@@ -1,0 +1,55 @@
+"""`tournament demo`: the whole story on a small generated world."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, command, settings_of
+
+DESCRIPTION = """\
+Generate a small ESCI-like world in three languages, hold a tournament of three language models and three graph
+networks, register the champion; then let one more candidate take its chances. Nothing is downloaded.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "demo", work, "see the whole of it on a small generated world", DESCRIPTION)
+    parser.add_argument("--queries", type=int, default=1500, help="judged queries of the world (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of every model (default: 0)")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Hold the two tournaments of the demo."""
+    from deployments.cli.run import show
+    from deployments.local import hold
+    from registry.specs import read_specs
+    from tasks.data.synthesize import synthesize
+
+    options.home = options.home or Path(".tournament/demo")
+    settings = settings_of(options, seed=options.seed)
+    world = settings.home / f"world-{options.queries}-{options.seed}"
+    if not (world / "world.json").is_file():
+        synthesize(world, queries=options.queries, seed=options.seed)
+    output.say(f"1. a world of {options.queries:,} queries in three languages: {world}")
+    specs = read_specs(Path(str(files("deployments") / "demo.toml")))
+    *first, newcomer = specs
+    output.say(f"2. a tournament of {', '.join(spec.name for spec in first)}")
+    outcome = hold(settings, world, first, output)
+    if output.as_json:
+        show_table(outcome, output)
+    else:
+        show(outcome, output)
+    output.say(f"3. one more candidate, {newcomer.name}, takes its chances")
+    show(hold(settings, world, [newcomer], output), output)
+    output.say(f"next: tournament champion show --home {settings.home}")
+
+
+def show_table(outcome: Any, output: Output) -> None:
+    """Show the table of a first outcome; the one document belongs to the last."""
+    from tasks.report.table import render_table
+
+    render_table(outcome.summary, output.console())

@@ -1,0 +1,48 @@
+"""`tournament register`: enter candidates into the registry, to be tried in the next tournament."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, command, workspace_of
+
+DESCRIPTION = """\
+Check the specs of a TOML file and register each as a version of a registered model in MLflow. A spec that is
+registered already keeps its version. The next `tournament run --data DIR` without --candidates lets them compete.
+
+example file:
+  [[candidate]]
+  name = "minilm-l6"
+  family = "language_model"
+  checkpoint = "models/minilm-l6"        # Hugging Face folder or hub id
+  recipe = { epochs = 3, max_length = 128 }
+
+  [[candidate]]
+  name = "sage-clicks"
+  family = "graph_network"
+  architecture = "graphsage"
+  relation = "clicks"
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "register", work, "register candidates for the next tournament", DESCRIPTION)
+    parser.add_argument("file", type=Path, help="TOML file with [[candidate]] tables")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Register every candidate of the file."""
+    from registry.specs import read_specs
+    from tasks.candidates.enter import check_spec
+
+    workspace = workspace_of(options)
+    specs = read_specs(options.file)
+    for spec in specs:
+        check_spec(spec)
+    versions = [workspace.models.register_candidate(spec) for spec in specs]
+    for one in versions:
+        output.say(f"registered {one.id}")
+    output.document([{"name": one.name, "version": one.version, "run_id": one.run_id} for one in versions])

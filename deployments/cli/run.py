@@ -1,0 +1,54 @@
+"""`tournament run`: hold one tournament."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, add_tournament_options, command, settings_of, tournament_settings
+
+DESCRIPTION = """\
+Hold one tournament: validate the data, train and score every candidate that is new, rank all members by SHAP,
+keep as many as the budget carries, test the challenger against the champion, and promote it if it is better.
+
+A run that was interrupted or killed continues where it stopped; one with nothing new trains nothing.
+
+examples:
+  tournament run --data esci/ --candidates candidates.toml
+  tournament run --data esci/                              enter what `tournament register` registered
+  tournament run --data esci/ --candidates c.toml --budget-latency-ms 50 --json > result.json
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "run", work, "hold a tournament on a data folder", DESCRIPTION)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the official ESCI files")
+    parser.add_argument("--candidates", type=Path, metavar="FILE", help="TOML file with [[candidate]] tables")
+    add_tournament_options(parser)
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Hold the tournament and show its outcome."""
+    from deployments.local import hold
+    from registry.specs import read_specs
+
+    settings = settings_of(options, **tournament_settings(options))
+    specs = read_specs(options.candidates) if options.candidates else []
+    outcome = hold(settings, options.data, specs, output)
+    show(outcome, output)
+
+
+def show(outcome: Any, output: Output) -> None:
+    """Show an outcome: the table and where the report is."""
+    import json
+
+    from tasks.report.table import render_table
+
+    if outcome.unchanged:
+        output.say("Nothing has changed since this tournament was held; nothing was trained.")
+    render_table(outcome.summary, output.console())
+    output.say(f"report: {outcome.report}")
+    document = json.loads(outcome.summary.to_json()) | {"report": str(outcome.report), "unchanged": outcome.unchanged}
+    output.document(document)

@@ -1,0 +1,27 @@
+"""What MLflow loads for `models:/<ensemble>@champion`: a loader module, so nothing is ever unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.candidates.device import resolve_device
+from tasks.ensemble.served import Served
+
+
+class EnsembleModel:
+    """The pyfunc flavour of an ensemble."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Return columns E, S, C, I and label for rows with official ESCI column names."""
+        return self.served.predict(frame)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> EnsembleModel:
+    """Return the model stored at `path`; MLflow calls this by name."""
+    return EnsembleModel(Served.load(Path(path), str(resolve_device("auto"))))

@@ -1,0 +1,68 @@
+"""The place a tournament works in: its settings and, opened when first asked for, its stores."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import StoreError
+from registry.settings import Settings
+
+if TYPE_CHECKING:
+    from registry.ledger import Ledger
+    from registry.models import Models
+    from registry.scores import ScoreStore
+    from registry.stages import StageStore
+
+
+class Workspace:
+    """Settings and stores of one home folder. Making it opens nothing; each store opens when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def folder(self, *parts: str) -> Path:
+        """Return a folder below the home, made when it is missing.
+
+        Raises:
+            StoreError: if it cannot be made.
+        """
+        place = self.settings.home.joinpath(*parts)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the folder {place}: {error.strerror or error}; choose another with --home"
+            ) from error
+        return place
+
+    @cached_property
+    def stages(self) -> StageStore:
+        """Results of finished stages, under their inputs."""
+        from registry.stages import StageStore
+
+        return StageStore(self.folder("stages"))
+
+    @cached_property
+    def scores(self) -> ScoreStore:
+        """Scores of every candidate version on every data version."""
+        from registry.scores import ScoreStore
+
+        return ScoreStore(self.folder("scores"))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The append-only record."""
+        from registry.ledger import Ledger
+
+        self.folder()
+        return Ledger.open(self.settings.ledger_address)
+
+    @cached_property
+    def models(self) -> Models:
+        """The MLflow registry."""
+        from registry.models import Models
+
+        self.folder()
+        return Models(self.settings.tracking_uri, self.settings.home)

@@ -1,0 +1,215 @@
+"""The three steps every candidate goes through, each stored under its inputs: train, score, profile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from registry.errors import LeakError
+from registry.scores import ScoreStore
+from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec
+from registry.stages import StageStore
+from tasks.candidates.families import load_candidate, make_candidate
+from tasks.candidates.profile import Cost, profile
+from tasks.candidates.protocol import FitData, Progress, silent
+from tasks.data.behaviour import edges
+from tasks.data.dataset import Dataset
+from tasks.data.split import FitPlan
+from tasks.data.store import read_frame, write_frame
+
+TRAINED_KEYS = "trained_keys.npy"
+FIT_RECORD = "fit.json"
+SHIFT_PAIRS = 2_000  # pairs that suffice to see the shift between fold models and the served model
+FULL = "full"  # the plan of the model that serves
+
+
+@dataclass(frozen=True)
+class Bout:
+    """One candidate on one data version: what its three steps are keyed by.
+
+    Attributes:
+        candidate: id, "name/version".
+        spec: the candidate's spec.
+        content: digest of the files that the spec points to (checkpoint, encoder); "" when there are none.
+        data_version: version of the data.
+        roles: key of the stage that gave every pair its role.
+        seed: seed in force for this candidate.
+        device: torch device.
+    """
+
+    candidate: str
+    spec: CandidateSpec
+    content: str
+    data_version: str
+    roles: str
+    seed: int
+    device: str
+
+    def train_key(self, stages: StageStore, plan: str) -> str:
+        """Return the stage key of the model of one plan; the device is no part of it."""
+        return stages.key(
+            "train",
+            spec=self.spec.digest(),
+            content=self.content,
+            data=self.data_version,
+            roles=self.roles,
+            plan=plan,
+            seed=self.seed,
+        )
+
+    def profile_key(self, stages: StageStore) -> str:
+        """Return the stage key of the cost of the model that serves, on the device at hand."""
+        return stages.key("profile", model=self.train_key(stages, FULL), device=self.device)
+
+    def recipe(self) -> str:
+        """Return the digest under which the score store keeps the scores."""
+        content = [self.spec.digest(), self.content, self.roles, self.seed]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def content_digest(spec: CandidateSpec) -> str:
+    """Return a SHA-256 over the local folders that a spec points to, "" when it points to none.
+
+    A checkpoint that is edited in place is another candidate, whatever its path says.
+    """
+    places = []
+    if isinstance(spec, LanguageModelSpec) and spec.checkpoint:
+        places.append(Path(spec.checkpoint))
+    if isinstance(spec, GraphNetworkSpec) and spec.recipe.encoder != "lsa":
+        places.append(Path(spec.recipe.encoder))
+    files = sorted(file for place in places if place.is_dir() for file in place.rglob("*") if file.is_file())
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progress: Progress = silent) -> Path:
+    """Fit the candidate on one plan and return the folder of the model; one that is there is not fitted again.
+
+    Beside the model stand the keys of every query it has seen: they decide later what is out of sample.
+    """
+    key = bout.train_key(stages, plan.name)
+    if found := stages.find(key):
+        return found
+    started = time.perf_counter()
+    work = stages.work(key)
+    data = FitData(
+        pairs=dataset.pairs.iloc[plan.fit],
+        validation=dataset.pairs.iloc[plan.validation],
+        products=dataset.products,
+        edges=_edges(bout, plan, dataset, stages),
+        seed=bout.seed,
+        device=bout.device,
+        work=work,
+        progress=progress,
+    )
+    model = make_candidate(bout.spec).fit(data)
+    seen = np.union1d(data.pairs["query_key"].to_numpy(), data.validation["query_key"].to_numpy())
+    with stages.make(key) as folder:
+        model.save(folder)
+        np.save(folder / TRAINED_KEYS, seen)
+        record = {"seconds": time.perf_counter() - started, "pairs": len(data.pairs), "plan": plan.name}
+        (folder / FIT_RECORD).write_text(json.dumps(record), encoding="utf-8")
+    return stages.find(key) or folder
+
+
+def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
+    """Return the edges a graph network may see: those of every judged query that it does not fit on are held out."""
+    if not isinstance(bout.spec, GraphNetworkSpec):
+        return None
+    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=bout.spec.relation)
+    if found := stages.find(key):
+        return read_frame(found / "edges.arrow")
+    judged = dataset.pairs["query_key"].to_numpy()
+    held_out = np.setdiff1d(judged, judged[plan.fit])
+    frame = edges(dataset, bout.spec.relation, held_out)
+    with stages.make(key) as folder:
+        write_frame(frame, folder / "edges.arrow")
+    return frame
+
+
+def score(
+    bout: Bout,
+    plans: Sequence[FitPlan],
+    dataset: Dataset,
+    stages: StageStore,
+    scores: ScoreStore,
+    progress: Progress = silent,
+) -> None:
+    """Score every pair of the plans with a model that did not see its query, into the score store.
+
+    Raises:
+        LeakError: if a model is asked to score a query it was fitted on.
+    """
+    recipe = bout.recipe()
+    if scores.find(bout.candidate, bout.data_version, recipe):
+        return
+    ids, rows = [], []
+    for number, plan in enumerate(plans):
+        progress(number / len(plans), f"score {plan.name}")
+        folder = train(bout, plan, dataset, stages)
+        pairs = dataset.pairs.iloc[plan.score]
+        if np.isin(pairs["query_key"].to_numpy(), np.load(folder / TRAINED_KEYS)).any():
+            raise LeakError(
+                f"{bout.candidate}, plan {plan.name}: a pair to be scored belongs to a query it was fitted on"
+            )
+        model = load_candidate(folder, bout.device)
+        rows.append(model.predict_proba(pairs, dataset.products))
+        ids.append(pairs["example_id"].to_numpy())
+    scores.put(
+        bout.candidate,
+        bout.data_version,
+        recipe,
+        example_id=np.concatenate(ids),
+        probabilities=np.concatenate(rows),
+        out_of_sample=np.ones(sum(map(len, ids)), dtype=bool),
+    )
+
+
+def shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> float | None:
+    """Return the mean total variation in [0, 1] between the fold models' scores and the served model's, on test pairs.
+
+    None when there are no folds. The aggregator learns from fold models and serves with the full one: this is
+    how far apart they are.
+    """
+    folds = [plan for plan in plans if plan.name != FULL]
+    if not folds:
+        return None
+    key = stages.key("shift", model=bout.train_key(stages, FULL), folds=len(folds))
+    if found := stages.find(key):
+        return float(json.loads((found / "shift.json").read_text(encoding="utf-8")))
+    test = next(plan for plan in plans if plan.name == FULL).score[:SHIFT_PAIRS]
+    pairs = dataset.pairs.iloc[test]
+
+    def probabilities(plan: FitPlan) -> np.ndarray:
+        return load_candidate(train(bout, plan, dataset, stages), bout.device).predict_proba(pairs, dataset.products)
+
+    served = probabilities(next(plan for plan in plans if plan.name == FULL))
+    value = float(np.mean([0.5 * np.abs(probabilities(plan) - served).sum(axis=1).mean() for plan in folds]))
+    with stages.make(key) as folder:
+        (folder / "shift.json").write_text(json.dumps(value), encoding="utf-8")
+    return value
+
+
+def measure(bout: Bout, dataset: Dataset, plan: FitPlan, stages: StageStore) -> Cost:
+    """Return the measured cost of the model that serves, on the device at hand."""
+    key = bout.profile_key(stages)
+    if found := stages.find(key):
+        return Cost.from_json((found / "cost.json").read_text(encoding="utf-8"))
+    model = load_candidate(train(bout, plan, dataset, stages), bout.device)
+    cost = profile(model, dataset.pairs.iloc[plan.score], dataset.products, bout.device)
+    with stages.make(key) as folder:
+        (folder / "cost.json").write_text(cost.to_json(), encoding="utf-8")
+    return cost

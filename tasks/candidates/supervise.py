@@ -1,0 +1,142 @@
+"""Run candidates' steps in a process of their own and tell what became of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.stages import StageStore
+from tasks.candidates.protocol import Progress, silent
+from tasks.candidates.steps import Bout
+
+Step = tuple[Bout, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
+
+
+def supervise(
+    steps: Sequence[Step],
+    *,
+    dataset: Path,
+    roles: Path,
+    stages: StageStore,
+    scores: Path,
+    log: Path,
+    threads: int,
+    timeout_s: float | None = None,
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Run the steps in one worker process, another one after each death, and return the failures.
+
+    Args:
+        steps: candidates and stages, run in this order.
+        dataset, roles: folders of the stages that loaded the data and gave the pairs their roles.
+        stages, scores: where results go.
+        log: file that receives what the candidates print.
+        threads: threads of each worker.
+        timeout_s: seconds that one worker process may take; None for no limit.
+        progress: called with the share done.
+
+    Returns:
+        candidate id -> reason, for the candidates that failed.
+    """
+    left, failures = list(steps), dict[str, str]()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    while left:
+        job = {
+            "supervisor": os.getpid(),
+            "dataset": str(dataset),
+            "roles_folder": str(roles),
+            "stages": str(stages.root),
+            "scores": str(scores),
+            "threads": threads,
+            "steps": [{"stage": stage, "bout": _bout(bout)} for bout, stage in left],
+        }
+        outcomes, death = _run(job, log, threads, timeout_s, progress)
+        for number, reason in outcomes.items():
+            if reason:
+                failures[left[number][0].candidate] = reason
+        if len(outcomes) == len(left):
+            break
+        broken = len(outcomes)  # steps run in turn: the first without an outcome is the one that broke the worker
+        failures[left[broken][0].candidate] = f"{death}; what it printed is in {log}"
+        left = left[broken + 1 :]
+    return failures
+
+
+def _bout(bout: Bout) -> dict[str, Any]:
+    fields = {name: getattr(bout, name) for name in bout.__dataclass_fields__}
+    return fields | {"spec": bout.spec.model_dump(mode="json")}
+
+
+def _run(
+    job: dict[str, Any], log: Path, threads: int, timeout_s: float | None, progress: Progress
+) -> tuple[dict[int, str], str]:
+    """Run one worker; return what became of each step it finished ("" for done) and how the worker ended."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    with tempfile.TemporaryDirectory() as scratch, log.open("ab") as stderr:
+        job_file = Path(scratch, "job.json")
+        job_file.write_text(json.dumps(job), encoding="utf-8")
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tasks.candidates.worker", str(job_file)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            worker.kill()
+
+        timer = threading.Timer(timeout_s, expire) if timeout_s else None
+        if timer:
+            timer.start()
+        outcomes: dict[int, str] = {}
+        try:
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                _hear(line, outcomes, len(job["steps"]), progress)
+        finally:
+            if timer:
+                timer.cancel()
+            if worker.poll() is None and sys.exc_info()[0]:
+                worker.kill()
+            worker.wait()
+    return outcomes, _death(worker.returncode, timeout_s if expired.is_set() else None)
+
+
+def _hear(line: bytes, outcomes: dict[int, str], steps: int, progress: Progress) -> None:
+    try:
+        message = json.loads(line)
+    except ValueError:  # a library that prints to standard output
+        return
+    if "done" in message:
+        outcomes[message["step"]] = ""
+    elif "failed" in message:
+        outcomes[message["step"]] = message["failed"]
+    elif "share" in message:
+        progress((message["step"] + message["share"]) / steps, message["doing"])
+
+
+def _death(code: int, timeout_s: float | None) -> str:
+    if timeout_s is not None:
+        return f"no result within {timeout_s:.0f} s (setting candidate_timeout_s); its process was ended"
+    if code < 0:
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
+    return f"its process ended with exit code {code} before it was done"

@@ -1,0 +1,87 @@
+"""The process in which candidates are trained, scored and profiled: `python -m tasks.candidates.worker JOB`.
+
+A candidate that runs out of memory, crashes or hangs takes this process with it and nothing else. Each line on
+standard output is one JSON document for the supervisor: progress, done or failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from registry.errors import TournamentError
+from registry.scores import ScoreStore
+from registry.specs import parse_spec
+from registry.stages import StageStore
+
+
+def main(job_file: str) -> int:
+    """Run every step of the job in turn; a step that fails is reported and ends the job."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    _end_with_parent(job["supervisor"])
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    for number, step in enumerate(job["steps"]):
+        try:
+            run_step(step, job, number)
+        except TournamentError as error:
+            _say(step=number, failed=str(error))
+        except MemoryError:
+            _say(step=number, failed="out of memory; choose a smaller batch_size, max_length or model")
+        except Exception as error:  # whatever a candidate's code raises is that candidate's failure
+            import traceback
+
+            traceback.print_exc()
+            _say(step=number, failed=f"{type(error).__name__}: {error}")
+        else:
+            _say(step=number, done=True)
+    return 0
+
+
+def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
+    """Run one step of one candidate: all the training and scoring it needs, or its profile."""
+    from tasks.candidates.steps import Bout, measure, score, shift, train
+    from tasks.data.split import read_plans
+    from tasks.data.store import open_dataset
+
+    dataset, plans = open_dataset(Path(job["dataset"])), read_plans(Path(job["roles_folder"]))
+    stages, scores = StageStore(Path(job["stages"])), ScoreStore(Path(job["scores"]))
+    bout = Bout(**(step["bout"] | {"spec": parse_spec(step["bout"]["spec"])}))
+    if step["stage"] == "profile":
+        measure(bout, dataset, plans[-1], stages)
+        return
+    for place, plan in enumerate(plans):
+
+        def progress(share: float, doing: str, place: int = place, name: str = plan.name) -> None:
+            _say(step=number, share=0.9 * (place + share) / len(plans), doing=f"{name}: {doing}")
+
+        train(bout, plan, dataset, stages, progress)
+    _say(step=number, share=0.9, doing="scoring")
+    score(bout, plans, dataset, stages, scores)
+    shift(bout, plans, dataset, stages)
+
+
+def _say(**message: object) -> None:
+    sys.__stdout__.write(json.dumps(message) + "\n")
+    sys.__stdout__.flush()
+
+
+def _end_with_parent(supervisor: int) -> None:
+    """End this process soon after the supervisor has gone, killed or not: an orphan would train for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == supervisor:
+            time.sleep(0.5)
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
