@@ -1,0 +1,149 @@
+"""Behaviour: what customers saw, clicked, added and bought becomes weighted edges, never of a held-out query."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from registry.errors import CandidateError, UsageError
+from registry.specs import Relation
+from tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
+
+QUERY_EDGE_COLUMNS = ("query", "locale", "query_key", "product", "relation", "weight")
+PRODUCT_EDGE_COLUMNS = ("source", "product", "relation", "weight")
+QUERY_RELATIONS = ("impressions", "clicks", "adds", "purchases", "all")
+PRODUCT_RELATIONS = ("bought_together", "same_session", "same_brand")
+
+ACTION_OF = {"impressions": "impression", "clicks": "click", "adds": "add", "purchases": "purchase"}
+SESSION_PRODUCTS = 20  # of a longer session only the first products are tied together: a clique grows quadratically
+BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
+
+
+def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd.DataFrame:
+    """Return the edges of one relation, without any that a held-out query has left.
+
+    Query-product relations: `impressions` counts impression events and judged pairs (a judged pair was retrieved for
+    its query); `clicks`, `adds` and `purchases` count events; `all` adds up these four. Product-product relations:
+    `bought_together` and `same_session` count the sessions in which two products were bought, or clicked, added or
+    bought; `same_brand` ties a product to a few others of its brand and locale. The weight is log(1 + count).
+
+    The label of a pair is never read. Queries of the test split are held out whether or not the caller says so, and
+    events of a product that the catalogue does not have are left out.
+
+    Args:
+        dataset: The data set.
+        relation: The relation.
+        held_out_keys: uint64, keys of the queries whose edges must not be seen (test, blend or fold, validation).
+
+    Returns:
+        For query-product relations a frame with `query` str, `locale` category, `query_key` uint64, `product` int32,
+        `relation` str, `weight` float32, sorted by query_key and product; for product-product relations one with
+        `source` int32, `product` int32, `relation`, `weight`, each edge in both directions, sorted.
+
+    Raises:
+        CandidateError: if the data has no events, or none of those that the relation needs.
+        UsageError: if the relation is not known.
+    """
+    if relation not in get_args(Relation):
+        raise UsageError(f"relation {relation!r} is not known; it must be one of {', '.join(get_args(Relation))}")
+    if relation == "same_brand":
+        return _same_brand(dataset.products)
+    held_out = _held_out(dataset, held_out_keys)
+    if relation in PRODUCT_RELATIONS:
+        actions = ("purchase",) if relation == "bought_together" else ("click", "add", "purchase")
+        return _together(_events(dataset, relation, actions, held_out), len(dataset.products), relation)
+    parts = []
+    if relation in ("impressions", "all"):
+        parts.append(_judged(dataset, held_out))
+    if relation != "impressions" or dataset.events is not None:
+        actions = ACTIONS if relation == "all" else (ACTION_OF[relation],)
+        parts.append(_events(dataset, relation, actions, held_out))
+    return _counted(pd.concat(parts, ignore_index=True), relation)
+
+
+def _held_out(dataset: Dataset, held_out_keys: np.ndarray) -> np.ndarray:
+    test = dataset.pairs.loc[dataset.pairs["split"] == "test", "query_key"].to_numpy()
+    return np.union1d(np.asarray(held_out_keys, dtype=np.uint64), test)
+
+
+def _judged(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
+    pairs = dataset.pairs
+    kept = ~np.isin(pairs["query_key"].to_numpy(), held_out) & (pairs["product"].to_numpy() >= 0)
+    return pairs.loc[kept, ["query", "locale", "query_key", "product"]]
+
+
+def _events(dataset: Dataset, relation: str, actions: tuple[str, ...], held_out: np.ndarray) -> pd.DataFrame:
+    if dataset.events is None:
+        raise CandidateError(
+            f"relation {relation}: the data in {dataset.source} has no behaviour events; "
+            "add behaviour_events.parquet, or choose the relation impressions or same_brand"
+        )
+    events = dataset.events
+    wanted = events["action"].isin(actions).to_numpy()
+    if not wanted.any() and relation != "impressions":
+        seen = ", ".join(sorted(events["action"].astype(str).unique()))
+        raise CandidateError(
+            f"relation {relation}: the data in {dataset.source} has no event {' or '.join(actions)} (it has {seen}); "
+            "choose another relation"
+        )
+    known = events["product"].to_numpy() >= 0
+    return events.loc[wanted & known & ~np.isin(events["query_key"].to_numpy(), held_out)]
+
+
+def _counted(rows: pd.DataFrame, relation: str) -> pd.DataFrame:
+    rows = rows.sort_values(["query_key", "product"], kind="stable")
+    groups = rows.groupby(["query_key", "product"], sort=True)
+    counted = groups[["query", "locale"]].first().reset_index()
+    counted["relation"] = relation
+    counted["weight"] = np.log1p(groups.size().to_numpy()).astype(np.float32)
+    return counted[list(QUERY_EDGE_COLUMNS)]
+
+
+def _together(events: pd.DataFrame, products: int, relation: str) -> pd.DataFrame:
+    """Tie the products of each session to each other, at most :data:`SESSION_PRODUCTS` of a session, first come."""
+    found = events[["client", "session", "time", "locale", "product"]].sort_values(["time"], kind="stable")
+    session = found.groupby(["client", "session", "locale"], observed=True, sort=True).ngroup()
+    found = pd.DataFrame({"session": session.to_numpy(), "product": found["product"].to_numpy()}).drop_duplicates()
+    found = found[found.groupby("session").cumcount() < SESSION_PRODUCTS]
+    ties = found.merge(found, on="session", suffixes=("_source", ""))
+    ties = ties[ties["product_source"] != ties["product"]]
+    code = ties["product_source"].to_numpy(np.int64) * products + ties["product"].to_numpy(np.int64)
+    codes, counts = np.unique(code, return_counts=True)
+    return _product_edges(codes // max(products, 1), codes % max(products, 1), counts, relation)
+
+
+def _same_brand(products: pd.DataFrame) -> pd.DataFrame:
+    """Tie each product to its neighbours in a ring of its brand's products, whose order a stable hash decides."""
+    names = {brand: normalise_query(brand) for brand in products["brand"].unique()}
+    brand = products["brand"].map(names)
+    named = products.index[brand != ""]
+    ring = pd.DataFrame(
+        {"row": named, "brand": brand[named].to_numpy(), "locale": products["locale"][named].to_numpy()}
+    )
+    ring["place"] = salted_uniform(pd.util.hash_array(products["product_id"][named].to_numpy(object)), "brand ring")
+    ring = ring.sort_values(["brand", "locale", "place", "row"], kind="stable").reset_index(drop=True)
+    group = ring.groupby(["brand", "locale"], observed=True, sort=False)
+    size, place, row = group["row"].transform("size").to_numpy(), group.cumcount().to_numpy(), ring["row"].to_numpy()
+    first = np.arange(len(ring)) - place
+    sources, targets = [], []
+    for step in range(1, BRAND_NEIGHBOURS + 1):
+        other = row[first + (place + step) % np.maximum(size, 1)]
+        different = other != row
+        sources += [row[different], other[different]]
+        targets += [other[different], row[different]]
+    ties = np.unique(np.stack([np.concatenate(sources), np.concatenate(targets)], axis=1).astype(np.int64), axis=0)
+    return _product_edges(ties[:, 0], ties[:, 1], np.ones(len(ties)), "same_brand")
+
+
+def _product_edges(source: np.ndarray, product: np.ndarray, counts: np.ndarray, relation: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "source": source.astype(np.int32),
+            "product": product.astype(np.int32),
+            "relation": relation,
+            "weight": np.log1p(counts).astype(np.float32),
+        },
+        columns=list(PRODUCT_EDGE_COLUMNS),
+    )
