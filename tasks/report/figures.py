@@ -1,0 +1,246 @@
+"""The report's figures, drawn with matplotlib's objects alone: the same summary gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tasks.data.dataset import LABEL_NAMES
+from tasks.report import words
+from tasks.report.summary import Summary
+
+Kind = Literal["svg", "png"]
+
+# The page replaces these by its own variables, so that inline figures follow light and dark.
+INK, FAINT, LINE, PAPER = "#1f2429", "#6a737d", "#d3d9e0", "#fffffe"
+ACCENT, SECOND, THIRD = "#2762c9", "#b35a00", "#1d7f5f"
+
+_WIDTH = 5.8  # inches; text of 10 points stays readable when a phone scales the figure down
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with a dollar sign is a name
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",  # text stays text: selectable, small, in the reader's font
+    "svg.hashsalt": "tournament",
+}
+
+
+def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
+    """Draw each member's SHAP share with its interval, and each model's share when all were in.
+
+    Returns:
+        The image, or None when no model has a utility.
+    """
+    models = [model for model in summary.models if model.utility is not None or model.utility_all is not None]
+    if not models:
+        return None
+    models.sort(key=lambda model: (model.utility is None, -(model.utility or 0), -(model.utility_all or 0)))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, model in enumerate(models):
+            if model.utility is not None:
+                axes.barh(row, 100 * model.utility, height=0.62, color=ACCENT)
+                if model.utility_low is not None and model.utility_high is not None:
+                    whiskers = 100 * np.array(
+                        [[max(0, model.utility - model.utility_low)], [max(0, model.utility_high - model.utility)]]
+                    )
+                    axes.errorbar(100 * model.utility, row, xerr=whiskers, color=INK, capsize=3, linewidth=1.2)
+            if model.utility_all is not None:
+                axes.plot(100 * model.utility_all, row, "D", markersize=6, color=PAPER, markeredgecolor=SECOND)
+        _name_rows(axes, [words.display_name(model) for model in models])
+        axes.set_xlabel("share of the ensemble's total SHAP, %")
+        axes.set_xlim(left=0)
+        axes.grid(axis="x")
+        handles = (
+            [axes.barh([], [], color=ACCENT, label="in this ensemble, with interval")]
+            if any(model.utility is not None for model in models)
+            else []
+        )
+        if any(model.utility_all is not None for model in models):
+            handles += axes.plot(
+                [], [], "D", markersize=6, color=PAPER, markeredgecolor=SECOND, label="when every model was in"
+            )
+        _legend_above(figure, handles)
+
+    return _image(paint, 1.1 + 0.36 * len(models), kind, paper)
+
+
+def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
+    """Draw accuracy, macro F1 and weighted F1 of the ensemble, the champion it met and every model alone (test split).
+
+    Returns:
+        The image; never None, since the ensemble always has metrics.
+    """
+    rows = [("Ensemble", summary.ensemble)]
+    if summary.champion is not None:
+        rows.append((f"Champion v{words.clean(summary.champion_version)} (before)", summary.champion))
+    tested = [model for model in summary.models if model.test is not None]
+    tested.sort(key=lambda model: -getattr(model.test, words.primary_metric(summary), 0.0))
+    rows += [(words.display_name(model), model.test) for model in tested]
+    look = {"accuracy": (ACCENT, "o"), "macro_f1": (SECOND, "s"), "weighted_f1": (THIRD, "^")}
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axhspan(-0.5, 0.5, color=LINE, alpha=0.5, linewidth=0)
+        handles = []
+        for metric, (color, marker) in look.items():
+            values = [getattr(metrics, metric) for _, metrics in rows]
+            handles += axes.plot(
+                values, range(len(rows)), marker, color=color, markersize=7, label=words.metric_name(metric)
+            )
+            axes.axvline(values[0], color=color, linewidth=0.8, linestyle=":")
+        _name_rows(axes, [name for name, _ in rows])
+        axes.set_xlabel("on the test split; dotted: the ensemble")
+        axes.grid(axis="x")
+        axes.margins(x=0.06)
+        _legend_above(figure, handles)
+
+    return _image(paint, 1.1 + 0.32 * len(rows), kind, paper)
+
+
+def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
+    """Draw the challenger's confusion matrix on the test split: rows sum to 100 %, counts beneath.
+
+    Returns:
+        The image, or None when nothing was counted.
+    """
+    counts = np.asarray(summary.confusion, dtype=np.float64)
+    if counts.size == 0 or counts.sum() == 0:
+        return None
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(shares):
+            text = f"{100 * value:.1f} %\n{counts[row, column]:,.0f}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.55 else INK)
+        axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
+        axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+
+    return _image(paint, 3.8, kind, paper)
+
+
+def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
+    """Draw the best validation metric that each budget buys, with the budget in force and what is used of it.
+
+    Returns:
+        The image, or None when the selection recorded no curve.
+    """
+    selection = summary.selection
+    budget, used = selection.get("budget") or {}, selection.get("used") or {}
+    panels = [
+        (sorted(points), budget.get(key), used.get(key), label)
+        for curve, key, label in (
+            ("curve_memory", "memory_mib", "memory, MiB"),
+            ("curve_latency", "latency_ms", "latency, ms a page of 40 pairs"),
+        )
+        if (points := selection.get(curve) or [])
+    ]
+    if not panels:
+        return None
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        handles: dict[str, object] = {}
+        for axes, (points, limit, amount, label) in zip(grid, panels, strict=True):
+            x, y = np.asarray(points, dtype=np.float64).T
+            axes.step(x, y, where="post", color=ACCENT, linewidth=1.8)
+            axes.plot(x, y, "o", color=ACCENT, markersize=4)
+            if limit is not None:
+                handles["budget"] = axes.axvline(limit, color=SECOND, linestyle="--", label="budget")
+            if amount is not None:
+                handles["used"] = axes.axvline(amount, color=THIRD, linestyle=":", label="used")
+            axes.set_xlim(left=0)
+            axes.set_xlabel(label)
+            axes.grid(axis="both")
+            axes.locator_params(axis="x", nbins=5)
+        grid[0].set_ylabel(f"best {words.metric_name(words.primary_metric(summary))}, validation")
+        _legend_above(figure, list(handles.values()))
+
+    return _image(paint, 3.0, kind, paper)
+
+
+FIGURES: dict[str, Callable[..., bytes | None]] = {
+    "metric_comparison": metric_comparison,
+    "utility": utility_bars,
+    "confusion_matrix": confusion_matrix,
+    "budget_curve": budget_curve,
+}
+
+
+def save_all(summary: Summary, folder: Path, kinds: tuple[Kind, ...] = ("svg",)) -> list[Path]:
+    """Write every figure that has something to show into a folder, each whole or not at all.
+
+    Args:
+        summary: what is drawn.
+        folder: made when it does not exist.
+        kinds: file formats, "svg" and "png".
+
+    Returns:
+        The files written, in the order of :data:`FIGURES`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, draw in FIGURES.items():
+        for kind in kinds:
+            image = draw(summary, kind)
+            if image is None:
+                continue
+            path = folder / f"{name}.{kind}"
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            partial.write_bytes(image)
+            os.replace(partial, path)
+            written.append(path)
+    return written
+
+
+def _name_rows(axes: Axes, names: list[str]) -> None:
+    shown = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def _legend_above(figure: Figure, handles: list) -> None:
+    if handles:
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+def _image(paint: Callable[[Figure], None], height: float, kind: Kind, paper: str) -> bytes:
+    """Return a figure of `height` inches as bytes; a glyph that our font lacks is the reader's font's affair."""
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        paint(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150 if kind == "png" else 72, facecolor=paper, metadata=metadata)
+        return buffer.getvalue()

@@ -1,0 +1,202 @@
+"""The report page: one self-contained HTML document from which a reviewer can decide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tasks.report import figures, words
+from tasks.report.summary import ModelSummary, Summary
+
+_COLOURS = {
+    figures.INK: "var(--ink)",
+    figures.FAINT: "var(--faint)",
+    figures.LINE: "var(--line)",
+    figures.PAPER: "var(--paper)",
+    figures.ACCENT: "var(--accent)",
+    figures.SECOND: "var(--second)",
+    figures.THIRD: "var(--third)",
+}
+
+
+def render(summary: Summary) -> str:
+    """Return the whole page as HTML: no script, no network, every text escaped.
+
+    Args:
+        summary: what the page tells; anything optional in it may be absent.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_presentable,
+    )
+    environment.filters["link"] = link
+    return environment.get_template("page.html.j2").render(
+        summary=summary,
+        words=words,
+        data=summary.data,
+        selection=summary.selection,
+        primary=words.metric_name(words.primary_metric(summary)),
+        rows=model_rows(summary),
+        best=words.best_shown(summary),
+        changes=change_rows(summary),
+        locale_rows=locale_rows(summary),
+        worth=worth_tables(summary),
+        confusion=confusion_rows(summary),
+        settings=dict(_flat(summary.settings)),
+        figure={name: inline_svg(summary, name) for name in ("metric_comparison", "utility", "budget_curve")},
+    )
+
+
+def link(address: str, title: str = "") -> Markup:
+    """Return an anchor when the address is a web address or a path, else the bare text: no other scheme is followed."""
+    address, title = words.clean(address), words.clean(title or address)
+    scheme = urlsplit(address).scheme if "://" in address or ":" in address.split("/")[0] else ""
+    if scheme in ("http", "https", "file"):
+        target = address
+    elif scheme or not address:
+        return escape(title if title == address else f"{title}: {address}")
+    else:
+        target = Path(address).as_uri() if Path(address).is_absolute() else quote(address, safe="/#?=&%.-_~")
+    return Markup('<a href="{}" rel="noreferrer">{}</a>').format(target, title)
+
+
+def inline_svg(summary: Summary, name: str) -> Markup | None:
+    """Return a figure as SVG that can stand inside the page, or None when it has nothing to show.
+
+    Its colours become the page's variables, its ids get the figure's name in front (ids are unique in a page), and
+    what only a file of its own needs (prologue, metadata, a style sheet) goes.
+    """
+    image = figures.FIGURES[name](summary, "svg", "none")
+    if image is None:
+        return None
+    text = image.decode("utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<[^<>]*?\sid=")', rf"\g<1>{name}-", text)
+    text = re.sub(r'((?:url\(|href=")#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'style="[^"]*"', lambda found: _themed(found.group()), text)
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-caption" ', 1))
+
+
+def model_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Return one row a model for the table of models, in the summary's order."""
+    return [
+        {
+            "model": model,
+            "name": words.display_name(model),
+            "kind": _kind(model),
+            "values": {
+                metric: words.number(getattr(model.test, metric) if model.test else None)
+                for metric in words.METRIC_NAMES
+            },
+            "cost": words.cost_row(model),
+        }
+        for model in summary.models
+    ]
+
+
+def change_rows(summary: Summary) -> list[dict[str, str]]:
+    """Return one row a metric: champion before, challenger after with its interval, difference, best single model."""
+    rows = []
+    for metric, name in words.METRIC_NAMES.items():
+        after = getattr(summary.ensemble, metric)
+        before = None if summary.champion is None else getattr(summary.champion, metric)
+        low, high = summary.ensemble_intervals.get(metric) or (None, None)
+        single = words.best_single(summary, metric)
+        rows.append(
+            {
+                "name": name,
+                "primary": metric == words.primary_metric(summary),
+                "before": words.number(before),
+                "after": words.number(after),
+                "interval": words.interval(low, high),
+                "difference": words.signed(None if before is None else after - before),
+                "single": words.ABSENT if single is None else words.number(single[1]),
+                "single_name": "" if single is None else words.display_name(single[0]),
+            }
+        )
+    return rows
+
+
+def locale_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Return one row a locale: how much of it is in the test split, the challenger's metrics, the best single model."""
+    test = {row["locale"]: row for row in summary.data.get("by_split_locale", ()) if row["split"] == "test"}
+    rows = []
+    for locale in words.locales(summary):
+        metrics = summary.ensemble_by_locale.get(locale)
+        single = words.best_single(summary, "macro_f1", locale)
+        rows.append(
+            {
+                "locale": words.clean(locale),
+                "pairs": words.count(test.get(locale, {}).get("pairs", 0)),
+                "queries": words.count(test.get(locale, {}).get("queries", 0)),
+                "values": None
+                if metrics is None
+                else {m: words.number(getattr(metrics, m)) for m in words.METRIC_NAMES},
+                "single": "" if single is None else f"{words.display_name(single[0])} ({words.number(single[1])})",
+            }
+        )
+    return rows
+
+
+def worth_tables(summary: Summary) -> list[dict[str, Any]]:
+    """Return the tables of utility by class and by locale; each cell is its text and its share for the shading."""
+    tables = []
+    for title, shares in (("by class", summary.utility_by_class), ("by locale", summary.utility_by_locale)):
+        columns = list(dict.fromkeys(column for row in shares.values() for column in row))
+        if columns:
+            body = [(words.clean(name), [_cell(row.get(column)) for column in columns]) for name, row in shares.items()]
+            heads = [words.CLASS_NAMES.get(column, words.clean(column)) for column in columns]
+            tables.append({"title": title, "columns": heads, "rows": body})
+    return tables
+
+
+def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, float]]]]:
+    """Return the confusion matrix as rows of (share, count, share as a number); [] when nothing was counted."""
+    if not any(any(row) for row in summary.confusion):
+        return []
+    rows = []
+    for name, row in zip(words.CLASS_NAMES.values(), summary.confusion, strict=True):
+        total = sum(row)
+        shares = [value / total if total else 0.0 for value in row]
+        rows.append((name, [(words.share(part), words.count(n), part) for n, part in zip(row, shares, strict=True)]))
+    return rows
+
+
+def _cell(value: float | None) -> tuple[str, float]:
+    return words.share(value), min(max(value or 0.0, 0.0), 1.0)
+
+
+def _kind(model: ModelSummary) -> str:
+    family = words.clean(model.family).replace("_", " ")
+    return f"{family}, {words.clean(model.detail)}" if model.detail else family
+
+
+def _presentable(value: object) -> object:
+    """Clean every text the template prints; markup made here is clean already."""
+    return words.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _themed(style: str) -> str:
+    for colour, variable in _COLOURS.items():
+        style = style.replace(colour, variable)
+    return style
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "not set" if value is None else str(value)

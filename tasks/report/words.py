@@ -1,0 +1,283 @@
+"""How the report says things: numbers with their units, and what happened in sentences.
+
+Page, figures and terminal table speak through this module, so they never disagree.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.data.dataset import LABEL_NAMES, LABELS, LOCALES
+from tasks.report.summary import Metrics, ModelSummary, Summary
+
+METRIC_NAMES: dict[str, str] = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
+CLASS_NAMES: dict[str, str] = dict(zip(LABELS, LABEL_NAMES, strict=True))
+ABSENT = "–"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
+_PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
+
+
+def clean(text: object) -> str:
+    """Return text that no terminal, browser or XML reader can be steered by.
+
+    Control characters, lone surrogates and direction overrides become a space; a password in an address becomes `***`.
+    """
+    return _PASSWORD.sub(r"\1:***@", _CONTROL.sub(" ", str(text))).strip()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a metric with three decimals, or a dash when there is none."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def plain(value: object) -> str:
+    """Return a check's value, which may be a number, a text, a truth or nothing."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ABSENT}[value]
+    if isinstance(value, int | float):
+        return count(value) if value == int(value) and abs(value) >= 2 else number(value)
+    return clean(value)
+
+
+def signed(value: float | None) -> str:
+    """Return a difference of metrics with its sign; what rounds to zero has none."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    text = f"{value:+.3f}".replace("-", "−")
+    return "0.000" if text[1:] == "0.000" else text
+
+
+def share(value: float | None) -> str:
+    """Return a share in [0, 1] in per cent with one decimal."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return an interval of metrics, or "" when there is none."""
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def memory(mib: float | None) -> str:
+    """Return an amount of memory given in MiB."""
+    if mib is None or not math.isfinite(mib):
+        return ABSENT
+    if mib >= 10_240:
+        return f"{mib / 1024:.1f} GiB"
+    return f"{mib:.1f} MiB" if mib < 100 else f"{mib:,.0f} MiB"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a time given in ms."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with separators of thousands."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def parameters(value: float | None) -> str:
+    """Return a number of parameters, shortened to thousands or millions."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration given in seconds, in the unit it is best read in."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    if seconds < 99.5:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def enumerate_words(words: Sequence[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def display_name(model: ModelSummary) -> str:
+    """Return the name a reader knows a model by, with its version."""
+    return clean(f"{model.name} v{model.version}" if model.version else model.name)
+
+
+def metric_name(metric: str) -> str:
+    """Return how a metric is written in text."""
+    return METRIC_NAMES.get(metric, clean(metric))
+
+
+def primary_metric(summary: Summary) -> str:
+    """Return the metric the tournament was decided on."""
+    return str(summary.settings.get("primary_metric", "macro_f1"))
+
+
+def members(summary: Summary) -> list[ModelSummary]:
+    """Return the members of the challenger, in the order of the summary."""
+    return [model for model in summary.models if model.status == "member"]
+
+
+def others(summary: Summary, status: str) -> list[ModelSummary]:
+    """Return the models of one status: "evicted" or "failed"."""
+    return [model for model in summary.models if model.status == status]
+
+
+def locales(summary: Summary) -> list[str]:
+    """Return every locale the data or the metrics know, in the order of the data set, then by name."""
+    known = {str(row["locale"]) for row in summary.data.get("by_split_locale", ())} | set(summary.ensemble_by_locale)
+    return [name for name in LOCALES if name in known] + sorted(known - set(LOCALES))
+
+
+def best_single(summary: Summary, metric: str, locale: str | None = None) -> tuple[ModelSummary, float] | None:
+    """Return the model that is best alone on the test split (or one locale of it) and its value; None without any."""
+    found = []
+    for model in summary.models:
+        metrics = model.test if locale is None else model.test_by_locale.get(locale)
+        if metrics is not None:
+            found.append((model, float(getattr(metrics, metric))))
+    return max(found, key=lambda pair: pair[1], default=None)
+
+
+def best_shown(summary: Summary) -> dict[str, str]:
+    """Return, for each metric, the best value among ensemble and models as it is shown: equal looks are equal bold."""
+    every: list[Metrics] = [summary.ensemble, *(model.test for model in summary.models if model.test is not None)]
+    return {metric: number(max(getattr(metrics, metric) for metrics in every)) for metric in METRIC_NAMES}
+
+
+def outcome(summary: Summary) -> str:
+    """Return "promote", "refuse", "not-evaluable" or whatever else the verdict says."""
+    return clean(summary.verdict.get("outcome", "")).replace("_", "-").replace(" ", "-") or "no-verdict"
+
+
+def verdict_words(summary: Summary) -> str:
+    """Return the verdict in two or three words."""
+    words = {"promote": "Promote", "refuse": "Refuse", "not-evaluable": "Not evaluable", "no-verdict": "No verdict"}
+    return words.get(outcome(summary), outcome(summary))
+
+
+def headline(summary: Summary) -> str:
+    """Return what happened, in one sentence."""
+    old = f"champion version {clean(summary.champion_version)}" if summary.champion_version else "the champion"
+    new = f"version {clean(summary.ensemble_version)}" if summary.ensemble_version else "the challenger"
+    if summary.promoted:
+        if summary.champion is None:
+            return f"The first champion is installed: {new}."
+        return f"The challenger is champion now: {new} replaces {old.removeprefix('champion ')}."
+    stays = f"{old} stays" if summary.champion is not None else "there is still no champion"
+    if outcome(summary) == "promote":
+        if summary.decision:
+            return f"The challenger passed, but was not promoted; {stays}."
+        return f"The challenger passed every check and awaits a decision; until then {stays}."
+    if outcome(summary) == "refuse":
+        return f"The challenger is refused; {stays}."
+    return f"The challenger could not be judged; {stays}."
+
+
+def decision_sentence(summary: Summary) -> str:
+    """Return who decided what and why, or "" when nobody has."""
+    if not summary.decision:
+        return ""
+    by, reason = clean(summary.decision.get("by", "")), clean(summary.decision.get("reason", ""))
+    sentence = f"Decision: {clean(summary.decision.get('decision', 'none'))}"
+    return sentence + (f", by {by}" if by else "") + (f": {reason}" if reason else "") + ("" if reason else ".")
+
+
+def composition(summary: Summary) -> list[str]:
+    """Return who is in, who came, who went and who failed: one sentence each that has something to say."""
+    inside = members(summary)
+    names = {status: [display_name(model) for model in others(summary, status)] for status in ("evicted", "failed")}
+    size = "1 member" if len(inside) == 1 else f"{len(inside)} members"
+    sentences = [f"The ensemble has {size}: {enumerate_words([display_name(model) for model in inside])}."]
+    if fresh := [display_name(model) for model in inside if model.entry == "candidate"]:
+        sentences.append(f"New in it: {enumerate_words(fresh)}.")
+    sentences += [f"{status.capitalize()}: {enumerate_words(found)}." for status, found in names.items() if found]
+    return sentences if inside else [f"The ensemble has no member.{''.join(' ' + one for one in sentences[1:])}"]
+
+
+def comparison(summary: Summary) -> str:
+    """Return whether the ensemble is better than every single model, metric by metric, on the exact values."""
+    ahead, behind = [], []
+    for metric, name in METRIC_NAMES.items():
+        best = best_single(summary, metric)
+        if best is None:
+            return "No single model has test metrics to compare the ensemble with."
+        model, value = best
+        own = float(getattr(summary.ensemble, metric))
+        if own > value:
+            ahead.append(name)
+        else:
+            verb = "equals it" if own == value else "is ahead"
+            behind.append(f"on {name} {display_name(model)} {verb} ({number(value, 4)} against {number(own, 4)})")
+    start = f"On the test split the ensemble beats every single model on {enumerate_words(ahead)}" if ahead else ""
+    if not behind:
+        return f"{start}."
+    rest = enumerate_words(behind)
+    return f"{start}; {rest}." if ahead else f"The ensemble does not beat every single model: {rest}."
+
+
+def budget_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Return one row a resource: {"name", "used", "limit", "share", "sentence"}; `share` None without a limit."""
+    budget, used = summary.selection.get("budget") or {}, summary.selection.get("used") or {}
+    rows = []
+    for key, name, write in (
+        ("memory_mib", "Memory", memory),
+        ("latency_ms", "Latency a page of 40 pairs", milliseconds),
+    ):
+        limit, amount = budget.get(key), used.get(key)
+        part = amount / limit if limit and amount is not None else None
+        if part is None:
+            sentence = (
+                f"{write(amount)} used, no limit set" if limit is None else f"limit {write(limit)}, use not known"
+            )
+        else:
+            sentence = f"{write(amount)} of {write(limit)} ({100 * part:.0f} %)"
+        rows.append({"name": name, "used": write(amount), "limit": write(limit), "share": part, "sentence": sentence})
+    return rows
+
+
+def regret_sentence(summary: Summary) -> str:
+    """Return how far the chosen set is from the best one known, and what finding it took."""
+    selection, metric = summary.selection, metric_name(primary_metric(summary))
+    regret, refits = selection.get("regret"), selection.get("refits")
+    effort = f" after {count(refits)} re-fits" if refits is not None else ""
+    if regret is None:
+        return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; the best possible set is not known."
+    best = "it is the best set known" if regret <= 0 else f"the best set known has {number(regret, 4)} more {metric}"
+    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation {best}."
+
+
+def cost_row(model: ModelSummary) -> dict[str, str]:
+    """Return a model's cost as it is shown: memory, p50, p95, parameters, fit."""
+    cost = model.cost
+    return {
+        "memory": memory(cost.get("memory_mib")),
+        "p50": milliseconds(cost.get("milliseconds_p50")),
+        "p95": milliseconds(cost.get("milliseconds_p95")),
+        "parameters": parameters(cost.get("parameters")),
+        "fit": duration(model.fit_seconds),
+    }
+
+
+def ensemble_cost_row(summary: Summary) -> dict[str, str]:
+    """Return the cost of the whole ensemble: what the selection booked, and sums over members where all are known."""
+    used = summary.selection.get("used") or {}
+    inside = members(summary)
+    sizes = [model.cost.get("parameters") for model in inside]
+    times = [model.fit_seconds for model in inside]
+    return {
+        "memory": memory(used.get("memory_mib")),
+        "p50": milliseconds(used.get("latency_ms")),
+        "p95": ABSENT,
+        "parameters": parameters(sum(sizes)) if sizes and None not in sizes else ABSENT,
+        "fit": duration(sum(times)) if times and None not in times else ABSENT,
+    }
