@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from registry.errors import LeakError
 from registry.scores import ScoreStore
@@ -21,7 +22,7 @@ from tasks.candidates.profile import Cost, profile
 from tasks.candidates.protocol import FitData, Progress, silent
 from tasks.data.behaviour import edges
 from tasks.data.dataset import Dataset
-from tasks.data.split import FitPlan
+from tasks.data.split import FitPlan, held_out_keys
 from tasks.data.store import read_frame, write_frame
 
 TRAINED_KEYS = "trained_keys.npy"
@@ -103,8 +104,16 @@ def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progr
     key = bout.train_key(stages, plan.name)
     if found := stages.find(key):
         return found
-    started = time.perf_counter()
     work = stages.work(key)
+    # A worker whose supervisor was killed ends within a second; until then it may still write its checkpoint.
+    with FileLock(work.with_suffix(".lock")):
+        return stages.find(key) or _fit(bout, plan, dataset, stages, key, work, progress)
+
+
+def _fit(
+    bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, key: str, work: Path, progress: Progress
+) -> Path:
+    started = time.perf_counter()
     data = FitData(
         pairs=dataset.pairs.iloc[plan.fit],
         validation=dataset.pairs.iloc[plan.validation],
@@ -117,12 +126,14 @@ def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progr
     )
     model = make_candidate(bout.spec).fit(data)
     seen = np.union1d(data.pairs["query_key"].to_numpy(), data.validation["query_key"].to_numpy())
-    with stages.make(key) as folder:
+
+    def build(folder: Path) -> None:
         model.save(folder)
         np.save(folder / TRAINED_KEYS, seen)
         record = {"seconds": time.perf_counter() - started, "pairs": len(data.pairs), "plan": plan.name}
         (folder / FIT_RECORD).write_text(json.dumps(record), encoding="utf-8")
-    return stages.find(key) or folder
+
+    return stages.obtain(key, build)
 
 
 def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
@@ -130,14 +141,12 @@ def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> p
     if not isinstance(bout.spec, GraphNetworkSpec):
         return None
     key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=bout.spec.relation)
-    if found := stages.find(key):
-        return read_frame(found / "edges.arrow")
-    judged = dataset.pairs["query_key"].to_numpy()
-    held_out = np.setdiff1d(judged, judged[plan.fit])
-    frame = edges(dataset, bout.spec.relation, held_out)
-    with stages.make(key) as folder:
+
+    def build(folder: Path) -> None:
+        frame = edges(dataset, bout.spec.relation, held_out_keys(dataset.pairs, plan))
         write_frame(frame, folder / "edges.arrow")
-    return frame
+
+    return read_frame(stages.obtain(key, build) / "edges.arrow")
 
 
 def score(
@@ -154,7 +163,7 @@ def score(
         LeakError: if a model is asked to score a query it was fitted on.
     """
     recipe = bout.recipe()
-    if scores.find(bout.candidate, bout.data_version, recipe):
+    if scores.has(bout.candidate, bout.data_version, recipe):
         return
     ids, rows = [], []
     for number, plan in enumerate(plans):

@@ -47,7 +47,7 @@ def main(job_file: str) -> int:
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     """Run one step of one candidate: all the training and scoring it needs, or its profile."""
     from tasks.candidates.steps import Bout, measure, score, shift, train
-    from tasks.data.split import read_plans
+    from tasks.data.plans import read_plans
     from tasks.data.store import open_dataset
 
     dataset, plans = open_dataset(Path(job["dataset"])), read_plans(Path(job["roles_folder"]))

@@ -1,0 +1,105 @@
+"""`tournament doctor`: check environment, settings and stores, and say what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from deployments.cli.common import Output, command, settings_of
+
+PACKAGES = (
+    "torch", "transformers", "torch-geometric", "lightgbm", "shap", "mlflow", "prefect", "great-expectations",
+    "pandas", "sqlalchemy", "fastapi",
+)  # fmt: skip
+FREE_GIB = 5.0
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    command(commands, "doctor", work, "check environment, settings and stores, and say what to do")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Run every check; end with an error when one failed."""
+    from registry.errors import TournamentError
+    from registry.workspace import Workspace
+
+    settings = settings_of(options)
+    workspace = Workspace(settings)
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("device", _device),
+        ("home", lambda: _home(workspace)),
+        ("ledger", lambda: _ledger(workspace)),
+        ("mlflow", lambda: _mlflow(workspace)),
+    ]
+    rows = []
+    for name, check in checks:
+        try:
+            rows.append({"check": name, "ok": True, "says": check()})
+        except Exception as error:  # a doctor reports every illness
+            rows.append({"check": name, "ok": False, "says": str(error)})
+        output.say(f"{'ok  ' if rows[-1]['ok'] else 'FAIL'}  {name}: {rows[-1]['says']}")
+    output.say("settings in force:")
+    for key, value in settings.model_dump(mode="json").items():
+        output.say(f"  {key} = {value}")
+    failed = [row["check"] for row in rows if not row["ok"]]
+    if failed:
+        output.document({"checks": rows, "settings": settings.model_dump(mode="json")})
+        raise TournamentError(f"{', '.join(failed)}: not in order; what to do stands above")
+    output.document({"checks": rows, "settings": settings.model_dump(mode="json")})
+
+
+def _python() -> str:
+    if sys.version_info < (3, 11):
+        raise RuntimeError(f"Python {sys.version.split()[0]} is too old; install Python 3.11 or newer")
+    return sys.version.split()[0]
+
+
+def _packages() -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError as error:
+            raise RuntimeError(f"{name} is not installed; run: make install") from error
+    return ", ".join(found)
+
+
+def _device() -> str:
+    import torch
+
+    from tasks.candidates.device import resolve_device
+
+    device = resolve_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
+    return f"{device} ({name})"
+
+
+def _home(workspace: Any) -> str:
+    folder = workspace.folder()
+    probe = folder / f".doctor-{os.getpid()}"
+    probe.write_bytes(b"")
+    probe.unlink()
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < FREE_GIB:
+        raise RuntimeError(f"{folder}: only {free:.1f} GiB are free; make room or choose another folder with --home")
+    return f"{folder}, {free:.0f} GiB free"
+
+
+def _ledger(workspace: Any) -> str:
+    history = workspace.ledger.history()
+    return f"{workspace.settings.ledger_url or 'SQLite in the home'}, {len(history)} promotions"
+
+
+def _mlflow(workspace: Any) -> str:
+    champion = workspace.models.champion()
+    return f"{workspace.settings.mlflow_uri or 'SQLite in the home'}, " + (
+        f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
+    )

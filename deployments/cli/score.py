@@ -1,0 +1,88 @@
+"""`tournament score`: label the rows of a file with the champion."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, command, workspace_of
+
+DESCRIPTION = """\
+Label query-product pairs with the champion. The input is CSV or parquet with the dataset's column names: query and
+product_locale are required; product_title, product_brand, product_color, product_bullet_point, product_description
+and product_id are used when present. The answer adds the columns E, S, C, I (probabilities) and label.
+
+example:
+  tournament score pairs.csv --out labelled.csv
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "score", work, "label the pairs of a file with the champion", DESCRIPTION)
+    parser.add_argument("file", type=Path, help="CSV or parquet file of pairs")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV or parquet file to write (default: show)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Read, score, write."""
+    from registry.errors import NotFoundError
+    from tasks.candidates.device import resolve_device
+    from tasks.ensemble.served import Served
+
+    frame = read_table(options.file)
+    workspace = workspace_of(options)
+    champion = workspace.models.champion()
+    if champion is None:
+        raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
+    served = Served.load(workspace.models.download(champion.version), str(resolve_device(options.device)))
+    answer = frame.join(served.predict(frame))
+    if options.out:
+        write_table(answer, options.out)
+        output.say(f"{len(answer):,} pairs labelled by champion version {champion.version}: {options.out}")
+    else:
+        columns = [name for name in ("query", "product_title", "product_id") if name in answer]
+        output.say(answer[[*columns, "E", "S", "C", "I", "label"]].head(50).to_string(max_colwidth=48))
+    output.document({"champion": champion.version, "pairs": answer.to_dict(orient="records")})
+
+
+def read_table(path: Path) -> Any:
+    """Return the rows of a CSV or parquet file.
+
+    Raises:
+        DataError: if the file is absent, unreadable or of another kind.
+    """
+    import pandas as pd
+
+    from registry.errors import DataError
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise DataError("not a .csv or .parquet file", file=path)
+    try:
+        frame = readers[path.suffix](path)
+    except FileNotFoundError as error:
+        raise DataError("the file is missing", file=path) from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"the file cannot be read: {error}", file=path) from error
+    if frame.empty:
+        raise DataError("the file holds no rows", file=path)
+    return frame
+
+
+def write_table(frame: Any, path: Path) -> None:
+    """Write a CSV or parquet file, whole or not at all."""
+    import os
+
+    from registry.errors import UsageError
+
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--out {path}: the name must end in .csv or .parquet")
+    partial = path.with_name(f".{path.name}.part")
+    if path.suffix == ".csv":
+        frame.to_csv(partial, index=False)
+    else:
+        frame.to_parquet(partial, index=False)
+    os.replace(partial, path)
