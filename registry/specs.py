@@ -44,6 +44,11 @@ class LanguageModelRecipe(Strict):
     frozen_embeddings: bool = False
     frozen_layers: int = Field(0, ge=0, description="encoder layers, counted from below, that are not trained")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    field_tokens: dict[TextField, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="tokens a field may use at most; a field not named is cut by max_length alone"
+    )
+    patience: int | None = Field(None, ge=1, description="epochs without gain on validation after which training stops")
+    gradient_checkpointing: bool = Field(False, description="save memory by computing activations twice")
     # Only for a model trained from scratch (`architecture` in place of `checkpoint`)
     hidden_size: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)
