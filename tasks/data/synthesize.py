@@ -1,0 +1,368 @@
+"""Synthesize: a small ESCI-like world whose labels follow from its structure, in the official file format.
+
+What a model can find in it: the type and the attributes of a product from its text; which types are near and which
+complement each other from the judgements; and, for the share of products whose text says nothing, the same from what
+customers clicked, added and bought. So language models and graph networks each know something the other does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from registry.errors import StoreError, UsageError
+from tasks.data import vocabulary as words
+from tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
+from tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
+from tasks.data.load import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
+
+WORLD_FILE = "world.json"
+WORLD_PRODUCTS_FILE = "world_products.parquet"
+LOCALE_SHARES = (0.5, 0.25, 0.25)
+CLASS_MIX = (0.48, 0.28, 0.10, 0.14)  # of the judged pairs before noise; E as far as the catalogue has enough
+JUDGED = (8, 16)  # products judged for a query, least and most
+TEST_SHARE = 0.25
+BRANDS_A_TYPE = 4
+BLOCK_CELLS = 4_000_000  # searches times products that the click model holds at once
+
+_GROUP = np.array([next(g for g, members in enumerate(words.GROUPS) if t in members) for t in range(24)])
+_PARTNER = {a: b for couple in words.COUPLES for a, b in (couple, couple[::-1])}
+_COMPLEMENT = np.array([_PARTNER[group] for group in range(len(words.GROUPS))])
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A query and what it asks for; -1 asks for nothing in particular."""
+
+    text: str
+    type: int
+    brand: int
+    color: int
+    feature: int
+
+
+def synthesize(
+    folder: Path,
+    *,
+    queries: int = 1200,
+    seed: int = 0,
+    noise: float = 0.05,
+    behaviour: bool | Literal["shuffled"] = True,
+    uninformative_share: float = 0.2,
+    searches_per_query: int = 12,
+    products_per_query: float = 3.0,
+    progress: Progress = lambda share, doing: None,
+) -> Path:
+    """Write a world into `folder`: the two official files, `behaviour_events.parquet`, and how it was made.
+
+    The label of a pair: E when the product's type and all attributes that the query asks for agree; S when the type
+    agrees and an attribute does not, or the type is a near one; C when the type belongs to the complementary group;
+    I otherwise. Then a share `noise` of the labels is replaced by another one at random.
+
+    Args:
+        folder: Where to write; it is made if need be.
+        queries: Judged queries over all locales, 8 to 16 pairs each.
+        seed: The same seed gives the same files, byte for byte.
+        noise: Share of labels that are wrong, in [0, 1).
+        behaviour: Whether to write events; "shuffled" permutes their products within a locale: no signal is left.
+        uninformative_share: Share of products whose text says nothing ("Item 48213") and whose type and attributes
+            only behaviour reveals; `world_products.parquet` has the truth.
+        searches_per_query: Searches that customers make for each judged query, most of them of queries nobody judged.
+        products_per_query: Products of the catalogue for each judged query.
+        progress: Called with the share done and a word on it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: if a number is out of its range.
+        StoreError: if the folder or a file cannot be written.
+    """
+    _check(queries, noise, behaviour, uninformative_share, searches_per_query, products_per_query)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror or error}; choose another one") from error
+    rng = np.random.default_rng([seed, 20220614])
+    examples, catalogues, events = [], [], []
+    next_query = 0
+    for number, locale in enumerate(LOCALES):
+        progress(number / len(LOCALES), f"making locale {locale}")
+        judged = round(queries * LOCALE_SHARES[number])
+        catalogue = _catalogue(locale, max(96, int(judged * products_per_query)), uninformative_share, rng)
+        asked = _distinct_queries(locale, judged, catalogue, rng)
+        examples.append(_judgements(asked, locale, catalogue, next_query, noise, rng))
+        next_query += judged
+        catalogues.append(catalogue)
+        if behaviour:
+            events.append(_behaviour(asked, locale, catalogue, judged * searches_per_query, behaviour, rng))
+    pairs = pd.concat(examples, ignore_index=True)
+    pairs.insert(0, "example_id", np.arange(len(pairs), dtype=np.int64))
+    products = pd.concat(catalogues, ignore_index=True)
+    _write(folder, pairs, products, events)
+    description = {
+        "queries": queries,
+        "pairs": len(pairs),
+        "products": len(products),
+        "events": sum(map(len, events)),
+        "seed": seed,
+        "noise": noise,
+        "behaviour": behaviour,
+        "uninformative_share": uninformative_share,
+        "class_mix": {label: round(float((pairs["esci_label"] == label).mean()), 4) for label in LABELS},
+        "test_share_of_queries": TEST_SHARE,
+    }
+    _atomically(
+        folder / WORLD_FILE, lambda path: path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    )
+    progress(1.0, "made the world")
+    return folder
+
+
+def true_labels(asked: _Query, catalogue: pd.DataFrame) -> np.ndarray:
+    """Return the label of every product of a catalogue for one query by the rule of the world, int8 (n_products,)."""
+    kind = catalogue["type"].to_numpy()
+    matches = np.ones(len(catalogue), dtype=bool)
+    for attribute in ("brand_number", "color_number", "feature"):
+        wanted = getattr(asked, attribute.removesuffix("_number"))
+        if wanted >= 0:
+            matches &= catalogue[attribute].to_numpy() == wanted
+    labels = np.full(len(catalogue), LABELS.index("I"), dtype=np.int8)
+    labels[_GROUP[kind] == _COMPLEMENT[_GROUP[asked.type]]] = LABELS.index("C")
+    labels[_GROUP[kind] == _GROUP[asked.type]] = LABELS.index("S")
+    labels[(kind == asked.type) & matches] = LABELS.index("E")
+    return labels
+
+
+def _check(queries: int, noise: float, behaviour: object, uninformative: float, searches: int, products: float) -> None:
+    complaints = {
+        f"queries is {queries}; it must be from 12 to 20000": 12 <= queries <= 20_000,
+        f"noise is {noise}; it must be in [0, 1)": 0 <= noise < 1,
+        f"behaviour is {behaviour!r}; it must be True, False or 'shuffled'": behaviour in (True, False, "shuffled"),
+        f"uninformative_share is {uninformative}; it must be in [0, 1)": 0 <= uninformative < 1,
+        f"searches_per_query is {searches}; it must be at least 1": searches >= 1,
+        f"products_per_query is {products}; it must be above 0": products > 0,
+    }
+    for complaint, holds in complaints.items():
+        if not holds:
+            raise UsageError(f"cannot synthesize: {complaint}")
+
+
+def _skewed(options: int, rng: np.random.Generator) -> np.ndarray:
+    """Return chances of `options` values, few of them frequent, so that attributes that are asked for do occur."""
+    chances = 1.0 / np.arange(1, options + 1) ** 1.2
+    return rng.permutation(chances / chances.sum())
+
+
+def _catalogue(locale: str, count: int, uninformative_share: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the products of a locale: the official columns, and the truth behind them."""
+    kind = rng.permutation(np.arange(count) % 24)
+    brand, color, feature = (np.empty(count, dtype=np.int64) for _ in range(3))
+    names = words.brands(locale)
+    for number in range(24):
+        rows = np.flatnonzero(kind == number)
+        makers = rng.choice(len(names), BRANDS_A_TYPE, replace=False)
+        brand[rows] = makers[rng.choice(BRANDS_A_TYPE, len(rows), p=_skewed(BRANDS_A_TYPE, rng))]
+        color[rows] = rng.choice(6, len(rows), p=_skewed(6, rng))
+        feature[rows] = rng.choice(6, len(rows), p=_skewed(6, rng))
+    hidden = rng.random(count) < uninformative_share
+    article = rng.permutation(90_000)[:count] + 10_000
+    frame = pd.DataFrame(
+        {
+            "product_id": [f"{locale.upper()}{number:08d}" for number in rng.permutation(10 * count)[:count]],
+            **_texts(locale, kind, brand, color, feature, article),
+            "product_locale": locale,
+        }
+    )
+    frame.loc[rng.random(count) < 0.5, "product_description"] = None
+    frame.loc[rng.random(count) < 0.15, "product_bullet_point"] = None
+    frame.loc[hidden, "product_title"] = [words.UNINFORMATIVE[locale].format(number) for number in article[hidden]]
+    frame.loc[hidden, ["product_description", "product_bullet_point", "product_brand", "product_color"]] = None
+    truth = {"type": kind, "brand_number": brand, "color_number": color, "feature": feature, "uninformative": hidden}
+    return frame.assign(**truth)
+
+
+def _texts(
+    locale: str, kind: np.ndarray, brand: np.ndarray, color: np.ndarray, feature: np.ndarray, article: np.ndarray
+) -> dict[str, list[str]]:
+    kinds = [words.TYPES[locale][number] for number in kind]
+    makers = [words.brands(locale)[number] for number in brand]
+    colors = [words.COLORS[locale][number] for number in color]
+    features = [words.FEATURES[locale][number] for number in feature]
+    order = {"us": "{brand} {color} {feature} {kind} {article}", "es": "{kind} {brand} {feature} {color} {article}"}
+    title = order.get(locale, "{brand} {kind} {feature} {color} {article}")
+    rows = list(zip(kinds, makers, colors, features, article, strict=True))
+    return {
+        "product_title": [
+            title.format(kind=k, brand=b, color=c, feature=f, article=f"X{number % 100}") for k, b, c, f, number in rows
+        ],
+        "product_description": [words.DESCRIPTIONS[locale].format(k, b) for k, b, _, _, _ in rows],
+        "product_bullet_point": [words.BULLETS[locale].format(c, f) for _, _, c, f, _ in rows],
+        "product_brand": makers,
+        "product_color": colors,
+    }
+
+
+def _ask(locale: str, target: tuple[int, int, int, int], rng: np.random.Generator) -> _Query:
+    """Return a query of somebody who has a product in mind and names its type and up to two of its attributes."""
+    kind, brand, color, feature = target
+    named = rng.choice(3, size=rng.choice(3, p=[0.3, 0.5, 0.2]), replace=False)
+    brand, color, feature = (value if place in named else -1 for place, value in enumerate((brand, color, feature)))
+    kinds = words.TYPES[locale][kind]
+    parts = [
+        words.MODIFIERS[locale][rng.integers(4)] if rng.random() < 0.15 else "",
+        words.brands(locale)[brand] if brand >= 0 else "",
+        words.COLORS[locale][color] if color >= 0 else "",
+        words.FEATURES[locale][feature] if feature >= 0 else "",
+    ]
+    ordered = [parts[0], kinds, *parts[1:]] if locale == "es" else [*parts, kinds]
+    return _Query(" ".join(part for part in ordered if part).lower(), kind, brand, color, feature)
+
+
+def _targets(catalogue: pd.DataFrame) -> np.ndarray:
+    return catalogue[["type", "brand_number", "color_number", "feature"]].to_numpy()
+
+
+def _distinct_queries(locale: str, count: int, catalogue: pd.DataFrame, rng: np.random.Generator) -> list[_Query]:
+    found: dict[str, _Query] = {}
+    targets = _targets(catalogue)
+    for _ in range(200 * count):
+        if len(found) == count:
+            break
+        asked = _ask(locale, tuple(targets[rng.integers(len(targets))]), rng)
+        found.setdefault(asked.text, asked)
+    if len(found) < count:
+        raise UsageError(
+            f"cannot synthesize: locale {locale} has words for {len(found)} distinct queries, {count} were asked for; "
+            "ask for fewer queries or more products_per_query"
+        )
+    return list(found.values())
+
+
+def _judgements(
+    asked: list[_Query],
+    locale: str,
+    catalogue: pd.DataFrame,
+    first_id: int,
+    noise: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    rows, labels, owners = [], [], []
+    for number, query in enumerate(asked):
+        true = true_labels(query, catalogue)
+        chosen = _pool(true, int(rng.integers(JUDGED[0], JUDGED[1] + 1)), rng)
+        rows.append(chosen)
+        labels.append(true[chosen])
+        owners.append(np.full(len(chosen), number))
+    row, label, owner = np.concatenate(rows), np.concatenate(labels), np.concatenate(owners)
+    wrong = rng.random(len(label)) < noise
+    label = np.where(wrong, (label + rng.integers(1, 4, size=len(label))) % 4, label)
+    texts = [query.text for query in asked]
+    uniform = salted_uniform(query_keys(texts, [locale] * len(texts)), "official split")
+    split = np.where(uniform < TEST_SHARE, "test", "train")
+    return pd.DataFrame(
+        {
+            "query": np.asarray(texts, dtype=object)[owner],
+            "query_id": (owner + first_id).astype(np.int64),
+            "product_id": catalogue["product_id"].to_numpy(object)[row],
+            "product_locale": locale,
+            "esci_label": np.asarray(LABELS, dtype=object)[label],
+            "small_version": np.ones(len(row), dtype=np.int64),
+            "large_version": np.ones(len(row), dtype=np.int64),
+            "split": split.astype(object)[owner],
+        }
+    )
+
+
+def _pool(true: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the products to judge for a query: the class mix as far as there are such products, then S, then I."""
+    wanted = rng.multinomial(size, CLASS_MIX)
+    chosen: list[np.ndarray] = []
+    short = 0
+    for label in (0, 2, 1, 3):  # what E and C lack goes to S, what S lacks to I
+        available = np.flatnonzero(true == label)
+        take = int(wanted[label]) + (short if label in (1, 3) else 0)
+        chosen.append(rng.permutation(available)[:take])
+        missing = take - len(chosen[-1])
+        short = missing + (short if label in (0, 2) else 0)
+    return rng.permutation(np.concatenate(chosen))
+
+
+def _behaviour(
+    judged: list[_Query],
+    locale: str,
+    catalogue: pd.DataFrame,
+    count: int,
+    behaviour: bool | str,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return the events of `count` searches; a session goes on with the same wish, or turns to what complements it."""
+    targets = _targets(catalogue)
+    by_group = [np.flatnonzero(_GROUP[targets[:, 0]] == group) for group in range(len(words.GROUPS))]
+    asked: list[_Query] = []
+    target = 0
+    for number in range(count):
+        if number % QUERIES_A_SESSION == 0:
+            target = int(rng.integers(len(targets)))
+        elif rng.random() < 0.4:
+            target = int(rng.choice(by_group[_COMPLEMENT[_GROUP[targets[target, 0]]]]))
+        if rng.random() < 0.15:
+            asked.append(judged[int(rng.integers(len(judged)))])
+        else:
+            asked.append(_ask(locale, tuple(targets[target]), rng))
+    session = np.arange(count) // QUERIES_A_SESSION
+    product_ids = catalogue["product_id"].to_numpy(object)
+    block = QUERIES_A_SESSION * max(1, BLOCK_CELLS // (QUERIES_A_SESSION * len(catalogue)))
+    parts = []
+    for start in range(0, count, block):
+        part = asked[start : start + block]
+        labels = np.stack([true_labels(query, catalogue) for query in part])
+        searches = Searches([query.text for query in part], labels, session[start : start + block])
+        parts.append(simulate(searches, product_ids, locale, rng))
+    events = pd.concat(parts, ignore_index=True)
+    if behaviour == "shuffled":
+        events["product_id"] = rng.permutation(events["product_id"].to_numpy(object))
+    return events
+
+
+def _write(folder: Path, pairs: pd.DataFrame, products: pd.DataFrame, events: list[pd.DataFrame]) -> None:
+    official = [name for name in PRODUCTS_COLUMNS if name in products]
+    truth = ["product_id", "product_locale", "type", "brand_number", "color_number", "feature", "uninformative"]
+    _write_parquet(folder / PRODUCTS_FILE, products[official])
+    _write_parquet(folder / WORLD_PRODUCTS_FILE, products[truth])
+    if events:
+        every = pd.concat(events, ignore_index=True)
+        _write_parquet(folder / EVENTS_FILE, every.sort_values("timestamp", kind="stable", ignore_index=True))
+    else:
+        (folder / EVENTS_FILE).unlink(missing_ok=True)
+    _write_parquet(folder / EXAMPLES_FILE, pairs[list(EXAMPLES_COLUMNS)])
+
+
+def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    _atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
