@@ -1,0 +1,210 @@
+"""The ledger's connection: SQLite in write-ahead mode or PostgreSQL, writes one after the other, errors in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from registry import tables
+from registry.errors import BusyError, StoreError, UsageError
+from registry.files import is_disk_full
+
+BUSY_SECONDS = 30.0
+_WRITER_LOCK = 0x45534349  # "ESCI": the advisory lock under which all of PostgreSQL's ledger writes are made
+
+
+class Database:
+    """An engine, its two kinds of transaction, and the locks that go with it. Made by :meth:`open`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Return the database at `url`, its driver checked; nothing is read or written yet.
+
+        Raises:
+            UsageError: if `url` is no SQLAlchemy URL of SQLite (a file) or PostgreSQL.
+            StoreError: if the driver is not installed or the folder cannot be made.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise UsageError(f"ledger_url {url!r} is no SQLAlchemy URL; such as sqlite:////folder/ledger.db") from error
+        kind = parsed.get_backend_name()
+        if kind not in ("sqlite", "postgresql"):
+            raise UsageError(f"ledger_url starts with {kind!r}; the ledger lives in sqlite or postgresql+psycopg")
+        if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise UsageError(
+                "ledger_url names no file; the ledger must outlive its process: sqlite:////folder/ledger.db"
+            )
+        try:
+            if kind == "sqlite":
+                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+                engine = create_engine(parsed, json_serializer=_to_json, connect_args={"timeout": BUSY_SECONDS})
+                event.listen(engine, "connect", _prepare_sqlite)
+                event.listen(engine, "begin", _begin_sqlite)
+            else:
+                engine = create_engine(parsed, json_serializer=_to_json, pool_pre_ping=True)
+        except (ImportError, NoSuchModuleError) as error:
+            raise StoreError(
+                f"ledger: the driver of {parsed.render_as_string()} is missing ({error}); "
+                "pip install 'esci-tournament[postgres]' and spell it postgresql+psycopg://"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"ledger: the folder of {parsed.database} cannot be made: {error}") from error
+        return cls(engine)
+
+    @property
+    def place(self) -> str:
+        """The database's address, its password hidden."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that sees one state of the ledger."""
+        with self._in_words():
+            options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
+            with self.engine.execution_options(**options).begin() as connection:
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that no other writer runs beside: what is read in it stays true."""
+        with self._in_words(), self.engine.execution_options(ledger_writes=True).begin() as connection:
+            if self.is_postgresql:
+                connection.execute(select(func.pg_advisory_xact_lock(_WRITER_LOCK)))
+            yield connection
+
+    @contextmanager
+    def exclusive(self, name: str, seconds: float = 60.0) -> Iterator[None]:
+        """Hold the lock `name` of this database, which ends with its process; other writers go on meanwhile.
+
+        Raises:
+            BusyError: if another process holds it for longer than `seconds`.
+        """
+        complaint = BusyError(f"{name}: another process has held it for {seconds:g} s; try again when it has ended")
+        if not self.is_postgresql:
+            mark = hashlib.sha256(name.encode()).hexdigest()[:12]
+            lock = FileLock(f"{self.engine.url.database}.{mark}.lock")
+            try:
+                lock.acquire(timeout=seconds, poll_interval=0.02)
+            except Timeout:
+                raise complaint from None
+            try:
+                yield
+            finally:
+                lock.release()
+            return
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        end = time.monotonic() + seconds
+        with self._in_words(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not connection.scalar(select(func.pg_try_advisory_lock(number))):
+                if time.monotonic() > end:
+                    raise complaint
+                time.sleep(0.02)
+            try:
+                yield
+            finally:
+                connection.execute(select(func.pg_advisory_unlock(number)))
+
+    def create_schema(self, at: Any, who: str) -> None:
+        """Create what is missing of the schema; safe when several processes do it at once.
+
+        Raises:
+            StoreError: if the database has a newer schema than this code knows.
+        """
+        with self.reading() as connection:
+            found = self._schema_version(connection)
+        if found == tables.SCHEMA_VERSION:
+            return
+        with self.writing() as connection:
+            found = self._schema_version(connection)
+            if found > tables.SCHEMA_VERSION:
+                raise StoreError(
+                    f"ledger {self.place} has schema {found}, this version of esci-tournament knows "
+                    f"{tables.SCHEMA_VERSION}; upgrade esci-tournament, or name another ledger_url"
+                )
+            if found < tables.SCHEMA_VERSION:
+                tables.metadata.create_all(connection, checkfirst=True)
+                tables.forbid_changes(connection)
+                row = {"version": tables.SCHEMA_VERSION, "at": at, "who": who, "payload": {}}
+                connection.execute(tables.schema_versions.insert().values(**row))
+
+    def _schema_version(self, connection: Connection) -> int:
+        if not inspect(connection).has_table("schema_versions"):
+            return 0
+        return connection.scalar(select(func.max(tables.schema_versions.c.version))) or 0
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._worded(error) from error
+
+    def _worded(self, error: SQLAlchemyError) -> Exception:
+        words = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if is_disk_full(error):
+            return StoreError(
+                f"ledger {self.place}: the disk is full; nothing was recorded, make room and run it again"
+            )
+        if "database is locked" in words:
+            return BusyError(f"ledger {self.place} was locked for {BUSY_SECONDS:g} s; end what holds it and try again")
+        if isinstance(error, DatabaseError | DBAPIError):
+            return StoreError(f"ledger {self.place}: {words}")
+        return StoreError(f"ledger {self.place}: {error}")
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite, not by the driver
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    end = time.monotonic() + BUSY_SECONDS
+    while True:  # the change to write-ahead mode does not wait by itself when another process makes it too
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA recursive_triggers = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A write that starts as a read cannot wait for its turn (SQLITE_BUSY at once), so it says so from the start.
+    writes = connection.get_execution_options().get("ledger_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _to_json(value: Any) -> str:
+    """Return JSON with numpy scalars as numbers; NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(content) for key, content in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_finite(content) for content in value]
+    if hasattr(value, "tolist"):  # numpy
+        return _finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

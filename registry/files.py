@@ -1,0 +1,96 @@
+"""Small helpers on files: canonical JSON, digests, atomic writes, and the words for a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from registry.errors import StoreError, UsageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Libraries written in other languages report a full disk by text alone.
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "database or disk is full")
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of `value`: sorted keys, no white space, numpy scalars as numbers.
+
+    Raises:
+        UsageError: if `value` holds NaN or infinity, or something that JSON has no word for, such as a path.
+    """
+    try:
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"no canonical JSON for {value!r}: {error}; pass text, numbers, lists and mappings only, "
+            "and a content digest in place of a file"
+        ) from error
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a SHA-256 (hex) over names and bytes of all files below `folder`, whatever their times."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` under a temporary name and rename it, so that `path` is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether `error`, or what caused it, says that the disk is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        if any(words in str(seen).lower() for words in _FULL_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+@contextmanager
+def disk_in_words(doing: str, place: Path) -> Iterator[None]:
+    """Turn a full disk met inside the block into a StoreError that names what was being written where."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, StoreError) and is_disk_full(error):
+            raise StoreError(
+                f"{doing}: the disk of {place} is full; nothing half-written was kept, "
+                "make room and run the same command again"
+            ) from error
+        raise
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a numpy scalar
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} has no canonical form")

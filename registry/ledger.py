@@ -1,0 +1,407 @@
+"""The append-only record of tournaments: what was tried, scored, judged, decided and promoted, by whom and when.
+
+State is never stored, it follows from the rows: the champion from the promotions, a tournament's state from its
+events. Every method that records has a natural key; recording the same thing again (a run after a kill) returns the
+row that stands.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import getpass
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Connection, Table, func, select
+
+from registry import tables
+from registry.database import Database
+from registry.errors import BusyError, NotFoundError, StoreError, UsageError
+from registry.records import (
+    Candidate,
+    Chapter,
+    DataVersion,
+    Decision,
+    EnsembleRecord,
+    Entry,
+    Event,
+    Look,
+    Promotion,
+    Ranking,
+    Record,
+    ScoreRecord,
+    SelectionRecord,
+    Standing,
+    Tournament,
+    VerdictRecord,
+)
+
+SomeRecord = TypeVar("SomeRecord", bound=Record)
+Payload = Mapping[str, Any] | None
+
+STEPS = ("champion_moved", "previous_moved", "done")
+
+
+class Ledger:
+    """The ledger at one address. Use :meth:`open`; it may be used as a context manager.
+
+    Raises:
+        StoreError: by every method, when the database cannot be read or written or contradicts what is recorded.
+        BusyError: by every method that records, when another process holds the database for too long.
+    """
+
+    def __init__(self, database: Database, who: str) -> None:
+        self._database = database
+        self.who = who
+
+    @classmethod
+    def open(cls, url: str, who: str | None = None) -> Ledger:
+        """Open the ledger at a SQLAlchemy URL, its schema created when missing.
+
+        Raises:
+            StoreError: if it cannot be opened, or has a newer schema than this code knows.
+            UsageError: if `url` names neither a SQLite file nor PostgreSQL.
+        """
+        database, who = Database.open(url), who or user_and_host()
+        database.create_schema(_now(), who)
+        return cls(database, who)
+
+    def close(self) -> None:
+        self._database.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def exclusive(self, name: str, seconds: float = 60.0) -> AbstractContextManager[None]:
+        """Hold the lock `name` among all processes on this ledger; it ends with its process (else BusyError)."""
+        return self._database.exclusive(name, seconds)
+
+    # What a tournament is made of
+
+    def record_data_version(self, digest: str, payload: Payload = None) -> DataVersion:
+        """Record a data version by its digest."""
+        return self._record(DataVersion, tables.data_versions, {"digest": digest}, payload=payload)
+
+    def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> Candidate:
+        """Record a candidate (`name/version`) with the digest of its spec; StoreError when it stands with another."""
+        fixed = {"digest": digest, "family": family}
+        return self._record(Candidate, tables.candidates, {"candidate": candidate}, fixed, payload)
+
+    def record_scores(
+        self, candidate: str, data_version: str, recipe: str, digest: str, payload: Payload = None
+    ) -> ScoreRecord:
+        """Record that scores were stored, with the digest of their content."""
+        natural = {"candidate": candidate, "data_version": data_version, "recipe": recipe, "digest": digest}
+        return self._record(ScoreRecord, tables.scores, natural, payload=payload)
+
+    # A tournament's life
+
+    def start_tournament(
+        self, tournament: str, data_version: str, entries: Mapping[str, str] | None = None, payload: Payload = None
+    ) -> Tournament:
+        """Record the start of a tournament, or that one which failed goes on.
+
+        Args:
+            tournament: Its id, the same whenever the same tournament is run again.
+            data_version: Digest of a recorded data version.
+            entries: Role (newcomer, member, bench) of each recorded candidate.
+        """
+        with self._database.writing() as connection:
+            fixed = {"data_version": data_version}
+            row = self._append(connection, tables.tournaments, {"tournament": tournament}, fixed, payload)
+            for candidate, role in (entries or {}).items():
+                natural = {"tournament": tournament, "candidate": candidate}
+                self._append(connection, tables.entries, natural, {"role": role})
+            if self._state(connection, tournament) == "failed":
+                self._insert(connection, tables.events, {"tournament": tournament, "kind": "continued", "subject": ""})
+            return Tournament.of(row)
+
+    def finish_tournament(self, tournament: str, payload: Payload = None) -> Event:
+        """Record that a tournament ended with a verdict; once, whatever is called how often."""
+        natural = {"tournament": tournament, "kind": "finished", "subject": ""}
+        return self._record(Event, tables.events, natural, payload=payload)
+
+    def fail_tournament(self, tournament: str, reason: str, payload: Payload = None) -> Event:
+        """Record that a tournament could not go on, and why."""
+        return self.record_event("failed", "", tournament, dict(payload or {}) | {"reason": reason})
+
+    def record_event(self, kind: str, subject: str, tournament: str | None = None, payload: Payload = None) -> Event:
+        """Record that something happened: a stage ended, a candidate failed. Each call is an event of its own."""
+        values = {"tournament": tournament, "kind": kind, "subject": subject}
+        with self._database.writing() as connection:
+            return Event.of(self._insert(connection, tables.events, values, payload))
+
+    def tournament_state(self, tournament: str) -> str:
+        """Return running, failed or finished; NotFoundError when the ledger does not know the tournament."""
+        with self._database.reading() as connection:
+            if self._one(connection, tables.tournaments, {"tournament": tournament}) is None:
+                raise NotFoundError(f"the ledger has no tournament {tournament!r}; look at its list of tournaments")
+            return self._state(connection, tournament)
+
+    def tournaments(self) -> list[Tournament]:
+        """Return all tournaments, oldest first."""
+        return self._all(Tournament, tables.tournaments)
+
+    def candidates(self) -> list[Candidate]:
+        """Return all candidates that were recorded, oldest first."""
+        return self._all(Candidate, tables.candidates)
+
+    def entries(self, tournament: str | None = None) -> list[Entry]:
+        """Return who entered a tournament (or any), in order of entry."""
+        return self._all(Entry, tables.entries, tournament=tournament)
+
+    def events(self, tournament: str | None = None, kind: str | None = None) -> list[Event]:
+        """Return what happened, oldest first."""
+        return self._all(Event, tables.events, tournament=tournament, kind=kind)
+
+    # What came of it
+
+    def record_ranking(self, tournament: str, payload: Payload, round: str = "final") -> Ranking:
+        """Record a utility ranking; `round` tells several of one tournament apart."""
+        return self._record(Ranking, tables.rankings, {"tournament": tournament, "round": round}, payload=payload)
+
+    def record_selection(self, tournament: str, rule: str, payload: Payload) -> SelectionRecord:
+        """Record who was kept and who evicted, by which rule."""
+        return self._record(
+            SelectionRecord, tables.selections, {"tournament": tournament, "rule": rule}, payload=payload
+        )
+
+    def record_ensemble(self, tournament: str, name: str, version: int, payload: Payload = None) -> EnsembleRecord:
+        """Record the challenger that a tournament built, with its members in the payload."""
+        fixed = {"name": name, "version": int(version)}
+        return self._record(EnsembleRecord, tables.ensembles, {"tournament": tournament}, fixed, payload)
+
+    def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> Look:
+        """Record a look at a test split, before it is taken, and number it; the same look again keeps its number."""
+        natural = {"test_split": test_split, "tournament": tournament, "against": against}
+        with self._database.writing() as connection:
+            row = self._one(connection, tables.looks, natural)
+            if row is None:
+                same_split = tables.looks.c.test_split == test_split
+                newest = connection.scalar(select(func.max(tables.looks.c.number)).where(same_split)) or 0
+                row = self._insert(connection, tables.looks, natural | {"number": newest + 1}, payload)
+            return Look.of(row)
+
+    def looks(self, test_split: str) -> list[Look]:
+        """Return all looks at a test split, in order."""
+        return self._all(Look, tables.looks, test_split=test_split)
+
+    def record_verdict(self, tournament: str, outcome: str, payload: Payload = None, against: int = 0) -> VerdictRecord:
+        """Record a verdict (promote, refuse, not-evaluable) against the champion with sequence `against`."""
+        natural = {"tournament": tournament, "against": against}
+        return self._record(VerdictRecord, tables.verdicts, natural, {"outcome": outcome}, payload)
+
+    def verdicts(self, tournament: str | None = None) -> list[VerdictRecord]:
+        """Return verdicts, oldest first."""
+        return self._all(VerdictRecord, tables.verdicts, tournament=tournament)
+
+    def record_decision(
+        self, verdict: int, outcome: str, reviewer: str, reason: str, payload: Payload = None
+    ) -> Decision:
+        """Record what was decided on a verdict: approve, refuse or expired.
+
+        A verdict is decided once: the same outcome again returns the decision that stands, another is refused.
+
+        Raises:
+            UsageError: if the outcome is no such word, or the reason is blank.
+            BusyError: if the verdict was decided otherwise before.
+        """
+        if outcome not in ("approve", "refuse", "expired") or not reason.strip() or not reviewer.strip():
+            raise UsageError(
+                f"decision {outcome!r} of {reviewer!r} with reason {reason!r}; "
+                "it is approve, refuse or expired, and needs a reviewer and a reason"
+            )
+        with self._database.writing() as connection:
+            row = self._one(connection, tables.decisions, {"verdict": verdict})
+            if row is not None and row["outcome"] != outcome:
+                raise BusyError(
+                    f"verdict {verdict} was decided already: {row['outcome']} by {row['reviewer']} at {row['at']}"
+                )
+            if row is None:
+                values = {"verdict": verdict, "outcome": outcome, "reviewer": reviewer, "reason": reason}
+                row = self._insert(connection, tables.decisions, values, payload)
+            return Decision.of(row)
+
+    def decisions(self) -> list[Decision]:
+        """Return all decisions, oldest first."""
+        return self._all(Decision, tables.decisions)
+
+    # Promotions: intent and steps
+
+    def record_promotion(
+        self,
+        ensemble: str,
+        kind: str,
+        version: int,
+        expected: int,
+        reason: str,
+        decision: int | None = None,
+        payload: Payload = None,
+    ) -> Promotion:
+        """Append the intent to promote or to roll back, if the ensemble's standing is still `expected`.
+
+        Raises:
+            BusyError: if another promotion or rollback came first.
+        """
+        with self._database.writing() as connection:
+            if decision is not None:
+                row = self._one(connection, tables.promotions, {"decision": decision})
+                if row is not None:
+                    return Promotion.of(row)
+            standing = self._standing(connection, ensemble)
+            if standing.sequence != expected:
+                now = f"version {standing.champion.version}" if standing.champion else "none"
+                raise BusyError(
+                    f"the champion of {ensemble} changed meanwhile (change {standing.sequence}, expected {expected}; "
+                    f"it is {now} now); judge version {version} against it before it is promoted"
+                )
+            values = {"ensemble": ensemble, "sequence": expected + 1, "kind": kind, "version": int(version)}
+            values |= {"decision": decision, "reason": reason}
+            return Promotion.of(self._insert(connection, tables.promotions, values, payload))
+
+    def record_step(self, promotion: int, step: str, payload: Payload = None) -> None:
+        """Append that a promotion's alias moved, or that the promotion is done."""
+        if step not in STEPS:
+            raise UsageError(f"promotion step {step!r}; it is one of {', '.join(STEPS)}")
+        with self._database.writing() as connection:
+            self._append(connection, tables.promotion_steps, {"promotion": promotion, "step": step}, {}, payload)
+
+    def pending(self, ensemble: str) -> list[Promotion]:
+        """Return promotions and rollbacks whose intent is recorded and whose end is not, oldest first."""
+        done = select(tables.promotion_steps.c.promotion).where(tables.promotion_steps.c.step == "done")
+        query = select(tables.promotions).where(
+            tables.promotions.c.ensemble == ensemble, tables.promotions.c.id.not_in(done)
+        )
+        with self._database.reading() as connection:
+            return [Promotion.of(row) for row in connection.execute(query.order_by("id")).mappings()]
+
+    def standing(self, ensemble: str) -> Standing:
+        """Return champion, previous champion and the number of the last change, replayed from the promotions."""
+        with self._database.reading() as connection:
+            return self._standing(connection, ensemble)
+
+    def champion(self, ensemble: str) -> Promotion | None:
+        """Return the promotion that installed the champion, or None."""
+        return self.standing(ensemble).champion
+
+    def history(self, ensemble: str) -> list[Chapter]:
+        """Return all promotions and rollbacks, oldest first, each with decision, verdict and when it was done."""
+        with self._database.reading() as connection:
+            promotions = _rows(connection, tables.promotions, ensemble=ensemble)
+            decisions = {row["id"]: Decision.of(row) for row in _rows(connection, tables.decisions)}
+            verdicts = {row["id"]: VerdictRecord.of(row) for row in _rows(connection, tables.verdicts)}
+            done = {row["promotion"]: row["at"] for row in _rows(connection, tables.promotion_steps, step="done")}
+        chapters = []
+        for row in promotions:
+            decision = decisions.get(row["decision"])
+            verdict = verdicts.get(decision.verdict) if decision else None
+            chapters.append(Chapter(Promotion.of(row), decision, verdict, done.get(row["id"])))
+        return chapters
+
+    def export(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every row of every table in order of appending, moments as ISO text: ready for JSON."""
+        with self._database.reading() as connection:
+            return {
+                table.name: [
+                    {key: value.isoformat() if isinstance(value, dt.datetime) else value for key, value in row.items()}
+                    for row in _rows(connection, table)
+                ]
+                for table in tables.metadata.sorted_tables
+            }
+
+    # How it is done
+
+    def _record(
+        self,
+        kind: type[SomeRecord],
+        table: Table,
+        natural: Mapping[str, Any],
+        fixed: Mapping[str, Any] | None = None,
+        payload: Payload = None,
+    ) -> SomeRecord:
+        with self._database.writing() as connection:
+            return kind.of(self._append(connection, table, natural, fixed or {}, payload))
+
+    def _append(
+        self,
+        connection: Connection,
+        table: Table,
+        natural: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        payload: Payload = None,
+    ) -> Mapping[Any, Any]:
+        """Return the row under the `natural` key, inserted when missing; it may not contradict `fixed`."""
+        row = self._one(connection, table, natural)
+        if row is None:
+            return self._insert(connection, table, {**natural, **fixed}, payload)
+        for column, value in fixed.items():
+            if row[column] != value:
+                key = ", ".join(f"{name} {content}" for name, content in natural.items())
+                raise StoreError(
+                    f"the ledger's {table.name} has {column} {row[column]!r} for {key}, and now {value!r} is said; "
+                    "it is append-only: give what is new an id of its own"
+                )
+        return row
+
+    def _insert(
+        self, connection: Connection, table: Table, values: Mapping[str, Any], payload: Payload = None
+    ) -> Mapping[Any, Any]:
+        row = {**values, "at": _now(), "who": self.who, "payload": dict(payload or {})}
+        return connection.execute(table.insert().values(**row).returning(*table.c)).mappings().one()
+
+    @staticmethod
+    def _one(connection: Connection, table: Table, natural: Mapping[str, Any]) -> Mapping[Any, Any] | None:
+        return connection.execute(select(table).filter_by(**natural)).mappings().first()
+
+    def _all(self, kind: type[SomeRecord], table: Table, **equal: Any) -> list[SomeRecord]:
+        with self._database.reading() as connection:
+            return [kind.of(row) for row in _rows(connection, table, **equal)]
+
+    @staticmethod
+    def _state(connection: Connection, tournament: str) -> str:
+        kinds = [row["kind"] for row in _rows(connection, tables.events, tournament=tournament)]
+        if "finished" in kinds:
+            return "finished"
+        turns = [kind for kind in kinds if kind in ("failed", "continued")]
+        return "failed" if turns and turns[-1] == "failed" else "running"
+
+    @staticmethod
+    def _standing(connection: Connection, ensemble: str) -> Standing:
+        return replay(ensemble, (Promotion.of(row) for row in _rows(connection, tables.promotions, ensemble=ensemble)))
+
+
+def replay(ensemble: str, promotions: Iterable[Promotion]) -> Standing:
+    """Return the standing after `promotions` in order: each one goes on top of the last, a rollback takes one off."""
+    reign: list[Promotion] = []
+    sequence = 0
+    for promotion in promotions:
+        sequence = promotion.sequence
+        if promotion.kind == "rollback":
+            reign.pop()
+        else:
+            reign.append(promotion)
+    return Standing(ensemble, sequence, reign[-1] if reign else None, reign[-2] if len(reign) > 1 else None)
+
+
+def user_and_host() -> str:
+    """Return `user@host` of this process; the number of the user where it has no name, as in some containers."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _rows(connection: Connection, table: Table, **equal: Any) -> list[Mapping[Any, Any]]:
+    query = select(table).filter_by(**{key: value for key, value in equal.items() if value is not None})
+    return list(connection.execute(query.order_by(table.c.id)).mappings())
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,61 @@
+"""One tournament at a time in each home: a lock that the operating system takes back from a killed holder."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from registry.errors import BusyError
+from registry.files import disk_in_words, write_atomically
+
+
+@contextmanager
+def tournament_lock(home: Path, doing: str = "a tournament") -> Iterator[None]:
+    """Hold the tournament lock of `home` while the block runs.
+
+    The lock is the kernel's (flock), so it ends with its process, kill -9 included.
+
+    Args:
+        home: The folder that may have one tournament at a time; made if missing.
+        doing: What the holder does, in the words that a second one is told.
+
+    Raises:
+        BusyError: if another process holds it; the message names its process id.
+    """
+    with disk_in_words("tournament lock", home):
+        home.mkdir(parents=True, exist_ok=True)
+    # Two files, because taking the lock truncates the file it is taken on.
+    lock, holder = FileLock(home / "tournament.lock"), home / "tournament.holder.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(_complaint(home, holder)) from None
+    try:
+        words = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "doing": doing,
+            "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
+        with disk_in_words("tournament lock", home):
+            write_atomically(holder, json.dumps(words).encode())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _complaint(home: Path, holder: Path) -> str:
+    try:
+        said = json.loads(holder.read_text(encoding="utf-8"))
+        who = f"process {said['pid']} on {said['host']} ({said['doing']}, since {said['since']})"
+    except (OSError, ValueError, KeyError, TypeError):  # the holder has not written its name yet
+        who = "another process"
+    return f"{home} is in use by {who}; wait until it ends, or give this one a home of its own"

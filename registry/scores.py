@@ -1,0 +1,235 @@
+"""The score store: class probabilities of a candidate for one data version, kept so that nobody is trained twice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from registry.errors import CandidateError, NotFoundError, StoreError
+from registry.files import disk_in_words
+
+ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
+SUM_TOLERANCE = 1e-3  # of a row's float32 probabilities
+SAME_TOLERANCE = 1e-3  # two runs of one recipe on other hardware differ by less than this
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Class probabilities of one candidate.
+
+    Attributes:
+        example_id: int64 (n,), each once.
+        probabilities: float32 (n, 4), order E, S, C, I; each row sums to 1.
+        out_of_sample: bool (n,): True where the model did not learn from the pair.
+        provenance: what `put` was told, with `candidate`, `data_version`, `recipe`, `digest`, `rows`, `written_at`.
+    """
+
+    example_id: np.ndarray
+    probabilities: np.ndarray
+    out_of_sample: np.ndarray
+    provenance: dict[str, Any]
+
+
+class ScoreStore:
+    """Scores under (candidate id, data version, recipe digest); a folder each, whole or absent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, candidate: str, data_version: str, recipe: str) -> Path:
+        """Return the folder that holds these scores, whether it exists or not."""
+        return self.root.joinpath(*(_file_name(part) for part in (candidate, data_version, recipe)))
+
+    def has(self, candidate: str, data_version: str, recipe: str) -> bool:
+        """Tell whether scores stand under these three."""
+        return (self.folder(candidate, data_version, recipe) / PROVENANCE).is_file()
+
+    def put(
+        self,
+        candidate: str,
+        data_version: str,
+        recipe: str,
+        *,
+        example_id: np.ndarray,
+        probabilities: np.ndarray,
+        out_of_sample: np.ndarray,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Scores:
+        """Store scores and return what stands now under the three keys.
+
+        Scores that stand already stay (the run before was killed late); damaged ones are replaced.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from (split, seed, how they are out of sample).
+            example_id: int64 (n,), unique.
+            probabilities: float32 (n, 4), finite, rows sum to 1.
+            out_of_sample: bool (n,).
+            provenance: JSON-able words on where the scores come from.
+
+        Raises:
+            CandidateError: if the arrays are no class probabilities; the message says where.
+            StoreError: if the disk is full, or really different scores stand there already.
+        """
+        arrays = _checked(candidate, example_id, probabilities, out_of_sample)
+        target = self.folder(candidate, data_version, recipe)
+        standing = self._standing(candidate, data_version, recipe)
+        if standing is not None:
+            return _agreed(standing, arrays, target)
+        words = dict(provenance or {}) | {
+            "candidate": candidate,
+            "data_version": data_version,
+            "recipe": recipe,
+            "rows": len(arrays["example_id"]),
+            "digest": _digest(arrays),
+            "written_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+        }
+        with disk_in_words(f"scores of {candidate}", self.root):
+            self._write(target, arrays, words)
+        return self.get(candidate, data_version, recipe)
+
+    def get(self, candidate: str, data_version: str, recipe: str) -> Scores:
+        """Return stored scores, their content checked against its digest.
+
+        Raises:
+            NotFoundError: if nothing stands under these three.
+            StoreError: if a file is damaged; the message names it.
+        """
+        folder = self.folder(candidate, data_version, recipe)
+        if not folder.is_dir():
+            raise NotFoundError(
+                f"no scores of {candidate} for data version {data_version[:12]} and recipe {recipe[:12]}; "
+                "score the candidate first"
+            )
+        words = _read_provenance(folder / PROVENANCE)
+        path = folder / ARRAYS
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in ("example_id", "probabilities", "out_of_sample")}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise _damaged(path, error) from error
+        if _digest(arrays) != words.get("digest"):
+            raise _damaged(path, "its content is not what its digest says")
+        return Scores(**arrays, provenance=words)
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return the provenance of all scores, by candidate, data version and recipe; array files are not opened.
+
+        Raises:
+            StoreError: if a provenance file is damaged; the message names it.
+        """
+        found = [_read_provenance(path) for path in self.root.glob(f"*/*/*/{PROVENANCE}")]
+        return sorted(found, key=lambda words: (words["candidate"], words["data_version"], words["recipe"]))
+
+    def _standing(self, candidate: str, data_version: str, recipe: str) -> Scores | None:
+        folder = self.folder(candidate, data_version, recipe)
+        try:
+            return self.get(candidate, data_version, recipe)
+        except NotFoundError:
+            return None
+        except StoreError:  # damaged: worth nothing, so the new ones take the place
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+
+    def _write(self, target: Path, arrays: dict[str, np.ndarray], words: dict[str, Any]) -> None:
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        temporary.mkdir(parents=True)
+        try:
+            np.savez(temporary / ARRAYS, **arrays)  # type: ignore[arg-type]
+            content = json.dumps(words, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            (temporary / PROVENANCE).write_text(content, encoding="utf-8")
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                if not (target / PROVENANCE).is_file():  # not a lost race
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checked(
+    candidate: str, example_id: np.ndarray, probabilities: np.ndarray, out_of_sample: np.ndarray
+) -> dict[str, np.ndarray]:
+    ids, values, held_out = np.asarray(example_id), np.asarray(probabilities), np.asarray(out_of_sample)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise CandidateError(f"{candidate}: example_id is {ids.dtype} {ids.shape}; it must be int64 (n,)")
+    if values.shape != (len(ids), 4) or not np.issubdtype(values.dtype, np.floating):
+        raise CandidateError(f"{candidate}: scores are {values.dtype} {values.shape}; expected float32 ({len(ids)}, 4)")
+    if held_out.shape != ids.shape or held_out.dtype != bool:
+        raise CandidateError(f"{candidate}: out_of_sample is {held_out.dtype} {held_out.shape}; expected bool (n,)")
+    if len(np.unique(ids)) != len(ids):
+        raise CandidateError(f"{candidate}: {len(ids) - len(np.unique(ids))} example ids are scored twice")
+    values = values.astype(np.float32)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise CandidateError(_where(candidate, "are not finite", ids, values, ~finite))
+    outside = (values < 0).any(axis=1) | (values > 1 + SUM_TOLERANCE).any(axis=1)
+    if outside.any():
+        raise CandidateError(_where(candidate, "are outside [0, 1]", ids, values, outside))
+    wrong = np.abs(values.sum(axis=1, dtype=np.float64) - 1) > SUM_TOLERANCE
+    if wrong.any():
+        raise CandidateError(_where(candidate, "do not sum to 1", ids, values, wrong))
+    return {"example_id": ids.astype(np.int64), "probabilities": values, "out_of_sample": held_out}
+
+
+def _where(candidate: str, problem: str, ids: np.ndarray, values: np.ndarray, rows: np.ndarray) -> str:
+    first = int(np.flatnonzero(rows)[0])
+    return (
+        f"{candidate}: scores of {int(rows.sum())} of {len(ids)} pairs {problem}; "
+        f"the first is example_id {ids[first]}: {values[first].tolist()}"
+    )
+
+
+def _agreed(standing: Scores, arrays: dict[str, np.ndarray], folder: Path) -> Scores:
+    same = (
+        np.array_equal(standing.example_id, arrays["example_id"])
+        and np.array_equal(standing.out_of_sample, arrays["out_of_sample"])
+        and np.allclose(standing.probabilities, arrays["probabilities"], rtol=0, atol=SAME_TOLERANCE)
+    )
+    if not same:
+        raise StoreError(
+            f"{folder} holds other scores under the same candidate, data version and recipe; "
+            "the recipe digest leaves something out: put it in, or delete the folder"
+        )
+    return standing
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name in ("example_id", "probabilities", "out_of_sample"):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(words, dict) or not {"candidate", "data_version", "recipe", "digest"} <= set(words):
+        raise _damaged(path, "it names no candidate, data version, recipe and digest")
+    return words
+
+
+def _damaged(path: Path, problem: object) -> StoreError:
+    return StoreError(f"score file {path} is damaged ({problem}); delete its folder, the scores are made again")
+
+
+def _file_name(part: str) -> str:
+    name = quote(part, safe=" ")
+    return f"%2E{name[1:]}" if name.startswith(".") else name

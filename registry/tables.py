@@ -1,0 +1,221 @@
+"""The ledger's tables: rows are appended, never changed; triggers in the database itself see to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection, Dialect
+
+SCHEMA_VERSION = 1  # raise it when a table is added; tables that stand are never altered
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[dt.datetime]):
+    """A moment in UTC: SQLite keeps no time zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(dt.UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+def _table(name: str, *content: Any) -> Table:
+    """Return a table with what all have: id in order of appending, when (UTC), who (user@host), payload (JSON)."""
+    return Table(
+        name,
+        metadata,
+        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+        *content,
+        Column("at", Instant, nullable=False),
+        Column("who", String, nullable=False),
+        Column("payload", JSON().with_variant(JSONB, "postgresql"), nullable=False),
+    )
+
+
+def _word(name: str, *more: Any, nullable: bool = False) -> Column[str]:
+    return Column(name, String, *more, nullable=nullable)
+
+
+def _tournament(nullable: bool = False) -> Column[str]:
+    return _word("tournament", ForeignKey("tournaments.tournament"), nullable=nullable)
+
+
+schema_versions = _table("schema_versions", Column("version", Integer, nullable=False, unique=True))
+
+data_versions = _table("data_versions", Column("digest", String, nullable=False, unique=True))
+
+candidates = _table(
+    "candidates",
+    Column("candidate", String, nullable=False, unique=True),  # name/version
+    _word("digest"),
+    _word("family"),
+)
+
+tournaments = _table(
+    "tournaments",
+    Column("tournament", String, nullable=False, unique=True),
+    _word("data_version", ForeignKey("data_versions.digest")),
+)
+
+entries = _table(
+    "entries",
+    _tournament(),
+    _word("candidate", ForeignKey("candidates.candidate")),
+    _word("role"),  # newcomer, member or bench
+    UniqueConstraint("tournament", "candidate"),
+)
+
+events = _table(
+    "events",
+    _tournament(nullable=True),
+    _word("kind"),
+    _word("subject"),  # a stage, a candidate; "" when it is the tournament itself
+)
+Index(
+    "events_one_end",
+    events.c.tournament,
+    unique=True,
+    sqlite_where=text("kind = 'finished'"),
+    postgresql_where=text("kind = 'finished'"),
+)
+Index("events_by_tournament", events.c.tournament, events.c.kind)
+
+scores = _table(
+    "scores",
+    _word("candidate", ForeignKey("candidates.candidate")),
+    _word("data_version", ForeignKey("data_versions.digest")),
+    _word("recipe"),
+    _word("digest"),
+    UniqueConstraint("candidate", "data_version", "recipe", "digest"),
+)
+
+rankings = _table("rankings", _tournament(), _word("round"), UniqueConstraint("tournament", "round"))
+
+selections = _table("selections", _tournament(), _word("rule"), UniqueConstraint("tournament", "rule"))
+
+ensembles = _table(
+    "ensembles",
+    _tournament(),
+    _word("name"),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("tournament"),
+    UniqueConstraint("name", "version"),
+)
+
+looks = _table(
+    "looks",
+    _word("test_split"),
+    Column("number", Integer, nullable=False),  # 1, 2, 3 ... within a test split
+    _tournament(),
+    Column("against", Integer, nullable=False),  # sequence of the champion judged against, 0 for none
+    UniqueConstraint("test_split", "number"),
+    UniqueConstraint("test_split", "tournament", "against"),
+)
+
+verdicts = _table(
+    "verdicts",
+    _tournament(),
+    Column("against", Integer, nullable=False),
+    _word("outcome"),  # promote, refuse or not-evaluable
+    UniqueConstraint("tournament", "against"),
+)
+
+decisions = _table(
+    "decisions",
+    Column("verdict", ForeignKey("verdicts.id"), nullable=False, unique=True),
+    _word("outcome"),  # approve, refuse or expired
+    _word("reviewer"),
+    _word("reason"),
+)
+
+# `sequence` makes the promotions of an ensemble one chain: two that follow the same one cannot both be appended.
+promotions = _table(
+    "promotions",
+    _word("ensemble"),
+    Column("sequence", Integer, nullable=False),
+    _word("kind"),  # promote or rollback
+    Column("version", Integer, nullable=False),
+    Column("decision", ForeignKey("decisions.id"), nullable=True, unique=True),
+    _word("reason"),
+    UniqueConstraint("ensemble", "sequence"),
+)
+
+promotion_steps = _table(
+    "promotion_steps",
+    Column("promotion", ForeignKey("promotions.id"), nullable=False),
+    _word("step"),  # champion_moved, previous_moved, done
+    UniqueConstraint("promotion", "step"),
+)
+
+
+def forbid_changes(connection: Connection) -> None:
+    """Create the triggers that refuse UPDATE, DELETE, REPLACE and TRUNCATE on every table of the ledger."""
+    if connection.dialect.name == "postgresql":
+        _forbid_on_postgresql(connection)
+    else:
+        _forbid_on_sqlite(connection)
+
+
+def _forbid_on_sqlite(connection: Connection) -> None:
+    for table in metadata.sorted_tables:
+        words = f"SELECT RAISE(ABORT, 'the ledger is append-only: {table.name}')"
+        for verb in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER IF NOT EXISTS {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
+                f"BEGIN {words}; END"
+            )
+        # INSERT OR REPLACE deletes without a DELETE trigger, so what it would replace is looked for first.
+        for number, columns in enumerate(_unique_columns(table)):
+            match = " AND ".join(f"{column} = NEW.{column}" for column in columns)
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER IF NOT EXISTS {table.name}_no_replace_{number} BEFORE INSERT ON {table.name} "
+                f"WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {match}) BEGIN {words}; END"
+            )
+
+
+def _forbid_on_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "CREATE OR REPLACE FUNCTION ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only: %%', TG_TABLE_NAME; END $$"
+    )
+    for table in metadata.sorted_tables:
+        for name, verbs, level in (("row", "UPDATE OR DELETE", "ROW"), ("table", "TRUNCATE", "STATEMENT")):
+            connection.exec_driver_sql(
+                f"CREATE OR REPLACE TRIGGER {table.name}_append_only_{name} BEFORE {verbs} ON {table.name} "
+                f"FOR EACH {level} EXECUTE FUNCTION ledger_is_append_only()"
+            )
+
+
+def _unique_columns(table: Table) -> list[list[str]]:
+    unique = [
+        sorted(column.name for column in constraint.columns)
+        for constraint in table.constraints
+        if isinstance(constraint, UniqueConstraint)
+    ]
+    return [["id"], *sorted(unique)]
