@@ -1,0 +1,274 @@
+"""The graph-network family: a product is known by the company it keeps, a query by its text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from registry.errors import CandidateError, LeakError
+from registry.specs import GraphNetworkSpec
+from tasks.candidates.device import resolve_device, seeded
+from tasks.candidates.protocol import FitData
+from tasks.data.dataset import LOCALES, normalise_query
+from tasks.graph.catalogue import Catalogue, identities
+from tasks.graph.embeddings import echoes, product_states
+from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts, text_digest
+from tasks.graph.lexicon import Lexicon
+from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
+from tasks.graph.networks import PairNetwork
+from tasks.graph.training import PairInputs, World, train
+
+_CHUNK = 8192
+
+
+class GraphNetwork:
+    """A graph neural network on one relation, with a head on the pair.
+
+    Products are nodes, and so are the queries of the relation's edges. A pair's own query is read by its text alone, so
+    queries never seen are as welcome as any other; a product without edges is described by its own text.
+    """
+
+    spec: GraphNetworkSpec
+
+    def __init__(self, spec: GraphNetworkSpec, device: str = "cpu") -> None:
+        self.spec = spec
+        self.device = resolve_device(device)
+        self.network: PairNetwork | None = None
+        self.lexicon: Lexicon | None = None
+        self.encoder: Lsa | Pretrained | None = None
+        self.catalogue: Catalogue | None = None
+        self.history: dict[str, float] = {}
+
+    def fit(self, data: FitData) -> Self:
+        """Learn from the pairs and the relation's edges, then compute every product of the catalogue ahead.
+
+        Raises:
+            CandidateError: if the relation has no edges, or the loss or an embedding is not finite.
+            LeakError: if an edge belongs to a query of the validation pairs.
+        """
+        self.device = resolve_device(data.device)
+        recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
+        edges = self._usable_edges(data)
+        graph = build(edges, len(data.products), recipe.fanout + 1)  # one to spare: the pair's own query is masked
+
+        texts = product_texts(data.products, np.arange(len(data.products)))
+        node_queries = _query_texts(edges, graph)
+        pair_queries, pair_rows = _distinct(data.pairs["query"], data.validation["query"])
+        fit_queries = sorted({*node_queries, *(normalise_query(query) for query in data.pairs["query"].unique())})
+        corpus = texts + fit_queries
+        data.progress(0.0, "reading text")
+        self.lexicon = Lexicon.fit(corpus)
+        self.encoder = fit_encoder(recipe.encoder, corpus, self.lexicon, recipe.text_dimensions, self.device)
+        known = text_digest([recipe.encoder, str(recipe.text_dimensions), *corpus])
+        vectors = encode_once(self.encoder, texts + node_queries + pair_queries, known, data.work / "texts")
+        text, queries = vectors[: graph.n_nodes], vectors[graph.n_nodes :]
+
+        overlap = self.lexicon.overlap(pair_queries, *_only_used(texts, pair_rows, data.pairs, data.validation))
+        split = len(data.pairs)
+        fit = _inputs(data.pairs, graph, pair_rows[:split], overlap[:split])
+        validation = _inputs(data.validation, graph, pair_rows[split:], overlap[split:])
+        with seeded(seed, self.device):
+            self.network = PairNetwork(self.spec.architecture, recipe, text.shape[1]).to(self.device)
+        world = World(graph, text, queries, recipe.fanout, self.device)
+        run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
+        checkpoint = data.work / f"epochs-{run[:32]}.safetensors"
+        self.history = train(self.network, world, fit, validation, recipe, seed, checkpoint, data.progress)
+        self.catalogue = self._compute_ahead(graph, text, texts, data)
+        return self
+
+    def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+
+        Products that stand in the catalogue of the fit with the same text are looked up; all others, and those whose
+        text has changed, are computed from their text.
+
+        Raises:
+            CandidateError: if the model is not fitted or a probability is not finite.
+        """
+        if self.network is None or self.lexicon is None or self.encoder is None or self.catalogue is None:
+            raise CandidateError(f"{self.spec.name} is not fitted; call fit or load first")
+        result = np.empty((len(pairs), 4), dtype=np.float32)
+        if not len(pairs):
+            return result
+        rows, product_rows = np.unique(pairs["product"].to_numpy(dtype=np.int64), return_inverse=True)
+        texts = product_texts(products, rows)
+        states, product_text, echo = self._describe(products, rows, texts)
+        queries, query_rows = _distinct(pairs["query"])
+        query_text = self.encoder.encode(queries)
+        overlap = self.lexicon.overlap(queries, texts, query_rows, product_rows)
+        locale = _one_hot(pairs["locale"])
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(pairs), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                product, query = product_rows[part], query_rows[part]
+                arrays = (
+                    states[product],
+                    product_text[product],
+                    echo[product],
+                    query_text[query],
+                    overlap[part],
+                    locale[part],
+                )
+                tensors = [torch.from_numpy(array.astype(np.float32)).to(self.device) for array in arrays]
+                result[part] = self.network.score(*tensors).softmax(1).cpu().numpy()
+        if not np.isfinite(result).all():
+            wrong = int((~np.isfinite(result)).any(axis=1).sum())
+            raise CandidateError(f"{self.spec.name}: {wrong} of {len(pairs)} pairs have no finite probabilities")
+        return result
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), encoder, catalogue (npy) and spec (JSON, last) into an empty folder."""
+        if self.network is None or self.lexicon is None or self.encoder is None or self.catalogue is None:
+            raise CandidateError(f"{self.spec.name} is not fitted; there is nothing to save")
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        save_file(weights, folder / "network.safetensors")
+        np.save(folder / "lexicon_idf.npy", self.lexicon.idf)
+        self.encoder.save(folder)
+        self.catalogue.save(folder)
+        content = {"spec": self.spec.model_dump(mode="json"), "history": self.history}
+        (folder / "spec.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Return the model that `save` wrote; the catalogue is memory-mapped, so loading does not read it.
+
+        Raises:
+            CandidateError: if a file is missing or is not what `save` writes.
+        """
+        try:
+            content = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+            model = cls(GraphNetworkSpec.model_validate(content["spec"]), device)
+            model.history = content["history"]
+            model.lexicon = Lexicon(np.load(folder / "lexicon_idf.npy", allow_pickle=False))
+            model.encoder = load_encoder(folder, model.lexicon, model.device)
+            model.catalogue = Catalogue.load(folder)
+            network = PairNetwork(model.spec.architecture, model.spec.recipe, model.encoder.dimensions)
+            network.load_state_dict(load_file(folder / "network.safetensors"))
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise CandidateError(f"{folder} holds no graph network that can be loaded: {error}") from error
+        model.network = network.to(model.device).eval()
+        return model
+
+    def parameters(self) -> int:
+        """Return the parameters of the network and of the frozen text encoder, without what is computed ahead."""
+        if self.network is None or self.encoder is None:
+            raise CandidateError(f"{self.spec.name} is not fitted; it has no parameters yet")
+        return sum(parameter.numel() for parameter in self.network.parameters()) + self.encoder.parameters()
+
+    def _usable_edges(self, data: FitData) -> pd.DataFrame:
+        if data.edges is None or not len(data.edges):
+            raise CandidateError(
+                f"{self.spec.name}: the relation {self.spec.relation!r} has no edges in this data version; "
+                "choose a relation that the data has events for, such as impressions"
+            )
+        if "query_key" in data.edges.columns:
+            held_out = np.isin(data.edges["query_key"].to_numpy(), data.validation["query_key"].unique())
+            if held_out.any():
+                raise LeakError(
+                    f"{self.spec.name}: {int(held_out.sum())} edges belong to queries of the validation pairs; "
+                    "remove held-out queries from the relation first"
+                )
+        return data.edges
+
+    def _compute_ahead(self, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData) -> Catalogue:
+        recipe, total = self.spec.recipe, len(texts)
+        states = np.empty((total, recipe.hidden_size), dtype=np.float16)
+        chunks = product_states(self.network.products, graph, text, recipe.fanout, self.device, data.work)
+        for rows, part in chunks:
+            states[rows] = part
+            data.progress(1.0, f"embeddings of {rows.stop} of {total} products")
+        if not np.isfinite(states).all():
+            raise CandidateError(f"{self.spec.name}: product embeddings are not finite; lower the learning rate")
+        echo = np.empty((total, text.shape[1]), dtype=np.float16)
+        for start in range(0, total, _CHUNK):
+            nodes = np.arange(start, min(start + _CHUNK, total))
+            echo[nodes] = echoes(graph, text, nodes, np.full(len(nodes), MISSING), recipe.fanout)
+        identity = identities(data.products["product_id"], data.products["locale"].astype(str), texts)
+        return Catalogue.make(identity, states, text[:total].astype(np.float16), echo)
+
+    def _describe(
+        self, products: pd.DataFrame, rows: np.ndarray, texts: list[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return state, text and echo of each product, float16: looked up if known, else from its text alone."""
+        chosen = products[["product_id", "locale"]].iloc[rows]
+        found = self.catalogue.find(identities(chosen["product_id"], chosen["locale"].astype(str), texts))
+        known, cold = np.flatnonzero(found >= 0), np.flatnonzero(found < 0)
+        tables = (self.catalogue.states, self.catalogue.texts, self.catalogue.echoes)
+        states, text, echo = (np.zeros((len(rows), table.shape[1]), dtype=np.float16) for table in tables)
+        for output, table in zip((states, text, echo), tables, strict=True):
+            output[known] = table[found[known]]
+        if len(cold):
+            vectors = self.encoder.encode([texts[row] for row in cold])
+            text[cold] = vectors
+            states[cold] = self._states_without_neighbours(vectors)
+        return states, text, echo
+
+    def _states_without_neighbours(self, vectors: np.ndarray) -> np.ndarray:
+        total, layers = len(vectors), len(self.network.products.layers)
+        text = torch.from_numpy(vectors).to(self.device)
+        with torch.inference_mode():
+            inputs = self.network.products.inputs_of(text, torch.zeros(total, device=self.device))
+            edges = torch.empty((2, 0), dtype=torch.int64, device=self.device)
+            nothing, ones = torch.empty(0, device=self.device), torch.ones(total, device=self.device)
+            states = self.network.products(inputs, edges, nothing, ones, (total,) * (layers + 1), (0,) * layers)
+        return states.cpu().numpy()
+
+
+def _distinct(*columns: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Return the distinct texts of the columns, and for every row, column after column, its index among them."""
+    codes, values = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in columns]))
+    return [str(value) for value in values], codes.astype(np.int64)
+
+
+def _only_used(
+    texts: list[str], query_rows: np.ndarray, *frames: pd.DataFrame
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the product texts that the pairs name, and the pairs' rows of queries and of these texts."""
+    used, rows = np.unique(
+        np.concatenate([frame["product"].to_numpy(dtype=np.int64) for frame in frames]), return_inverse=True
+    )
+    return [texts[row] for row in used], query_rows, rows
+
+
+def _query_texts(edges: pd.DataFrame, graph: Neighbourhoods) -> list[str]:
+    """Return the normalised text of the graph's queries, in the order of its query keys."""
+    if not len(graph.query_keys):
+        return []
+    _, first = np.unique(edges["query_key"].to_numpy(dtype=np.uint64), return_index=True)
+    return [normalise_query(query) for query in edges["query"].iloc[first]]
+
+
+def _one_hot(locale: pd.Series) -> np.ndarray:
+    codes = pd.Categorical(locale.astype(str), categories=LOCALES).codes
+    return (codes[:, None] == np.arange(len(LOCALES))).astype(np.float32)
+
+
+def _inputs(pairs: pd.DataFrame, graph: Neighbourhoods, query_rows: np.ndarray, overlap: np.ndarray) -> PairInputs:
+    return PairInputs(
+        products=pairs["product"].to_numpy(dtype=np.int64),
+        own_queries=graph.query_nodes(pairs["query_key"].to_numpy()),
+        queries=query_rows,
+        overlap=overlap,
+        locale=_one_hot(pairs["locale"]),
+        labels=pairs["label"].to_numpy(dtype=np.int64),
+    )
+
+
+def _digest(spec: str, seed: int, texts: str, edges: pd.DataFrame, *frames: pd.DataFrame) -> str:
+    """Return a SHA-256 of everything that a training run follows from."""
+    digest = hashlib.sha256(json.dumps([spec, seed, texts]).encode())
+    for frame in frames:
+        for column in ("query_key", "product", "label"):
+            digest.update(np.ascontiguousarray(frame[column].to_numpy()).tobytes())
+    for column in ("query_key" if "query_key" in edges.columns else "source", "product", "weight"):
+        digest.update(np.ascontiguousarray(edges[column].to_numpy()).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""The products a model knows, computed ahead: found again by what they are, not by where they stand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+def identities(product_ids: Iterable[str], locales: Iterable[str], texts: Iterable[str]) -> np.ndarray:
+    """Return what a product is, uint64 (n,): BLAKE2b of id, locale and the text that the model reads.
+
+    A product whose text has changed is another product: what was computed ahead no longer describes it.
+    """
+    digests = b"".join(
+        hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for parts in zip(product_ids, locales, texts, strict=True)
+    )
+    return np.frombuffer(digests, dtype="<u8")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Products computed ahead.
+
+    Attributes:
+        keys: uint64 (n,), ascending :func:`identities`.
+        rows: int32 (n,), row of each key in the three tables.
+        states: float16 (n, hidden_size), after message passing.
+        texts: float16 (n, text_dimensions), own text.
+        echoes: float16 (n, text_dimensions), mean text of the neighbours.
+    """
+
+    keys: np.ndarray
+    rows: np.ndarray
+    states: np.ndarray
+    texts: np.ndarray
+    echoes: np.ndarray
+
+    @classmethod
+    def make(cls, identity: np.ndarray, states: np.ndarray, texts: np.ndarray, echoes: np.ndarray) -> Catalogue:
+        """Sort the products by identity; row i of every argument is the same product."""
+        rows = np.argsort(identity, kind="stable").astype(np.int32)
+        return cls(identity[rows], rows, states, texts, echoes)
+
+    def find(self, identity: np.ndarray) -> np.ndarray:
+        """Return the row of each product in the tables, int64 (n,), -1 for one that is not known."""
+        if not len(self.keys):
+            return np.full(len(identity), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.keys, identity), len(self.keys) - 1)
+        return np.where(self.keys[place] == identity, self.rows[place].astype(np.int64), -1)
+
+    def save(self, folder: Path) -> None:
+        """Write one .npy file an array."""
+        for name in self.__dataclass_fields__:
+            np.save(folder / f"catalogue_{name}.npy", getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> Catalogue:
+        """Memory-map what :meth:`save` wrote."""
+        return cls(
+            **{
+                name: np.load(folder / f"catalogue_{name}.npy", mmap_mode="r", allow_pickle=False)
+                for name in cls.__dataclass_fields__
+            }
+        )
