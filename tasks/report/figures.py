@@ -11,8 +11,10 @@ from typing import Literal
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from tasks.data.dataset import LABEL_NAMES
 from tasks.report import words
@@ -61,7 +63,7 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
         axes = figure.subplots()
         for row, model in enumerate(models):
             if model.utility is not None:
-                axes.barh(row, 100 * model.utility, height=0.62, color=ACCENT)
+                axes.barh(row, 100 * model.utility, height=0.62, color=ACCENT, alpha=0.6, linewidth=0)
                 if model.utility_low is not None and model.utility_high is not None:
                     whiskers = 100 * np.array(
                         [[max(0, model.utility - model.utility_low)], [max(0, model.utility_high - model.utility)]]
@@ -73,11 +75,9 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
         axes.set_xlabel("share of the ensemble's total SHAP, %")
         axes.set_xlim(left=0)
         axes.grid(axis="x")
-        handles = (
-            [axes.barh([], [], color=ACCENT, label="in this ensemble, with interval")]
-            if any(model.utility is not None for model in models)
-            else []
-        )
+        handles: list[Artist] = []
+        if any(model.utility is not None for model in models):
+            handles.append(Patch(color=ACCENT, alpha=0.6, linewidth=0, label="in this ensemble, with interval"))
         if any(model.utility_all is not None for model in models):
             handles += axes.plot(
                 [], [], "D", markersize=6, color=PAPER, markeredgecolor=SECOND, label="when every model was in"
@@ -169,7 +169,7 @@ def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
 
     def paint(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        handles: dict[str, object] = {}
+        handles: dict[str, Artist] = {}
         for axes, (points, limit, amount, label) in zip(grid, panels, strict=True):
             x, y = np.asarray(points, dtype=np.float64).T
             axes.step(x, y, where="post", color=ACCENT, linewidth=1.8)
@@ -229,7 +229,7 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _legend_above(figure: Figure, handles: list) -> None:
+def _legend_above(figure: Figure, handles: list[Artist]) -> None:
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
 

@@ -185,7 +185,7 @@ def _kind(model: ModelSummary) -> str:
 
 def _presentable(value: object) -> object:
     """Clean every text the template prints; markup made here is clean already."""
-    return words.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return words.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _themed(style: str) -> str:

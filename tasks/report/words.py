@@ -21,17 +21,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 _PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
 
 
-def clean(text: object) -> str:
+def printable(text: object) -> str:
     """Return text that no terminal, browser or XML reader can be steered by.
 
     Control characters, lone surrogates and direction overrides become a space; a password in an address becomes `***`.
     """
-    return _PASSWORD.sub(r"\1:***@", _CONTROL.sub(" ", str(text))).strip()
+    return _PASSWORD.sub(r"\1:***@", _CONTROL.sub(" ", str(text)))
+
+
+def clean(text: object) -> str:
+    """Return printable text without white space around it."""
+    return printable(text).strip()
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a metric with three decimals, or a dash when there is none."""
-    return ABSENT if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def plain(value: object) -> str:
@@ -192,6 +197,27 @@ def decision_sentence(summary: Summary) -> str:
     return sentence + (f", by {by}" if by else "") + (f": {reason}" if reason else "") + ("" if reason else ".")
 
 
+def capitalised(text: object) -> str:
+    """Return a sentence that begins with a capital."""
+    cleaned = clean(text)
+    return cleaned[:1].upper() + cleaned[1:]
+
+
+def machine(summary: Summary) -> str:
+    """Return the machine the tournament ran on, in a line; "" when nothing is known of it."""
+    forms = {
+        "device": "device {}",
+        "cpu": "{}",
+        "cores": "{} cores",
+        "memory_gib": "{} GiB of memory",
+        "platform": "{}",
+        "python": "Python {}",
+    }
+    known = {key: value for key, value in summary.machine.items() if value not in (None, "")}
+    parts = [forms[key].format(clean(known.pop(key))) for key in forms if key in known]
+    return ", ".join(parts + [f"{clean(key)} {clean(value)}" for key, value in known.items()])
+
+
 def composition(summary: Summary) -> list[str]:
     """Return who is in, who came, who went and who failed: one sentence each that has something to say."""
     inside = members(summary)
@@ -236,9 +262,8 @@ def budget_rows(summary: Summary) -> list[dict[str, Any]]:
         limit, amount = budget.get(key), used.get(key)
         part = amount / limit if limit and amount is not None else None
         if part is None:
-            sentence = (
-                f"{write(amount)} used, no limit set" if limit is None else f"limit {write(limit)}, use not known"
-            )
+            known = "use not known" if amount is None else f"{write(amount)} used"
+            sentence = f"{known}, {'no limit set' if limit is None else f'limit {write(limit)}'}"
         else:
             sentence = f"{write(amount)} of {write(limit)} ({100 * part:.0f} %)"
         rows.append({"name": name, "used": write(amount), "limit": write(limit), "share": part, "sentence": sentence})

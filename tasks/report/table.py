@@ -1,0 +1,183 @@
+"""The report in the terminal, about one screen of it, and as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tasks.report import words
+from tasks.report.summary import Metrics, Summary
+
+_TONES = {"promote": "bold green", "refuse": "bold red"}
+_STATUS = {"member": "green", "failed": "red", "champion": "bold green", "challenger": "bold"}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+
+
+def render_table(summary: Summary, console: Console) -> None:
+    """Print what a reviewer needs: verdict, models and ensemble, locales, budget, where everything is.
+
+    Args:
+        summary: what is told; anything optional in it may be absent.
+        console: where it goes; a narrow one gets fewer columns, none gets escape codes from a name.
+    """
+    console.print(Text(words.headline(summary), style="bold"))
+    verdict = Text.assemble(
+        ("Verdict: ", "bold"),
+        (words.verdict_words(summary), _TONES.get(words.outcome(summary), "bold yellow")),
+        ". ",
+        words.capitalised(summary.verdict.get("reason", "")),
+    )
+    console.print(verdict)
+    for check in summary.verdict.get("checks") or ():
+        if not check["passed"]:
+            text = f"  not passed: {words.clean(check['name'])}: {words.clean(check.get('sentence', ''))}"
+            console.print(Text(text, style="red"))
+    if decision := words.decision_sentence(summary):
+        console.print(Text(decision))
+    console.print()
+    console.print(_models(summary, console.width >= 110))
+    console.print()
+    for model in words.others(summary, "evicted") + words.others(summary, "failed"):
+        if model.reason:
+            console.print(Text(f"{words.display_name(model)} {model.status}: {words.clean(model.reason)}", style="dim"))
+    console.print(Text(words.comparison(summary)))
+    console.print(Text(f"{words.capitalised(words.metric_name(words.primary_metric(summary)))}: {_locales(summary)}"))
+    console.print(Text("; ".join(f"{row['name']}: {row['sentence']}" for row in words.budget_rows(summary))))
+    for title, address in summary.links.items():
+        # Addresses are never wrapped: a broken path cannot be opened.
+        console.print(
+            Text(f"{words.clean(title)}: {words.clean(address)}", no_wrap=True, overflow="ignore"), crop=False
+        )
+
+
+def as_markdown(summary: Summary) -> str:
+    """Return the report as Markdown tables, every text of others escaped; it ends with a line break."""
+    parts = [
+        f"**{_escape(words.headline(summary))}**",
+        f"Verdict: **{_escape(words.verdict_words(summary))}**. "
+        f"{_escape(words.capitalised(summary.verdict.get('reason', '')))}".strip(),
+    ]
+    if decision := words.decision_sentence(summary):
+        parts.append(_escape(decision))
+    parts += [
+        _escape(" ".join(words.composition(summary))),
+        _escape(words.comparison(summary)),
+        _markdown_models(summary),
+    ]
+    if reasons := [model for model in summary.models if model.reason]:
+        lines = (
+            f"- {_escape(words.display_name(model))}, {model.status}: {_escape(model.reason)}" for model in reasons
+        )
+        parts.append("\n".join(lines))
+    parts.append(_markdown_changes(summary))
+    if checks := summary.verdict.get("checks"):
+        rows = [
+            [
+                check["name"],
+                "passed" if check["passed"] else "failed",
+                words.plain(check.get("value")),
+                words.plain(check.get("threshold")),
+                check.get("sentence", ""),
+            ]
+            for check in checks
+        ]
+        parts.append(_grid(["check", "result", "value", "threshold", "in words"], rows, "llrrl"))
+    if summary.ensemble_by_locale:
+        rows = [[locale, *_metrics(summary.ensemble_by_locale.get(locale))] for locale in words.locales(summary)]
+        parts.append(_grid(["locale", *words.METRIC_NAMES.values()], rows, "lrrr"))
+    budget = "; ".join(f"{row['name'].lower()}: {row['sentence']}" for row in words.budget_rows(summary))
+    parts.append(_escape(f"Budget: {budget}. {words.regret_sentence(summary)}"))
+    if summary.machine:
+        parts.append(_escape(f"Machine: {words.machine(summary)}. Duration: {words.duration(summary.seconds)}."))
+    return "\n\n".join(parts) + "\n"
+
+
+def _models(summary: Summary, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0) if wide else 0)
+    table.add_column("model", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    heads = ["accuracy", "macro\nF1", "weighted\nF1", "utility", *(["drop-one"] if wide else []), "memory", "page\np50"]
+    for head in heads + (["parameters", "fit"] if wide else []):
+        table.add_column(head, justify="right", no_wrap=True)
+    best = words.best_shown(summary)
+
+    def add(name: str, status: str, metrics: Metrics | None, worth: list[str], cost: dict[str, str]) -> None:
+        shown = dict(zip(words.METRIC_NAMES, _metrics(metrics), strict=True))
+        cells = [Text(text, style="bold" if text == best[metric] else "") for metric, text in shown.items()]
+        tail = [cost["memory"], cost["p50"], *([cost["parameters"], cost["fit"]] if wide else [])]
+        style = _STATUS.get(status, "dim")
+        table.add_row(
+            Text(name), Text(status, style=style), *cells, *map(Text, worth if wide else worth[:1]), *map(Text, tail)
+        )
+
+    status = "champion" if summary.promoted else "challenger"
+    add("ensemble", status, summary.ensemble, [words.ABSENT] * 2, words.ensemble_cost_row(summary))
+    for model in summary.models:
+        worth = [words.share(model.utility), words.signed(model.drop_one)]
+        add(words.display_name(model), words.clean(model.status), model.test, worth, words.cost_row(model))
+    return table
+
+
+def _locales(summary: Summary) -> str:
+    metric = words.primary_metric(summary)
+    parts = []
+    for locale in words.locales(summary):
+        found = summary.ensemble_by_locale.get(locale)
+        parts.append(f"{words.clean(locale)} {words.number(getattr(found, metric)) if found else 'no test pairs'}")
+    return ", ".join(parts) or "no locale was measured"
+
+
+def _metrics(metrics: Metrics | None) -> list[str]:
+    return [words.number(getattr(metrics, metric) if metrics else None) for metric in words.METRIC_NAMES]
+
+
+def _markdown_models(summary: Summary) -> str:
+    best = words.best_shown(summary)
+    head = ["model", "kind", "status", *words.METRIC_NAMES.values(), "utility", "drop-one", "memory", "page p50"]
+
+    def row(texts: list[str], metrics: Metrics | None, tail: list[str], cost: dict[str, str]) -> list[str]:
+        shown = zip(words.METRIC_NAMES, _metrics(metrics), strict=True)
+        bold = [Bold(text) if text == best[metric] else text for metric, text in shown]
+        return [*texts, *bold, *tail, cost["memory"], cost["p50"], cost["parameters"], cost["fit"]]
+
+    state = "champion" if summary.promoted else "challenger"
+    cost = words.ensemble_cost_row(summary)
+    rows = [row(["ensemble", "LightGBM over the members", state], summary.ensemble, [words.ABSENT] * 2, cost)]
+    for model in summary.models:
+        low, high = model.utility_low, model.utility_high
+        spread = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+        kind = f"{model.family.replace('_', ' ')}, {model.detail}" if model.detail else model.family.replace("_", " ")
+        texts = [words.display_name(model), kind, f"{model.status} ({model.entry})"]
+        worth = [words.share(model.utility) + spread, words.signed(model.drop_one)]
+        rows.append(row(texts, model.test, worth, words.cost_row(model)))
+    return _grid([*head, "parameters", "fit"], rows, "lllrrrrrrrrr")
+
+
+def _markdown_changes(summary: Summary) -> str:
+    rows = []
+    for metric, name in words.METRIC_NAMES.items():
+        after = getattr(summary.ensemble, metric)
+        before = None if summary.champion is None else getattr(summary.champion, metric)
+        spread = words.interval(*(summary.ensemble_intervals.get(metric) or (None, None))) or words.ABSENT
+        difference = words.signed(None if before is None else after - before)
+        rows.append([name, words.number(before), words.number(after), spread, difference])
+    return _grid(["metric", "champion before", "challenger after", "interval", "difference"], rows, "lrrlr")
+
+
+class Bold(str):
+    """A cell that is set in bold."""
+
+
+def _grid(head: list[str], rows: list[list[str]], sides: str) -> str:
+    lines = [head, ["---:" if side == "r" else "---" for side in sides]]
+    for row in rows:
+        lines.append([f"**{_escape(cell)}**" if isinstance(cell, Bold) else _escape(cell) for cell in row])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escape(text: object) -> str:
+    return _MARKDOWN.sub(r"\\\1", words.clean(text))
