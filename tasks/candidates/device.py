@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from registry.errors import UsageError
+from registry.errors import CandidateError, UsageError
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -78,3 +78,44 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Ask a GPU for repeatable kernels inside the context and restore the caller's flags; a CPU needs no asking."""
+    if device.type != "cuda":
+        yield
+        return
+    algorithms, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def memory_guard(doing: str) -> Iterator[None]:
+    """Turn an exhausted memory, on GPU or CPU, into a CandidateError that says while doing what.
+
+    Raises:
+        CandidateError: when the block runs out of memory.
+    """
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        named = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+        # torch's CPU allocator has no exception class of its own
+        if not named and "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        first = next(iter(str(error).splitlines()), "")[:200]
+        raise CandidateError(
+            f"out of memory while {doing} ({first or type(error).__name__}); "
+            "lower batch_size, raise accumulation, lower max_length, or take a smaller model"
+        ) from error
