@@ -1,0 +1,267 @@
+"""The model registry: candidates and ensembles as versions of MLflow's registered models.
+
+Each is a version whose source is a folder of its run's artifacts. It is found again by a tag (the digest of a
+candidate's spec, the tournament of an ensemble), so that registering twice gives one version, also after a kill
+between the calls it takes. This module and `tracking` are the only ones that know MLflow.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from registry.errors import NotFoundError
+from registry.files import disk_in_words, folder_digest
+from registry.specs import CandidateSpec
+from registry.tracking import Tracking, pyfunc_data, save_pyfunc
+from registry.versions import (
+    DIGEST_TAG,
+    ENTERED_TAG,
+    FAMILY_TAG,
+    ID_TAG,
+    MEMBERS_TAG,
+    RUN_TAG,
+    SPEC_TAG,
+    WEIGHTS_TAG,
+    CandidateVersion,
+    EnsembleVersion,
+    RegisteredVersion,
+    as_candidate,
+    as_ensemble,
+    run_of,
+)
+
+CHAMPION, PREVIOUS = "champion", "previous"
+CANDIDATE_EXPERIMENT, ENSEMBLE_EXPERIMENT = "tournament-candidates", "tournament-ensembles"
+
+
+class Models:
+    """The model registry at one MLflow address.
+
+    Args:
+        tracking_uri: MLflow's tracking and registry URI; a database URL or an http(s) server.
+        home: Folder of the locks, and of the artifacts (`mlartifacts`) when MLflow is a database, not a server.
+        ensemble_name: Registered model that holds the ensembles.
+
+    Raises:
+        StoreError: by every method, when MLflow cannot be reached, read or written.
+    """
+
+    def __init__(self, tracking_uri: str, home: Path, ensemble_name: str = "esci-ensemble") -> None:
+        self.ensemble_name = ensemble_name
+        self._tracking = Tracking(tracking_uri, home)
+
+    # Candidates
+
+    def register_candidate(self, spec: CandidateSpec, tags: Mapping[str, str] | None = None) -> CandidateVersion:
+        """Return the version of `spec`, registered when its digest is new under its name.
+
+        The version's source holds `spec.json`; its tags name family, digest and when it entered.
+        """
+        digest = spec.digest()
+        with self._tracking.words(f"register candidate {spec.name}"), self._tracking.lock("register"):
+            found = self._tracking.search(f"name = '{spec.name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+            if not found:
+                run = self._tracking.run_with(
+                    CANDIDATE_EXPERIMENT, spec.name, {DIGEST_TAG: digest, "tournament.name": spec.name}
+                )
+                content = spec.model_dump_json()
+                self._tracking.client.log_text(run.info.run_id, content, "candidate/spec.json")
+                words = {
+                    SPEC_TAG: content,
+                    DIGEST_TAG: digest,
+                    ENTERED_TAG: dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+                    FAMILY_TAG: spec.family,
+                }
+                found = [
+                    self._tracking.create_version(
+                        spec.name, run, "candidate", {**words, **(tags or {})}, spec.description
+                    )
+                ]
+            return as_candidate(min(found, key=lambda version: int(version.version)), {})
+
+    def attach_weights(
+        self,
+        version: CandidateVersion,
+        folder: Path,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> CandidateVersion:
+        """Copy the weights in `folder` beside the spec, log metrics to the candidate's run, and tag the version.
+
+        Weights stand under the digest of their content: the same ones again change nothing, others never overwrite.
+
+        Raises:
+            NotFoundError: if the version does not exist or the folder is empty.
+        """
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise NotFoundError(f"weights of {version.id}: folder {folder} is missing or empty; save the model first")
+        with self._tracking.words(f"attach weights to {version.id}"):
+            place = f"candidate/weights/{folder_digest(folder)[:16]}"
+            known = self._tracking.client.get_model_version(version.name, str(version.version))
+            if known.tags.get(WEIGHTS_TAG) != place:
+                run_id = self._run_for(known)
+                self._tracking.client.log_artifacts(run_id, str(folder), place)
+                self._tracking.log_metrics(run_id, metrics or {})
+                self._tracking.client.set_model_version_tag(known.name, str(known.version), WEIGHTS_TAG, place)
+            for key, value in (tags or {}).items():
+                self._tracking.client.set_model_version_tag(known.name, str(known.version), key, str(value))
+        return self.candidate(version.id)
+
+    def candidate(self, id: str) -> CandidateVersion:
+        """Return the candidate `name/version`; NotFoundError when there is none."""
+        name, _, number = id.rpartition("/")
+        with self._tracking.words(
+            f"candidate {id}", missing=f"no candidate {id!r} in the registry; list the candidates"
+        ):
+            version = self._tracking.client.get_model_version(name, number)
+            run_id = run_of(version)
+            metrics = self._tracking.client.get_run(run_id).data.metrics if run_id else {}
+            return as_candidate(version, metrics)
+
+    def candidates(self, name: str | None = None) -> list[CandidateVersion]:
+        """Return all candidates in the order they were registered, those registered through plain MLflow as well.
+
+        A candidate is a version with a tag `tournament.spec` (JSON); when that cannot be read, `spec` is None and
+        `complaint` says why.
+        """
+        with self._tracking.words("list candidates"):
+            only = f" and name = '{name}'" if name else ""
+            found = self._tracking.search(f"tags.`{SPEC_TAG}` LIKE '%'{only}")
+            metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT)
+            candidates = []
+            for version in found:
+                run_id = run_of(version)
+                if run_id and run_id not in metrics:
+                    metrics[run_id] = self._tracking.client.get_run(run_id).data.metrics
+                candidates.append(as_candidate(version, metrics.get(run_id, {})))
+        return sorted(candidates, key=lambda candidate: (candidate.entered, candidate.name, candidate.version))
+
+    def tag(self, version: CandidateVersion | EnsembleVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, such as its state in a tournament or why it was refused."""
+        with self._tracking.words(f"tag {version.id}"):
+            for key, value in tags.items():
+                self._tracking.client.set_model_version_tag(version.name, str(version.version), key, str(value))
+
+    # Ensembles
+
+    def register_ensemble(
+        self,
+        folder: Path,
+        members: Sequence[str],
+        tournament: str,
+        *,
+        loader_module: str = "deployments.pyfunc_model",
+        metrics: Mapping[str, float] | None = None,
+        files: Sequence[Path] = (),
+        frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> EnsembleVersion:
+        """Return the ensemble version of `tournament`, registered when there is none yet.
+
+        The version is a pyfunc without a pickle: MLflow imports `loader_module` and calls `_load_pyfunc(folder)`.
+
+        Args:
+            folder: All that the loader needs; copied.
+            members: Candidate ids, in the order of the aggregator's columns.
+            tournament: Id of the tournament that built it.
+            loader_module: Importable module with `_load_pyfunc(path)`.
+            metrics: Metrics of the ensemble, logged to its run.
+            files: Report, figures and other files or folders for its run, below `report/`.
+            frames: An input and the output that `predict` gives for it; the model's signature follows from them.
+            tags: More tags of the version.
+        """
+        with self._tracking.words(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
+            same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
+            found = self._tracking.search(same)
+            if not found:
+                run = self._tracking.run_with(
+                    ENSEMBLE_EXPERIMENT, f"{self.ensemble_name} {tournament[:12]}", {ID_TAG: tournament}
+                )
+                with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
+                    save_pyfunc(Path(temporary) / "ensemble", folder, loader_module, frames)
+                    self._tracking.client.log_artifacts(run.info.run_id, f"{temporary}/ensemble", "ensemble")
+                for path in files:
+                    log = self._tracking.client.log_artifacts if path.is_dir() else self._tracking.client.log_artifact
+                    log(run.info.run_id, str(path), f"report/{path.name}" if path.is_dir() else "report")
+                self._tracking.log_metrics(run.info.run_id, metrics or {})
+                words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), **(tags or {})}
+                found = [self._tracking.create_version(self.ensemble_name, run, "ensemble", words)]
+            return as_ensemble(min(found, key=lambda version: int(version.version)))
+
+    def ensemble(self, version: int) -> EnsembleVersion:
+        """Return an ensemble version; NotFoundError when there is none."""
+        missing = f"no version {version} of {self.ensemble_name} in the registry"
+        with self._tracking.words(f"ensemble {self.ensemble_name}/{version}", missing=missing):
+            return as_ensemble(self._tracking.client.get_model_version(self.ensemble_name, str(version)))
+
+    def ensembles(self) -> list[EnsembleVersion]:
+        """Return all ensemble versions, oldest first."""
+        with self._tracking.words(f"list versions of {self.ensemble_name}"):
+            found = self._tracking.search(f"name = '{self.ensemble_name}'")
+        return sorted(map(as_ensemble, found), key=lambda ensemble: ensemble.version)
+
+    def champion(self) -> EnsembleVersion | None:
+        """Return the version under the alias `champion`, or None."""
+        return self._aliased(CHAMPION)
+
+    def previous(self) -> EnsembleVersion | None:
+        """Return the version under the alias `previous`, or None."""
+        return self._aliased(PREVIOUS)
+
+    def alias(self, alias: str) -> int | None:
+        """Return the ensemble version that an alias names, or None. It is read afresh each time."""
+        with self._tracking.words(f"read alias {alias} of {self.ensemble_name}"):
+            version = self._tracking.aliased(self.ensemble_name, alias)
+            return None if version is None else int(version.version)
+
+    def set_alias(self, alias: str, version: int | None) -> None:
+        """Let an alias name a version, or nothing. Promotions do this; done by hand it is noticed as drift."""
+        with self._tracking.words(f"set alias {alias} of {self.ensemble_name} to {version}"):
+            if version is not None:
+                self._tracking.client.set_registered_model_alias(self.ensemble_name, alias, str(version))
+            elif self._tracking.aliased(self.ensemble_name, alias) is not None:
+                self._tracking.client.delete_registered_model_alias(self.ensemble_name, alias)
+
+    # Files
+
+    def download(self, version: CandidateVersion | EnsembleVersion, destination: Path | None = None) -> Path:
+        """Return a folder with a candidate's weights, or with what an ensemble's loader is given.
+
+        Args:
+            version: The version.
+            destination: Folder to copy to; without one, files that lie on this machine are not copied.
+
+        Raises:
+            NotFoundError: if the version has no such files.
+        """
+        is_ensemble = isinstance(version, EnsembleVersion)
+        place = "ensemble" if is_ensemble else version.weights
+        what = "model" if is_ensemble else "weights"
+        missing = f"{version.id} has no {what} in the registry; run its tournament again"
+        with self._tracking.words(f"download {version.id}", missing), disk_in_words("download", self._tracking.home):
+            found = self._tracking.fetch(version.run_id, place, destination) if place and version.run_id else None
+            if found is None:
+                raise NotFoundError(missing)
+            return pyfunc_data(found) if is_ensemble else found
+
+    # How it is done
+
+    def _aliased(self, alias: str) -> EnsembleVersion | None:
+        with self._tracking.words(f"read alias {alias} of {self.ensemble_name}"):
+            version = self._tracking.aliased(self.ensemble_name, alias)
+            return None if version is None else as_ensemble(version)
+
+    def _run_for(self, version: RegisteredVersion) -> str:
+        """Return the run that a version's weights go to; one of our own when plain MLflow gave it none."""
+        if run_id := run_of(version):
+            return run_id
+        id = f"{version.name}/{version.version}"
+        run = self._tracking.run_with(CANDIDATE_EXPERIMENT, version.name, {"tournament.candidate": id})
+        self._tracking.client.set_model_version_tag(version.name, str(version.version), RUN_TAG, run.info.run_id)
+        return run.info.run_id

@@ -1,0 +1,231 @@
+"""The quiet connection to MLflow: client, experiments, runs, versions, a lock for writers, and errors in words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from filelock import FileLock, Timeout
+
+# MLflow reads these when it is imported: standard output is ours, and nothing is reported to anybody.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_PRINT_MODEL_URLS_ON_CREATION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import mlflow.pyfunc  # noqa: E402
+import pandas as pd  # noqa: E402
+from mlflow.entities import Metric, Run  # noqa: E402
+from mlflow.entities.model_registry import ModelVersion  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models import Model, infer_signature  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+
+from registry.errors import BusyError, NotFoundError, StoreError, TournamentError  # noqa: E402
+from registry.files import is_disk_full  # noqa: E402
+
+WAIT_SECONDS = 120.0
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+class Tracking:
+    """MLflow at one address, with a folder for locks and, when MLflow is a database, for artifacts."""
+
+    def __init__(self, uri: str, home: Path) -> None:
+        self.uri = uri
+        self.home = Path(home).resolve()
+        self._experiments: dict[str, str] = {}
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The client, its database created when missing."""
+        with self.lock("create"):  # two first migrations of one database at once break each other
+            try:
+                if self.uri.startswith("sqlite:///"):
+                    Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+                quieten()
+                client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                client.search_registered_models(max_results=1)
+            except Exception as error:  # MLflow lets errors of SQLAlchemy, alembic and requests through as they are
+                said = _first_line(error)
+                raise StoreError(f"MLflow at {self.uri} cannot be opened: {said}; check mlflow_uri") from error
+            finally:
+                quieten()  # a migration sets the levels of alembic's logger itself
+        return client
+
+    # Runs
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment, created when missing, its artifacts below `home` or with the server."""
+        if name not in self._experiments:
+            known = self.client.get_experiment_by_name(name)
+            if known is None:
+                is_server = urlparse(self.uri).scheme in ("http", "https")
+                location = None if is_server else str(self.home / "mlartifacts" / name)
+                self._experiments[name] = self.client.create_experiment(name, artifact_location=location)
+            else:
+                self._experiments[name] = known.experiment_id
+        return self._experiments[name]
+
+    def run_with(self, experiment: str, name: str, tags: dict[str, str]) -> Run:
+        """Return the run with these tags, made when missing: a killed registration finds its own again."""
+        same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        place = self.experiment(experiment)
+        found = self.client.search_runs([place], same, max_results=1, order_by=["attributes.start_time ASC"])
+        return found[0] if found else self.client.create_run(place, run_name=name, tags=tags)
+
+    def metrics(self, experiment: str) -> dict[str, dict[str, float]]:
+        """Return the metrics of every run of an experiment."""
+        found: dict[str, dict[str, float]] = {}
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment(experiment)], max_results=1000, page_token=token)
+            found |= {run.info.run_id: run.data.metrics for run in page}
+            token = page.token
+            if not token:
+                return found
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log metrics to a run."""
+        now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
+        rows = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        if rows:
+            self.client.log_batch(run_id, metrics=rows)
+
+    # Versions
+
+    def search(self, condition: str) -> list[ModelVersion]:
+        """Return all model versions that meet a condition in MLflow's filter language."""
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(condition, max_results=10_000, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def create_version(
+        self, name: str, run: Run, folder: str, tags: Mapping[str, str], description: str = ""
+    ) -> ModelVersion:
+        """Register the artifact folder of a run as the next version of `name`, and end the run."""
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{run.info.artifact_uri.rstrip('/')}/{folder}"
+        words = {key: str(value) for key, value in tags.items()}
+        version = self.client.create_model_version(
+            name, source, run.info.run_id, words, description=description or None
+        )
+        self.client.set_terminated(run.info.run_id)
+        return version
+
+    def aliased(self, name: str, alias: str) -> ModelVersion | None:
+        """Return the version of `name` under an alias, or None."""
+        try:
+            return self.client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code in _MISSING:
+                return None
+            raise
+
+    # Files
+
+    def fetch(self, run_id: str, place: str, destination: Path | None) -> Path | None:
+        """Return a local folder with an artifact folder's content, or None when there is none.
+
+        Without a `destination`, artifacts that lie on this machine are not copied.
+        """
+        local = _local_path(self.client.get_run(run_id).info.artifact_uri)
+        if local is not None:
+            source = local / place
+            if not source.is_dir():
+                return None
+            return source if destination is None else Path(shutil.copytree(source, destination, dirs_exist_ok=True))
+        if not self.client.list_artifacts(run_id, place):
+            return None
+        if destination is None:
+            return Path(self.client.download_artifacts(run_id, place))
+        destination.mkdir(parents=True, exist_ok=True)
+        fetched = Path(self.client.download_artifacts(run_id, place, str(destination)))
+        return Path(shutil.copytree(fetched, destination, dirs_exist_ok=True))
+
+    # Guards
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the writers' lock `name` of this home; it ends with its process."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home / f".mlflow-{name}.lock")
+        try:
+            lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.02)
+        except Timeout:
+            complaint = f"another process has been writing to the model registry of {self.home} for {WAIT_SECONDS:g} s"
+            raise BusyError(f"{complaint}; end it or wait") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def words(self, doing: str, missing: str | None = None) -> Iterator[None]:
+        """Turn MLflow's errors into ours; `missing` is what to say when the thing asked for does not exist."""
+        try:
+            yield
+        except TournamentError:
+            raise
+        except (MlflowException, OSError) as error:
+            if missing and getattr(error, "error_code", "") in _MISSING:
+                raise NotFoundError(missing) from error
+            if is_disk_full(error):
+                raise StoreError(f"{doing}: the disk is full; make room and run the same command again") from error
+            raise StoreError(f"{doing}: MLflow at {self.uri} failed: {_first_line(error)}") from error
+
+
+def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.DataFrame, pd.DataFrame] | None) -> None:
+    """Write a pyfunc model to `path` that holds a copy of `folder`, names its loader module and has no pickle."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that an example would be welcome
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            loader_module=loader_module,
+            data_path=str(folder),
+            signature=infer_signature(*frames) if frames is not None else None,
+            pip_requirements=["esci-tournament"],
+        )
+
+
+def pyfunc_data(path: Path) -> Path:
+    """Return the folder that the loader of the pyfunc model at `path` is given."""
+    return path / Model.load(str(path)).flavors["python_function"]["data"]
+
+
+def quieten() -> None:
+    """Let MLflow and alembic log warnings only."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _local_path(uri: str) -> Path | None:
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path) if parsed.scheme else uri) if parsed.scheme in ("", "file") else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

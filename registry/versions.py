@@ -1,0 +1,113 @@
+"""Versions in the registry as the product sees them: a candidate with its spec, an ensemble with its members."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from registry.errors import SpecError
+from registry.specs import CandidateSpec, parse_spec
+
+SPEC_TAG, DIGEST_TAG, FAMILY_TAG = "tournament.spec", "tournament.digest", "tournament.family"
+ENTERED_TAG, WEIGHTS_TAG, RUN_TAG = "tournament.entered", "tournament.weights", "tournament.run"
+MEMBERS_TAG, ID_TAG = "tournament.members", "tournament.id"
+
+
+class RegisteredVersion(Protocol):
+    """What is read of MLflow's `ModelVersion`."""
+
+    name: str
+    version: str
+    run_id: str | None
+    creation_timestamp: int
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CandidateVersion:
+    """One candidate in the registry.
+
+    Attributes:
+        spec: its spec; None when it cannot be read, `complaint` then says why.
+        entered: when it was registered (UTC, ISO).
+        weights: artifact path of its weights in its run, "" before there are any.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    spec: CandidateSpec | None
+    entered: str
+    weights: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    complaint: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class EnsembleVersion:
+    """One ensemble in the registry; `members` are candidate ids, `tournament` the id of the one that built it."""
+
+    name: str
+    version: int
+    run_id: str
+    tournament: str
+    members: tuple[str, ...]
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+def run_of(version: RegisteredVersion) -> str:
+    """Return the run that holds a version's weights and metrics, "" when it has none."""
+    return version.tags.get(RUN_TAG) or version.run_id or ""
+
+
+def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> CandidateVersion:
+    """Return the candidate that a version's tags describe; the registered model's name is the candidate's."""
+    id = f"{version.name}/{version.version}"
+    spec, complaint = None, ""
+    try:
+        content = json.loads(version.tags.get(SPEC_TAG, ""))
+        spec = parse_spec({**content, "name": version.name}, f"candidate {id}")
+    except SpecError as error:
+        complaint = str(error)
+    except (ValueError, TypeError) as error:
+        complaint = f"candidate {id}: its tag {SPEC_TAG} is no JSON object ({error}); set it to the spec as JSON"
+    created = dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
+    return CandidateVersion(
+        name=version.name,
+        version=int(version.version),
+        run_id=run_of(version),
+        spec=spec,
+        entered=version.tags.get(ENTERED_TAG) or created.isoformat(timespec="microseconds"),
+        weights=version.tags.get(WEIGHTS_TAG, ""),
+        tags=dict(version.tags),
+        metrics=dict(metrics),
+        complaint=complaint,
+    )
+
+
+def as_ensemble(version: RegisteredVersion) -> EnsembleVersion:
+    """Return the ensemble that a version's tags describe."""
+    try:
+        members = tuple(json.loads(version.tags.get(MEMBERS_TAG, "[]")))
+    except (ValueError, TypeError):  # made by hand: it may still be looked at
+        members = ()
+    return EnsembleVersion(
+        name=version.name,
+        version=int(version.version),
+        run_id=run_of(version),
+        tournament=version.tags.get(ID_TAG, ""),
+        members=members,
+        tags=dict(version.tags),
+    )
