@@ -1,0 +1,189 @@
+"""Download: the official files of the Shopping Queries Dataset, resumable, verified, and never half there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from registry.errors import DataError, StoreError
+from tasks.data.load import EXAMPLES_FILE, PRODUCTS_FILE
+
+# The repository holds Git LFS pointers; the files themselves are served by another host.
+POINTER_URL = "https://raw.githubusercontent.com/amazon-science/esci-data/main/shopping_queries_dataset"
+BASE_URL = "https://media.githubusercontent.com/media/amazon-science/esci-data/main/shopping_queries_dataset"
+FILES = (EXAMPLES_FILE, PRODUCTS_FILE)
+
+ATTEMPTS = 5  # in a row without a single new byte, before giving up
+TIMEOUT_SECONDS = 30.0
+CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What a Git LFS pointer says of a file: SHA-256 in hex and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+def download(
+    folder: Path,
+    base_url: str = BASE_URL,
+    pointer_url: str | None = None,
+    progress: Progress = lambda share, doing: None,
+    pause_seconds: float = 1.0,
+) -> list[Path]:
+    """Fetch the official files into `folder`; one that is there and intact is not fetched again.
+
+    Each file's Git LFS pointer is read first and says what its content must be. The content goes to `<file>.part`,
+    which a later call continues, and gets its name only when size and SHA-256 are right.
+
+    Args:
+        folder: Where to; it is made if need be.
+        base_url: Folder of the files.
+        pointer_url: Folder of the pointers; default: the official one, or `<base_url>/pointers` for another base.
+        progress: Called with the share of all bytes that is there, and the file.
+        pause_seconds: Pause before a second attempt; it doubles with each further one.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        DataError: if a server cannot be reached or refuses, or if the content is not what the pointer says.
+        StoreError: if the folder cannot be written.
+    """
+    folder, base_url = Path(folder), base_url.rstrip("/")
+    if pointer_url is None:
+        pointer_url = POINTER_URL if base_url == BASE_URL else f"{base_url}/pointers"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+            pointers = {name: _pointer(client, f"{pointer_url}/{name}", pause_seconds) for name in FILES}
+            total, done = sum(pointer.size for pointer in pointers.values()), 0
+            for name, pointer in pointers.items():
+
+                def report(size: int, name: str = name, before: int = done) -> None:
+                    progress(min(1.0, (before + size) / max(1, total)), f"fetching {name}")
+
+                _file(client, f"{base_url}/{name}", folder / name, pointer, report, pause_seconds)
+                done += pointer.size
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {folder}: {error.strerror or error}; free space or choose another folder, then run the "
+            "command again: it continues"
+        ) from error
+    progress(1.0, "fetched")
+    return [folder / name for name in FILES]
+
+
+def parse_pointer(text: str, url: str) -> Pointer:
+    """Return what a Git LFS pointer says.
+
+    Raises:
+        DataError: if the text is no pointer.
+    """
+    sha256 = re.search(r"^oid sha256:([0-9a-f]{64})$", text, re.MULTILINE)
+    size = re.search(r"^size (\d+)$", text, re.MULTILINE)
+    if not (text.startswith("version https://git-lfs.github.com/spec/") and sha256 and size):
+        raise DataError(
+            f"the server's answer is no Git LFS pointer: {text[:60]!r}", file=url, advice="check the address"
+        )
+    return Pointer(sha256[1], int(size[1]))
+
+
+def _pointer(client: httpx.Client, url: str, pause_seconds: float) -> Pointer:
+    for attempt in range(ATTEMPTS):
+        try:
+            response = client.get(url)
+            _refuse_errors(response, url)
+            return parse_pointer(response.text, url)
+        except httpx.TransportError as error:
+            _wait_or_give_up(attempt, url, error, pause_seconds)
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def _file(
+    client: httpx.Client,
+    url: str,
+    path: Path,
+    pointer: Pointer,
+    report: Callable[[int], None],
+    pause_seconds: float,
+) -> None:
+    if path.is_file() and path.stat().st_size == pointer.size and _sha256(path) == pointer.sha256:
+        report(pointer.size)
+        return
+    part = path.with_name(path.name + ".part")
+    if part.exists() and part.stat().st_size > pointer.size:
+        part.unlink()  # left by another version of the file
+    attempt = 0
+    while (before := part.stat().st_size if part.exists() else 0) < pointer.size or not part.exists():
+        try:
+            _continue(client, url, part, before, pointer.size, report)
+            trouble: Exception = httpx.ReadError("the connection ended early")
+        except httpx.TransportError as error:
+            trouble = error
+        size = part.stat().st_size if part.exists() else 0
+        if size >= pointer.size and part.exists():
+            break
+        attempt = 0 if size > before else attempt
+        _wait_or_give_up(attempt, url, trouble, pause_seconds)
+        attempt += 1
+    found = _sha256(part)
+    if part.stat().st_size != pointer.size or found != pointer.sha256:
+        size = part.stat().st_size
+        part.unlink()  # nothing of it can be trusted, so nothing of it is continued
+        raise DataError(
+            f"wrong content: SHA-256 {found} and {size} bytes, its pointer says {pointer.sha256} and {pointer.size}",
+            file=url,
+            advice="nothing was kept; run the command again, or fetch the file by hand",
+        )
+    os.replace(part, path)
+
+
+def _continue(client: httpx.Client, url: str, part: Path, have: int, size: int, report: Callable[[int], None]) -> None:
+    """Fetch what `part` lacks; a server that ignores the range sends all of it, which then replaces what is there."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with client.stream("GET", url, headers=headers) as response:
+        _refuse_errors(response, url)
+        resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_bytes(CHUNK_BYTES):
+                file.write(chunk)
+                report(file.tell())
+                if file.tell() > size:
+                    return  # more than the pointer promises: the checksum will refuse it
+
+
+def _refuse_errors(response: httpx.Response, url: str) -> None:
+    status = response.status_code
+    if status in (200, 206):
+        return
+    if status in (408, 429) or status >= 500:
+        raise httpx.ReadError(f"the server answered {status}")  # may pass: tried again
+    raise DataError(f"the server answered {status} {response.reason_phrase}", file=url, advice="check the address")
+
+
+def _wait_or_give_up(attempt: int, url: str, error: Exception, pause_seconds: float) -> None:
+    if attempt + 1 >= ATTEMPTS:
+        reason = str(error) or type(error).__name__
+        raise DataError(
+            f"the server could not be read in {ATTEMPTS} attempts ({reason})",
+            file=url,
+            advice="check the network, then run the command again: it continues where it stopped",
+        ) from error
+    time.sleep(pause_seconds * 2**attempt)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

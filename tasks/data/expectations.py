@@ -1,0 +1,137 @@
+"""Great Expectations, kept to one place: rules as code in, results and Data Docs out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported: nobody is to be told of a run
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.expectation import Expectation
+
+from registry.errors import StoreError
+from tasks.data.dataset import Dataset
+
+Offenders = Callable[[Dataset], tuple[list[str], int]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation and what a person is told of it.
+
+    Attributes:
+        name: Identity of the rule, in one word or a few joined by underscores.
+        table: Which frame it is put to; the rules of one frame are a suite.
+        expectation: The expectation.
+        critical: Whether a tournament stops when it fails.
+        file: The file whose rows it speaks of.
+        column: The column of that file.
+        expected: What must be, in short.
+        holds: A sentence for when it holds.
+        broken: A sentence for when it does not.
+        offenders: Finds the first offending rows and their number; only called when the rule is broken.
+        advice: What to do when it is broken.
+    """
+
+    name: str
+    table: str
+    expectation: Expectation
+    critical: bool
+    file: str
+    column: str
+    expected: str
+    holds: str
+    broken: str
+    offenders: Offenders
+    advice: str = "correct these rows or leave them out"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What Great Expectations says of one rule: whether it holds, and what was observed, in words."""
+
+    passed: bool
+    observed: str
+
+
+def put(
+    rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], docs_folder: Path | None
+) -> tuple[dict[str, Outcome], Path | None]:
+    """Put the rules to the frames.
+
+    Results are asked for in the BASIC format: listing every unexpected row of a bad table costs minutes.
+
+    Args:
+        rules: The rules; their names are distinct.
+        frames: The frames that the rules speak of.
+        docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
+
+    Returns:
+        Outcome by name of the rule, and the path of the Data Docs' first page.
+
+    Raises:
+        StoreError: if Data Docs cannot be written.
+    """
+    if docs_folder is None:
+        return _run(gx.get_context(mode="ephemeral"), rules, frames), None
+    try:
+        docs_folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{docs_folder.name}.", dir=docs_folder.parent) as workshop:
+            context = gx.get_context(mode="file", project_root_dir=workshop)
+            outcomes = _run(context, rules, frames)
+            context.build_data_docs()
+            site = Path(workshop) / "gx" / "uncommitted" / "data_docs" / "local_site"
+            if docs_folder.exists():
+                shutil.rmtree(docs_folder)
+            os.replace(site, docs_folder)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write Data Docs to {docs_folder}: {error.strerror or error}; free space or choose another folder"
+        ) from error
+    return outcomes, docs_folder / "index.html"
+
+
+def _run(
+    context: gx.data_context.AbstractDataContext, rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame]
+) -> dict[str, Outcome]:
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("esci")
+    outcomes = {}
+    for table in dict.fromkeys(rule.table for rule in rules):
+        suite = gx.ExpectationSuite(name=table, expectations=[_told(rule) for rule in rules if rule.table == table])
+        batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
+        definition = gx.ValidationDefinition(name=table, data=batch, suite=context.suites.add(suite))
+        definition = context.validation_definitions.add(definition)
+        results = definition.run(batch_parameters={"dataframe": frames[table]}, result_format="BASIC")
+        for result in results.results:
+            outcomes[result.expectation_config.meta["rule"]] = Outcome(bool(result.success), _observed(result))
+    return outcomes
+
+
+def _told(rule: Rule) -> Expectation:
+    expectation = rule.expectation.model_copy() if hasattr(rule.expectation, "model_copy") else rule.expectation.copy()
+    expectation.meta = {"rule": rule.name}
+    expectation.description = rule.holds
+    expectation.severity = "critical" if rule.critical else "warning"
+    return expectation
+
+
+def _observed(result: object) -> str:
+    found = getattr(result, "result", {}) or {}
+    if "unexpected_count" in found and found.get("element_count", 0) > 1:
+        return f"{found['unexpected_count']} of {found['element_count']} rows break it"
+    if "observed_value" in found:
+        return str(found["observed_value"])
+    if found.get("partial_unexpected_list"):
+        return str(found["partial_unexpected_list"][0])
+    if "unexpected_count" in found:
+        return "as expected" if found["unexpected_count"] == 0 else "not as expected"
+    trouble = getattr(result, "exception_info", None) or {}
+    return f"could not be evaluated: {trouble.get('exception_message') or trouble}"

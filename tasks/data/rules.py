@@ -1,0 +1,348 @@
+"""The rules of the data: Great Expectations suites as code, and where to find the rows that break them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import great_expectations.expectations as gxe
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
+from tasks.data.expectations import Offenders, Rule
+from tasks.data.load import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, SPLITS
+from tasks.data.split import crossing_rows
+
+SHOWN = 5  # offending rows that are named
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is usual; outside of it a warning is given, except for `crossing_*`, which bounds what is tolerated.
+
+    Attributes:
+        class_share: Least and greatest share of each label. The official large version has 65/22/3/10 %, the small
+            one 44/34/5/17 %.
+        rows_per_locale: Fewer judged pairs than this in a locale are too few to learn or to judge.
+        title_share: Share of products that must have a title.
+        crossing_share: Share of the train queries that may stand in the test split too; their train pairs are put
+            in quarantine. The official release has such a query: its own counts add up to one more than it has.
+        crossing_least_queries: With fewer train queries than this, none is tolerated: there it is a mistake.
+    """
+
+    class_share: dict[str, tuple[float, float]] = field(
+        default_factory=lambda: {"E": (0.2, 0.85), "S": (0.05, 0.5), "C": (0.005, 0.3), "I": (0.02, 0.5)}
+    )
+    rows_per_locale: int = 100
+    title_share: float = 0.99
+    crossing_share: float = 0.001
+    crossing_least_queries: int = 20_000
+
+
+def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
+    """Return the frames that the rules are put to, under the official column names; large columns are not copied."""
+    pairs, products = dataset.pairs, dataset.products
+    label = pd.Categorical.from_codes(np.where(pairs["label"] < 0, len(LABELS), pairs["label"]), [*LABELS, "unknown"])
+    title = products["title"].str.strip()
+    frames = {
+        "examples": pairs[["example_id", "query_id", "product_id"]].assign(
+            product_locale=pairs["locale"], esci_label=label, split=pairs["split"]
+        ),
+        "queries": pairs[["query_key", "query"]]
+        .drop_duplicates("query_key")
+        .assign(query=lambda frame: frame["query"]),
+        "products": pd.DataFrame(
+            {
+                "product_id": products["product_id"],
+                "product_locale": products["locale"],
+                "product_title": title.mask(title == ""),
+            }
+        ),
+        "summary": _summary(dataset),
+    }
+    if dataset.events is not None:
+        frames["events"] = dataset.events[["locale", "action", "product"]]
+    return frames
+
+
+def _summary(dataset: Dataset) -> pd.DataFrame:
+    """Return the rules that span tables or groups as one row of counts and shares."""
+    pairs = dataset.pairs
+    row: dict[str, float] = {
+        "pairs_without_product": int((pairs["product"] < 0).sum()),
+        "queries_in_both_splits": pairs.loc[crossing_rows(pairs), "query_key"].nunique(),
+    }
+    row |= {f"share_{label}": float((pairs["label"] == code).mean()) for code, label in enumerate(LABELS)}
+    row |= {f"rows_{locale}": int((pairs["locale"] == locale).sum()) for locale in LOCALES}
+    return pd.DataFrame([row])
+
+
+def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
+    """Return every rule for a data set; those about events only if it has any."""
+    rules = [*_examples_rules(), *_products_rules(bounds), *_crossing_rules(dataset, bounds), *_bounds_rules(bounds)]
+    return rules + (_events_rules() if dataset.events is not None else [])
+
+
+def _examples_rules() -> list[Rule]:
+    def rule(name: str, table: str, expectation: gxe.Expectation, column: str, *told: str, rows: Offenders) -> Rule:
+        return Rule(name, table, expectation, True, EXAMPLES_FILE, column, *told, offenders=rows)
+
+    triple = ["query_id", "product_id", "product_locale"]
+    return [
+        rule(
+            "example_id_unique",
+            "examples",
+            gxe.ExpectColumnValuesToBeUnique(column="example_id"),
+            "example_id",
+            "no id twice",
+            "every example_id stands once",
+            "an example_id stands more than once",
+            rows=_pairs_where(lambda pairs: pairs["example_id"].duplicated(keep=False), "example_id"),
+        ),
+        rule(
+            "judgement_unique",
+            "examples",
+            gxe.ExpectCompoundColumnsToBeUnique(column_list=triple),
+            ", ".join(triple),
+            "no pair judged twice",
+            "every (query_id, product_id, locale) is judged once",
+            "a (query_id, product_id, locale) is judged more than once",
+            rows=_pairs_where(
+                lambda pairs: pairs.duplicated(["query_id", "product_id", "locale"], keep=False), "product_id"
+            ),
+        ),
+        rule(
+            "label_known",
+            "examples",
+            gxe.ExpectColumnValuesToBeInSet(column="esci_label", value_set=list(LABELS)),
+            "esci_label",
+            f"one of {', '.join(LABELS)}",
+            f"every label is one of {', '.join(LABELS)}",
+            f"a label is not one of {', '.join(LABELS)}",
+            rows=_unknown_labels,
+        ),
+        rule(
+            "locale_known",
+            "examples",
+            gxe.ExpectColumnValuesToBeInSet(column="product_locale", value_set=list(LOCALES)),
+            "product_locale",
+            f"one of {', '.join(LOCALES)}",
+            f"every locale of a pair is one of {', '.join(LOCALES)}",
+            f"a locale of a pair is not one of {', '.join(LOCALES)}",
+            rows=_pairs_where(lambda pairs: ~pairs["locale"].isin(LOCALES), "locale"),
+        ),
+        rule(
+            "split_known",
+            "examples",
+            gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS)),
+            "split",
+            f"one of {', '.join(SPLITS)}",
+            f"every split is one of {', '.join(SPLITS)}",
+            f"a split is not one of {', '.join(SPLITS)}",
+            rows=_pairs_where(lambda pairs: ~pairs["split"].isin(SPLITS), "split"),
+        ),
+        rule(
+            "query_not_blank",
+            "queries",
+            gxe.ExpectColumnValuesToMatchRegex(column="query", regex=r"\S"),
+            "query",
+            "some text",
+            "every query has text",
+            "a query is blank",
+            rows=_pairs_where(lambda pairs: pairs["query"].str.strip() == "", "query"),
+        ),
+        rule(
+            "product_exists",
+            "summary",
+            gxe.ExpectColumnValuesToBeBetween(column="pairs_without_product", max_value=0),
+            "product_id",
+            "a row of its locale's catalogue",
+            "every judged product is in the catalogue of its locale",
+            "a judged product is not in the catalogue of its locale",
+            rows=_pairs_where(lambda pairs: pairs["product"] < 0, "product_id"),
+        ),
+    ]
+
+
+def _products_rules(bounds: Bounds) -> list[Rule]:
+    def rule(name: str, expectation: gxe.Expectation, column: str, *told: str, rows: Offenders) -> Rule:
+        return Rule(name, "products", expectation, True, PRODUCTS_FILE, column, *told, offenders=rows)
+
+    return [
+        rule(
+            "product_unique",
+            gxe.ExpectCompoundColumnsToBeUnique(column_list=["product_id", "product_locale"]),
+            "product_id, product_locale",
+            "no product twice",
+            "every (product_id, locale) stands once in the catalogue",
+            "a (product_id, locale) stands more than once in the catalogue",
+            rows=_products_where(
+                lambda products: products.duplicated(["product_id", "locale"], keep=False), "product_id"
+            ),
+        ),
+        rule(
+            "product_id_present",
+            gxe.ExpectColumnValueLengthsToBeBetween(column="product_id", min_value=1),
+            "product_id",
+            "some text",
+            "every product has an id",
+            "a product has no id",
+            rows=_products_where(lambda products: products["product_id"] == "", "product_id"),
+        ),
+        rule(
+            "catalogue_locale_known",
+            gxe.ExpectColumnValuesToBeInSet(column="product_locale", value_set=list(LOCALES)),
+            "product_locale",
+            f"one of {', '.join(LOCALES)}",
+            f"every locale of a product is one of {', '.join(LOCALES)}",
+            f"a locale of a product is not one of {', '.join(LOCALES)}",
+            rows=_products_where(lambda products: ~products["locale"].isin(LOCALES), "locale"),
+        ),
+        rule(
+            "titles_present",
+            gxe.ExpectColumnValuesToNotBeNull(column="product_title", mostly=bounds.title_share),
+            "product_title",
+            f"at least {bounds.title_share:.1%} with a title",
+            "nearly every product has a title",
+            "too many products have no title",
+            rows=_products_where(lambda products: products["title"].str.strip() == "", "title"),
+        ),
+    ]
+
+
+def _crossing_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:
+    train = dataset.pairs.loc[dataset.pairs["split"] == "train", "query_key"].nunique()
+    allowed = int(train * bounds.crossing_share) if train >= bounds.crossing_least_queries else 0
+
+    def rule(name: str, critical: bool, most: int, advice: str) -> Rule:
+        return Rule(
+            name=name,
+            table="summary",
+            expectation=gxe.ExpectColumnValuesToBeBetween(column="queries_in_both_splits", max_value=most),
+            critical=critical,
+            file=EXAMPLES_FILE,
+            column="query, split",
+            expected=f"at most {most} of {train} train queries" if most else "none",
+            holds="no query is in both splits" if most == 0 else "next to no query is in both splits",
+            broken="a query is in both splits",
+            offenders=_pairs_where(lambda pairs: pd.Series(crossing_rows(pairs), index=pairs.index), "query"),
+            advice=advice,
+        )
+
+    rules = [rule("splits_apart", True, allowed, "give each query, by its text and by its query_id, one split")]
+    if allowed:
+        advice = "nothing to do: their train pairs are in quarantine and nothing learns from them"
+        rules.append(rule("splits_strictly_apart", False, 0, advice))
+    return rules
+
+
+def _bounds_rules(bounds: Bounds) -> list[Rule]:
+    def rule(name: str, column: str, of: str, low: float, high: float | None, expected: str, *told: str) -> Rule:
+        expectation = gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
+        advice = "nothing stops; read the result with this in mind"
+        return Rule(name, "summary", expectation, False, EXAMPLES_FILE, of, expected, *told, _no_rows, advice)
+
+    rules = []
+    for label, (low, high) in bounds.class_share.items():
+        told = (f"the share of label {label} is usual", f"the share of label {label} is unusual")
+        rules.append(
+            rule(f"share_{label}", f"share_{label}", "esci_label", low, high, f"{low:.1%} to {high:.1%}", *told)
+        )
+    for locale in LOCALES:
+        told = (f"locale {locale} has enough pairs", f"locale {locale} has few pairs")
+        least = bounds.rows_per_locale
+        rules.append(
+            rule(f"rows_{locale}", f"rows_{locale}", "product_locale", least, None, f"at least {least}", *told)
+        )
+    return rules
+
+
+def _events_rules() -> list[Rule]:
+    def rule(name: str, expectation: gxe.Expectation, critical: bool, column: str, *told: str, rows: Offenders) -> Rule:
+        return Rule(name, "events", expectation, critical, EVENTS_FILE, column, *told, offenders=rows)
+
+    return [
+        rule(
+            "action_known",
+            gxe.ExpectColumnValuesToBeInSet(column="action", value_set=list(ACTIONS)),
+            True,
+            "action",
+            f"one of {', '.join(ACTIONS)}",
+            f"every action is one of {', '.join(ACTIONS)}",
+            f"an action is not one of {', '.join(ACTIONS)}",
+            rows=_events_where(lambda events: ~events["action"].isin(ACTIONS), "action"),
+        ),
+        rule(
+            "event_locale_known",
+            gxe.ExpectColumnValuesToBeInSet(column="locale", value_set=list(LOCALES)),
+            True,
+            "locale",
+            f"one of {', '.join(LOCALES)}",
+            f"every locale of an event is one of {', '.join(LOCALES)}",
+            f"a locale of an event is not one of {', '.join(LOCALES)}",
+            rows=_events_where(lambda events: ~events["locale"].isin(LOCALES), "locale"),
+        ),
+        rule(
+            "event_product_exists",
+            gxe.ExpectColumnValuesToBeBetween(column="product", min_value=0),
+            False,
+            "product_id",
+            "a row of its locale's catalogue",
+            "every event's product is in the catalogue of its locale",
+            "events of products that no catalogue has are left out",
+            rows=_events_where(lambda events: events["product"] < 0, "query"),
+        ),
+    ]
+
+
+def _no_rows(_dataset: Dataset) -> tuple[list[str], int]:
+    return [], 0
+
+
+Mask = Callable[[pd.DataFrame], pd.Series]
+
+
+def _pairs_where(mask: Mask, column: str) -> Offenders:
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        rows = np.flatnonzero(mask(dataset.pairs).to_numpy())
+        return _shown(dataset.pairs, rows, column, "example_id"), len(rows)
+
+    return find
+
+
+def _products_where(mask: Mask, column: str) -> Offenders:
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        rows = np.flatnonzero(mask(dataset.products).to_numpy())
+        return _shown(dataset.products, rows, column, "product_id"), len(rows)
+
+    return find
+
+
+def _events_where(mask: Mask, column: str) -> Offenders:
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        rows = np.flatnonzero(mask(dataset.events).to_numpy())
+        return _shown(dataset.events, rows, column, "session"), len(rows)
+
+    return find
+
+
+def _shown(frame: pd.DataFrame, rows: np.ndarray, column: str, identity: str) -> list[str]:
+    first = frame.iloc[rows[:SHOWN]]
+    values = first[column].astype(object)
+    return [
+        f"row {row} ({identity} {name}): {value!r}"
+        for row, name, value in zip(rows[:SHOWN], first[identity], values, strict=True)
+    ]
+
+
+def _unknown_labels(dataset: Dataset) -> tuple[list[str], int]:
+    """Name unknown labels as they are spelt in the file: the data set keeps no more than that they are unknown."""
+    rows = np.flatnonzero(dataset.pairs["label"].to_numpy() < 0)
+    first = dataset.pairs.iloc[rows[:SHOWN]]
+    column = pq.read_table(dataset.source / EXAMPLES_FILE, columns=["esci_label"])["esci_label"]
+    spelt = column.take(pa.array(rows[:SHOWN])).to_pylist()
+    shown = zip(rows[:SHOWN], first["example_id"], spelt, strict=True)
+    return [f"row {row} (example_id {name}): {value!r}" for row, name, value in shown], len(rows)
