@@ -131,7 +131,7 @@ def change_rows(summary: Summary) -> list[dict[str, str]]:
 
 def locale_rows(summary: Summary) -> list[dict[str, Any]]:
     """Return one row a locale: how much of it is in the test split, the challenger's metrics, the best single model."""
-    test = {row["locale"]: row for row in summary.data.get("by_split_locale", ()) if row["split"] == "test"}
+    test = words.test_rows(summary)
     rows = []
     for locale in words.locales(summary):
         metrics = summary.ensemble_by_locale.get(locale)

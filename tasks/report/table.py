@@ -39,7 +39,7 @@ def render_table(summary: Summary, console: Console) -> None:
     if decision := words.decision_sentence(summary):
         console.print(Text(decision))
     console.print()
-    console.print(_models(summary, console.width >= 110))
+    console.print(_models(summary, console.width >= 116))
     console.print()
     for model in words.others(summary, "evicted") + words.others(summary, "failed"):
         if model.reason:
@@ -49,9 +49,7 @@ def render_table(summary: Summary, console: Console) -> None:
     console.print(Text("; ".join(f"{row['name']}: {row['sentence']}" for row in words.budget_rows(summary))))
     for title, address in summary.links.items():
         # Addresses are never wrapped: a broken path cannot be opened.
-        console.print(
-            Text(f"{words.clean(title)}: {words.clean(address)}", no_wrap=True, overflow="ignore"), crop=False
-        )
+        console.print(Text(f"{words.clean(title)}: {words.clean(address)}"), soft_wrap=True)
 
 
 def as_markdown(summary: Summary) -> str:
@@ -124,10 +122,11 @@ def _models(summary: Summary, wide: bool) -> Table:
 
 def _locales(summary: Summary) -> str:
     metric = words.primary_metric(summary)
-    parts = []
+    test, parts = words.test_rows(summary), []
     for locale in words.locales(summary):
         found = summary.ensemble_by_locale.get(locale)
-        parts.append(f"{words.clean(locale)} {words.number(getattr(found, metric)) if found else 'no test pairs'}")
+        unknown = "not measured" if test.get(locale, {}).get("pairs") else "no test pairs"
+        parts.append(f"{words.clean(locale)} {words.number(getattr(found, metric)) if found else unknown}")
     return ", ".join(parts) or "no locale was measured"
 
 

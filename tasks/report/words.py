@@ -44,7 +44,9 @@ def plain(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ABSENT}[value]
     if isinstance(value, int | float):
-        return count(value) if value == int(value) and abs(value) >= 2 else number(value)
+        if not math.isfinite(value) or abs(value) < 2:
+            return number(value)
+        return (count(value) if float(value).is_integer() else f"{value:,.1f}").replace("-", "−")
     return clean(value)
 
 
@@ -141,6 +143,11 @@ def locales(summary: Summary) -> list[str]:
     """Return every locale the data or the metrics know, in the order of the data set, then by name."""
     known = {str(row["locale"]) for row in summary.data.get("by_split_locale", ())} | set(summary.ensemble_by_locale)
     return [name for name in LOCALES if name in known] + sorted(known - set(LOCALES))
+
+
+def test_rows(summary: Summary) -> dict[str, dict[str, Any]]:
+    """Return what the data says of each locale's part of the test split; a locale without one is not in it."""
+    return {str(row["locale"]): row for row in summary.data.get("by_split_locale", ()) if row["split"] == "test"}
 
 
 def best_single(summary: Summary, metric: str, locale: str | None = None) -> tuple[ModelSummary, float] | None:
@@ -277,8 +284,9 @@ def regret_sentence(summary: Summary) -> str:
     effort = f" after {count(refits)} re-fits" if refits is not None else ""
     if regret is None:
         return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; the best possible set is not known."
-    best = "it is the best set known" if regret <= 0 else f"the best set known has {number(regret, 4)} more {metric}"
-    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation {best}."
+    known = "the best set known that fits the budget"
+    best = f"it is {known}" if regret <= 0 else f"{known} has {number(regret, 4)} more {metric}"
+    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}."
 
 
 def cost_row(model: ModelSummary) -> dict[str, str]:
