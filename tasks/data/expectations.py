@@ -13,6 +13,7 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is importe
 
 import great_expectations as gx
 import pandas as pd
+from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
@@ -111,27 +112,25 @@ def _run(
         definition = context.validation_definitions.add(definition)
         results = definition.run(batch_parameters={"dataframe": frames[table]}, result_format="BASIC")
         for result in results.results:
-            outcomes[result.expectation_config.meta["rule"]] = Outcome(bool(result.success), _observed(result))
+            outcomes[result.expectation_config.meta["rule"]] = Outcome(
+                bool(result.success), _observed(result, frames[table])
+            )
     return outcomes
 
 
 def _told(rule: Rule) -> Expectation:
-    expectation = rule.expectation.model_copy() if hasattr(rule.expectation, "model_copy") else rule.expectation.copy()
+    expectation = rule.expectation.copy()
     expectation.meta = {"rule": rule.name}
     expectation.description = rule.holds
     expectation.severity = "critical" if rule.critical else "warning"
     return expectation
 
 
-def _observed(result: object) -> str:
-    found = getattr(result, "result", {}) or {}
-    if "unexpected_count" in found and found.get("element_count", 0) > 1:
-        return f"{found['unexpected_count']} of {found['element_count']} rows break it"
-    if "observed_value" in found:
-        return str(found["observed_value"])
-    if found.get("partial_unexpected_list"):
-        return str(found["partial_unexpected_list"][0])
+def _observed(result: ExpectationValidationResult, frame: pd.DataFrame) -> str:
+    found, column = result.result or {}, result.expectation_config.kwargs.get("column")
+    if len(frame) == 1 and column in frame:
+        return f"{frame[column].iloc[0]:.6g}"
     if "unexpected_count" in found:
-        return "as expected" if found["unexpected_count"] == 0 else "not as expected"
-    trouble = getattr(result, "exception_info", None) or {}
+        return f"{found['unexpected_count']} of {found['element_count']} rows break it"
+    trouble = result.exception_info or {}
     return f"could not be evaluated: {trouble.get('exception_message') or trouble}"

@@ -158,23 +158,26 @@ def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind])
         problems.append(DataError("a column stands twice", file=path, column=", ".join(repeated)))
         return problems
     for name, kind in columns.items():
-        if name in schema.names and not _fits(schema.field(name).type, kind):
+        if name not in schema.names:
+            continue
+        found = kind_of(schema.field(name).type)
+        if found != kind and not (found == "missing" and kind == "text"):
             advice = f"it is {schema.field(name).type} and must be {_WORDS[kind]}"
             problems.append(DataError("a column has the wrong type", file=path, column=name, advice=advice))
     return problems
 
 
-def _fits(found: pa.DataType, kind: Kind) -> bool:
+def kind_of(found: pa.DataType) -> str:
+    """Return "integer", "text" or "time"; "missing" for a column without a single value; else Arrow's own name."""
     if pa.types.is_dictionary(found):
         found = found.value_type
-    if kind == "integer":
-        return pa.types.is_integer(found)
-    if kind == "time":
-        return pa.types.is_timestamp(found)
-    # A column without a single value is written with the type null.
-    return any(test(found) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)) or (
-        found == pa.string_view()
-    )
+    if pa.types.is_integer(found):
+        return "integer"
+    if pa.types.is_timestamp(found):
+        return "time"
+    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        return "text"
+    return "missing" if pa.types.is_null(found) else str(found)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
 from tasks.data.expectations import Offenders, Rule
-from tasks.data.load import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, SPLITS
+from tasks.data.load import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PANDAS_INDEX, PRODUCTS_FILE, SPLITS, kind_of
 from tasks.data.split import crossing_rows
 
 SHOWN = 5  # offending rows that are named
@@ -51,9 +51,7 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
         "examples": pairs[["example_id", "query_id", "product_id"]].assign(
             product_locale=pairs["locale"], esci_label=label, split=pairs["split"]
         ),
-        "queries": pairs[["query_key", "query"]]
-        .drop_duplicates("query_key")
-        .assign(query=lambda frame: frame["query"]),
+        "queries": pairs[["query_key", "query"]].drop_duplicates("query_key"),
         "products": pd.DataFrame(
             {
                 "product_id": products["product_id"],
@@ -62,10 +60,27 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
             }
         ),
         "summary": _summary(dataset),
+        "columns": _columns(dataset),
     }
     if dataset.events is not None:
         frames["events"] = dataset.events[["locale", "action", "product"]]
     return frames
+
+
+def _columns(dataset: Dataset) -> pd.DataFrame:
+    """Return one row a column of each file: what its footer says the column is, and what it must be."""
+    rows = []
+    for name, columns in COLUMNS.items():
+        if name == EVENTS_FILE and dataset.events is None:
+            continue
+        schema = pq.read_schema(dataset.source / name)
+        found = {column: kind_of(schema.field(column).type) for column in schema.names if column != PANDAS_INDEX}
+        for column in dict.fromkeys([*columns, *found]):
+            kind = columns.get(column, "no column")
+            seen = found.get(column, "no column")
+            # A column without a single value has no type of its own.
+            rows.append((name, column, kind if seen == "missing" and kind == "text" else seen, kind))
+    return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
 
 
 def _summary(dataset: Dataset) -> pd.DataFrame:
@@ -82,8 +97,34 @@ def _summary(dataset: Dataset) -> pd.DataFrame:
 
 def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
     """Return every rule for a data set; those about events only if it has any."""
-    rules = [*_examples_rules(), *_products_rules(bounds), *_crossing_rules(dataset, bounds), *_bounds_rules(bounds)]
+    rules = [
+        _columns_rule(),
+        *_examples_rules(),
+        *_products_rules(bounds),
+        *_crossing_rules(dataset, bounds),
+        *_bounds_rules(bounds),
+    ]
     return rules + (_events_rules() if dataset.events is not None else [])
+
+
+def _columns_rule() -> Rule:
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        wrong = _columns(dataset).query("found != expected")
+        shown = [f"{row.file}, {row.column}: {row.found} for {row.expected}" for row in wrong.itertuples()]
+        return shown, len(wrong)
+
+    return Rule(
+        "columns_and_types",
+        "columns",
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="found", column_B="expected"),
+        True,
+        "",
+        "",
+        "the official columns and types",
+        "every file has its columns, and no other, with their types",
+        "a file has a wrong column or type",
+        find,
+    )
 
 
 def _examples_rules() -> list[Rule]:

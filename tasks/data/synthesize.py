@@ -34,7 +34,8 @@ TEST_SHARE = 0.25
 BRANDS_A_TYPE = 4
 BLOCK_CELLS = 4_000_000  # searches times products that the click model holds at once
 
-_GROUP = np.array([next(g for g, members in enumerate(words.GROUPS) if t in members) for t in range(24)])
+_TYPES = sum(map(len, words.GROUPS))
+_GROUP = np.array([next(g for g, members in enumerate(words.GROUPS) if t in members) for t in range(_TYPES)])
 _PARTNER = {a: b for couple in words.COUPLES for a, b in (couple, couple[::-1])}
 _COMPLEMENT = np.array([_PARTNER[group] for group in range(len(words.GROUPS))])
 
@@ -101,7 +102,7 @@ def synthesize(
     for number, locale in enumerate(LOCALES):
         progress(number / len(LOCALES), f"making locale {locale}")
         judged = round(queries * LOCALE_SHARES[number])
-        catalogue = _catalogue(locale, max(96, int(judged * products_per_query)), uninformative_share, rng)
+        catalogue = _catalogue(locale, max(4 * _TYPES, int(judged * products_per_query)), uninformative_share, rng)
         asked = _distinct_queries(locale, judged, catalogue, rng)
         examples.append(_judgements(asked, locale, catalogue, next_query, noise, rng))
         next_query += judged
@@ -168,10 +169,10 @@ def _skewed(options: int, rng: np.random.Generator) -> np.ndarray:
 
 def _catalogue(locale: str, count: int, uninformative_share: float, rng: np.random.Generator) -> pd.DataFrame:
     """Return the products of a locale: the official columns, and the truth behind them."""
-    kind = rng.permutation(np.arange(count) % 24)
+    kind = rng.permutation(np.arange(count) % _TYPES)
     brand, color, feature = (np.empty(count, dtype=np.int64) for _ in range(3))
     names = words.brands(locale)
-    for number in range(24):
+    for number in range(_TYPES):
         rows = np.flatnonzero(kind == number)
         makers = rng.choice(len(names), BRANDS_A_TYPE, replace=False)
         brand[rows] = makers[rng.choice(BRANDS_A_TYPE, len(rows), p=_skewed(BRANDS_A_TYPE, rng))]
@@ -201,12 +202,13 @@ def _texts(
     makers = [words.brands(locale)[number] for number in brand]
     colors = [words.COLORS[locale][number] for number in color]
     features = [words.FEATURES[locale][number] for number in feature]
-    order = {"us": "{brand} {color} {feature} {kind} {article}", "es": "{kind} {brand} {feature} {color} {article}"}
-    title = order.get(locale, "{brand} {kind} {feature} {color} {article}")
+    order = {"us": "{brand} {color} {feature} {kind} {series}", "es": "{kind} {brand} {feature} {color} {series}"}
+    title = order.get(locale, "{brand} {kind} {feature} {color} {series}")
     rows = list(zip(kinds, makers, colors, features, article, strict=True))
     return {
         "product_title": [
-            title.format(kind=k, brand=b, color=c, feature=f, article=f"X{number % 100}") for k, b, c, f, number in rows
+            title.format(kind=k, brand=b, color=c, feature=f, series=words.SERIES[number % 4])
+            for k, b, c, f, number in rows
         ],
         "product_description": [words.DESCRIPTIONS[locale].format(k, b) for k, b, _, _, _ in rows],
         "product_bullet_point": [words.BULLETS[locale].format(c, f) for _, _, c, f, _ in rows],

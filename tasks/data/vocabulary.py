@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 # A group is a set of near types (substitutes); groups stand in couples that complement each other.
-GROUPS: tuple[tuple[int, ...], ...] = (
-    (0, 1, 2),
-    (3, 4, 5),
-    (6, 7, 8),
-    (9, 10, 11),
-    (12, 13),
-    (14, 15),
-    (16, 17),
-    (18, 19),
-    (20, 21),
-    (22, 23),
-)
-COUPLES: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
+GROUPS: tuple[tuple[int, ...], ...] = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11))
+COUPLES: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
 
+# So few words that a small model can learn them from scratch within a minute.
 TYPES: dict[str, tuple[str, ...]] = {
     "us": (
-        *("phone", "tablet", "laptop", "case", "charger", "stand"),
-        *("coffeemaker", "kettle", "teapot", "mug", "filter", "tea"),
-        *("camera", "camcorder", "tripod", "lens"),
-        *("bicycle", "scooter", "helmet", "lock"),
-        *("tent", "hammock", "lantern", "mattress"),
+        "phone",
+        "tablet",
+        "case",
+        "charger",
+        "kettle",
+        "teapot",
+        "mug",
+        "tea",
+        "bicycle",
+        "scooter",
+        "helmet",
+        "lock",
     ),
     "es": (
-        *("teléfono", "tableta", "portátil", "funda", "cargador", "soporte"),
-        *("cafetera", "hervidor", "tetera", "taza", "filtro", "infusión"),
-        *("cámara", "videocámara", "trípode", "objetivo"),
-        *("bicicleta", "patinete", "casco", "candado"),
-        *("tienda", "hamaca", "linterna", "colchón"),
+        *("teléfono", "tableta", "funda", "cargador", "hervidor", "tetera"),
+        *("taza", "infusión", "bicicleta", "patinete", "casco", "candado"),
     ),
     "jp": (
-        *("スマートフォン", "タブレット", "ノートパソコン", "ケース", "充電器", "スタンド"),
-        *("コーヒーメーカー", "ケトル", "急須", "マグカップ", "フィルター", "紅茶"),
-        *("カメラ", "ビデオカメラ", "三脚", "レンズ"),
-        *("自転車", "スクーター", "ヘルメット", "鍵"),
-        *("テント", "ハンモック", "ランタン", "マット"),
+        *("スマートフォン", "タブレット", "ケース", "充電器", "ケトル", "急須"),
+        *("マグカップ", "紅茶", "自転車", "スクーター", "ヘルメット", "鍵"),
     ),
 }
 COLORS: dict[str, tuple[str, ...]] = {
@@ -51,23 +42,13 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "jp": ("革", "鋼", "木製", "防水", "折りたたみ", "小型"),
 }
 # The first brands are sold everywhere, the last ones in one locale each.
-SHARED_BRANDS: tuple[str, ...] = (
-    "Norvik",
-    "Altera",
-    "Zentro",
-    "Kumo",
-    "Brava",
-    "Ostra",
-    "Pacto",
-    "Lumen",
-    "Tarka",
-    "Velo",
-)
+SHARED_BRANDS: tuple[str, ...] = ("Norvik", "Altera", "Zentro", "Kumo", "Ostra", "Pacto", "Lumen", "Tarka")
 LOCAL_BRANDS: dict[str, tuple[str, ...]] = {
-    "us": ("Hudson", "Prairie", "Redwood", "Cascade", "Sierra", "Dakota"),
-    "es": ("Castilla", "Duero", "Almenara", "Cierzo", "Olivar", "Tormes"),
-    "jp": ("サクラ", "ミナト", "ヒカリ", "カワセ", "アオバ", "ツバメ"),
+    "us": ("Hudson", "Redwood", "Cascade", "Dakota"),
+    "es": ("Castilla", "Duero", "Olivar", "Tormes"),
+    "jp": ("サクラ", "ミナト", "ヒカリ", "ツバメ"),
 }
+SERIES: tuple[str, ...] = ("Pro", "Plus", "Neo", "Max")  # words of a title that change nothing
 MODIFIERS: dict[str, tuple[str, ...]] = {  # words of a query that change nothing
     "us": ("best", "cheap", "new", "gift"),
     "es": ("mejor", "barato", "nuevo", "regalo"),
