@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -27,7 +27,7 @@ INK, FAINT, LINE, PAPER = "#1f2429", "#6a737d", "#d3d9e0", "#fffffe"
 ACCENT, SECOND, THIRD = "#2762c9", "#b35a00", "#1d7f5f"
 
 _WIDTH = 5.8  # inches; text of 10 points stays readable when a phone scales the figure down
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -96,9 +96,8 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
     rows = [("Ensemble", summary.ensemble)]
     if summary.champion is not None:
         rows.append((f"Champion v{words.clean(summary.champion_version)} (before)", summary.champion))
-    tested = [model for model in summary.models if model.test is not None]
-    tested.sort(key=lambda model: -getattr(model.test, words.primary_metric(summary), 0.0))
-    rows += [(words.display_name(model), model.test) for model in tested]
+    tested = [(words.display_name(model), model.test) for model in summary.models if model.test is not None]
+    rows += sorted(tested, key=lambda row: -getattr(row[1], words.primary_metric(summary), 0.0))
     look = {"accuracy": (ACCENT, "o"), "macro_f1": (SECOND, "s"), "weighted_f1": (THIRD, "^")}
 
     def paint(figure: Figure) -> None:
@@ -229,7 +228,7 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _legend_above(figure: Figure, handles: list[Artist]) -> None:
+def _legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
 

@@ -106,7 +106,7 @@ def model_rows(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def change_rows(summary: Summary) -> list[dict[str, str]]:
+def change_rows(summary: Summary) -> list[dict[str, Any]]:
     """Return one row a metric: champion before, challenger after with its interval, difference, best single model."""
     rows = []
     for metric, name in words.METRIC_NAMES.items():

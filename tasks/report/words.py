@@ -311,6 +311,11 @@ def ensemble_cost_row(summary: Summary) -> dict[str, str]:
         "memory": memory(used.get("memory_mib")),
         "p50": milliseconds(used.get("latency_ms")),
         "p95": ABSENT,
-        "parameters": parameters(sum(sizes)) if sizes and None not in sizes else ABSENT,
-        "fit": duration(sum(times)) if times and None not in times else ABSENT,
+        "parameters": parameters(_total(sizes)),
+        "fit": duration(_total(times)),
     }
+
+
+def _total(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
