@@ -1,0 +1,75 @@
+"""Generated worlds: pairs with labels, and members of known kind that score them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.ensemble.aggregate import softmax
+
+PRIOR = np.array([0.65, 0.22, 0.03, 0.10])  # Exact, Substitute, Complement, Irrelevant, about as in ESCI
+
+
+@dataclass(frozen=True)
+class World:
+    """A generated data set.
+
+    Attributes:
+        columns: float32 (n, k, 4). labels: int8 (n,). groups: uint64 (n,). members: k names.
+        memory_mib, milliseconds: float64 (k,), what each member costs.
+    """
+
+    columns: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    members: tuple[str, ...]
+    memory_mib: np.ndarray
+    milliseconds: np.ndarray
+
+
+def make_world(seed: int, rows: int = 3000, members: int = 8, factors: int = 6, pairs_a_query: int = 20) -> World:
+    """Return a world whose members are near-duplicates, weak but different ones, useless ones, and plain ones.
+
+    The label follows from `factors` latent factors (each moves the four class scores its own way) and noise. A plain
+    member sees a random half of the factors well, a weak one a single factor badly, a near-duplicate what an earlier member
+    sees with a little noise of its own, a useless one nothing but noise. Costs are log-normal and unrelated to worth.
+    """
+    random = np.random.default_rng(seed)
+    queries = max(rows // pairs_a_query, 1)
+    query = np.sort(random.integers(queries, size=rows))
+    groups = random.integers(0, 2**63, size=queries, dtype=np.uint64)[query]
+    # Half of each factor is shared within a query: pairs of one query are not independent
+    latent = (random.normal(size=(queries, factors))[query] + random.normal(size=(rows, factors))) / np.sqrt(2)
+    directions = random.normal(size=(factors, 4)) * random.uniform(0.4, 1.4, size=(factors, 1))
+    utility = latent @ directions + np.log(PRIOR) * 1.2 + random.gumbel(size=(rows, 4)) * 0.8
+    labels = utility.argmax(axis=1).astype(np.int8)
+    columns = np.empty((rows, members, 4), dtype=np.float32)
+    names: list[str] = []
+    signals: list[np.ndarray] = []
+    for position in range(members):
+        kind = random.choice(["plain", "duplicate", "weak", "useless"], p=[0.4, 0.25, 0.22, 0.13])
+        if position < 2:
+            kind = "plain"
+        signal = _signal(kind, random, latent, directions, signals)
+        signals.append(signal)
+        names.append(f"{kind}-{position}")
+        columns[:, position] = softmax(signal * random.uniform(0.6, 1.3) + np.log(PRIOR))
+    memory = np.exp(random.normal(6.0, 0.7, size=members))
+    milliseconds = np.exp(random.normal(3.0, 0.7, size=members))
+    return World(columns, labels, groups, tuple(names), memory, milliseconds)
+
+
+def _signal(
+    kind: str, random: np.random.Generator, latent: np.ndarray, directions: np.ndarray, earlier: list[np.ndarray]
+) -> np.ndarray:
+    rows, factors = latent.shape
+    if kind == "duplicate":
+        return earlier[random.integers(len(earlier))] + random.normal(size=(rows, 4)) * random.uniform(0.05, 0.3)
+    if kind == "useless":
+        return random.normal(size=(rows, 4)) * 0.5
+    if kind == "weak":
+        seen, noise = random.choice(factors, size=1), random.uniform(0.6, 1.0)
+    else:
+        seen, noise = random.choice(factors, size=factors // 2, replace=False), random.uniform(0.3, 0.8)
+    return latent[:, seen] @ directions[seen] + random.normal(size=(rows, 4)) * noise

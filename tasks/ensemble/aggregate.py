@@ -1,0 +1,339 @@
+"""The aggregator: gradient-boosted trees (LightGBM) over the members' out-of-sample class probabilities."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from registry.errors import StoreError, UsageError
+from tasks.data.dataset import salted_uniform
+from tasks.ensemble.scores import CLASSES
+
+_MODEL, _CARD = "aggregator.txt", "aggregator.json"
+_ROWS_WORTH_THREADS = 20_000
+
+
+@dataclass(frozen=True)
+class AggregatorParameters:
+    """Every knob of the aggregator.
+
+    Attributes:
+        learning_rate: shrinkage of a tree.
+        maximum_rounds: boosting rounds (four trees each) at most.
+        patience: rounds without a better cross-validated log loss before boosting stops.
+        leaves: leaves of a tree at most.
+        depth: depth of a tree at most; at most 12, the exact attribution tabulates 2**depth patterns a leaf.
+        leaf_rows: rows of a leaf at least.
+        leaf_hessian: summed hessian of a leaf at least. LightGBM's default of 0.001 lets a leaf of confident rows
+            divide by next to nothing: multiclass scores then diverge.
+        l2: ridge penalty on leaf values.
+        column_share, row_share: share of columns a tree and of rows a round sees.
+        folds: folds of the cross-validation that chooses the number of rounds.
+        threads: LightGBM threads; below 20,000 pairs one is used, threads would wait for each other more than work.
+        seed: seed of all sampling.
+    """
+
+    learning_rate: float = 0.1
+    maximum_rounds: int = 300
+    patience: int = 15
+    leaves: int = 8
+    depth: int = 4
+    leaf_rows: int = 20
+    leaf_hessian: float = 3.0
+    l2: float = 3.0
+    column_share: float = 0.8
+    row_share: float = 0.8
+    folds: int = 5
+    threads: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.depth <= 12:
+            raise UsageError(f"depth of the aggregator's trees is {self.depth}; choose 1 to 12")
+        if self.folds < 2 or self.maximum_rounds < 1:
+            raise UsageError(
+                f"the aggregator needs 2 folds and 1 round at least, got {self.folds}, {self.maximum_rounds}"
+            )
+
+    def threads_for(self, rows: int) -> int:
+        """Return the number of threads that pay for `rows` pairs."""
+        return self.threads if rows >= _ROWS_WORTH_THREADS else 1
+
+    def lightgbm(self, rows: int) -> dict[str, Any]:
+        """Return the parameters as LightGBM spells them, for a fit on `rows` pairs."""
+        return {
+            "objective": "multiclass",
+            "num_class": CLASSES,
+            "metric": "multi_logloss",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "max_depth": self.depth,
+            "min_data_in_leaf": self.leaf_rows,
+            "min_sum_hessian_in_leaf": self.leaf_hessian,
+            "lambda_l2": self.l2,
+            "feature_fraction": self.column_share,
+            "bagging_fraction": self.row_share,
+            "bagging_freq": 1,
+            "max_bin": 127,
+            "num_threads": self.threads_for(rows),
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+
+
+@dataclass(frozen=True)
+class Aggregator:
+    """A fitted aggregator.
+
+    Attributes:
+        members: k names, the order of the columns.
+        booster: the LightGBM model over 4 k columns, member by member, E, S, C, I within each.
+        rounds: boosting rounds.
+        parameters: what it was fitted with.
+    """
+
+    members: tuple[str, ...]
+    booster: lightgbm.Booster
+    rounds: int
+    parameters: AggregatorParameters = field(default_factory=AggregatorParameters)
+
+    def raw_scores(self, columns: np.ndarray) -> np.ndarray:
+        """Return the scores before the softmax, float64 (n, 4), of member scores float32 (n, k, 4)."""
+        return self.booster.predict(
+            flatten(columns, self.members), raw_score=True, num_threads=self.parameters.threads_for(len(columns))
+        ).reshape(-1, CLASSES)
+
+    def predict_proba(self, columns: np.ndarray) -> np.ndarray:
+        """Return class probabilities, float32 (n, 4), order E, S, C, I, of member scores float32 (n, k, 4)."""
+        return softmax(self.raw_scores(columns)).astype(np.float32)
+
+    def predict(self, columns: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each pair, int8 (n,)."""
+        return self.predict_proba(columns).argmax(axis=1).astype(np.int8)
+
+    def save(self, folder: Path) -> None:
+        """Write `aggregator.txt` (LightGBM's text format) and `aggregator.json` into `folder`.
+
+        Raises:
+            StoreError: if the folder cannot be written.
+        """
+        card = {"members": list(self.members), "rounds": self.rounds, "parameters": asdict(self.parameters)}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / _MODEL, self.booster.model_to_string())
+            _write(folder / _CARD, json.dumps(card, indent=2) + "\n")
+        except OSError as error:
+            raise StoreError(
+                f"aggregator cannot be written to {folder}: {error.strerror or error}; free space there"
+            ) from error
+
+    @classmethod
+    def load(cls, folder: Path) -> Aggregator:
+        """Return the aggregator that `save` wrote.
+
+        Raises:
+            StoreError: if a file is missing, damaged or of another shape than its card says.
+        """
+        try:
+            card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+            booster = lightgbm.Booster(model_str=(folder / _MODEL).read_text(encoding="utf-8"))
+            aggregator = cls(
+                tuple(card["members"]), booster, int(card["rounds"]), AggregatorParameters(**card["parameters"])
+            )
+        except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+            raise StoreError(f"aggregator in {folder} cannot be read: {error}; fit it again") from error
+        if booster.num_feature() != CLASSES * len(aggregator.members):
+            raise StoreError(
+                f"aggregator in {folder} has {booster.num_feature()} columns, its card names {len(aggregator.members)} "
+                "members of four columns each; fit it again"
+            )
+        return aggregator
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What cross-validation says.
+
+    Attributes:
+        probabilities: float32 (n, 4), each row predicted by a fold that did not see its query.
+        rounds: the number of rounds with the least mean log loss over the folds.
+        log_loss: that loss, nats a pair.
+    """
+
+    probabilities: np.ndarray
+    rounds: int
+    log_loss: float
+
+
+def cross_validate(
+    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
+) -> CrossValidated:
+    """Boost all folds side by side, stop them together, and return the out-of-fold probabilities of the best round.
+
+    A query's fold follows from its key alone, and rows are put into an order that follows from their content: the
+    order in which they come does not matter. One common number of rounds is the only thing chosen on the held-out rows.
+
+    Args:
+        columns: float32 (n, k, 4). labels: int8 (n,). groups: uint64 (n,), query keys.
+
+    Raises:
+        UsageError: if shapes do not fit or there are fewer queries than folds.
+    """
+    parameters = parameters or AggregatorParameters()
+    check_shapes(columns, labels, groups)
+    order = canonical_order(columns, labels, groups)
+    features = columns[order].reshape(len(order), -1).astype(np.float64)
+    truth = labels[order].astype(np.int64)
+    fold = fold_of(groups[order], parameters.folds)
+    runs = [_Fold(features, truth, fold == number, parameters) for number in range(parameters.folds)]
+    rounds, loss = _boost_together(runs, parameters)
+    probabilities = np.empty((len(order), CLASSES), dtype=np.float32)
+    for run in runs:
+        probabilities[order[run.held_out]] = run.predict(rounds)
+    return CrossValidated(probabilities, rounds, loss)
+
+
+def out_of_fold(
+    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
+) -> np.ndarray:
+    """Return out-of-fold class probabilities, float32 (n, 4); see :func:`cross_validate`."""
+    return cross_validate(columns, labels, groups, parameters).probabilities
+
+
+def fit_aggregator(
+    columns: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    members: Sequence[str],
+    parameters: AggregatorParameters | None = None,
+    rounds: int | None = None,
+) -> Aggregator:
+    """Fit the aggregator on all rows, with as many rounds as query-grouped cross-validation chooses.
+
+    Args:
+        columns: float32 (n, k, 4), out-of-sample scores as :func:`tasks.ensemble.scores.stack` returns them.
+        labels: int8 (n,). groups: uint64 (n,), query keys. members: k names.
+        rounds: the number of rounds if it is known already; saves the cross-validation.
+
+    Raises:
+        UsageError: if shapes do not fit or there are fewer queries than folds.
+    """
+    parameters = parameters or AggregatorParameters()
+    check_shapes(columns, labels, groups, members)
+    if rounds is None:
+        rounds = cross_validate(columns, labels, groups, parameters).rounds
+    order = canonical_order(columns, labels, groups)
+    names = [f"{position}_{letter}" for position in range(len(members)) for letter in "ESCI"]
+    settings = parameters.lightgbm(len(order))
+    features = columns[order].reshape(len(order), -1).astype(np.float64)
+    data = lightgbm.Dataset(features, labels[order], feature_name=names, params=settings)
+    booster = lightgbm.train(settings, data, num_boost_round=rounds)
+    # The round trip through text drops the training data and makes a fresh fit and a loaded one the same object
+    return Aggregator(tuple(members), lightgbm.Booster(model_str=booster.model_to_string()), rounds, parameters)
+
+
+def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
+    """Return the fold of each query key, int64 (n,): stable, and as even as a hash makes it."""
+    return np.minimum((salted_uniform(groups, "aggregator-fold") * folds).astype(np.int64), folds - 1)
+
+
+def canonical_order(columns: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return an order of the rows that follows from their content alone, int64 (n,)."""
+    bits = np.ascontiguousarray(columns.reshape(len(columns), -1), dtype=np.float32).view(np.uint32)
+    mixers = np.random.default_rng(20240301).integers(1, 2**63, size=bits.shape[1], dtype=np.uint64) * 2 + 1
+    digest = np.zeros(len(columns), dtype=np.uint64)
+    for column, mixer in zip(bits.T, mixers, strict=True):
+        digest = (digest ^ (digest >> np.uint64(29))) * mixer + column
+    return np.lexsort((labels, digest, groups))
+
+
+def flatten(columns: np.ndarray, members: Sequence[str]) -> np.ndarray:
+    """Return member scores (n, k, 4) as LightGBM reads them, float64 (n, 4 k).
+
+    Raises:
+        UsageError: if there are not four columns for each member.
+    """
+    if columns.ndim != 3 or columns.shape[1:] != (len(members), CLASSES):
+        raise UsageError(f"member scores have shape {columns.shape}; pass (n, {len(members)}, {CLASSES})")
+    return np.ascontiguousarray(columns.reshape(len(columns), -1), dtype=np.float64)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def check_shapes(
+    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, members: Sequence[str] | None = None
+) -> None:
+    """Check that rows, members and classes agree.
+
+    Raises:
+        UsageError: naming the shapes seen.
+    """
+    rows = len(labels)
+    good = columns.ndim == 3 and columns.shape[2] == CLASSES and len(columns) == rows == len(groups) and rows > 0
+    if not good or columns.shape[1] == 0 or (members is not None and columns.shape[1] != len(members)):
+        raise UsageError(
+            f"member scores {columns.shape}, labels {labels.shape}, groups {groups.shape}"
+            + (f", {len(members)} members" if members is not None else "")
+            + f" do not fit; pass (n, k, {CLASSES}), (n,), (n,) and k names"
+        )
+
+
+class _Fold:
+    """One fold of the cross-validation: boosted round by round, watched on its held-out rows."""
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, held_out: np.ndarray, parameters: AggregatorParameters
+    ) -> None:
+        if not held_out.any() or held_out.all():
+            raise UsageError(
+                f"a fold of {parameters.folds} has no query to learn from or to be tested on: too few queries "
+                "(fewer than about 30); lower `folds` or give the aggregator more pairs"
+            )
+        self.held_out, self._threads = held_out, parameters.threads_for(len(features))
+        self._features, self._labels = features[held_out], labels[held_out]
+        settings = parameters.lightgbm(len(features))
+        data = lightgbm.Dataset(features[~held_out], labels[~held_out], params=settings)
+        self._booster = lightgbm.Booster(settings, data)
+        self._booster.add_valid(
+            lightgbm.Dataset(self._features, self._labels, reference=data, params=settings), "held out"
+        )
+        self.finished = False
+
+    def update(self) -> float:
+        """Boost one round and return the log loss summed over the held-out rows, nats."""
+        self.finished = self._booster.update()
+        return float(self._booster.eval_valid()[0][2]) * len(self._labels)
+
+    def predict(self, rounds: int) -> np.ndarray:
+        return self._booster.predict(self._features, num_iteration=rounds, num_threads=self._threads)
+
+
+def _boost_together(runs: Sequence[_Fold], parameters: AggregatorParameters) -> tuple[int, float]:
+    rows = sum(len(run.held_out.nonzero()[0]) for run in runs)
+    best_round, best_loss = 1, np.inf
+    for number in range(1, parameters.maximum_rounds + 1):
+        loss = sum(run.update() for run in runs) / rows
+        if loss < best_loss:
+            best_round, best_loss = number, loss
+        if number - best_round >= parameters.patience or all(run.finished for run in runs):
+            break
+    return best_round, float(best_loss)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

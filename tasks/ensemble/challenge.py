@@ -1,0 +1,119 @@
+"""Build a challenger out of everybody who has scores: aggregate, rank, select, fit; all of it stored in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry.settings import Settings
+from tasks.candidates.protocol import Progress, silent
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from tasks.ensemble.budget import Budget, Cost
+from tasks.ensemble.scores import MemberScores, stack
+from tasks.ensemble.select import Selection, select
+from tasks.ensemble.similarity import compare_members
+from tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
+from tasks.ensemble.worth import Worth, measure_worth
+
+RESULT = "challenge.json"
+SHAPLEY_REFITS = 64  # sets that may be fitted for the exact Shapley value of a report
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A challenger and how it came to be.
+
+    Attributes:
+        members: candidate ids of the challenger, in the aggregator's order.
+        aggregator: the LightGBM stage over their scores.
+        result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
+            ensemble of everybody), "drop_one", "shapley" (or {} when too many re-fits), "selection", "likeness".
+    """
+
+    members: tuple[str, ...]
+    aggregator: Aggregator
+    result: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Challenge:
+        """Return the challenge that :func:`build_challenge` stored."""
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return cls(tuple(result["members"]), Aggregator.load(folder / "aggregator"), result)
+
+
+def build_challenge(
+    folder: Path,
+    pairs: pd.DataFrame,
+    scores: Sequence[MemberScores],
+    costs: Mapping[str, Cost],
+    settings: Settings,
+    progress: Progress = silent,
+) -> None:
+    """Choose the members that the budget carries, fit their aggregator, and write both into an empty folder.
+
+    Args:
+        folder: where to.
+        pairs: the pairs the aggregator learns from: example_id, label, query_key, locale.
+        scores: of every model, out of sample on `pairs`.
+        costs: of every model.
+        settings: budget, rule of selection, primary metric, seed.
+        progress: called with the share done.
+
+    Raises:
+        LeakError: if a score is not out of sample.
+        BudgetError: if no model fits the budget.
+    """
+    names = [one.member for one in scores]
+    columns = stack(scores, pairs["example_id"].to_numpy())
+    labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
+    locales = pairs["locale"].astype(str).to_numpy()
+    heard = 0
+
+    def hear(members: frozenset[str], value: float) -> None:
+        nonlocal heard
+        heard += 1
+        progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
+
+    parameters = AggregatorParameters(seed=settings.seed)
+    game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear)
+    budget = Budget(settings.budget_memory_mib, settings.budget_latency_ms)
+    selection = select(game, costs, budget, settings.selection)
+    aggregator = game.aggregator(selection.kept)
+
+    def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
+        place = [names.index(name) for name in of]
+        return measure_worth(fitted, np.ascontiguousarray(columns[:, place]), groups, locales, seed=settings.seed)
+
+    everybody = [name for name in names]
+    result = {
+        "members": list(selection.kept),
+        "everybody": everybody,
+        "worth": worth_json(worth(selection.kept, aggregator)),
+        "worth_all": worth_json(worth(everybody, game.aggregator(everybody))),
+        "drop_one": game.drop_one(selection.kept),
+        "shapley": shapley(game, selection),
+        "selection": asdict(selection),
+        "likeness": [asdict(pair) for pair in compare_members(columns, labels, names)],
+        "refits": game.refits,
+    }
+    aggregator.save(folder / "aggregator")
+    (folder / RESULT).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+def shapley(game: Game, selection: Selection) -> dict[str, float]:
+    """Return the exact Shapley value of each member, {} when that would take too many re-fits."""
+    size = len(selection.kept)
+    if size > MOST_SHAPLEY_MEMBERS or 2**size > SHAPLEY_REFITS:
+        return {}
+    return game.shapley(selection.kept)
+
+
+def worth_json(worth: Worth) -> dict[str, Any]:
+    """Return a worth as JSON-able facts, members by falling utility."""
+    return asdict(worth)

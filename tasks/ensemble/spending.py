@@ -1,0 +1,50 @@
+"""Alpha spending: every look at a test split costs part of the chance of a false promotion that its life may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.special import zeta
+
+from registry.errors import UsageError
+
+EXPONENT = 1.5
+LITTLE_LEFT = 0.25
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a test split.
+
+    Attributes:
+        number: 1 for the first look. level: error probability this look may spend.
+        left: share of the whole alpha that is left after this look.
+        sentence: the same in words.
+    """
+
+    number: int
+    level: float
+    left: float
+    sentence: str
+
+
+def look_at(looks_before: int, alpha: float) -> Look:
+    """Return the level of the next look at a test split that was looked at `looks_before` times.
+
+    Look k spends alpha * k**-1.5 / zeta(1.5). All looks that will ever be add up to alpha, so that by the union bound the
+    chance that a split without any better challenger ever promotes one is at most alpha, however the challengers
+    depend on one another. The first looks get most of it: a series that never ends must fall, and a slow fall
+    leaves something for the fiftieth look too.
+
+    Raises:
+        UsageError: if there were fewer than no looks, or alpha is no probability.
+    """
+    if looks_before < 0 or not 0 < alpha < 1:
+        raise UsageError(f"{looks_before} looks at alpha {alpha}: give 0 or more looks and an alpha between 0 and 1")
+    number = looks_before + 1
+    level = alpha * number**-EXPONENT / float(zeta(EXPONENT))
+    left = float(zeta(EXPONENT, number + 1) / zeta(EXPONENT))
+    sentence = f"look {number} at this test split: it may err with probability {level:.2g}; {left:.0%} of alpha {alpha:g} is left"
+    if left < LITTLE_LEFT:
+        sentence += "; little is left, so that only large gains can still win here: fresh test labels renew it"
+    return Look(number, level, left, sentence)

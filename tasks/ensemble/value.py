@@ -1,0 +1,152 @@
+"""The game v(S): the out-of-fold metric of the ensemble re-fit on the members S. Every re-fit is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+
+from registry.errors import UsageError
+from tasks.ensemble.aggregate import (
+    Aggregator,
+    AggregatorParameters,
+    CrossValidated,
+    check_shapes,
+    cross_validate,
+    fit_aggregator,
+)
+from tasks.ensemble.counts import confusion, metric_of
+from tasks.ensemble.worth import utilities
+
+MOST_SHAPLEY_MEMBERS = 10
+
+Heard = Callable[[frozenset[str], float], None]
+
+
+class Game:
+    """What any set of members reaches, each set fitted once.
+
+    Args:
+        columns: float32 (n, k, 4), out-of-sample scores of all k models.
+        labels: int8 (n,). groups: uint64 (n,), query keys. members: k names.
+        parameters: of the aggregator.
+        metric: macro_f1, weighted_f1 or accuracy.
+        maximum_rows: on more pairs than this whole queries are left out (the same for every set): a re-fit then takes
+            seconds on millions of pairs. None uses all.
+        known: values already known, such as those of an interrupted run.
+        heard: called with each set and its value as soon as it is known.
+    """
+
+    def __init__(
+        self,
+        columns: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        members: Sequence[str],
+        parameters: AggregatorParameters | None = None,
+        metric: str = "macro_f1",
+        maximum_rows: int | None = 60_000,
+        known: Mapping[frozenset[str], float] | None = None,
+        heard: Heard | None = None,
+    ) -> None:
+        check_shapes(columns, labels, groups, members)
+        if len(set(members)) != len(members):
+            raise UsageError(f"members {list(members)} repeat a name; name each once")
+        rows = _whole_queries(groups, maximum_rows)
+        self.columns, self.labels, self.groups = columns[rows], labels[rows], groups[rows]
+        self.members, self.metric = tuple(members), metric
+        self.parameters = parameters or AggregatorParameters()
+        self.values: dict[frozenset[str], float] = dict(known or {})
+        self.refits = 0
+        self._heard = heard
+        self._rounds: dict[frozenset[str], int] = {}
+        self._utilities: dict[frozenset[str], dict[str, float]] = {}
+
+    def value(self, subset: Iterable[str]) -> float:
+        """Return v(subset). Nobody at all is worth what always answering the most frequent class reaches."""
+        key = frozenset(subset)
+        if key not in self.values:
+            if key:
+                self._refit(key)
+            else:
+                frequent = np.full(len(self.labels), np.bincount(self.labels, minlength=4).argmax())
+                self.values[key] = float(metric_of(self.metric, confusion(self.labels, frequent)))
+        return self.values[key]
+
+    def utility(self, subset: Iterable[str]) -> dict[str, float]:
+        """Return what SHAP credits each member of `subset` with when the ensemble is fitted on it alone."""
+        key = frozenset(subset)
+        if key not in self._utilities:
+            self._utilities[key] = utilities(self.aggregator(key), self._columns_of(key), self.parameters.threads)
+        return self._utilities[key]
+
+    def aggregator(self, subset: Iterable[str]) -> Aggregator:
+        """Return the ensemble fitted on `subset` with all of the game's pairs."""
+        key = frozenset(subset)
+        if key not in self._rounds:
+            self._refit(key)
+        return fit_aggregator(
+            self._columns_of(key), self.labels, self.groups, self.order(key), self.parameters, self._rounds[key]
+        )
+
+    def drop_one(self, subset: Iterable[str] | None = None) -> dict[str, float]:
+        """Return what the metric loses when the ensemble is re-fit without each member."""
+        key = frozenset(self.members if subset is None else subset)
+        return {member: self.value(key) - self.value(key - {member}) for member in self.order(key)}
+
+    def shapley(self, subset: Iterable[str] | None = None) -> dict[str, float]:
+        """Return the exact Shapley value of each member; they add up to v(subset) - v(nobody).
+
+        Raises:
+            UsageError: with more than 10 members, for which 2**k re-fits are too many.
+        """
+        key = frozenset(self.members if subset is None else subset)
+        size = len(key)
+        if size > MOST_SHAPLEY_MEMBERS:
+            raise UsageError(
+                f"{size} members need {2**size} re-fits; exact Shapley values are made up to {MOST_SHAPLEY_MEMBERS}"
+            )
+        result = {}
+        for member in self.order(key):
+            others = sorted(key - {member})
+            result[member] = sum(
+                factorial(count) * factorial(size - count - 1) / factorial(size)
+                * (self.value({*chosen, member}) - self.value(chosen))
+                for count in range(size)
+                for chosen in combinations(others, count)
+            )  # fmt: skip
+        return result
+
+    def order(self, subset: Iterable[str]) -> tuple[str, ...]:
+        """Return the members of `subset` in the game's own order.
+
+        Raises:
+            UsageError: if one is unknown.
+        """
+        key = frozenset(subset)
+        if unknown := sorted(key - set(self.members)):
+            raise UsageError(f"{unknown[0]!r} is not among the models {', '.join(self.members)}")
+        return tuple(member for member in self.members if member in key)
+
+    def _columns_of(self, key: frozenset[str]) -> np.ndarray:
+        return np.ascontiguousarray(self.columns[:, [self.members.index(member) for member in self.order(key)]])
+
+    def _refit(self, key: frozenset[str]) -> None:
+        result: CrossValidated = cross_validate(self._columns_of(key), self.labels, self.groups, self.parameters)
+        self._rounds[key] = result.rounds
+        counts = confusion(self.labels, result.probabilities.argmax(axis=1))
+        self.values[key] = float(metric_of(self.metric, counts))
+        self.refits += 1
+        if self._heard is not None:
+            self._heard(key, self.values[key])
+
+
+def _whole_queries(groups: np.ndarray, maximum_rows: int | None) -> np.ndarray:
+    """Return the rows of as many whole queries as fit, int64; the lowest keys, which a hash has made random."""
+    if maximum_rows is None or len(groups) <= maximum_rows:
+        return np.arange(len(groups))
+    keys, counts = np.unique(groups, return_counts=True)
+    kept = keys[: max(int(np.searchsorted(np.cumsum(counts), maximum_rows, side="right")), 1)]
+    return np.flatnonzero(np.isin(groups, kept))
