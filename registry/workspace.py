@@ -65,4 +65,4 @@ class Workspace:
         from registry.models import Models
 
         self.folder()
-        return Models(self.settings.tracking_uri, self.settings.home)
+        return Models(self.settings.tracking_uri, self.settings.home, self.settings.ensemble_name)

@@ -57,8 +57,6 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise RuntimeError(f"Python {sys.version.split()[0]} is too old; install Python 3.11 or newer")
     return sys.version.split()[0]
 
 

@@ -222,3 +222,9 @@ def measure(bout: Bout, dataset: Dataset, plan: FitPlan, stages: StageStore) -> 
     with stages.make(key) as folder:
         (folder / "cost.json").write_text(cost.to_json(), encoding="utf-8")
     return cost
+
+
+def fit_record(folder: Path) -> dict[str, float]:
+    """Return what is on record of a fit: its seconds, its pairs, its plan."""
+    record: dict[str, float] = json.loads((folder / FIT_RECORD).read_text(encoding="utf-8"))
+    return record
