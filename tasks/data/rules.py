@@ -101,6 +101,7 @@ def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
         _columns_rule(),
         *_examples_rules(),
         *_products_rules(bounds),
+        _product_exists(),
         *_crossing_rules(dataset, bounds),
         *_bounds_rules(bounds),
     ]
@@ -195,16 +196,6 @@ def _examples_rules() -> list[Rule]:
             "a query is blank",
             rows=_pairs_where(lambda pairs: pairs["query"].str.strip() == "", "query"),
         ),
-        rule(
-            "product_exists",
-            "summary",
-            gxe.ExpectColumnValuesToBeBetween(column="pairs_without_product", max_value=0),
-            "product_id",
-            "a row of its locale's catalogue",
-            "every judged product is in the catalogue of its locale",
-            "a judged product is not in the catalogue of its locale",
-            rows=_pairs_where(lambda pairs: pairs["product"] < 0, "product_id"),
-        ),
     ]
 
 
@@ -252,6 +243,22 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
             rows=_products_where(lambda products: products["title"].str.strip() == "", "title"),
         ),
     ]
+
+
+def _product_exists() -> Rule:
+    """Return the rule that stands after those on which it depends: a wrong locale makes orphans too."""
+    return Rule(
+        "product_exists",
+        "summary",
+        gxe.ExpectColumnValuesToBeBetween(column="pairs_without_product", max_value=0),
+        True,
+        EXAMPLES_FILE,
+        "product_id",
+        "a row of its locale's catalogue",
+        "every judged product is in the catalogue of its locale",
+        "a judged product is not in the catalogue of its locale",
+        _pairs_where(lambda pairs: pairs["product"] < 0, "product_id"),
+    )
 
 
 def _crossing_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:

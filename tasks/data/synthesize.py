@@ -171,13 +171,13 @@ def _catalogue(locale: str, count: int, uninformative_share: float, rng: np.rand
     """Return the products of a locale: the official columns, and the truth behind them."""
     kind = rng.permutation(np.arange(count) % _TYPES)
     brand, color, feature = (np.empty(count, dtype=np.int64) for _ in range(3))
-    names = words.brands(locale)
+    names, colors, features = words.brands(locale), len(words.COLORS[locale]), len(words.FEATURES[locale])
     for number in range(_TYPES):
         rows = np.flatnonzero(kind == number)
         makers = rng.choice(len(names), BRANDS_A_TYPE, replace=False)
         brand[rows] = makers[rng.choice(BRANDS_A_TYPE, len(rows), p=_skewed(BRANDS_A_TYPE, rng))]
-        color[rows] = rng.choice(6, len(rows), p=_skewed(6, rng))
-        feature[rows] = rng.choice(6, len(rows), p=_skewed(6, rng))
+        color[rows] = rng.choice(colors, len(rows), p=_skewed(colors, rng))
+        feature[rows] = rng.choice(features, len(rows), p=_skewed(features, rng))
     hidden = rng.random(count) < uninformative_share
     article = rng.permutation(90_000)[:count] + 10_000
     frame = pd.DataFrame(
@@ -207,7 +207,7 @@ def _texts(
     rows = list(zip(kinds, makers, colors, features, article, strict=True))
     return {
         "product_title": [
-            title.format(kind=k, brand=b, color=c, feature=f, series=words.SERIES[number % 4])
+            title.format(kind=k, brand=b, color=c, feature=f, series=words.SERIES[number % len(words.SERIES)])
             for k, b, c, f, number in rows
         ],
         "product_description": [words.DESCRIPTIONS[locale].format(k, b) for k, b, _, _, _ in rows],
@@ -224,7 +224,7 @@ def _ask(locale: str, target: tuple[int, int, int, int], rng: np.random.Generato
     brand, color, feature = (value if place in named else -1 for place, value in enumerate((brand, color, feature)))
     kinds = words.TYPES[locale][kind]
     parts = [
-        words.MODIFIERS[locale][rng.integers(4)] if rng.random() < 0.15 else "",
+        words.MODIFIERS[locale][rng.integers(len(words.MODIFIERS[locale]))] if rng.random() < 0.15 else "",
         words.brands(locale)[brand] if brand >= 0 else "",
         words.COLORS[locale][color] if color >= 0 else "",
         words.FEATURES[locale][feature] if feature >= 0 else "",

@@ -32,21 +32,21 @@ TYPES: dict[str, tuple[str, ...]] = {
     ),
 }
 COLORS: dict[str, tuple[str, ...]] = {
-    "us": ("black", "white", "red", "blue", "green", "silver"),
-    "es": ("negro", "blanco", "rojo", "azul", "verde", "plata"),
-    "jp": ("黒", "白", "赤", "青", "緑", "銀"),
+    "us": ("black", "white", "red", "blue"),
+    "es": ("negro", "blanco", "rojo", "azul"),
+    "jp": ("黒", "白", "赤", "青"),
 }
 FEATURES: dict[str, tuple[str, ...]] = {
-    "us": ("leather", "steel", "wood", "waterproof", "folding", "mini"),
-    "es": ("cuero", "acero", "madera", "impermeable", "plegable", "pequeño"),
-    "jp": ("革", "鋼", "木製", "防水", "折りたたみ", "小型"),
+    "us": ("leather", "steel", "wood", "waterproof"),
+    "es": ("cuero", "acero", "madera", "impermeable"),
+    "jp": ("革", "鋼", "木製", "防水"),
 }
 # The first brands are sold everywhere, the last ones in one locale each.
-SHARED_BRANDS: tuple[str, ...] = ("Norvik", "Altera", "Zentro", "Kumo", "Ostra", "Pacto", "Lumen", "Tarka")
+SHARED_BRANDS: tuple[str, ...] = ("Norvik", "Altera", "Zentro", "Kumo", "Ostra")
 LOCAL_BRANDS: dict[str, tuple[str, ...]] = {
-    "us": ("Hudson", "Redwood", "Cascade", "Dakota"),
-    "es": ("Castilla", "Duero", "Olivar", "Tormes"),
-    "jp": ("サクラ", "ミナト", "ヒカリ", "ツバメ"),
+    "us": ("Hudson", "Redwood"),
+    "es": ("Castilla", "Duero"),
+    "jp": ("サクラ", "ミナト"),
 }
 SERIES: tuple[str, ...] = ("Pro", "Plus", "Neo", "Max")  # words of a title that change nothing
 MODIFIERS: dict[str, tuple[str, ...]] = {  # words of a query that change nothing
