@@ -1,0 +1,114 @@
+"""Paired bootstrap over queries, within locales, on counts: the resampled sums of 640,000 pairs take seconds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.stats import t as student
+
+_CELLS_AT_ONCE = 8_000_000  # 32 MB of float32 weights a thread
+_TAIL_DRAWS = 10  # a quantile with fewer resamples beyond it is noise
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference, challenger minus champion, and how well it is known.
+
+    Attributes:
+        value: on the test split as it is.
+        resampled: float64 (r,), the same on each resample.
+        queries: independent units it rests on.
+    """
+
+    value: float
+    resampled: np.ndarray
+    queries: int
+
+    @property
+    def error(self) -> float:
+        """Standard error; infinite below five queries, where a bootstrap knows nothing."""
+        return float(self.resampled.std(ddof=1)) if self.queries >= 5 else float("inf")
+
+    def lower(self, level: float) -> float:
+        """Return the one-sided lower bound at error probability `level`.
+
+        The lower of the bootstrap's percentile and of Student's bound on its standard error: each alone is too bold
+        somewhere (the percentile far out in the tail, Student's on skewed metrics). With fewer than ten resamples beyond
+        the percentile, Student's stands alone.
+        """
+        return self._bound(level, -1)
+
+    def upper(self, level: float) -> float:
+        """Return the one-sided upper bound at error probability `level`; see :meth:`lower`."""
+        return self._bound(level, 1)
+
+    def _bound(self, level: float, side: int) -> float:
+        if not np.isfinite(self.error):
+            return side * float("inf")
+        far = self.value + side * quantile(level, self.queries) * self.error
+        if level * len(self.resampled) < _TAIL_DRAWS:
+            return float(far)
+        near = float(np.quantile(self.resampled, level if side < 0 else 1 - level))
+        return min(far, near) if side < 0 else max(far, near)
+
+
+def quantile(level: float, queries: int) -> float:
+    """Return Student's quantile for a one-sided error probability `level` with `queries` - 1 degrees of freedom."""
+    return float(student.isf(level, max(queries - 1, 1)))
+
+
+def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 2) -> np.ndarray:
+    """Return the sums of resampled queries, float32 (resamples, strata, columns).
+
+    Each resample draws, within each stratum, as many queries with replacement as it has. Sums of counts below 2**24 are
+    exact. The draws follow from the seed, the stratum and the number of the resample alone, so that neither the threads nor the
+    sizes of blocks change them.
+
+    Args:
+        values: float32 (q, columns), one row a query, in a canonical order.
+        strata: int64 (q,), 0, 1, ... without a gap.
+    """
+    number = int(strata.max()) + 1 if len(strata) else 0
+    sums = np.empty((resamples, number, values.shape[1]), dtype=np.float32)
+    jobs = []
+    for stratum in range(number):
+        rows = np.ascontiguousarray(values[strata == stratum], dtype=np.float32)
+        block = max(_CELLS_AT_ONCE // max(len(rows), 1), 1)
+        jobs += [(stratum, rows, start, min(start + block, resamples)) for start in range(0, resamples, block)]
+
+    def work(job: tuple[int, np.ndarray, int, int]) -> None:
+        stratum, rows, start, stop = job
+        weights = np.zeros((stop - start, len(rows)), dtype=np.float32)
+        _draw(weights, np.uint64(seed), np.uint64(stratum), np.uint64(start))
+        sums[start:stop, stratum] = weights @ rows
+
+    if threads > 1 and len(jobs) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, jobs))
+    else:
+        for job in jobs:
+            work(job)
+    return sums
+
+
+@njit(cache=True, nogil=True)
+def _mix(state):  # pragma: no cover - compiled
+    """SplitMix64's output function (Steele, Lea and Flood 2014)."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _draw(weights, seed, stratum, first):  # pragma: no cover - compiled
+    step = np.uint64(0x9E3779B97F4A7C15)
+    queries = np.uint64(weights.shape[1])
+    for row in range(weights.shape[0]):
+        state = _mix(_mix(_mix(seed + step) ^ (stratum + step)) ^ (first + np.uint64(row) + step))
+        for _ in range(weights.shape[1]):
+            state += step
+            # The upper 32 bits scaled to [0, queries): biased by less than queries / 2**32
+            weights[row, ((_mix(state) >> np.uint64(32)) * queries) >> np.uint64(32)] += np.float32(1)

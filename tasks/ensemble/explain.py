@@ -1,0 +1,170 @@
+"""Why one pair got its label: what each member added to each class, as text, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from registry.errors import StoreError, UsageError
+from tasks.data.dataset import LABEL_NAMES, LABELS
+from tasks.ensemble.aggregate import Aggregator, softmax
+from tasks.ensemble.attribution import Forest, attribute
+
+_COLOURS = ("#1b7837", "#e08214", "#5e3c99", "#7f7f7f")  # told apart in print and by colour-blind readers
+
+
+@dataclass(frozen=True)
+class PairExplanation:
+    """Why one pair got its label.
+
+    Attributes:
+        name: of the pair, for people. label: E, S, C or I. probabilities: of each class.
+        scores: raw score of each class before the softmax; base: what it is on average over the pairs learnt from.
+        contributions: for each member what it added to each class's raw score; base + sum over members = scores.
+        given: the member's own probabilities of each class.
+    """
+
+    name: str
+    label: str
+    probabilities: dict[str, float]
+    scores: dict[str, float]
+    base: dict[str, float]
+    contributions: dict[str, dict[str, float]]
+    given: dict[str, dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return one JSON document."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def support(self) -> list[tuple[str, float, str]]:
+        """Return each member, what it did for the label against the runner-up, and the runner-up; strongest first.
+
+        Scores are compared because a softmax only sees their differences.
+        """
+        rival = self.runner_up()
+        gaps = {m: row[self.label] - row[rival] for m, row in self.contributions.items()}
+        return [(m, gap, rival) for m, gap in sorted(gaps.items(), key=lambda item: (-abs(item[1]), item[0]))]
+
+    def runner_up(self) -> str:
+        """Return the second most probable class."""
+        return max((label for label in LABELS if label != self.label), key=lambda label: self.probabilities[label])
+
+    def to_text(self) -> str:
+        """Return a few lines for a terminal."""
+        words = dict(zip(LABELS, LABEL_NAMES, strict=True))
+        width = max(len("on average"), *(len(member) for member in self.contributions))
+        lines = [
+            f"{self.name}: {words[self.label]} with probability {self.probabilities[self.label]:.1%}",
+            "",
+            f"  {'':<{width}}  " + "  ".join(f"{words[label]:>10}" for label in LABELS),
+            f"  {'on average':<{width}}  " + _cells(self.base),
+        ]
+        lines += [f"  {member:<{width}}  " + _cells(self.contributions[member]) for member, _, _ in self.support()]
+        lines += [
+            f"  {'score':<{width}}  " + _cells(self.scores),
+            f"  {'probability':<{width}}  " + "  ".join(f"{self.probabilities[label]:>10.1%}" for label in LABELS),
+            "",
+        ]
+        rival = words[self.runner_up()]
+        for member, gap, _ in self.support():
+            side = f"for {words[self.label]}" if gap >= 0 else f"for {rival}"
+            said = max(self.given[member], key=self.given[member].__getitem__)
+            lines.append(
+                f"  {member} said {words[said]} ({self.given[member][said]:.0%}) and speaks {side} "
+                f"by {abs(gap):.2f} between {words[self.label]} and {rival}"
+            )
+        return "\n".join(lines)
+
+    def picture(self) -> Figure:
+        """Return a bar chart: a group of bars for each member, one bar for each class."""
+        members = [member for member, _, _ in self.support()]
+        figure = Figure(figsize=(8, 1.6 + 0.55 * (len(members) + 1)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        names = [*members, "on average"]
+        rows = [*(self.contributions[member] for member in members), self.base]
+        for position, (label, word) in enumerate(zip(LABELS, LABEL_NAMES, strict=True)):
+            places = np.arange(len(names)) + (position - 1.5) * 0.2
+            text = f"{word} {self.probabilities[label]:.0%}"
+            axes.barh(places, [row[label] for row in rows], height=0.18, color=_COLOURS[position], label=text)
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.invert_yaxis()
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_xlabel("added to the raw score of the class")
+        axes.set_title(
+            f"{self.name}: {dict(zip(LABELS, LABEL_NAMES, strict=True))[self.label]}", loc="left", fontsize=10
+        )
+        axes.legend(fontsize=8, loc="best")
+        return figure
+
+
+def explain_pairs(
+    aggregator: Aggregator, columns: np.ndarray, names: Sequence[str], forest: Forest | None = None
+) -> list[PairExplanation]:
+    """Return the explanation of each pair.
+
+    Args:
+        columns: float32 (n, k, 4), member scores. names: n names for people, such as "query -> title".
+        forest: the result of :func:`tasks.ensemble.attribution.tabulate`, to save its time.
+
+    Raises:
+        TournamentError: if contributions do not add up to the scores. UsageError: if shapes do not fit.
+    """
+    if len(names) != len(columns):
+        raise UsageError(f"{len(columns)} pairs and {len(names)} names; give each pair one name")
+    values, base = attribute(aggregator, columns, threads=1, forest=forest)
+    scores = base + values.sum(axis=2)
+    probabilities = softmax(scores)
+    return [
+        PairExplanation(
+            name=name,
+            label=LABELS[int(probabilities[row].argmax())],
+            probabilities=_by_label(probabilities[row]),
+            scores=_by_label(scores[row]),
+            base=_by_label(base),
+            contributions={m: _by_label(values[row, :, p]) for p, m in enumerate(aggregator.members)},
+            given={m: _by_label(columns[row, p]) for p, m in enumerate(aggregator.members)},
+        )
+        for row, name in enumerate(names)
+    ]
+
+
+def save_picture(explanation: PairExplanation, path: Path) -> None:
+    """Write the picture; the format follows from the file's name (png, svg or pdf).
+
+    Raises:
+        StoreError: if it cannot be written. UsageError: if the format is unknown.
+    """
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in ("png", "svg", "pdf"):
+        raise UsageError(f"picture {path}: format {kind!r} is unknown; end the name with .png, .svg or .pdf")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        explanation.picture().savefig(temporary, format=kind, dpi=120)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"picture {path} cannot be written: {error.strerror or error}; free space or choose a folder"
+        ) from error
+
+
+def _by_label(values: np.ndarray) -> dict[str, float]:
+    return {label: float(value) for label, value in zip(LABELS, values, strict=True)}
+
+
+def _cells(row: dict[str, float]) -> str:
+    return "  ".join(f"{row[label]:>+10.3f}" for label in LABELS)
