@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +66,25 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+@contextmanager
+def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
+    """Yield an empty folder `.making-<label>-...` in `parent`, to be filled and renamed; what is left of it goes.
+
+    What killed processes of this machine left under the same label is removed first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".making-{label}-{socket.gethostname()}-"
+    for abandoned in parent.glob(f"{prefix}*"):
+        if not _is_alive(int(abandoned.name.removeprefix(prefix).split("-")[0])):
+            shutil.rmtree(abandoned, ignore_errors=True)
+    folder = parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether `error`, or what caused it, says that the disk is full."""
     seen: BaseException | None = error
@@ -94,3 +115,13 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a numpy scalar
         return value.item()
     raise TypeError(f"a {type(value).__name__} has no canonical form")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

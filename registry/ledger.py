@@ -359,9 +359,9 @@ class Ledger:
     def _one(connection: Connection, table: Table, natural: Mapping[str, Any]) -> Mapping[Any, Any] | None:
         return connection.execute(select(table).filter_by(**natural)).mappings().first()
 
-    def _all(self, kind: type[SomeRecord], table: Table, **equal: Any) -> list[SomeRecord]:
+    def _all(self, record: type[SomeRecord], table: Table, /, **equal: Any) -> list[SomeRecord]:
         with self._database.reading() as connection:
-            return [kind.of(row) for row in _rows(connection, table, **equal)]
+            return [record.of(row) for row in _rows(connection, table, **equal)]
 
     @staticmethod
     def _state(connection: Connection, tournament: str) -> str:
@@ -398,7 +398,7 @@ def user_and_host() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _rows(connection: Connection, table: Table, **equal: Any) -> list[Mapping[Any, Any]]:
+def _rows(connection: Connection, table: Table, /, **equal: Any) -> list[Mapping[Any, Any]]:
     query = select(table).filter_by(**{key: value for key, value in equal.items() if value is not None})
     return list(connection.execute(query.order_by(table.c.id)).mappings())
 

@@ -53,7 +53,7 @@ class Models:
     """
 
     def __init__(self, tracking_uri: str, home: Path, ensemble_name: str = "esci-ensemble") -> None:
-        self.ensemble_name = ensemble_name
+        self.tracking_uri, self.home, self.ensemble_name = tracking_uri, Path(home).resolve(), ensemble_name
         self._tracking = Tracking(tracking_uri, home)
 
     # Candidates

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from registry.errors import CandidateError, NotFoundError, StoreError
-from registry.files import disk_in_words
+from registry.files import disk_in_words, temporary_folder
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
 SUM_TOLERANCE = 1e-3  # of a row's float32 probabilities
@@ -145,19 +144,16 @@ class ScoreStore:
             return None
 
     def _write(self, target: Path, arrays: dict[str, np.ndarray], words: dict[str, Any]) -> None:
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        temporary.mkdir(parents=True)
-        try:
-            np.savez(temporary / ARRAYS, **arrays)  # type: ignore[arg-type]
+        with temporary_folder(self.root, "scores") as folder:
+            np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
             content = json.dumps(words, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-            (temporary / PROVENANCE).write_text(content, encoding="utf-8")
+            (folder / PROVENANCE).write_text(content, encoding="utf-8")
+            target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.rename(temporary, target)
+                os.rename(folder, target)
             except OSError:
                 if not (target / PROVENANCE).is_file():  # not a lost race
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _checked(

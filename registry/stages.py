@@ -7,16 +7,14 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from registry.errors import StoreError, UsageError
-from registry.files import canonical_json, digest_of, disk_in_words, write_atomically
+from registry.files import canonical_json, digest_of, disk_in_words, temporary_folder, write_atomically
 
 RECORD = "stage.json"
 
@@ -89,17 +87,10 @@ class StageStore:
             StoreError: if the disk is full.
         """
         started = time.monotonic()
-        with disk_in_words(f"stage {key}", self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._sweep(key)
-            folder = self.root / f".making-{key}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            folder.mkdir()
-            try:
-                yield folder
-                self._write_record(folder, key, time.monotonic() - started)
-                self._publish(folder, key)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with disk_in_words(f"stage {key}", self.root), temporary_folder(self.root, key) as folder:
+            yield folder
+            self._write_record(folder, key, time.monotonic() - started)
+            self._publish(folder, key)
         shutil.rmtree(self._scratch(key), ignore_errors=True)
 
     def obtain(self, key: str, build: Callable[[Path], object]) -> Path:
@@ -136,20 +127,3 @@ class StageStore:
         except OSError:
             if self.find(key) is None:
                 raise
-
-    def _sweep(self, key: str) -> None:
-        """Remove what killed processes of this machine left of `key`."""
-        prefix = f".making-{key}-{socket.gethostname()}-"
-        for folder in self.root.glob(f"{prefix}*"):
-            if not _is_alive(int(folder.name.removeprefix(prefix).split("-")[0])):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
