@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,9 @@ class Settings(BaseSettings):
     blend_share: float = Field(0.25, gt=0, lt=1, description="share of the train queries that no model trains on")
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of the fit queries that choose the epoch")
     workers: int | None = Field(None, ge=1, description="candidates trained at once; default: one a GPU, or a core")
-    candidate_timeout_s: float | None = Field(None, gt=0, description="seconds a candidate may train; default: no limit")
+    candidate_timeout_s: float | None = Field(
+        None, gt=0, description="seconds a candidate may train; default: no limit"
+    )
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
 
     # What may stay
@@ -87,6 +90,8 @@ def read_settings(**overrides: object) -> Settings:
     """
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"tournament.toml in {Path.cwd()} cannot be read: {error}; correct or remove it") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"

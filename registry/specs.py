@@ -142,6 +142,11 @@ def read_specs(path: Path) -> list[CandidateSpec]:
         raise SpecError(f"candidates file {path}: {found}; it holds one [[candidate]] table for each candidate")
     specs = []
     for number, table in enumerate(document["candidate"], 1):
+        if not isinstance(table, dict) or not isinstance(table.get("recipe", {}), dict):
+            raise SpecError(
+                f"{path}, candidate {number}: the candidate and its recipe are tables (got {table!r}); "
+                "write [[candidate]] and [candidate.recipe]"
+            )
         for owner, key in ((table, "checkpoint"), (table.get("recipe", {}), "encoder")):
             place = path.parent / str(owner.get(key, ""))
             if owner.get(key) and place.is_dir():

@@ -67,30 +67,38 @@ def test_a_version_s_source_holds_its_spec(models):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["create_run", "log_text", "create_registered_model", "create_model_version"])
-def test_a_registration_killed_after_any_step_is_completed_by_the_next(home, run_script, step):
+def test_a_registration_killed_after_any_step_is_completed_by_the_next(home, run_script):
     killed = """
-        import os, signal, sys
+        import os, shutil, signal, sys
         from pathlib import Path
         from mlflow.tracking import MlflowClient
         from registry.models import Models
         from registry.specs import LanguageModelSpec
-        step, whole = sys.argv[2], getattr(MlflowClient, sys.argv[2])
-        def kill(*arguments, **named):
-            whole(*arguments, **named)
-            os.kill(os.getpid(), signal.SIGKILL)
-        setattr(MlflowClient, step, kill)
-        home = Path(sys.argv[1])
-        Models(f"sqlite:///{home / 'mlflow.db'}", home).register_candidate(
-            LanguageModelSpec(name="minilm", architecture="bert", description="the first"))
+        template, steps = Path(sys.argv[1]), sys.argv[2:]
+        for step in steps:
+            home = template.with_name(step)
+            shutil.copytree(template, home)
+            if (child := os.fork()) == 0:
+                whole = getattr(MlflowClient, step)
+                def kill(*arguments, **named):
+                    whole(*arguments, **named)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                setattr(MlflowClient, step, kill)
+                spec = LanguageModelSpec(name="minilm", architecture="bert", description="the first")
+                Models(f"sqlite:///{home / 'mlflow.db'}", home).register_candidate(spec)
+                os._exit(1)
+            assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     """
-    assert run_script(killed, home, step).returncode == -9
-    models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
-    assert models.register_candidate(SPEC).id == "minilm/1"
-    assert [each.id for each in models.candidates()] == ["minilm/1"]
-    client = plain(models)
-    experiment = client.get_experiment_by_name("tournament-candidates")
-    assert len(client.search_runs([experiment.experiment_id])) == 1
+    steps = ["create_run", "log_text", "create_registered_model", "create_model_version"]
+    run_script(killed, home, *steps)
+    for step in steps:
+        victim = home.with_name(step)
+        models = Models(f"sqlite:///{victim / 'mlflow.db'}", victim)
+        assert models.register_candidate(SPEC).id == "minilm/1"
+        assert [each.id for each in models.candidates()] == ["minilm/1"], step
+        client = plain(models)
+        experiment = client.get_experiment_by_name("tournament-candidates")
+        assert len(client.search_runs([experiment.experiment_id])) == 1, step
 
 
 @pytest.mark.slow

@@ -1,0 +1,72 @@
+import pytest
+
+from registry.errors import UsageError
+from registry.settings import Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TOURNAMENT_{name.upper()}", raising=False)
+
+
+def test_addresses_follow_from_home(tmp_path):
+    settings = read_settings(home=tmp_path / "here")
+    assert settings.tracking_uri == f"sqlite:///{tmp_path / 'here' / 'mlflow.db'}"
+    assert settings.ledger_address == f"sqlite:///{tmp_path / 'here' / 'ledger.db'}"
+
+
+def test_a_relative_home_is_resolved_when_the_settings_are_made(tmp_path, monkeypatch):
+    settings = read_settings()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert settings.home == tmp_path / ".tournament"
+
+
+def test_named_addresses_win(tmp_path):
+    settings = read_settings(mlflow_uri="http://127.0.0.1:5000", ledger_url="postgresql+psycopg://host/ledger")
+    assert (settings.tracking_uri, settings.ledger_address) == (
+        "http://127.0.0.1:5000",
+        "postgresql+psycopg://host/ledger",
+    )
+
+
+def test_an_argument_wins_over_a_variable_and_a_variable_over_the_file(tmp_path, monkeypatch):
+    (tmp_path / "tournament.toml").write_text("seed = 1\nalpha = 0.1\nresamples = 200\n")
+    monkeypatch.setenv("TOURNAMENT_SEED", "2")
+    monkeypatch.setenv("TOURNAMENT_ALPHA", "0.2")
+    settings = read_settings(seed=3, alpha=None)
+    assert (settings.seed, settings.alpha, settings.resamples) == (3, 0.2, 200)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("sed = 1", "setting sed"), ("alpha = 2", "setting alpha.*got 2"), ("selection = 'magic'", "setting selection")],
+)
+def test_a_wrong_key_or_value_of_the_file_is_named(tmp_path, content, complaint):
+    (tmp_path / "tournament.toml").write_text(content)
+    with pytest.raises(UsageError, match=complaint):
+        read_settings()
+
+
+def test_a_wrong_variable_is_named(monkeypatch):
+    monkeypatch.setenv("TOURNAMENT_FOLDS", "many")
+    with pytest.raises(UsageError, match="TOURNAMENT_FOLDS"):
+        read_settings()
+
+
+def test_a_file_that_is_no_toml_is_told_in_words(tmp_path):
+    (tmp_path / "tournament.toml").write_text("seed = = 1")
+    with pytest.raises(UsageError, match=r"tournament\.toml"):
+        read_settings()
+
+
+def test_settings_cannot_be_changed():
+    settings = read_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 4
+
+
+def test_every_setting_says_what_it_is():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

@@ -1,0 +1,116 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import SpecError
+from registry.specs import GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec, parse_spec, read_specs
+
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
+TWO = """
+[[candidate]]
+name = "small-bert"
+family = "language_model"
+architecture = "bert"
+recipe = { epochs = 2, fields = ["title"] }
+
+[[candidate]]
+name = "clicks-gcn"
+family = "graph_network"
+architecture = "gcn"
+relation = "clicks"
+"""
+
+
+@pytest.fixture
+def candidates_file(tmp_path):
+    def write(content):
+        path = tmp_path / "candidates.toml"
+        path.write_text(content, encoding="utf-8")
+        return path
+
+    return write
+
+
+@given(names, st.integers(1, 9), st.none() | st.integers(0, 9))
+def test_a_spec_survives_json(name, epochs, seed):
+    spec = LanguageModelSpec(name=name, architecture="bert", seed=seed, recipe=LanguageModelRecipe(epochs=epochs))
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+def test_the_digest_follows_what_is_learnt_and_not_how_it_is_called():
+    spec = GraphNetworkSpec(name="a", architecture="gcn")
+    assert spec.digest() == GraphNetworkSpec(name="b", description="words", architecture="gcn").digest()
+    assert spec.digest() != GraphNetworkSpec(name="a", architecture="gatv2").digest()
+    assert spec.digest() != GraphNetworkSpec(name="a", architecture="gcn", seed=1).digest()
+
+
+def test_specs_are_read_in_order(candidates_file):
+    small, clicks = read_specs(candidates_file(TWO))
+    assert (small.name, small.recipe.epochs, small.recipe.fields) == ("small-bert", 2, ("title",))
+    assert (clicks.name, clicks.relation) == ("clicks-gcn", "clicks")
+
+
+def test_a_relative_checkpoint_folder_starts_at_the_file(candidates_file, tmp_path):
+    (tmp_path / "minilm").mkdir()
+    path = candidates_file('[[candidate]]\nname = "m"\nfamily = "language_model"\ncheckpoint = "minilm"\n')
+    assert read_specs(path)[0].checkpoint == str(tmp_path / "minilm")
+
+
+def test_a_hub_id_stays_as_it_is(candidates_file):
+    path = candidates_file('[[candidate]]\nname = "m"\nfamily = "language_model"\ncheckpoint = "group/model"\n')
+    assert read_specs(path)[0].checkpoint == "group/model"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"family": "language_model", "name": "a", "architecture": "bert", "colour": 1}, "unknown key 'colour'"),
+        (
+            {"family": "language_model", "name": "a", "architecture": "bert", "recipe": {"epoch": 1}},
+            r"unknown key 'recipe\.epoch'",
+        ),
+        ({"family": "magic", "name": "a"}, "family is 'magic'"),
+        ({"name": "a"}, "family is None"),
+        ({"family": "language_model", "name": "a"}, "either a checkpoint"),
+        ({"family": "language_model", "name": "a", "architecture": "bert", "checkpoint": "x"}, "either a checkpoint"),
+        ({"family": "graph_network", "name": "A b", "architecture": "gcn"}, "name: .*'A b'"),
+        ({"family": "graph_network", "name": "a", "architecture": "gcn", "recipe": {"layers": 9}}, "layers.*got 9"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_key_and_value(content, complaint):
+    with pytest.raises(SpecError, match=complaint):
+        parse_spec(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", r"no \[\[candidate\]\] table"),
+        ("candidate = []", r"no \[\[candidate\]\] table"),
+        ("candidate = 3", r"no \[\[candidate\]\] table"),
+        ("x = 1\n" + TWO, "unknown key 'x'"),
+        ("[[candidate", "is no TOML"),
+        (TWO + TWO, "the name 'clicks-gcn' stands 2 times"),
+        (TWO.replace('"bert"', '"brt"'), r"candidate 1 \(small-bert\)"),
+    ],
+)
+def test_a_wrong_candidates_file_is_named(candidates_file, content, complaint):
+    with pytest.raises(SpecError, match=complaint) as caught:
+        read_specs(candidates_file(content))
+    assert "candidates.toml" in str(caught.value)
+
+
+def test_a_missing_candidates_file_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"none\.toml: No such file"):
+        read_specs(tmp_path / "none.toml")
+
+
+def test_a_recipe_that_is_no_table_is_refused(candidates_file):
+    path = candidates_file('[[candidate]]\nname = "m"\nfamily = "graph_network"\narchitecture = "gcn"\nrecipe = 3\n')
+    with pytest.raises(SpecError, match="recipe"):
+        read_specs(path)
+
+
+def test_a_candidate_that_is_no_table_is_refused(candidates_file):
+    with pytest.raises(SpecError, match="candidate"):
+        read_specs(candidates_file("candidate = [3]"))
