@@ -22,7 +22,6 @@ FILES = (EXAMPLES_FILE, PRODUCTS_FILE)
 
 ATTEMPTS = 5  # in a row without a single new byte, before giving up
 TIMEOUT_SECONDS = 30.0
-CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[float, str], None]
 
@@ -157,7 +156,7 @@ def _continue(client: httpx.Client, url: str, part: Path, have: int, size: int, 
         _refuse_errors(response, url)
         resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what waits in a buffer is lost when the connection breaks
                 file.write(chunk)
                 report(file.tell())
                 if file.tell() > size:

@@ -48,13 +48,12 @@ def read_frame(path: Path) -> pd.DataFrame:
     return feather.read_table(str(path), memory_map=True).to_pandas()
 
 
-def digest_of_test(dataset: Dataset, test: np.ndarray) -> str:
-    """Return a SHA-256 of the test split's ids and labels: what a look at the test split is a look at.
+def digest_of_test(pairs: pd.DataFrame) -> str:
+    """Return a SHA-256 of the test pairs' ids and labels: what a look at the test split is a look at.
 
     Args:
-        dataset: the data.
-        test: row numbers of the test pairs, int64; their order does not matter.
+        pairs: the test pairs, example_id and label; their order does not matter.
     """
-    rows = dataset.pairs.iloc[test].sort_values("example_id")
+    rows = pairs.sort_values("example_id")
     content = rows["example_id"].to_numpy(np.int64).tobytes() + rows["label"].to_numpy(np.int8).tobytes()
     return hashlib.sha256(content).hexdigest()

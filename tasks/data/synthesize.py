@@ -32,6 +32,7 @@ CLASS_MIX = (0.48, 0.28, 0.10, 0.14)  # of the judged pairs before noise; E as f
 JUDGED = (8, 16)  # products judged for a query, least and most
 TEST_SHARE = 0.25
 BRANDS_A_TYPE = 4
+MISSES = 2000  # draws in a row without a new query, before there are held to be none
 BLOCK_CELLS = 4_000_000  # searches times products that the click model holds at once
 
 _TYPES = sum(map(len, words.GROUPS))
@@ -240,10 +241,10 @@ def _targets(catalogue: pd.DataFrame) -> np.ndarray:
 def _distinct_queries(locale: str, count: int, catalogue: pd.DataFrame, rng: np.random.Generator) -> list[_Query]:
     found: dict[str, _Query] = {}
     targets = _targets(catalogue)
-    for _ in range(200 * count):
-        if len(found) == count:
-            break
+    misses = 0
+    while len(found) < count and misses < MISSES:
         asked = _ask(locale, tuple(targets[rng.integers(len(targets))]), rng)
+        misses = misses + 1 if asked.text in found else 0
         found.setdefault(asked.text, asked)
     if len(found) < count:
         raise UsageError(

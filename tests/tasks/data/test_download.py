@@ -145,7 +145,7 @@ def test_wrong_content_is_refused_and_not_kept(change, shop: Shop, tmp_path: Pat
 
 def test_a_connection_that_brings_nothing_ends(shop: Shop, tmp_path: Path) -> None:
     shop.break_after = [300] + [0] * 20
-    with pytest.raises(DataError, match="5 attempts.*it continues"):
+    with pytest.raises(DataError, match=r"5 attempts.*it continues"):
         fetch(shop, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f"{EXAMPLES_FILE}.part"]
 

@@ -94,10 +94,9 @@ def test_labels_follow_from_the_structure(noiseless: Path) -> None:
 
 def test_noise_is_the_share_of_labels_that_are_wrong(noiseless: Path, tmp_path: Path) -> None:
     noisy = synthesize(tmp_path / "noisy", queries=150, seed=1, noise=0.2)
-    first = round(150 * 0.5)  # later locales draw other products once noise has used up random numbers
-    right, wrong = (load_esci(folder).pairs.query("query_id < @first") for folder in (noiseless, noisy))
+    right, wrong = load_esci(noiseless).pairs, load_esci(noisy).pairs
     assert (right["product_id"].to_numpy() == wrong["product_id"].to_numpy()).all()
-    assert (right["label"].to_numpy() != wrong["label"].to_numpy()).mean() == pytest.approx(0.2, abs=0.05)
+    assert (right["label"].to_numpy() != wrong["label"].to_numpy()).mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_uninformative_products_say_nothing(tiny_world: Path, tiny_dataset: Dataset) -> None:
@@ -158,7 +157,7 @@ def test_the_world_says_how_it_was_made(tiny_world: Path, tiny_dataset: Dataset)
         ({"noise": 1.0}, "noise is 1.0"),
         ({"behaviour": "loud"}, "behaviour is 'loud'"),
         ({"uninformative_share": -0.1}, "uninformative_share is -0.1"),
-        ({"queries": 20_000, "products_per_query": 0.01, "behaviour": False}, "distinct queries"),
+        ({"queries": 6000, "products_per_query": 0.01, "behaviour": False}, "distinct queries"),
     ],
 )
 def test_impossible_worlds_are_refused(wrong: dict, says: str, tmp_path: Path) -> None:
