@@ -26,6 +26,7 @@ from tasks.graph.networks import PairNetwork
 from tasks.graph.training import PairInputs, World, train
 
 _CHUNK = 8192
+_SAMPLE = 100_000  # nodes whose texts set the scale
 
 
 class GraphNetwork:
@@ -76,6 +77,7 @@ class GraphNetwork:
         validation = _inputs(data.validation, graph, pair_rows[split:], overlap[split:])
         with seeded(seed, self.device):
             self.network = PairNetwork(self.spec.architecture, recipe, text.shape[1]).to(self.device)
+        self.network.products.learn_scale(text[:: -(-len(text) // _SAMPLE)])
         world = World(graph, text, queries, recipe.fanout, self.device)
         run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
         checkpoint = data.work / f"epochs-{run[:32]}.safetensors"

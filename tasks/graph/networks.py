@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +14,8 @@ from registry.errors import CandidateError
 from registry.specs import GNNArchitecture, GraphNetworkRecipe
 from tasks.data.dataset import LABELS, LOCALES
 from tasks.graph.lexicon import OVERLAPS
+
+_NOISE_FLOOR = 0.05  # of the largest deviation: directions below it are noise, and are not blown up
 
 
 class GcnLayer(nn.Module):
@@ -73,6 +75,7 @@ class ProductTower(nn.Module):
     def __init__(self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int) -> None:
         super().__init__()
         self.inputs = text_dimensions + 1
+        self.register_buffer("text_scale", torch.ones(text_dimensions))
         widths = [self.inputs] + [recipe.hidden_size] * recipe.layers
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(_layer(architecture, *pair, recipe.heads) for pair in pairs)
@@ -80,9 +83,18 @@ class ProductTower(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(recipe.hidden_size) for _ in self.layers)
         self.dropout = nn.Dropout(recipe.dropout)
 
+    def learn_scale(self, text: np.ndarray) -> None:
+        """Bring every dimension of the text to about unit variance: small directions say as much as large ones.
+
+        Args:
+            text: float (n, text_dimensions), a sample of the texts.
+        """
+        deviation = torch.from_numpy(text.astype(np.float32).std(axis=0))
+        self.text_scale.copy_(1 / (deviation + _NOISE_FLOOR * deviation.max()).clamp_min(1e-6))
+
     def inputs_of(self, text: Tensor, is_query: Tensor) -> Tensor:
-        """Return what a layer sees of a node, float (n, text_dimensions + 1): text of unit variance, and its type."""
-        return torch.cat([text * math.sqrt(text.shape[1]), is_query.to(text.dtype).unsqueeze(1)], dim=1)
+        """Return what a layer sees of a node, float (n, text_dimensions + 1): its text, scaled, and its type."""
+        return torch.cat([text * self.text_scale, is_query.to(text.dtype).unsqueeze(1)], dim=1)
 
     def step(
         self, number: int, hidden: Tensor, own: Tensor, edges: Tensor, strengths: Tensor, degrees: Tensor
@@ -161,7 +173,7 @@ class PairNetwork(nn.Module):
             overlap: float (n, len(OVERLAPS)).
             locale: float (n, len(LOCALES)), one-hot.
         """
-        query = self.queries(query_text * math.sqrt(query_text.shape[1]))
+        query = self.queries(query_text * self.products.text_scale)
         learnt = functional.cosine_similarity(self.product_projection(product), self.query_projection(query))
         text = (product_text * query_text).sum(1)
         echo = functional.cosine_similarity(product_echo, query_text, eps=1e-6)
