@@ -52,8 +52,8 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
         return _same_brand(dataset.products)
     held_out = _held_out(dataset, held_out_keys)
     if relation in PRODUCT_RELATIONS:
-        actions = ("purchase",) if relation == "bought_together" else ("click", "add", "purchase")
-        return _together(_events(dataset, relation, actions, held_out), len(dataset.products), relation)
+        buying = ("purchase",) if relation == "bought_together" else ("click", "add", "purchase")
+        return _together(_events(dataset, relation, buying, held_out), len(dataset.products), relation)
     parts = []
     if relation in ("impressions", "all"):
         parts.append(_judged(dataset, held_out))

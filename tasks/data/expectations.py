@@ -12,10 +12,12 @@ from pathlib import Path
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported: nobody is to be told of a run
 
 import great_expectations as gx
+import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.metadata_types import FailureSeverity
 
 from registry.errors import StoreError
 from tasks.data.dataset import Dataset
@@ -43,7 +45,7 @@ class Rule:
 
     name: str
     table: str
-    expectation: Expectation
+    expectation: gxe.Expectation
     critical: bool
     file: str
     column: str
@@ -112,22 +114,25 @@ def _run(
         definition = context.validation_definitions.add(definition)
         results = definition.run(batch_parameters={"dataframe": frames[table]}, result_format="BASIC")
         for result in results.results:
-            outcomes[result.expectation_config.meta["rule"]] = Outcome(
-                bool(result.success), _observed(result, frames[table])
-            )
+            outcomes[_config(result).meta["rule"]] = Outcome(bool(result.success), _observed(result, frames[table]))
     return outcomes
 
 
-def _told(rule: Rule) -> Expectation:
+def _told(rule: Rule) -> gxe.Expectation:
     expectation = rule.expectation.copy()
     expectation.meta = {"rule": rule.name}
     expectation.description = rule.holds
-    expectation.severity = "critical" if rule.critical else "warning"
+    expectation.severity = FailureSeverity.CRITICAL if rule.critical else FailureSeverity.WARNING
     return expectation
 
 
+def _config(result: ExpectationValidationResult) -> ExpectationConfiguration:
+    assert result.expectation_config is not None  # a result that was just computed always has it
+    return result.expectation_config
+
+
 def _observed(result: ExpectationValidationResult, frame: pd.DataFrame) -> str:
-    found, column = result.result or {}, result.expectation_config.kwargs.get("column")
+    found, column = result.result or {}, _config(result).kwargs.get("column")
     if len(frame) == 1 and column in frame:
         return f"{frame[column].iloc[0]:.6g}"
     if "unexpected_count" in found:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
-from tasks.data.expectations import Offenders, Rule
+from tasks.data.expectations import Offenders, Rule, gxe
 from tasks.data.load import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PANDAS_INDEX, PRODUCTS_FILE, SPLITS, kind_of
+from tasks.data.offenders import events_where, no_rows, pairs_where, products_where, unknown_labels
 from tasks.data.split import crossing_rows
-
-SHOWN = 5  # offending rows that are named
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,17 @@ def _columns_rule() -> Rule:
 
 
 def _examples_rules() -> list[Rule]:
-    def rule(name: str, table: str, expectation: gxe.Expectation, column: str, *told: str, rows: Offenders) -> Rule:
-        return Rule(name, table, expectation, True, EXAMPLES_FILE, column, *told, offenders=rows)
+    def rule(
+        name: str,
+        table: str,
+        expectation: gxe.Expectation,
+        column: str,
+        expected: str,
+        holds: str,
+        broken: str,
+        rows: Offenders,
+    ) -> Rule:
+        return Rule(name, table, expectation, True, EXAMPLES_FILE, column, expected, holds, broken, rows)
 
     triple = ["query_id", "product_id", "product_locale"]
     return [
@@ -142,7 +147,7 @@ def _examples_rules() -> list[Rule]:
             "no id twice",
             "every example_id stands once",
             "an example_id stands more than once",
-            rows=_pairs_where(lambda pairs: pairs["example_id"].duplicated(keep=False), "example_id"),
+            rows=pairs_where(lambda pairs: pairs["example_id"].duplicated(keep=False), "example_id"),
         ),
         rule(
             "judgement_unique",
@@ -152,7 +157,7 @@ def _examples_rules() -> list[Rule]:
             "no pair judged twice",
             "every (query_id, product_id, locale) is judged once",
             "a (query_id, product_id, locale) is judged more than once",
-            rows=_pairs_where(
+            rows=pairs_where(
                 lambda pairs: pairs.duplicated(["query_id", "product_id", "locale"], keep=False), "product_id"
             ),
         ),
@@ -164,7 +169,7 @@ def _examples_rules() -> list[Rule]:
             f"one of {', '.join(LABELS)}",
             f"every label is one of {', '.join(LABELS)}",
             f"a label is not one of {', '.join(LABELS)}",
-            rows=_unknown_labels,
+            rows=unknown_labels,
         ),
         rule(
             "locale_known",
@@ -174,7 +179,7 @@ def _examples_rules() -> list[Rule]:
             f"one of {', '.join(LOCALES)}",
             f"every locale of a pair is one of {', '.join(LOCALES)}",
             f"a locale of a pair is not one of {', '.join(LOCALES)}",
-            rows=_pairs_where(lambda pairs: ~pairs["locale"].isin(LOCALES), "locale"),
+            rows=pairs_where(lambda pairs: ~pairs["locale"].isin(LOCALES), "locale"),
         ),
         rule(
             "split_known",
@@ -184,7 +189,7 @@ def _examples_rules() -> list[Rule]:
             f"one of {', '.join(SPLITS)}",
             f"every split is one of {', '.join(SPLITS)}",
             f"a split is not one of {', '.join(SPLITS)}",
-            rows=_pairs_where(lambda pairs: ~pairs["split"].isin(SPLITS), "split"),
+            rows=pairs_where(lambda pairs: ~pairs["split"].isin(SPLITS), "split"),
         ),
         rule(
             "query_not_blank",
@@ -194,14 +199,16 @@ def _examples_rules() -> list[Rule]:
             "some text",
             "every query has text",
             "a query is blank",
-            rows=_pairs_where(lambda pairs: pairs["query"].str.strip() == "", "query"),
+            rows=pairs_where(lambda pairs: pairs["query"].str.strip() == "", "query"),
         ),
     ]
 
 
 def _products_rules(bounds: Bounds) -> list[Rule]:
-    def rule(name: str, expectation: gxe.Expectation, column: str, *told: str, rows: Offenders) -> Rule:
-        return Rule(name, "products", expectation, True, PRODUCTS_FILE, column, *told, offenders=rows)
+    def rule(
+        name: str, expectation: gxe.Expectation, column: str, expected: str, holds: str, broken: str, rows: Offenders
+    ) -> Rule:
+        return Rule(name, "products", expectation, True, PRODUCTS_FILE, column, expected, holds, broken, rows)
 
     return [
         rule(
@@ -211,7 +218,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
             "no product twice",
             "every (product_id, locale) stands once in the catalogue",
             "a (product_id, locale) stands more than once in the catalogue",
-            rows=_products_where(
+            rows=products_where(
                 lambda products: products.duplicated(["product_id", "locale"], keep=False), "product_id"
             ),
         ),
@@ -222,7 +229,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
             "some text",
             "every product has an id",
             "a product has no id",
-            rows=_products_where(lambda products: products["product_id"] == "", "product_id"),
+            rows=products_where(lambda products: products["product_id"] == "", "product_id"),
         ),
         rule(
             "catalogue_locale_known",
@@ -231,7 +238,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
             f"one of {', '.join(LOCALES)}",
             f"every locale of a product is one of {', '.join(LOCALES)}",
             f"a locale of a product is not one of {', '.join(LOCALES)}",
-            rows=_products_where(lambda products: ~products["locale"].isin(LOCALES), "locale"),
+            rows=products_where(lambda products: ~products["locale"].isin(LOCALES), "locale"),
         ),
         rule(
             "titles_present",
@@ -240,7 +247,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
             f"at least {bounds.title_share:.1%} with a title",
             "nearly every product has a title",
             "too many products have no title",
-            rows=_products_where(lambda products: products["title"].str.strip() == "", "title"),
+            rows=products_where(lambda products: products["title"].str.strip() == "", "title"),
         ),
     ]
 
@@ -257,7 +264,7 @@ def _product_exists() -> Rule:
         "a row of its locale's catalogue",
         "every judged product is in the catalogue of its locale",
         "a judged product is not in the catalogue of its locale",
-        _pairs_where(lambda pairs: pairs["product"] < 0, "product_id"),
+        pairs_where(lambda pairs: pairs["product"] < 0, "product_id"),
     )
 
 
@@ -276,7 +283,7 @@ def _crossing_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:
             expected=f"at most {most} of {train} train queries" if most else "none",
             holds="no query is in both splits" if most == 0 else "next to no query is in both splits",
             broken="a query is in both splits",
-            offenders=_pairs_where(lambda pairs: pd.Series(crossing_rows(pairs), index=pairs.index), "query"),
+            offenders=pairs_where(lambda pairs: pd.Series(crossing_rows(pairs), index=pairs.index), "query"),
             advice=advice,
         )
 
@@ -288,10 +295,12 @@ def _crossing_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:
 
 
 def _bounds_rules(bounds: Bounds) -> list[Rule]:
-    def rule(name: str, column: str, of: str, low: float, high: float | None, expected: str, *told: str) -> Rule:
+    def rule(
+        name: str, column: str, of: str, low: float, high: float | None, expected: str, holds: str, broken: str
+    ) -> Rule:
         expectation = gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
         advice = "nothing stops; read the result with this in mind"
-        return Rule(name, "summary", expectation, False, EXAMPLES_FILE, of, expected, *told, _no_rows, advice)
+        return Rule(name, "summary", expectation, False, EXAMPLES_FILE, of, expected, holds, broken, no_rows, advice)
 
     rules = []
     for label, (low, high) in bounds.class_share.items():
@@ -309,8 +318,17 @@ def _bounds_rules(bounds: Bounds) -> list[Rule]:
 
 
 def _events_rules() -> list[Rule]:
-    def rule(name: str, expectation: gxe.Expectation, critical: bool, column: str, *told: str, rows: Offenders) -> Rule:
-        return Rule(name, "events", expectation, critical, EVENTS_FILE, column, *told, offenders=rows)
+    def rule(
+        name: str,
+        expectation: gxe.Expectation,
+        critical: bool,
+        column: str,
+        expected: str,
+        holds: str,
+        broken: str,
+        rows: Offenders,
+    ) -> Rule:
+        return Rule(name, "events", expectation, critical, EVENTS_FILE, column, expected, holds, broken, rows)
 
     return [
         rule(
@@ -321,7 +339,7 @@ def _events_rules() -> list[Rule]:
             f"one of {', '.join(ACTIONS)}",
             f"every action is one of {', '.join(ACTIONS)}",
             f"an action is not one of {', '.join(ACTIONS)}",
-            rows=_events_where(lambda events: ~events["action"].isin(ACTIONS), "action"),
+            rows=events_where(lambda events: ~events["action"].isin(ACTIONS), "action"),
         ),
         rule(
             "event_locale_known",
@@ -331,7 +349,7 @@ def _events_rules() -> list[Rule]:
             f"one of {', '.join(LOCALES)}",
             f"every locale of an event is one of {', '.join(LOCALES)}",
             f"a locale of an event is not one of {', '.join(LOCALES)}",
-            rows=_events_where(lambda events: ~events["locale"].isin(LOCALES), "locale"),
+            rows=events_where(lambda events: ~events["locale"].isin(LOCALES), "locale"),
         ),
         rule(
             "event_product_exists",
@@ -341,56 +359,6 @@ def _events_rules() -> list[Rule]:
             "a row of its locale's catalogue",
             "every event's product is in the catalogue of its locale",
             "events of products that no catalogue has are left out",
-            rows=_events_where(lambda events: events["product"] < 0, "query"),
+            rows=events_where(lambda events: events["product"] < 0, "query"),
         ),
     ]
-
-
-def _no_rows(_dataset: Dataset) -> tuple[list[str], int]:
-    return [], 0
-
-
-Mask = Callable[[pd.DataFrame], pd.Series]
-
-
-def _pairs_where(mask: Mask, column: str) -> Offenders:
-    def find(dataset: Dataset) -> tuple[list[str], int]:
-        rows = np.flatnonzero(mask(dataset.pairs).to_numpy())
-        return _shown(dataset.pairs, rows, column, "example_id"), len(rows)
-
-    return find
-
-
-def _products_where(mask: Mask, column: str) -> Offenders:
-    def find(dataset: Dataset) -> tuple[list[str], int]:
-        rows = np.flatnonzero(mask(dataset.products).to_numpy())
-        return _shown(dataset.products, rows, column, "product_id"), len(rows)
-
-    return find
-
-
-def _events_where(mask: Mask, column: str) -> Offenders:
-    def find(dataset: Dataset) -> tuple[list[str], int]:
-        rows = np.flatnonzero(mask(dataset.events).to_numpy())
-        return _shown(dataset.events, rows, column, "session"), len(rows)
-
-    return find
-
-
-def _shown(frame: pd.DataFrame, rows: np.ndarray, column: str, identity: str) -> list[str]:
-    first = frame.iloc[rows[:SHOWN]]
-    values = first[column].astype(object)
-    return [
-        f"row {row} ({identity} {name}): {value!r}"
-        for row, name, value in zip(rows[:SHOWN], first[identity], values, strict=True)
-    ]
-
-
-def _unknown_labels(dataset: Dataset) -> tuple[list[str], int]:
-    """Name unknown labels as they are spelt in the file: the data set keeps no more than that they are unknown."""
-    rows = np.flatnonzero(dataset.pairs["label"].to_numpy() < 0)
-    first = dataset.pairs.iloc[rows[:SHOWN]]
-    column = pq.read_table(dataset.source / EXAMPLES_FILE, columns=["esci_label"])["esci_label"]
-    spelt = column.take(pa.array(rows[:SHOWN])).to_pylist()
-    shown = zip(rows[:SHOWN], first["example_id"], spelt, strict=True)
-    return [f"row {row} (example_id {name}): {value!r}" for row, name, value in shown], len(rows)

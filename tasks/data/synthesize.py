@@ -102,7 +102,7 @@ def synthesize(
     next_query = 0
     for number, locale in enumerate(LOCALES):
         progress(number / len(LOCALES), f"making locale {locale}")
-        judged = round(queries * LOCALE_SHARES[number])
+        judged = queries - next_query if locale == LOCALES[-1] else round(queries * LOCALE_SHARES[number])
         catalogue = _catalogue(locale, max(4 * _TYPES, int(judged * products_per_query)), uninformative_share, rng)
         asked = _distinct_queries(locale, judged, catalogue, rng)
         examples.append(_judgements(asked, locale, catalogue, next_query, noise, rng))
