@@ -12,7 +12,7 @@ from registry.specs import CandidateSpec
 
 if TYPE_CHECKING:
     from deployments.cli.common import Output
-    from flows.stages import Outcome
+    from flows.held import Outcome
 
 
 def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output: Output) -> Outcome:
@@ -26,12 +26,16 @@ def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output:
 
     with tournament_lock(settings.home):
         quiet_prefect(settings)
+        from prefect.task_runners import ThreadPoolTaskRunner
+
         from deployments.cli.progress import board
         from flows import reporting
+        from flows.competition import workers_of
         from flows.tournament import tournament
 
+        held_here = tournament.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers_of(settings)))
         with board(output) as shown, reporting.to(shown.report):
-            return tournament(
+            return held_here(
                 str(data),
                 [spec.model_dump(mode="json") for spec in specs],
                 settings.model_dump(mode="json"),

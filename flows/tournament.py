@@ -7,8 +7,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows import stages
-from flows.stages import Outcome
+from flows import competition, conclusion, preparation
+from flows.held import Outcome
 from registry.settings import read_settings
 from registry.specs import parse_spec
 from registry.workspace import Workspace
@@ -26,21 +26,21 @@ def tournament(data: str, candidates: list[dict[str, Any]], settings: dict[str, 
     workspace = Workspace(read_settings(**(settings or {})))
     specs = [parse_spec(candidate) for candidate in candidates]
 
-    source = stages.load(workspace, Path(data))
-    checks = stages.validate(workspace, source)
-    roles = stages.split(workspace, source)
-    held = stages.enter(workspace, source, roles, specs)
+    source = preparation.load(workspace, Path(data))
+    checked = preparation.validate(workspace, source)
+    roles = preparation.split(workspace, source)
+    held = preparation.enter(workspace, source, roles, specs)
     if held.unchanged:
         return held.unchanged
 
-    training = [stages.train.submit(workspace, held, entrant) for entrant in held.entrants]
-    standing = stages.survivors(workspace, held, [future.result() for future in training])
-    costs = stages.profile(workspace, held, standing)
-    challenge = stages.build(workspace, held, standing, costs)
-    verdict = stages.judge(workspace, held, challenge)
+    training = [competition.train.submit(workspace, held, entrant) for entrant in held.entrants]
+    entrants = competition.survivors(workspace, held, [future.result() for future in training])
+    costs = competition.profile(workspace, held, entrants)
+    challenge = competition.build(workspace, held, entrants, costs)
+    trial = competition.judge(workspace, held, entrants, costs, challenge)
 
-    summary = stages.summarise(workspace, held, checks, standing, costs, challenge, verdict)
-    version = stages.register(workspace, held, challenge, verdict, summary)
-    decision = stages.decide(workspace, held, verdict)
-    promoted = stages.promote(workspace, held, version, decision)
-    return stages.finish(workspace, held, summary, version, decision, promoted)
+    summary = conclusion.summarise(workspace, held, checked, entrants, costs, challenge, trial)
+    version = conclusion.register(workspace, held, challenge, trial, summary)
+    decision = conclusion.decide(workspace, held, trial, version)
+    promoted = conclusion.promote(workspace, held, version, decision)
+    return conclusion.finish(workspace, held, summary, version, decision, promoted)

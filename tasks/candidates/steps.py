@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from registry.errors import LeakError
+from registry.errors import LeakError, NotFoundError
 from registry.scores import ScoreStore
 from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec
-from registry.stages import StageStore
+from registry.stages import StageKey, StageStore
 from tasks.candidates.families import load_candidate, make_candidate
 from tasks.candidates.profile import Cost, profile
 from tasks.candidates.protocol import FitData, Progress, silent
@@ -64,6 +64,17 @@ class Bout:
             plan=plan,
             seed=self.seed,
         )
+
+    def model_folder(self, stages: StageStore) -> Path:
+        """Return the folder of the model that serves.
+
+        Raises:
+            NotFoundError: if it has not been trained.
+        """
+        folder = stages.find(self.train_key(stages, FULL))
+        if folder is None:
+            raise NotFoundError(f"the model of {self.candidate} is not in the stage store; run its tournament again")
+        return folder
 
     def profile_key(self, stages: StageStore) -> str:
         """Return the stage key of the cost of the model that serves, on the device at hand."""
@@ -187,29 +198,37 @@ def score(
     )
 
 
-def shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> float | None:
-    """Return the mean total variation in [0, 1] between the fold models' scores and the served model's, on test pairs.
+def measure_shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:
+    """Store the mean total variation in [0, 1] between the fold models' scores and the served model's, on test pairs.
 
-    None when there are no folds. The aggregator learns from fold models and serves with the full one: this is
-    how far apart they are.
+    Without folds there is nothing to store. The aggregator learns from fold models and serves with the full one: this
+    is how far apart they are.
     """
     folds = [plan for plan in plans if plan.name != FULL]
     if not folds:
-        return None
-    key = stages.key("shift", model=bout.train_key(stages, FULL), folds=len(folds))
-    if found := stages.find(key):
-        return float(json.loads((found / "shift.json").read_text(encoding="utf-8")))
-    test = next(plan for plan in plans if plan.name == FULL).score[:SHIFT_PAIRS]
-    pairs = dataset.pairs.iloc[test]
+        return
+    full = next(plan for plan in plans if plan.name == FULL)
+    pairs = dataset.pairs.iloc[full.score[:SHIFT_PAIRS]]
 
     def probabilities(plan: FitPlan) -> np.ndarray:
         return load_candidate(train(bout, plan, dataset, stages), bout.device).predict_proba(pairs, dataset.products)
 
-    served = probabilities(next(plan for plan in plans if plan.name == FULL))
-    value = float(np.mean([0.5 * np.abs(probabilities(plan) - served).sum(axis=1).mean() for plan in folds]))
-    with stages.make(key) as folder:
-        (folder / "shift.json").write_text(json.dumps(value), encoding="utf-8")
-    return value
+    def build(folder: Path) -> None:
+        served = probabilities(full)
+        value = np.mean([0.5 * np.abs(probabilities(plan) - served).sum(axis=1).mean() for plan in folds])
+        (folder / "shift.json").write_text(json.dumps(float(value)), encoding="utf-8")
+
+    stages.obtain(_shift_key(bout, folds, stages), build)
+
+
+def stored_shift(bout: Bout, plans: Sequence[FitPlan], stages: StageStore) -> float | None:
+    """Return what :func:`measure_shift` stored, None when there is nothing."""
+    folder = stages.find(_shift_key(bout, [plan for plan in plans if plan.name != FULL], stages))
+    return float(json.loads((folder / "shift.json").read_text(encoding="utf-8"))) if folder else None
+
+
+def _shift_key(bout: Bout, folds: Sequence[FitPlan], stages: StageStore) -> StageKey:
+    return stages.key("shift", model=bout.train_key(stages, FULL), folds=len(folds))
 
 
 def measure(bout: Bout, dataset: Dataset, plan: FitPlan, stages: StageStore) -> Cost:

@@ -46,7 +46,7 @@ def main(job_file: str) -> int:
 
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     """Run one step of one candidate: all the training and scoring it needs, or its profile."""
-    from tasks.candidates.steps import Bout, measure, score, shift, train
+    from tasks.candidates.steps import Bout, measure, measure_shift, score, train
     from tasks.data.plans import read_plans
     from tasks.data.store import open_dataset
 
@@ -64,7 +64,7 @@ def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
         train(bout, plan, dataset, stages, progress)
     _say(step=number, share=0.9, doing="scoring")
     score(bout, plans, dataset, stages, scores)
-    shift(bout, plans, dataset, stages)
+    measure_shift(bout, plans, dataset, stages)
 
 
 def _say(**message: object) -> None:

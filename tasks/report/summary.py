@@ -32,7 +32,7 @@ class ModelSummary:
         test_by_locale: the same for each locale.
         blend: metrics of the model alone on the pairs the aggregator learns from; None when it failed.
         cost: JSON of `tasks.candidates.profile.Cost`; {} when it failed. Keys used: kind ("cpu"/"gpu"), memory_mib,
-            milliseconds_p50, milliseconds_p95 (a page of 40 pairs), parameters.
+            milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
         utility, utility_low, utility_high: SHAP share of the final ensemble's total in [0, 1] with its interval
             (None for a model that is not a member); utility_all: the same when every model was in.
         drop_one: primary metric lost on validation when the ensemble is re-fit without it (None: not a member).

@@ -294,8 +294,8 @@ def cost_row(model: ModelSummary) -> dict[str, str]:
     cost = model.cost
     return {
         "memory": memory(cost.get("memory_mib")),
-        "p50": milliseconds(cost.get("milliseconds_p50")),
-        "p95": milliseconds(cost.get("milliseconds_p95")),
+        "p50": milliseconds(cost.get("milliseconds_per_page_p50")),
+        "p95": milliseconds(cost.get("milliseconds_per_page_p95")),
         "parameters": parameters(cost.get("parameters")),
         "fit": duration(model.fit_seconds),
     }

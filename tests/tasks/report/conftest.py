@@ -32,8 +32,8 @@ def model(name: str, family: str, detail: str, status: str, macro_f1: float | No
         cost={
             "kind": "cpu",
             "memory_mib": 212.4,
-            "milliseconds_p50": 41.27,
-            "milliseconds_p95": 55.9,
+            "milliseconds_per_page_p50": 41.27,
+            "milliseconds_per_page_p95": 55.9,
             "parameters": 22_713_604,
         },
         fit_seconds=318.2,

@@ -1,0 +1,214 @@
+"""The middle stages: train, score and profile every entrant, build the challenger, judge it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flows.held import Held, stage_task
+from flows.reporting import report, stage
+from registry.errors import CandidateError
+from registry.settings import Settings
+from registry.workspace import Workspace
+from tasks.candidates.device import resolve_device
+from tasks.candidates.enter import Entrant
+from tasks.candidates.profile import Cost
+from tasks.candidates.steps import fit_record
+from tasks.candidates.supervise import supervise
+from tasks.data.plans import read_roles
+from tasks.data.store import digest_of_test, open_dataset
+from tasks.ensemble import budget
+from tasks.ensemble.aggregate import Aggregator
+from tasks.ensemble.challenge import Challenge, build_challenge
+from tasks.ensemble.scores import MemberScores
+from tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
+
+
+@stage_task(task_run_name="train {entrant.version.name}")
+def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
+    """Train and score one entrant in a process of its own; return why it failed, "" when it did not."""
+    name = entrant.version.name
+    if workspace.scores.has(entrant.id, held.source.version, entrant.bout.recipe()):
+        report(name, 1.0, "scores are in the store")
+        return ""
+    failures = supervise(
+        [(entrant.bout, "train")],
+        dataset=held.source.folder,
+        roles=held.roles.folder,
+        stages=workspace.stages,
+        scores=workspace.folder("scores"),
+        log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
+        threads=threads_of(workspace.settings, held),
+        timeout_s=workspace.settings.candidate_timeout_s,
+        progress=lambda share, doing: report(name, share, doing),
+    )
+    report(name, 1.0, "failed" if failures else "trained and scored")
+    return failures.get(entrant.id, "")
+
+
+def workers_of(settings: Settings) -> int:
+    """Return how many candidates train at once: as set, else one a GPU, or one a core."""
+    if settings.workers:
+        return settings.workers
+    device = resolve_device(settings.device)
+    if device.type == "cuda":
+        return 1
+    return os.cpu_count() or 1
+
+
+def threads_of(settings: Settings, held: Held) -> int:
+    """Return the threads of each worker.
+
+    It follows from who entered, not from who is left to train: a resumed tournament computes the same numbers.
+    """
+    at_once = min(workers_of(settings), sum(entrant.role == "newcomer" for entrant in held.entrants) or 1)
+    return max(1, (os.cpu_count() or 1) // at_once)
+
+
+@stage_task
+def survivors(workspace: Workspace, held: Held, reasons: Sequence[str]) -> list[Entrant]:
+    """Record who failed and why, attach the others' weights in MLflow, and return the others.
+
+    Raises:
+        CandidateError: if nobody is left.
+    """
+    failed = {entrant.id: why for entrant, why in zip(held.entrants, reasons, strict=True) if why}
+    left = _without(workspace, held, held.entrants, held.refused | failed)
+    with stage("attach weights"):
+        for entrant in left:
+            _attach(workspace, held, entrant)
+    return left
+
+
+def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], failed: Mapping[str, str]) -> list[Entrant]:
+    known = {event.subject for event in workspace.ledger.events(held.id, "candidate_failed")}
+    for candidate, reason in failed.items():
+        if candidate not in known:
+            workspace.ledger.record_event("candidate_failed", candidate, held.id, {"reason": reason})
+        workspace.models.tag(workspace.models.candidate(candidate), {"tournament.failed": reason[:4000]})
+    left = [entrant for entrant in entrants if entrant.id not in failed]
+    if not left:
+        raise CandidateError("no candidate could be trained and scored: " + "; ".join(failed.values()))
+    return left
+
+
+def _attach(workspace: Workspace, held: Held, entrant: Entrant) -> None:
+    """Put the weights beside the spec in MLflow, and the digest of the scores into the ledger."""
+    bout = entrant.bout
+    folder = bout.model_folder(workspace.stages)
+    workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": fit_record(folder)["seconds"]})
+    stored = workspace.scores.get(entrant.id, held.source.version, bout.recipe())
+    workspace.ledger.record_scores(entrant.id, held.source.version, bout.recipe(), stored.provenance["digest"])
+
+
+@stage_task
+def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, Cost]:
+    """Measure what each model costs on the device at hand, one after the other, nothing else running.
+
+    Who cannot be measured loses, and is not in the answer.
+    """
+    with stage("profile"):
+        stages = workspace.stages
+        keys = {entrant.id: entrant.bout.profile_key(stages) for entrant in entrants}
+        missing = [entrant for entrant in entrants if stages.find(keys[entrant.id]) is None]
+        failures = {}
+        if missing:
+            failures = supervise(
+                [(entrant.bout, "profile") for entrant in missing],
+                dataset=held.source.folder,
+                roles=held.roles.folder,
+                stages=stages,
+                scores=workspace.folder("scores"),
+                log=workspace.folder("logs") / "profile.log",
+                threads=os.cpu_count() or 1,
+                progress=lambda share, doing: report("profile", share, doing),
+            )
+        measured = _without(workspace, held, entrants, failures)
+        return {one.id: read_cost(stages.root / keys[one.id]) for one in measured}
+
+
+@stage_task
+def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: Mapping[str, Cost]) -> Challenge:
+    """Aggregate, rank and select; the challenger is kept under all that it follows from."""
+    with stage("build the challenger"):
+        settings = workspace.settings
+        measured = [entrant for entrant in entrants if entrant.id in costs]
+        key = workspace.stages.key(
+            "challenge",
+            scores=[[one.id, one.bout.recipe()] for one in measured],
+            data=held.source.version,
+            costs={name: [cost.memory_mib, cost.milliseconds_per_page_p50] for name, cost in costs.items()},
+            settings=settings.model_dump(
+                mode="json", include={"budget_memory_mib", "budget_latency_ms", "selection", "primary_metric", "seed"}
+            ),
+        )
+        folder = workspace.stages.obtain(
+            key,
+            lambda empty: build_challenge(
+                empty,
+                pairs_of(held, learns=True),
+                scores_of(workspace, held, measured),
+                prices(costs),
+                settings,
+                lambda share, doing: report("build the challenger", share, doing),
+            ),
+        )
+        challenge = Challenge.load(folder)
+        workspace.ledger.record_ranking(held.id, challenge.result["worth"])
+        workspace.ledger.record_selection(held.id, settings.selection, challenge.result["selection"])
+        return challenge
+
+
+@stage_task
+def judge(
+    workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: Mapping[str, Cost], challenge: Challenge
+) -> Trial:
+    """Judge the challenger against the champion on the test split; the look is on record before it is taken."""
+    with stage("judge"):
+        ledger, pairs = workspace.ledger, pairs_of(held, learns=False)
+        test_split = digest_of_test(pairs)
+        looks = sum(look.tournament != held.id for look in ledger.looks(test_split))
+        champion = None
+        if held.champion is not None:
+            aggregator = Aggregator.load(workspace.models.download(held.champion) / "aggregator")
+            champion = Side(aggregator, total_cost(aggregator.members, prices(costs)))
+            ledger.record_look(test_split, held.id, held.attempt.against)
+        challenger = Side(challenge.aggregator, total_cost(challenge.members, prices(costs)))
+        scores = scores_of(workspace, held, entrants)
+        trial = hold_trial(pairs, scores, challenger, champion, looks, workspace.settings)
+        verdict = trial.verdict
+        ledger.record_verdict(
+            held.id, verdict.outcome.replace("_", "-"), verdict.to_dict(), against=held.attempt.against
+        )
+        return trial
+
+
+def pairs_of(held: Held, learns: bool) -> pd.DataFrame:
+    """Return the pairs that the aggregator learns from, or the test pairs."""
+    roles = read_roles(held.roles.folder)
+    held_out = roles["role"] == "test"
+    scored = (roles["role"] == "blend") | (roles["fold"] >= 0)
+    columns = ["example_id", "label", "query_key", "locale"]
+    return open_dataset(held.source.folder).pairs.loc[scored if learns else held_out, columns]
+
+
+def scores_of(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> list[MemberScores]:
+    """Return the stored scores of the entrants."""
+    rows = []
+    for entrant in entrants:
+        stored = workspace.scores.get(entrant.id, held.source.version, entrant.bout.recipe())
+        rows.append(MemberScores(entrant.id, stored.example_id, stored.probabilities, stored.out_of_sample))
+    return rows
+
+
+def prices(costs: Mapping[str, Cost]) -> dict[str, budget.Cost]:
+    """Return costs as the budget counts them: peak MiB, and median milliseconds a page of 40."""
+    return {name: budget.Cost(cost.memory_mib, cost.milliseconds_per_page_p50) for name, cost in costs.items()}
+
+
+def read_cost(folder: Path) -> Cost:
+    """Return the cost that the profile stage stored."""
+    return Cost.from_json((folder / "cost.json").read_text(encoding="utf-8"))

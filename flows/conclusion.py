@@ -1,0 +1,194 @@
+"""The last stages: summarise, register the challenger, decide, promote, and close the record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flows.competition import pairs_of, scores_of
+from flows.held import Checked, Held, Outcome, reports_folder, stage_task
+from flows.reporting import stage
+from registry import promotion
+from registry.files import write_atomically
+from registry.models import EnsembleVersion
+from registry.records import Decision, Promotion
+from registry.workspace import Workspace
+from tasks.candidates.enter import Entrant
+from tasks.candidates.profile import Cost
+from tasks.candidates.steps import fit_record, stored_shift
+from tasks.data.plans import read_plans, read_roles
+from tasks.data.store import open_dataset
+from tasks.ensemble.challenge import Challenge
+from tasks.ensemble.counts import confusion, metrics_of
+from tasks.ensemble.scores import stack
+from tasks.ensemble.served import write_ensemble
+from tasks.ensemble.trial import Trial
+from tasks.report.figures import save_all
+from tasks.report.machine import describe_machine
+from tasks.report.page import render
+from tasks.report.summarise import (
+    describe_data,
+    sides,
+    summarise_models,
+    summarise_selection,
+    worth_tables,
+)
+from tasks.report.summary import Summary
+
+
+@stage_task
+def summarise(
+    workspace: Workspace,
+    held: Held,
+    checked: Checked,
+    entrants: Sequence[Entrant],
+    costs: Mapping[str, Cost],
+    challenge: Challenge,
+    trial: Trial,
+) -> Summary:
+    """Put together the summary, and write report and figures for the first time."""
+    with stage("report"):
+        settings = workspace.settings.model_dump(mode="json")
+        events = workspace.ledger.events(held.id, "candidate_failed")
+        summary = Summary(
+            tournament=held.id,
+            started=held.started.isoformat(timespec="seconds"),
+            seconds=time.time() - held.started.timestamp(),
+            machine=describe_machine(held.entrants[0].bout.device),
+            data=describe_data(open_dataset(held.source.folder), read_roles(held.roles.folder)),
+            checks=checked.checks,
+            data_docs=str(checked.docs),
+            settings=settings,
+            models=summarise_models(
+                [(one.id, one.bout.spec, one.role) for one in held.entrants],
+                {event.subject: event.payload["reason"] for event in events},
+                challenge.result,
+                trial,
+                _alone_on_blend(workspace, held, entrants),
+                {name: json.loads(cost.to_json()) for name, cost in costs.items()},
+                _fit_seconds(workspace, entrants),
+            ),
+            champion_version="" if held.champion is None else str(held.champion.version),
+            selection=summarise_selection(challenge.result, settings),
+            shift=_shift(workspace, held, entrants),
+            links={"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address},
+            **sides(trial),
+            **worth_tables(challenge.result),
+        )
+        _write(workspace, summary)
+        return summary
+
+
+@stage_task
+def register(
+    workspace: Workspace, held: Held, challenge: Challenge, trial: Trial, summary: Summary
+) -> EnsembleVersion | None:
+    """Register the challenger as a version of the ensemble, when there is a chance that it will serve."""
+    if not wins(workspace, held, trial):
+        return None
+    with stage("register the challenger"):
+        folder = workspace.stages.obtain(
+            workspace.stages.key("ensemble", tournament=held.id),
+            lambda empty: _assemble(workspace, held, challenge, empty),
+        )
+        report = reports_folder(workspace, held.id)
+        version = workspace.models.register_ensemble(
+            folder,
+            challenge.members,
+            held.id,
+            metrics=vars(summary.ensemble),
+            files=[report / "report.html", report / "summary.json", report / "figures"],
+        )
+        workspace.ledger.record_ensemble(held.id, version.name, version.version, {"members": list(challenge.members)})
+        return version
+
+
+def wins(workspace: Workspace, held: Held, trial: Trial) -> bool:
+    """Return whether the verdict asks for a promotion, or there is no champion and settings let the first one in."""
+    inaugural = workspace.settings.inaugurate and held.attempt.champion is None
+    return trial.verdict.outcome == "promote" or (inaugural and "champion" in trial.verdict.missing)
+
+
+def _assemble(workspace: Workspace, held: Held, challenge: Challenge, folder: Path) -> None:
+    bouts = {entrant.id: entrant.bout for entrant in held.entrants}
+    places = [(name, bouts[name].model_folder(workspace.stages)) for name in challenge.members]
+    write_ensemble(folder, places, challenge.aggregator)
+
+
+@stage_task
+def decide(workspace: Workspace, held: Held, trial: Trial, version: EnsembleVersion | None) -> Decision | None:
+    """Record the decision: nobody reviews in the embedded flow, the verdict decides and says so."""
+    if version is None:
+        return None
+    verdict = next(row for row in workspace.ledger.verdicts(held.id) if row.against == held.attempt.against)
+    inaugural = trial.verdict.outcome != "promote"
+    reason = "there was no champion: the first ensemble is installed" if inaugural else trial.verdict.reason
+    return workspace.ledger.record_decision(verdict.id, "approve", "the verdict (no review in this run)", reason)
+
+
+@stage_task
+def promote(
+    workspace: Workspace, held: Held, version: EnsembleVersion | None, decision: Decision | None
+) -> Promotion | None:
+    """Move the champion's alias, through the ledger."""
+    if version is None or decision is None:
+        return None
+    with stage("promote"):
+        return promotion.promote(
+            workspace.ledger, workspace.models, version, decision, held.attempt.against, decision.reason
+        )
+
+
+@stage_task
+def finish(
+    workspace: Workspace,
+    held: Held,
+    summary: Summary,
+    version: EnsembleVersion | None,
+    decision: Decision | None,
+    promoted: Promotion | None,
+) -> Outcome:
+    """Write the final report and close the tournament in the ledger."""
+    decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
+    summary = replace(
+        summary,
+        decision=decided,
+        ensemble_version=str(version.version) if version else "",
+        promoted=promoted is not None,
+    )
+    report = _write(workspace, summary)
+    standing = workspace.ledger.standing(workspace.settings.ensemble_name)
+    workspace.ledger.finish_tournament(held.id, {"sequence": standing.sequence, "report": str(report)})
+    return Outcome(summary, report)
+
+
+def _write(workspace: Workspace, summary: Summary) -> Path:
+    folder = reports_folder(workspace, summary.tournament)
+    write_atomically(folder / "summary.json", summary.to_json().encode())
+    write_atomically(folder / "report.html", render(summary).encode())
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    save_all(summary, figures)
+    return folder / "report.html"
+
+
+def _alone_on_blend(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, dict[str, float]]:
+    pairs = pairs_of(held, learns=True)
+    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
+    scores = scores_of(workspace, held, entrants)
+    return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}
+
+
+def _fit_seconds(workspace: Workspace, entrants: Sequence[Entrant]) -> dict[str, float]:
+    return {one.id: fit_record(one.bout.model_folder(workspace.stages))["seconds"] for one in entrants}
+
+
+def _shift(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, float]:
+    if workspace.settings.out_of_sample == "blend":
+        return {}
+    plans = read_plans(held.roles.folder)
+    found = {one.id: stored_shift(one.bout, plans, workspace.stages) for one in entrants}
+    return {name: value for name, value in found.items() if value is not None}

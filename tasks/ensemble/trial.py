@@ -1,0 +1,136 @@
+"""The trial of a challenger on the test split: the only place that reads test labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry.settings import Settings
+from tasks.data.dataset import LABELS, LOCALES
+from tasks.ensemble.aggregate import Aggregator
+from tasks.ensemble.budget import Budget, Cost
+from tasks.ensemble.counts import confusion, metrics_of
+from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from tasks.ensemble.scores import MemberScores, stack
+from tasks.ensemble.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a trial: an aggregator, and what its members cost together (None where not measured)."""
+
+    aggregator: Aggregator
+    cost: Cost | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the trial showed.
+
+    Attributes:
+        verdict: the judge's word.
+        confusion: 4 x 4 counts of the challenger, rows true, columns predicted.
+        alone: model -> "all" or a locale -> metrics of the model alone on the test pairs.
+    """
+
+    verdict: Verdict
+    confusion: list[list[int]]
+    alone: dict[str, dict[str, dict[str, float]]]
+
+
+def hold_trial(
+    pairs: pd.DataFrame,
+    scores: Sequence[MemberScores],
+    challenger: Side,
+    champion: Side | None,
+    looks: int,
+    settings: Settings,
+) -> Trial:
+    """Score the test pairs with both sides and let the judge decide.
+
+    Args:
+        pairs: the test pairs: example_id, label, query_key, locale.
+        scores: of every model that took part or is a member of the champion.
+        challenger, champion: both sides; no champion when there is none.
+        looks: looks that were taken at this test split before.
+        settings: the judge's thresholds and the budget.
+
+    Raises:
+        LeakError: if a score is not out of sample.
+    """
+    by_name = {one.member: one for one in scores}
+    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
+    groups, locales = pairs["query_key"].to_numpy(), pairs["locale"].astype(str).to_numpy()
+
+    def answer(side: Side) -> np.ndarray:
+        return side.aggregator.predict_proba(stack([by_name[name] for name in side.aggregator.members], ids))
+
+    probabilities = answer(challenger)
+    case = JudgeInput.from_probabilities(
+        labels,
+        groups,
+        locales,
+        probabilities,
+        None if champion is None else answer(champion),
+        expected_locales=expected_locales(pairs),
+        challenger_cost=challenger.cost,
+        champion_cost=None if champion is None else champion.cost,
+        budget=Budget(settings.budget_memory_mib, settings.budget_latency_ms),
+        looks=looks,
+    )
+    return Trial(
+        verdict=judge(case, JudgeSettings.of(settings)),
+        confusion=confusion(labels, probabilities.argmax(axis=1)).tolist(),
+        alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales) for name, one in by_name.items()},
+    )
+
+
+def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:
+    """Return the locales that the data speaks of, in the official order, also those without a test pair."""
+    spoken = set(pairs["locale"].cat.categories) if hasattr(pairs["locale"], "cat") else set(pairs["locale"])
+    return tuple(locale for locale in LOCALES if locale in spoken)
+
+
+def metrics_alone(probabilities: np.ndarray, labels: np.ndarray, locales: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the metrics of the most probable label, over all pairs and by locale.
+
+    Args:
+        probabilities: float32 (n, 4). labels: int8 (n,). locales: str (n,).
+    """
+    given = probabilities.argmax(axis=1)
+    result = {"all": metrics_of(confusion(labels, given))}
+    for locale in sorted(set(locales)):
+        here = locales == locale
+        result[locale] = metrics_of(confusion(labels[here], given[here]))
+    return result
+
+
+def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and support of each class of a 4 x 4 confusion matrix."""
+    matrix = np.asarray(counts, dtype=float)
+    rows: dict[str, dict[str, float]] = {}
+    for place, label in enumerate(LABELS):
+        hits, predicted, support = matrix[place, place], matrix[:, place].sum(), matrix[place].sum()
+        rows[label] = {
+            "precision": float(hits / predicted) if predicted else 0.0,
+            "recall": float(hits / support) if support else 0.0,
+            "f1": float(2 * hits / (predicted + support)) if predicted + support else 0.0,
+            "support": float(support),
+        }
+    return rows
+
+
+def total_cost(members: Sequence[str], costs: Mapping[str, Cost]) -> Cost | None:
+    """Return what the members cost together, run in series, or None when one was not measured."""
+    if any(member not in costs for member in members):
+        return None
+    return Budget().used(members, costs)
+
+
+def as_json(trial: Trial) -> dict[str, Any]:
+    """Return a trial as JSON-able facts."""
+    return {"verdict": trial.verdict.to_dict(), "confusion": trial.confusion, "alone": trial.alone}

@@ -1,0 +1,170 @@
+"""Put together the summary of a tournament out of what its stages found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry.specs import CandidateSpec, LanguageModelSpec
+from tasks.data.dataset import LABELS, Dataset
+from tasks.ensemble.counts import METRICS
+from tasks.ensemble.trial import Trial, by_class
+from tasks.ensemble.verdict import MetricRow
+from tasks.report.summary import Metrics, ModelSummary
+
+ENTRIES = {"member": "incumbent", "newcomer": "candidate", "bench": "bench"}
+
+
+def describe_data(dataset: Dataset, roles: pd.DataFrame) -> dict[str, Any]:
+    """Return the facts of a data set: sizes, class mix by split and locale, pairs by role."""
+    pairs = dataset.pairs
+    rows = []
+    for (split, locale), part in pairs.groupby(["split", "locale"], observed=True):
+        mix = np.bincount(part["label"], minlength=len(LABELS))
+        counts = {"pairs": len(part), "queries": int(part["query_key"].nunique())}
+        rows.append({"split": split, "locale": locale, **counts, **dict(zip(LABELS, mix.tolist(), strict=True))})
+    by_role = roles["role"].value_counts()
+    return {
+        "version": dataset.version,
+        "source": str(dataset.source),
+        "pairs": len(pairs),
+        "queries": int(pairs["query_key"].nunique()),
+        "products": len(dataset.products),
+        "events": 0 if dataset.events is None else len(dataset.events),
+        "by_split_locale": rows,
+        "roles": {str(role): int(count) for role, count in by_role.items() if count},
+    }
+
+
+def describe_spec(spec: CandidateSpec) -> str:
+    """Return what a model is, in a few words."""
+    if isinstance(spec, LanguageModelSpec):
+        style = spec.recipe.style.replace("_", "-")
+        origin = (
+            f"{Path(spec.checkpoint).name}, fine-tuned" if spec.checkpoint else f"{spec.architecture}, from scratch"
+        )
+        return f"{origin}, {style}"
+    return f"{spec.architecture} on {spec.relation}"
+
+
+def summarise_models(
+    entrants: Sequence[tuple[str, CandidateSpec, str]],
+    failed: Mapping[str, str],
+    challenge: Mapping[str, Any],
+    trial: Trial,
+    blend: Mapping[str, Mapping[str, float]],
+    costs: Mapping[str, Mapping[str, Any]],
+    fit_seconds: Mapping[str, float],
+) -> list[ModelSummary]:
+    """Return every model that took part, members first, best utility first.
+
+    Args:
+        entrants: candidate id, spec, role (member, newcomer, bench) of each.
+        failed: candidate id -> reason.
+        challenge: facts of `tasks.ensemble.challenge.Challenge.result`.
+        trial: the trial on the test split.
+        blend: candidate id -> metrics alone on the pairs the aggregator learns from.
+        costs: candidate id -> JSON of its measured cost.
+        fit_seconds: candidate id -> seconds of its training.
+    """
+    worth = {one["member"]: one for one in challenge["worth"]["members"]}
+    worth_all = {one["member"]: one["utility"] for one in challenge["worth_all"]["members"]}
+    evicted = {one["member"]: one["reason"] for one in challenge["selection"]["evicted"]}
+    rows = []
+    for candidate, spec, role in entrants:
+        name, _, version = candidate.rpartition("/")
+        status = "failed" if candidate in failed else "member" if candidate in worth else "evicted"
+        alone = {scope: metrics(values) for scope, values in trial.alone.get(candidate, {}).items()}
+        mine = worth.get(candidate, {})
+        rows.append(
+            ModelSummary(
+                name=name,
+                version=version,
+                family=spec.family,
+                detail=describe_spec(spec),
+                entry=ENTRIES[role],
+                status=status,
+                reason=failed.get(candidate) or evicted.get(candidate, ""),
+                test=alone.pop("all", None),
+                test_by_locale=alone,
+                blend=metrics(blend[candidate]) if candidate in blend else None,
+                cost=dict(costs.get(candidate, {})),
+                utility=mine.get("utility"),
+                utility_low=mine.get("low"),
+                utility_high=mine.get("high"),
+                utility_all=worth_all.get(candidate),
+                drop_one=challenge["drop_one"].get(candidate),
+                fit_seconds=fit_seconds.get(candidate),
+            )
+        )
+    order = {"member": 0, "evicted": 1, "failed": 2}
+    return sorted(rows, key=lambda row: (order[row.status], -(row.utility or row.utility_all or 0.0), row.name))
+
+
+def metrics(values: Mapping[str, float]) -> Metrics:
+    """Return the three metrics of a mapping."""
+    return Metrics(**{name: values[name] for name in METRICS})
+
+
+def sides(trial: Trial) -> dict[str, Any]:
+    """Return the challenger's and the champion's metrics, overall and by locale, as fields of the summary."""
+    rows = {(row.scope, row.metric): row for row in trial.verdict.metrics}
+    overall = {name: rows["all", name] for name in METRICS}
+    scopes = [row.scope for row in trial.verdict.metrics if row.metric == METRICS[0]]
+    locales = [scope for scope in scopes if scope != "all" and not scope.startswith("class ")]
+
+    def side(of: Mapping[str, MetricRow], name: str) -> Metrics:
+        return Metrics(**{metric: getattr(row, name) for metric, row in of.items()})
+
+    known = overall[METRICS[0]].champion is not None
+    return {
+        "ensemble": side(overall, "challenger"),
+        "ensemble_by_locale": {
+            locale: side({name: rows[locale, name] for name in METRICS}, "challenger") for locale in locales
+        },
+        "ensemble_intervals": {name: [row.challenger_low, row.challenger_high] for name, row in overall.items()},
+        "champion": side(overall, "champion") if known else None,
+        "confusion": trial.confusion,
+        "by_class": by_class(trial.confusion),
+        "verdict": trial.verdict.to_dict(),
+    }
+
+
+def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rule, budget, use, path, regret and budget curves of the selection."""
+    chosen = challenge["selection"]
+    path = []
+    for number, step in enumerate(chosen["path"]):
+        path.append(
+            {
+                "step": number,
+                "action": step["action"],
+                "member": ", ".join(step["members"]),
+                "metric": step["value"],
+                "sentence": step["action"],
+            }
+        )
+    return {
+        "rule": chosen["rule"],
+        "budget": {"memory_mib": settings["budget_memory_mib"], "latency_ms": settings["budget_latency_ms"]},
+        "used": {"memory_mib": chosen["used"]["memory_mib"], "latency_ms": chosen["used"]["milliseconds"]},
+        "path": path,
+        "regret": chosen["regret"],
+        "refits": chosen["refits"],
+        "curve_memory": [[point["limit"], point["value"]] for point in chosen["memory_curve"]],
+        "curve_latency": [[point["limit"], point["value"]] for point in chosen["latency_curve"]],
+    }
+
+
+def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
+    """Return utility by class and by locale, and the sentences about near copies, as fields of the summary."""
+    members = challenge["worth"]["members"]
+    return {
+        "utility_by_class": {one["member"]: one["by_class"] for one in members},
+        "utility_by_locale": {one["member"]: one["by_locale"] for one in members},
+        "near_copies": [pair["sentence"] for pair in challenge["likeness"] if pair["near_copy"]],
+    }
