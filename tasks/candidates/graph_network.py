@@ -136,8 +136,8 @@ class GraphNetwork:
         np.save(folder / "lexicon_idf.npy", self.lexicon.idf)
         self.encoder.save(folder)
         self.catalogue.save(folder)
-        content = {"spec": self.spec.model_dump(mode="json"), "history": self.history}
-        (folder / "spec.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+        (folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
+        (folder / "spec.json").write_text(self.spec.model_dump_json(indent=2), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
@@ -148,8 +148,8 @@ class GraphNetwork:
         """
         try:
             content = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-            model = cls(GraphNetworkSpec.model_validate(content["spec"]), device)
-            model.history = content["history"]
+            model = cls(GraphNetworkSpec.model_validate(content), device)
+            model.history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
             model.lexicon = Lexicon(np.load(folder / "lexicon_idf.npy", allow_pickle=False))
             model.encoder = load_encoder(folder, model.lexicon, model.device)
             model.catalogue = Catalogue.load(folder)
