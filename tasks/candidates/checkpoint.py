@@ -47,7 +47,8 @@ def check_checkpoint(spec: LanguageModelSpec) -> None:
     if spec.checkpoint is None:
         if spec.recipe.hidden_size % spec.recipe.heads:
             raise SpecError(
-                f"candidate {spec.name}: hidden_size {spec.recipe.hidden_size} is no multiple of heads {spec.recipe.heads}"
+                f"candidate {spec.name}: hidden_size {spec.recipe.hidden_size} is no multiple of "
+                f"heads {spec.recipe.heads}"
             )
         return
     folder = Path(spec.checkpoint).expanduser()
@@ -65,7 +66,7 @@ def check_checkpoint(spec: LanguageModelSpec) -> None:
 
 
 def fetch_checkpoint(checkpoint: str) -> Path:
-    """Return the local folder of a checkpoint, fetched from the hub into its cache when it is a hub id (`name@revision`).
+    """Return the local folder of a checkpoint; a hub id (`name` or `name@revision`) is fetched into the hub's cache.
 
     Raises:
         SpecError: as :func:`check_checkpoint`.
@@ -126,7 +127,8 @@ def open_encoder(folder: Path) -> PreTrainedModel:
     missing = [name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name]
     if missing:
         raise SpecError(
-            f"checkpoint {folder}: its weights lack {len(missing)} tensors of {config.model_type}, such as {missing[0]!r}; "
+            f"checkpoint {folder}: its weights lack {len(missing)} tensors of {config.model_type}, such as "
+            f"{missing[0]!r}; "
             "the file belongs to another architecture or was cut"
         )
     return model.eval()
@@ -222,8 +224,8 @@ def _check_names(checkpoint: str, files: list[str]) -> None:
         pickles = sorted(name for name in top if name.endswith(_PICKLES) and "training_args" not in name)
         if pickles and "config.json" in top:
             raise SpecError(
-                f"checkpoint {checkpoint} has its weights only as {pickles[0]}; such a file is or may be a pickle, which "
-                "runs code when it is read, so it is never opened. Convert it to model.safetensors on a machine you trust"
+                f"checkpoint {checkpoint} has its weights only as {pickles[0]}; that is or may be a pickle, which runs "
+                "code when it is read, so it is never opened. Convert it to model.safetensors on a machine you trust"
             )
         missing.append("model.safetensors")
     if not any(name in _TOKENIZER_FILES for name in top):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -55,8 +56,12 @@ _SCORING_TOKENS = {"cpu": 4096, "cuda": 131_072}
 class LanguageModel:
     """A language model that tells the class of a query-product pair.
 
-    With `checkpoint` it is fine-tuned; with `architecture` it starts from random weights and a tokenizer that is trained
-    on the pairs' own text.
+    With `checkpoint` it is fine-tuned; with `architecture` it starts from random weights and a tokenizer that is
+    trained on the pairs' own text. A model that starts from nothing wants another recipe than the defaults, which are
+    meant for fine-tuning: learning_rate 3e-3, batch_size 32, 5 epochs or more, no class weights at first, hidden_size
+    64 and 2 layers, and only the fields that say something (title, brand, color). Until the third epoch such a model
+    tells little more than whether the query's words stand in the product; which types of product belong together
+    comes after that.
     """
 
     checkpoint_seconds: ClassVar[float] = 60.0
@@ -90,7 +95,7 @@ class LanguageModel:
             freeze(encoder, self.spec.recipe)
             if self.spec.recipe.gradient_checkpointing:
                 encoder.gradient_checkpointing_enable({"use_reentrant": False})
-            self._network = PairNetwork(encoder, self.spec.recipe)
+            self._network = self._pair_network(encoder)
             labels = pairs["label"].to_numpy(dtype=np.int64)
             fit_labels = labels[: len(data.pairs)]
             weights = class_weights(fit_labels, self.spec.recipe.class_weights)
@@ -152,7 +157,7 @@ class LanguageModel:
         model._device = resolve_device(device)
         with quiet():
             model._tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        model._network = PairNetwork(open_encoder(folder), model.spec.recipe)
+        model._network = model._pair_network(open_encoder(folder))
         model._network.load_state_dict(
             head | {f"encoder.{k}": v for k, v in model._network.encoder.state_dict().items()}
         )
@@ -179,6 +184,9 @@ class LanguageModel:
         encoder = open_encoder(folder)
         _check_length(self.spec, encoder.config)
         return open_tokenizer(folder), encoder
+
+    def _pair_network(self, encoder: transformers.PreTrainedModel) -> PairNetwork:
+        return PairNetwork(encoder, self.spec.recipe.style, pretrained=self.spec.checkpoint is not None)
 
     def _plain_tokenizer(self) -> tuple[Tokenizer, Template]:
         assert self._tokenizer is not None
@@ -276,7 +284,7 @@ class LanguageModel:
             )
         return result
 
-    def _precision(self) -> torch.autocast:  # type: ignore[name-defined]
+    def _precision(self) -> AbstractContextManager[object]:
         return autocast(self._device, resolve_precision(self.spec.recipe.precision, self._device))
 
     def _head(self) -> dict[str, torch.Tensor]:
@@ -347,7 +355,8 @@ def _check_length(spec: LanguageModelSpec, config: transformers.PretrainedConfig
         positions -= 2  # these count positions from two
     if spec.recipe.max_length > positions:
         raise SpecError(
-            f"candidate {spec.name}: max_length is {spec.recipe.max_length}; checkpoint {spec.checkpoint} reads {positions} tokens"
+            f"candidate {spec.name}: max_length is {spec.recipe.max_length}; checkpoint "
+            f"{spec.checkpoint} reads {positions} tokens"
         )
 
 

@@ -15,34 +15,47 @@ from tasks.candidates.batching import Batch
 from tasks.data.dataset import LABELS
 
 _SIMILARITIES = 8
+_SLOTS = 2
 
 
 class PairNetwork(nn.Module):
-    """The shared part of both styles: an encoder, a head over [product, query, |difference|, product * query] and more.
+    """An encoder with a head.
 
-    As a cross-encoder the pair is read in one go; the head also sees the first token's state and eight similarities:
-    the cosine of the mean query and product token, and per query token its best match among the product's tokens
-    (mean, minimum, mean weighted by a learned gate), each over input embeddings and over final states. A small encoder
-    that is trained from scratch would need far more pairs than ESCI's sample holds to discover by itself that equal
-    tokens on both sides matter; the late-interaction similarity (ColBERT, Khattab and Zaharia 2020, arXiv 2004.12832)
-    is there from the first step.
+    As a cross-encoder the pair is read in one go. The head sees the first token's state and, of a pretrained encoder,
+    [product, query, |difference|, product * query] of the mean states of either side. Beside these stand eight
+    similarities: the cosine of the mean query and product token, and per query token its best match among the
+    product's tokens (mean, minimum, mean weighted by a learned gate), each over input embeddings and over final
+    states; and the slots of :class:`_Slots`. By itself a small encoder that starts from random weights needs far more
+    pairs than there are here to discover that equal tokens on both sides matter; the late-interaction similarity
+    (ColBERT, Khattab and Zaharia 2020, arXiv 2004.12832) is there from the first step, and the slots learn which words
+    belong together in a few epochs.
 
-    As a bi-encoder the texts are read apart, mean-pooled, and the head sees their cosine besides the above: a product's
-    vector can be computed ahead.
+    As a bi-encoder the texts are read apart and mean-pooled, and the head sees [product, query, |difference|, product *
+    query] and their cosine: a product's vector can be computed ahead.
+
+    Args:
+        encoder: the encoder, without a pooler.
+        style: "cross_encoder" or "bi_encoder".
+        pretrained: whether the encoder starts from a checkpoint. Mean states of random weights only invite
+            memorising: on a generated world they cost a new BERT 7 points of macro F1.
     """
 
-    def __init__(self, encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> None:
+    def __init__(self, encoder: PreTrainedModel, style: str, pretrained: bool) -> None:
         super().__init__()
         self.encoder = encoder
-        self.cross = recipe.style == "cross_encoder"
+        self.cross, self.pretrained = style == "cross_encoder", pretrained
         self._takes_segments = "token_type_ids" in inspect.signature(encoder.forward).parameters and (
             getattr(encoder.config, "type_vocab_size", 0) > 1
         )
         width = encoder.config.hidden_size
         hidden = max(64, min(width, 256))
-        vectors, scalars = (5, _SIMILARITIES) if self.cross else (4, 1)
+        if self.cross:
+            words = encoder.get_input_embeddings().embedding_dim
+            vectors, scalars = (5 if pretrained else 1), _SIMILARITIES + 3 * _SLOTS * words
+            self.gate, self.slots = nn.Linear(width, 1), _Slots(words)
+        else:
+            vectors, scalars = 4, 1
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(vectors))
-        self.gate = nn.Linear(width, 1) if self.cross else None
         self.hidden = nn.Linear(vectors * width + scalars, hidden)
         self.dropout = nn.Dropout(0.1)
         self.output = nn.Linear(hidden, len(LABELS))
@@ -57,7 +70,9 @@ class PairNetwork(nn.Module):
         similarities = torch.cat(
             [_cosine(query_mean, product_mean), _cosine(_mean(words, query), _mean(words, product)), *matches], dim=1
         )
-        return self._head([states[:, 0], *_interact(query_mean, product_mean)], similarities)
+        scalars = torch.cat([similarities, self.slots(words, query, product)], dim=1)
+        pooled = _interact(query_mean, product_mean) if self.pretrained else []
+        return self._head([states[:, 0], *pooled], scalars)
 
     def embed(self, texts: Batch) -> torch.Tensor:
         """Return the mean-pooled vector of each text, (b, width); for a bi-encoder."""
@@ -90,6 +105,26 @@ class PairNetwork(nn.Module):
         normed = [norm(vector) for norm, vector in zip(self.norms, vectors, strict=True)]
         hidden = functional.gelu(self.hidden(torch.cat([*normed, scalars.to(normed[0].dtype)], dim=1)))
         return self.output(self.dropout(hidden)).float()
+
+
+class _Slots(nn.Module):
+    """Words of the query beside words of the product, in a few slots, each filled by attention over one side's tokens.
+
+    A slot learns to look at one kind of word, such as the one that names the product's type; which types are near or go
+    together is then learnt from the slots' products, (b, 3 * slots * width) in all.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.query_weight, self.product_weight = nn.Linear(width, _SLOTS), nn.Linear(width, _SLOTS)
+        self.query_value, self.product_value = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, words: torch.Tensor, query: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+        words = self.norm(words)
+        left = _attend(self.query_weight(words), self.query_value(words), query)
+        right = _attend(self.product_weight(words), self.product_value(words), product)
+        return torch.cat([left, right, left * right], dim=2).flatten(1)
 
 
 def freeze(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> None:
@@ -146,6 +181,11 @@ def _embeddings(encoder: PreTrainedModel) -> list[nn.Module]:
 
 def _interact(query: torch.Tensor, product: torch.Tensor) -> list[torch.Tensor]:
     return [product, query, (query - product).abs(), query * product]
+
+
+def _attend(weights: torch.Tensor, values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    shares = weights.masked_fill(~where.unsqueeze(-1), -1e4).softmax(1)
+    return shares.transpose(1, 2).to(values.dtype) @ values
 
 
 def _mean(states: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ SPECIAL_TOKENS = {
 }
 TRAINING_TEXTS = 200_000
 _ACCENTS = {"á": "a", "é": "e", "í": "i", "ó": "o", "ú": "u", "ü": "u"}
-# One run of one script is a word: Japanese has no spaces, but kanji, katakana and hiragana mostly change at word borders.
+# One run of one script is a word: Japanese has no spaces, but its scripts mostly change where a word ends.
 _RUNS = Regex(
     r"\p{Han}+|[\p{Katakana}ー]+|\p{Hiragana}+|\p{N}+|[^\s\p{Han}\p{Katakana}ー\p{Hiragana}\p{N}\p{P}\p{S}]+|."
 )
@@ -71,7 +71,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """Return the tokenizer as a Hugging Face one, so that it can be saved beside the model it belongs to."""
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **SPECIAL_TOKENS,
+    )
 
 
 def _sample(texts: Sequence[str], count: int) -> Sequence[str]:
@@ -85,5 +89,6 @@ def _alphabet(texts: Sequence[str], size: int) -> list[str]:
         counts.update(unicodedata.normalize("NFKC", text).lower())
     for accented in (*_ACCENTS, *(character for character in counts if character.isspace())):
         counts.pop(accented, None)
-    counts.update(dict.fromkeys(_ACCENTS.values(), 1))
+    if counts:
+        counts.update(dict.fromkeys(_ACCENTS.values(), 1))
     return sorted(counts, key=lambda character: (-counts[character], character))[:size]

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with warm-up and linear decay, the best epoch kept, resumable after a kill with the same result."""
+"""The training loop: AdamW, warm-up and linear decay, the best epoch kept; a killed run goes on to the same result."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def _step(
         seen += float(value.detach())
         if not math.isfinite(seen):
             raise CandidateError(
-                f"training diverged: the loss is {seen / len(rows)} at step {state.step + 1} (epoch {state.epoch + 1}); "
+                f"training diverged: the loss is {seen / len(rows)} at step {state.step + 1} "
+                f"(epoch {state.epoch + 1}); "
                 "lower learning_rate, raise warmup_share, or use precision float32"
             )
         if optimizer is not None:
