@@ -25,13 +25,13 @@ class ColumnFingerprint:
         """Add a batch: large_string, int64 or timestamp[us], missing values allowed in all of them."""
         if pa.types.is_large_string(array.type):
             lengths = pc.fill_null(pc.binary_length(array), -1)
-            self._lengths.update(np.ascontiguousarray(lengths.to_numpy(zero_copy_only=False), "<i8"))
+            self._lengths.update(np.ascontiguousarray(lengths.to_numpy(zero_copy_only=False), "<i8").data)
             self._values.update(_bytes_of(pc.fill_null(array, "")))
             return
         missing = pc.cast(pc.is_null(array), pa.int8())
         integers = pc.fill_null(pc.cast(array, pa.int64()), 0)
-        self._lengths.update(np.ascontiguousarray(missing.to_numpy(zero_copy_only=False), "<i1"))
-        self._values.update(np.ascontiguousarray(integers.to_numpy(zero_copy_only=False), "<i8"))
+        self._lengths.update(np.ascontiguousarray(missing.to_numpy(zero_copy_only=False), "<i1").data)
+        self._values.update(np.ascontiguousarray(integers.to_numpy(zero_copy_only=False), "<i8").data)
 
     def hexdigest(self) -> str:
         """Return the hash of all batches so far, in hex."""

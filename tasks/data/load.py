@@ -215,9 +215,9 @@ def _canonical(array: pa.Array, kind: Kind, path: Path, name: str, first_row: in
         array.validate(full=True)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
-        rows = [f"somewhere in rows {first_row} to {first_row + len(array) - 1}"]
+        batch = [f"somewhere in rows {first_row} to {first_row + len(array) - 1}"]
         raise DataError(
-            f"a value cannot be read as {_WORDS[kind]} ({reason})", file=path, column=name, rows=rows
+            f"a value cannot be read as {_WORDS[kind]} ({reason})", file=path, column=name, rows=batch
         ) from error
     if kind != "text" and array.null_count:
         rows = np.flatnonzero(pc.is_null(array).to_numpy(zero_copy_only=False)) + first_row

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from tasks.data.dataset import Dataset
 from tasks.data.expectations import Offenders
-from tasks.data.load import EXAMPLES_FILE
 
 SHOWN = 5  # offending rows that are named
 
@@ -66,11 +65,30 @@ def _shown(frame: pd.DataFrame, rows: np.ndarray, column: str, identity: str) ->
     ]
 
 
-def unknown_labels(dataset: Dataset) -> tuple[list[str], int]:
-    """Name unknown labels as they are spelt in the file: the data set keeps no more than that they are unknown."""
-    rows = np.flatnonzero(dataset.pairs["label"].to_numpy() < 0)
-    first = dataset.pairs.iloc[rows[:SHOWN]]
-    column = pq.read_table(dataset.source / EXAMPLES_FILE, columns=["esci_label"])["esci_label"]
-    spelt = column.take(pa.array(rows[:SHOWN])).to_pylist()
-    shown = zip(rows[:SHOWN], first["example_id"], spelt, strict=True)
-    return [f"row {row} (example_id {name}): {value!r}" for row, name, value in shown], len(rows)
+def spelt_where(mask: Callable[[Dataset], np.ndarray], file: str, column: str, identity: str) -> Offenders:
+    """Return what finds rows whose value the data set does not keep, and shows it as `file` spells it.
+
+    Args:
+        mask: True for the offending rows of the file.
+        file: The file, of the data set's folder.
+        column: The column to show.
+        identity: The column that tells rows apart.
+    """
+
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        rows = np.flatnonzero(mask(dataset))
+        table = pq.read_table(dataset.source / file, columns=[identity, column]).take(pa.array(rows[:SHOWN]))
+        shown = zip(rows[:SHOWN], table[identity].to_pylist(), table[column].to_pylist(), strict=True)
+        return [f"row {row} ({identity} {name}): {value!r}" for row, name, value in shown], len(rows)
+
+    return find
+
+
+def unknown_label(dataset: Dataset) -> np.ndarray:
+    """Return which pairs have a label that is not known, bool (n_pairs,)."""
+    return dataset.pairs["label"].to_numpy() < 0
+
+
+def product_of_no_catalogue(dataset: Dataset) -> np.ndarray:
+    """Return which events are of a product that no catalogue has, bool (n_events,)."""
+    return np.zeros(0, bool) if dataset.events is None else dataset.events["product"].to_numpy() < 0

@@ -11,7 +11,15 @@ import pyarrow.parquet as pq
 from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
 from tasks.data.expectations import Offenders, Rule, gxe
 from tasks.data.load import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PANDAS_INDEX, PRODUCTS_FILE, SPLITS, kind_of
-from tasks.data.offenders import events_where, no_rows, pairs_where, products_where, unknown_labels
+from tasks.data.offenders import (
+    events_where,
+    no_rows,
+    pairs_where,
+    product_of_no_catalogue,
+    products_where,
+    spelt_where,
+    unknown_label,
+)
 from tasks.data.split import crossing_rows
 
 
@@ -169,7 +177,7 @@ def _examples_rules() -> list[Rule]:
             f"one of {', '.join(LABELS)}",
             f"every label is one of {', '.join(LABELS)}",
             f"a label is not one of {', '.join(LABELS)}",
-            rows=unknown_labels,
+            rows=spelt_where(unknown_label, EXAMPLES_FILE, "esci_label", "example_id"),
         ),
         rule(
             "locale_known",
@@ -359,6 +367,6 @@ def _events_rules() -> list[Rule]:
             "a row of its locale's catalogue",
             "every event's product is in the catalogue of its locale",
             "events of products that no catalogue has are left out",
-            rows=events_where(lambda events: events["product"] < 0, "query"),
+            rows=spelt_where(product_of_no_catalogue, EVENTS_FILE, "product_id", "session_id"),
         ),
     ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,16 @@ from tasks.data import vocabulary as words
 from tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
 from tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
 from tasks.data.load import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
+from tasks.data.world import (
+    COMPLEMENT_OF_GROUP,
+    GROUP_OF_TYPE,
+    Query,
+    ask,
+    distinct_queries,
+    make_catalogue,
+    targets_of,
+    true_labels,
+)
 
 WORLD_FILE = "world.json"
 WORLD_PRODUCTS_FILE = "world_products.parquet"
@@ -31,27 +40,9 @@ LOCALE_SHARES = (0.5, 0.25, 0.25)
 CLASS_MIX = (0.48, 0.28, 0.10, 0.14)  # of the judged pairs before noise; E as far as the catalogue has enough
 JUDGED = (8, 16)  # products judged for a query, least and most
 TEST_SHARE = 0.25
-BRANDS_A_TYPE = 4
-MISSES = 2000  # draws in a row without a new query, before there are held to be none
 BLOCK_CELLS = 4_000_000  # searches times products that the click model holds at once
 
-_TYPES = sum(map(len, words.GROUPS))
-_GROUP = np.array([next(g for g, members in enumerate(words.GROUPS) if t in members) for t in range(_TYPES)])
-_PARTNER = {a: b for couple in words.COUPLES for a, b in (couple, couple[::-1])}
-_COMPLEMENT = np.array([_PARTNER[group] for group in range(len(words.GROUPS))])
-
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class _Query:
-    """A query and what it asks for; -1 asks for nothing in particular."""
-
-    text: str
-    type: int
-    brand: int
-    color: int
-    feature: int
 
 
 def synthesize(
@@ -103,8 +94,8 @@ def synthesize(
     for number, locale in enumerate(LOCALES):
         progress(number / len(LOCALES), f"making locale {locale}")
         judged = queries - next_query if locale == LOCALES[-1] else round(queries * LOCALE_SHARES[number])
-        catalogue = _catalogue(locale, max(4 * _TYPES, int(judged * products_per_query)), uninformative_share, rng)
-        asked = _distinct_queries(locale, judged, catalogue, rng)
+        catalogue = make_catalogue(locale, int(judged * products_per_query), uninformative_share, rng)
+        asked = distinct_queries(locale, judged, catalogue, rng)
         examples.append(_judgements(asked, locale, catalogue, next_query, noise, rng))
         next_query += judged
         catalogues.append(catalogue)
@@ -133,21 +124,6 @@ def synthesize(
     return folder
 
 
-def true_labels(asked: _Query, catalogue: pd.DataFrame) -> np.ndarray:
-    """Return the label of every product of a catalogue for one query by the rule of the world, int8 (n_products,)."""
-    kind = catalogue["type"].to_numpy()
-    matches = np.ones(len(catalogue), dtype=bool)
-    for attribute in ("brand_number", "color_number", "feature"):
-        wanted = getattr(asked, attribute.removesuffix("_number"))
-        if wanted >= 0:
-            matches &= catalogue[attribute].to_numpy() == wanted
-    labels = np.full(len(catalogue), LABELS.index("I"), dtype=np.int8)
-    labels[_GROUP[kind] == _COMPLEMENT[_GROUP[asked.type]]] = LABELS.index("C")
-    labels[_GROUP[kind] == _GROUP[asked.type]] = LABELS.index("S")
-    labels[(kind == asked.type) & matches] = LABELS.index("E")
-    return labels
-
-
 def _check(queries: int, noise: float, behaviour: object, uninformative: float, searches: int, products: float) -> None:
     complaints = {
         f"queries is {queries}; it must be from 12 to 20000": 12 <= queries <= 20_000,
@@ -162,100 +138,8 @@ def _check(queries: int, noise: float, behaviour: object, uninformative: float, 
             raise UsageError(f"cannot synthesize: {complaint}")
 
 
-def _skewed(options: int, rng: np.random.Generator) -> np.ndarray:
-    """Return chances of `options` values, few of them frequent, so that attributes that are asked for do occur."""
-    chances = 1.0 / np.arange(1, options + 1) ** 1.2
-    return rng.permutation(chances / chances.sum())
-
-
-def _catalogue(locale: str, count: int, uninformative_share: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Return the products of a locale: the official columns, and the truth behind them."""
-    kind = rng.permutation(np.arange(count) % _TYPES)
-    brand, color, feature = (np.empty(count, dtype=np.int64) for _ in range(3))
-    names, colors, features = words.brands(locale), len(words.COLORS[locale]), len(words.FEATURES[locale])
-    for number in range(_TYPES):
-        rows = np.flatnonzero(kind == number)
-        makers = rng.choice(len(names), BRANDS_A_TYPE, replace=False)
-        brand[rows] = makers[rng.choice(BRANDS_A_TYPE, len(rows), p=_skewed(BRANDS_A_TYPE, rng))]
-        color[rows] = rng.choice(colors, len(rows), p=_skewed(colors, rng))
-        feature[rows] = rng.choice(features, len(rows), p=_skewed(features, rng))
-    hidden = rng.random(count) < uninformative_share
-    article = rng.permutation(90_000)[:count] + 10_000
-    frame = pd.DataFrame(
-        {
-            "product_id": [f"{locale.upper()}{number:08d}" for number in rng.permutation(10 * count)[:count]],
-            **_texts(locale, kind, brand, color, feature, article),
-            "product_locale": locale,
-        }
-    )
-    frame.loc[rng.random(count) < 0.5, "product_description"] = None
-    frame.loc[rng.random(count) < 0.15, "product_bullet_point"] = None
-    frame.loc[hidden, "product_title"] = [words.UNINFORMATIVE[locale].format(number) for number in article[hidden]]
-    frame.loc[hidden, ["product_description", "product_bullet_point", "product_brand", "product_color"]] = None
-    truth = {"type": kind, "brand_number": brand, "color_number": color, "feature": feature, "uninformative": hidden}
-    return frame.assign(**truth)
-
-
-def _texts(
-    locale: str, kind: np.ndarray, brand: np.ndarray, color: np.ndarray, feature: np.ndarray, article: np.ndarray
-) -> dict[str, list[str]]:
-    kinds = [words.TYPES[locale][number] for number in kind]
-    makers = [words.brands(locale)[number] for number in brand]
-    colors = [words.COLORS[locale][number] for number in color]
-    features = [words.FEATURES[locale][number] for number in feature]
-    order = {"us": "{brand} {color} {feature} {kind} {series}", "es": "{kind} {brand} {feature} {color} {series}"}
-    title = order.get(locale, "{brand} {kind} {feature} {color} {series}")
-    rows = list(zip(kinds, makers, colors, features, article, strict=True))
-    return {
-        "product_title": [
-            title.format(kind=k, brand=b, color=c, feature=f, series=words.SERIES[number % len(words.SERIES)])
-            for k, b, c, f, number in rows
-        ],
-        "product_description": [words.DESCRIPTIONS[locale].format(k, b) for k, b, _, _, _ in rows],
-        "product_bullet_point": [words.BULLETS[locale].format(c, f) for _, _, c, f, _ in rows],
-        "product_brand": makers,
-        "product_color": colors,
-    }
-
-
-def _ask(locale: str, target: tuple[int, int, int, int], rng: np.random.Generator) -> _Query:
-    """Return a query of somebody who has a product in mind and names its type and up to two of its attributes."""
-    kind, brand, color, feature = target
-    named = rng.choice(3, size=rng.choice(3, p=[0.3, 0.5, 0.2]), replace=False)
-    brand, color, feature = (value if place in named else -1 for place, value in enumerate((brand, color, feature)))
-    kinds = words.TYPES[locale][kind]
-    parts = [
-        words.MODIFIERS[locale][rng.integers(len(words.MODIFIERS[locale]))] if rng.random() < 0.15 else "",
-        words.brands(locale)[brand] if brand >= 0 else "",
-        words.COLORS[locale][color] if color >= 0 else "",
-        words.FEATURES[locale][feature] if feature >= 0 else "",
-    ]
-    ordered = [parts[0], kinds, *parts[1:]] if locale == "es" else [*parts, kinds]
-    return _Query(" ".join(part for part in ordered if part).lower(), kind, brand, color, feature)
-
-
-def _targets(catalogue: pd.DataFrame) -> np.ndarray:
-    return catalogue[["type", "brand_number", "color_number", "feature"]].to_numpy()
-
-
-def _distinct_queries(locale: str, count: int, catalogue: pd.DataFrame, rng: np.random.Generator) -> list[_Query]:
-    found: dict[str, _Query] = {}
-    targets = _targets(catalogue)
-    misses = 0
-    while len(found) < count and misses < MISSES:
-        asked = _ask(locale, tuple(targets[rng.integers(len(targets))]), rng)
-        misses = misses + 1 if asked.text in found else 0
-        found.setdefault(asked.text, asked)
-    if len(found) < count:
-        raise UsageError(
-            f"cannot synthesize: locale {locale} has words for {len(found)} distinct queries, {count} were asked for; "
-            "ask for fewer queries or more products_per_query"
-        )
-    return list(found.values())
-
-
 def _judgements(
-    asked: list[_Query],
+    asked: list[Query],
     locale: str,
     catalogue: pd.DataFrame,
     first_id: int,
@@ -304,7 +188,7 @@ def _pool(true: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _behaviour(
-    judged: list[_Query],
+    judged: list[Query],
     locale: str,
     catalogue: pd.DataFrame,
     count: int,
@@ -312,19 +196,19 @@ def _behaviour(
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Return the events of `count` searches; a session goes on with the same wish, or turns to what complements it."""
-    targets = _targets(catalogue)
-    by_group = [np.flatnonzero(_GROUP[targets[:, 0]] == group) for group in range(len(words.GROUPS))]
-    asked: list[_Query] = []
+    targets = targets_of(catalogue)
+    by_group = [np.flatnonzero(GROUP_OF_TYPE[targets[:, 0]] == group) for group in range(len(words.GROUPS))]
+    asked: list[Query] = []
     target = 0
     for number in range(count):
         if number % QUERIES_A_SESSION == 0:
             target = int(rng.integers(len(targets)))
         elif rng.random() < 0.4:
-            target = int(rng.choice(by_group[_COMPLEMENT[_GROUP[targets[target, 0]]]]))
+            target = int(rng.choice(by_group[COMPLEMENT_OF_GROUP[GROUP_OF_TYPE[targets[target, 0]]]]))
         if rng.random() < 0.15:
             asked.append(judged[int(rng.integers(len(judged)))])
         else:
-            asked.append(_ask(locale, tuple(targets[target]), rng))
+            asked.append(ask(locale, tuple(targets[target]), rng))
     session = np.arange(count) // QUERIES_A_SESSION
     product_ids = catalogue["product_id"].to_numpy(object)
     block = QUERIES_A_SESSION * max(1, BLOCK_CELLS // (QUERIES_A_SESSION * len(catalogue)))
