@@ -13,7 +13,7 @@ from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
 from tasks.graph.networks import ProductTower
 from tasks.graph.subgraphs import neighbours_of
 
-_CHUNK = 8192
+_CHUNK = 16_384
 
 
 def product_states(
@@ -84,7 +84,9 @@ def _one_step(
     device: torch.device,
 ) -> np.ndarray:
     rows, neighbours, strengths, _ = neighbours_of(graph, nodes, _nobody(nodes), fanout)
-    sources = np.concatenate([nodes, neighbours])
+    # Neighbours are shared, queries above all: a source is read and transformed once a chunk.
+    shared, place = np.unique(neighbours, return_inverse=True)
+    sources = np.concatenate([nodes, shared])
 
     def inputs(chosen: np.ndarray) -> torch.Tensor:
         vectors = torch.from_numpy(np.asarray(text[chosen], dtype=np.float32)).to(device)
@@ -92,7 +94,7 @@ def _one_step(
 
     own = inputs(nodes)
     hidden = inputs(sources) if before is None else torch.from_numpy(np.asarray(before[sources])).to(device)
-    edges = np.stack([len(nodes) + np.arange(len(neighbours)), rows])
+    edges = np.stack([len(nodes) + place, rows])
     arrays = [torch.from_numpy(array).to(device) for array in (edges, strengths, degrees[sources])]
     return tower.step(number, hidden, own, *arrays).cpu().numpy()
 
