@@ -11,15 +11,15 @@ import datetime as dt
 import getpass
 import os
 import socket
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Table, func, select
 
 from registry import tables
 from registry.database import Database
-from registry.errors import BusyError, NotFoundError, StoreError, UsageError
+from registry.errors import BusyError, NotFoundError, UsageError
 from registry.records import (
     Candidate,
     Chapter,
@@ -38,9 +38,9 @@ from registry.records import (
     Tournament,
     VerdictRecord,
 )
+from registry.rows import Payload, Rows, now
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
-Payload = Mapping[str, Any] | None
 
 STEPS = ("champion_moved", "previous_moved", "done")
 
@@ -66,7 +66,7 @@ class Ledger:
             UsageError: if `url` names neither a SQLite file nor PostgreSQL.
         """
         database, who = Database.open(url), who or user_and_host()
-        database.create_schema(_now(), who)
+        database.create_schema(now(), who)
         return cls(database, who)
 
     def close(self) -> None:
@@ -112,14 +112,14 @@ class Ledger:
             data_version: Digest of a recorded data version.
             entries: Role (newcomer, member, bench) of each recorded candidate.
         """
-        with self._database.writing() as connection:
+        with self._writing() as rows:
             fixed = {"data_version": data_version}
-            row = self._append(connection, tables.tournaments, {"tournament": tournament}, fixed, payload)
+            row = rows.append(tables.tournaments, {"tournament": tournament}, fixed, payload)
             for candidate, role in (entries or {}).items():
                 natural = {"tournament": tournament, "candidate": candidate}
-                self._append(connection, tables.entries, natural, {"role": role})
-            if self._state(connection, tournament) == "failed":
-                self._insert(connection, tables.events, {"tournament": tournament, "kind": "continued", "subject": ""})
+                rows.append(tables.entries, natural, {"role": role})
+            if _state(rows, tournament) == "failed":
+                rows.insert(tables.events, {"tournament": tournament, "kind": "continued", "subject": ""})
             return Tournament.of(row)
 
     def finish_tournament(self, tournament: str, payload: Payload = None) -> Event:
@@ -134,15 +134,15 @@ class Ledger:
     def record_event(self, kind: str, subject: str, tournament: str | None = None, payload: Payload = None) -> Event:
         """Record that something happened: a stage ended, a candidate failed. Each call is an event of its own."""
         values = {"tournament": tournament, "kind": kind, "subject": subject}
-        with self._database.writing() as connection:
-            return Event.of(self._insert(connection, tables.events, values, payload))
+        with self._writing() as rows:
+            return Event.of(rows.insert(tables.events, values, payload))
 
     def tournament_state(self, tournament: str) -> str:
         """Return running, failed or finished; NotFoundError when the ledger does not know the tournament."""
-        with self._database.reading() as connection:
-            if self._one(connection, tables.tournaments, {"tournament": tournament}) is None:
+        with self._reading() as rows:
+            if rows.one(tables.tournaments, {"tournament": tournament}) is None:
                 raise NotFoundError(f"the ledger has no tournament {tournament!r}; look at its list of tournaments")
-            return self._state(connection, tournament)
+            return _state(rows, tournament)
 
     def tournaments(self) -> list[Tournament]:
         """Return all tournaments, oldest first."""
@@ -180,12 +180,12 @@ class Ledger:
     def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> Look:
         """Record a look at a test split, before it is taken, and number it; the same look again keeps its number."""
         natural = {"test_split": test_split, "tournament": tournament, "against": against}
-        with self._database.writing() as connection:
-            row = self._one(connection, tables.looks, natural)
+        with self._writing() as rows:
+            row = rows.one(tables.looks, natural)
             if row is None:
                 same_split = tables.looks.c.test_split == test_split
-                newest = connection.scalar(select(func.max(tables.looks.c.number)).where(same_split)) or 0
-                row = self._insert(connection, tables.looks, natural | {"number": newest + 1}, payload)
+                newest = rows.connection.scalar(select(func.max(tables.looks.c.number)).where(same_split)) or 0
+                row = rows.insert(tables.looks, natural | {"number": newest + 1}, payload)
             return Look.of(row)
 
     def looks(self, test_split: str) -> list[Look]:
@@ -217,15 +217,15 @@ class Ledger:
                 f"decision {outcome!r} of {reviewer!r} with reason {reason!r}; "
                 "it is approve, refuse or expired, and needs a reviewer and a reason"
             )
-        with self._database.writing() as connection:
-            row = self._one(connection, tables.decisions, {"verdict": verdict})
+        with self._writing() as rows:
+            row = rows.one(tables.decisions, {"verdict": verdict})
             if row is not None and row["outcome"] != outcome:
                 raise BusyError(
                     f"verdict {verdict} was decided already: {row['outcome']} by {row['reviewer']} at {row['at']}"
                 )
             if row is None:
                 values = {"verdict": verdict, "outcome": outcome, "reviewer": reviewer, "reason": reason}
-                row = self._insert(connection, tables.decisions, values, payload)
+                row = rows.insert(tables.decisions, values, payload)
             return Decision.of(row)
 
     def decisions(self) -> list[Decision]:
@@ -249,28 +249,28 @@ class Ledger:
         Raises:
             BusyError: if another promotion or rollback came first.
         """
-        with self._database.writing() as connection:
+        with self._writing() as rows:
             if decision is not None:
-                row = self._one(connection, tables.promotions, {"decision": decision})
+                row = rows.one(tables.promotions, {"decision": decision})
                 if row is not None:
                     return Promotion.of(row)
-            standing = self._standing(connection, ensemble)
+            standing = _standing(rows, ensemble)
             if standing.sequence != expected:
-                now = f"version {standing.champion.version}" if standing.champion else "none"
+                current = f"version {standing.champion.version}" if standing.champion else "none"
                 raise BusyError(
                     f"the champion of {ensemble} changed meanwhile (change {standing.sequence}, expected {expected}; "
-                    f"it is {now} now); judge version {version} against it before it is promoted"
+                    f"it is {current} now); judge version {version} against it before it is promoted"
                 )
             values = {"ensemble": ensemble, "sequence": expected + 1, "kind": kind, "version": int(version)}
             values |= {"decision": decision, "reason": reason}
-            return Promotion.of(self._insert(connection, tables.promotions, values, payload))
+            return Promotion.of(rows.insert(tables.promotions, values, payload))
 
     def record_step(self, promotion: int, step: str, payload: Payload = None) -> None:
         """Append that a promotion's alias moved, or that the promotion is done."""
         if step not in STEPS:
             raise UsageError(f"promotion step {step!r}; it is one of {', '.join(STEPS)}")
-        with self._database.writing() as connection:
-            self._append(connection, tables.promotion_steps, {"promotion": promotion, "step": step}, {}, payload)
+        with self._writing() as rows:
+            rows.append(tables.promotion_steps, {"promotion": promotion, "step": step}, {}, payload)
 
     def pending(self, ensemble: str) -> list[Promotion]:
         """Return promotions and rollbacks whose intent is recorded and whose end is not, oldest first."""
@@ -278,13 +278,13 @@ class Ledger:
         query = select(tables.promotions).where(
             tables.promotions.c.ensemble == ensemble, tables.promotions.c.id.not_in(done)
         )
-        with self._database.reading() as connection:
-            return [Promotion.of(row) for row in connection.execute(query.order_by("id")).mappings()]
+        with self._reading() as rows:
+            return [Promotion.of(row) for row in rows.connection.execute(query.order_by("id")).mappings()]
 
     def standing(self, ensemble: str) -> Standing:
         """Return champion, previous champion and the number of the last change, replayed from the promotions."""
-        with self._database.reading() as connection:
-            return self._standing(connection, ensemble)
+        with self._reading() as rows:
+            return _standing(rows, ensemble)
 
     def champion(self, ensemble: str) -> Promotion | None:
         """Return the promotion that installed the champion, or None."""
@@ -292,11 +292,11 @@ class Ledger:
 
     def history(self, ensemble: str) -> list[Chapter]:
         """Return all promotions and rollbacks, oldest first, each with decision, verdict and when it was done."""
-        with self._database.reading() as connection:
-            promotions = _rows(connection, tables.promotions, ensemble=ensemble)
-            decisions = {row["id"]: Decision.of(row) for row in _rows(connection, tables.decisions)}
-            verdicts = {row["id"]: VerdictRecord.of(row) for row in _rows(connection, tables.verdicts)}
-            done = {row["promotion"]: row["at"] for row in _rows(connection, tables.promotion_steps, step="done")}
+        with self._reading() as rows:
+            promotions = rows.all(tables.promotions, ensemble=ensemble)
+            decisions = {row["id"]: Decision.of(row) for row in rows.all(tables.decisions)}
+            verdicts = {row["id"]: VerdictRecord.of(row) for row in rows.all(tables.verdicts)}
+            done = {row["promotion"]: row["at"] for row in rows.all(tables.promotion_steps, step="done")}
         chapters = []
         for row in promotions:
             decision = decisions.get(row["decision"])
@@ -306,16 +306,26 @@ class Ledger:
 
     def export(self) -> dict[str, list[dict[str, Any]]]:
         """Return every row of every table in order of appending, moments as ISO text: ready for JSON."""
-        with self._database.reading() as connection:
+        with self._reading() as rows:
             return {
                 table.name: [
                     {key: value.isoformat() if isinstance(value, dt.datetime) else value for key, value in row.items()}
-                    for row in _rows(connection, table)
+                    for row in rows.all(table)
                 ]
                 for table in tables.metadata.sorted_tables
             }
 
     # How it is done
+
+    @contextmanager
+    def _reading(self) -> Iterator[Rows]:
+        with self._database.reading() as connection:
+            yield Rows(connection)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Rows]:
+        with self._database.writing() as connection:
+            yield Rows(connection, self.who)
 
     def _record(
         self,
@@ -325,55 +335,24 @@ class Ledger:
         fixed: Mapping[str, Any] | None = None,
         payload: Payload = None,
     ) -> SomeRecord:
-        with self._database.writing() as connection:
-            return kind.of(self._append(connection, table, natural, fixed or {}, payload))
-
-    def _append(
-        self,
-        connection: Connection,
-        table: Table,
-        natural: Mapping[str, Any],
-        fixed: Mapping[str, Any],
-        payload: Payload = None,
-    ) -> Mapping[Any, Any]:
-        """Return the row under the `natural` key, inserted when missing; it may not contradict `fixed`."""
-        row = self._one(connection, table, natural)
-        if row is None:
-            return self._insert(connection, table, {**natural, **fixed}, payload)
-        for column, value in fixed.items():
-            if row[column] != value:
-                key = ", ".join(f"{name} {content}" for name, content in natural.items())
-                raise StoreError(
-                    f"the ledger's {table.name} has {column} {row[column]!r} for {key}, and now {value!r} is said; "
-                    "it is append-only: give what is new an id of its own"
-                )
-        return row
-
-    def _insert(
-        self, connection: Connection, table: Table, values: Mapping[str, Any], payload: Payload = None
-    ) -> Mapping[Any, Any]:
-        row = {**values, "at": _now(), "who": self.who, "payload": dict(payload or {})}
-        return connection.execute(table.insert().values(**row).returning(*table.c)).mappings().one()
-
-    @staticmethod
-    def _one(connection: Connection, table: Table, natural: Mapping[str, Any]) -> Mapping[Any, Any] | None:
-        return connection.execute(select(table).filter_by(**natural)).mappings().first()
+        with self._writing() as rows:
+            return kind.of(rows.append(table, natural, fixed, payload))
 
     def _all(self, record: type[SomeRecord], table: Table, /, **equal: Any) -> list[SomeRecord]:
-        with self._database.reading() as connection:
-            return [record.of(row) for row in _rows(connection, table, **equal)]
+        with self._reading() as rows:
+            return [record.of(row) for row in rows.all(table, **equal)]
 
-    @staticmethod
-    def _state(connection: Connection, tournament: str) -> str:
-        kinds = [row["kind"] for row in _rows(connection, tables.events, tournament=tournament)]
-        if "finished" in kinds:
-            return "finished"
-        turns = [kind for kind in kinds if kind in ("failed", "continued")]
-        return "failed" if turns and turns[-1] == "failed" else "running"
 
-    @staticmethod
-    def _standing(connection: Connection, ensemble: str) -> Standing:
-        return replay(ensemble, (Promotion.of(row) for row in _rows(connection, tables.promotions, ensemble=ensemble)))
+def _state(rows: Rows, tournament: str) -> str:
+    kinds = [row["kind"] for row in rows.all(tables.events, tournament=tournament)]
+    if "finished" in kinds:
+        return "finished"
+    turns = [kind for kind in kinds if kind in ("failed", "continued")]
+    return "failed" if turns and turns[-1] == "failed" else "running"
+
+
+def _standing(rows: Rows, ensemble: str) -> Standing:
+    return replay(ensemble, (Promotion.of(row) for row in rows.all(tables.promotions, ensemble=ensemble)))
 
 
 def replay(ensemble: str, promotions: Iterable[Promotion]) -> Standing:
@@ -396,12 +375,3 @@ def user_and_host() -> str:
     except (OSError, KeyError, ImportError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-def _rows(connection: Connection, table: Table, /, **equal: Any) -> list[Mapping[Any, Any]]:
-    query = select(table).filter_by(**{key: value for key, value in equal.items() if value is not None})
-    return list(connection.execute(query.order_by(table.c.id)).mappings())
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

@@ -241,7 +241,7 @@ class Models:
             NotFoundError: if the version has no such files.
         """
         is_ensemble = isinstance(version, EnsembleVersion)
-        place = "ensemble" if is_ensemble else version.weights
+        place = "ensemble" if isinstance(version, EnsembleVersion) else version.weights
         what = "model" if is_ensemble else "weights"
         missing = f"{version.id} has no {what} in the registry; run its tournament again"
         with self._tracking.words(f"download {version.id}", missing), disk_in_words("download", self._tracking.home):

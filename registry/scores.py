@@ -172,7 +172,7 @@ def _checked(
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise CandidateError(_where(candidate, "are not finite", ids, values, ~finite))
-    outside = (values < 0).any(axis=1) | (values > 1 + SUM_TOLERANCE).any(axis=1)
+    outside = np.any((values < 0) | (values > 1 + SUM_TOLERANCE), axis=1)
     if outside.any():
         raise CandidateError(_where(candidate, "are outside [0, 1]", ids, values, outside))
     wrong = np.abs(values.sum(axis=1, dtype=np.float64) - 1) > SUM_TOLERANCE

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from registry.errors import SpecError
 from registry.specs import CandidateSpec, parse_spec
@@ -19,11 +19,20 @@ MEMBERS_TAG, ID_TAG = "tournament.members", "tournament.id"
 class RegisteredVersion(Protocol):
     """What is read of MLflow's `ModelVersion`."""
 
-    name: str
-    version: str
-    run_id: str | None
-    creation_timestamp: int
-    tags: dict[str, str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> Any: ...  # text or a number, it depends on the store
+
+    @property
+    def run_id(self) -> str | None: ...
+
+    @property
+    def creation_timestamp(self) -> int: ...
+
+    @property
+    def tags(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)

@@ -278,13 +278,14 @@ def test_a_writer_killed_in_a_transaction_leaves_no_row_and_no_lock(ledger_url, 
     script = """
         import os, signal, sys
         from registry.ledger import Ledger
+        from registry.rows import Rows
         ledger = Ledger.open(sys.argv[1])
         with ledger.exclusive("promotion"):
-            insert = ledger._insert
+            insert = Rows.insert
             def killed(*arguments):
                 insert(*arguments)
                 os.kill(os.getpid(), signal.SIGKILL)
-            ledger._insert = killed
+            Rows.insert = killed
             ledger.record_data_version("half")
     """
     assert run_script(script, ledger_url).returncode == -9

@@ -9,16 +9,16 @@ from registry.ledger import Ledger
 from registry.models import Models
 from registry.promotion import drift, promote, reconcile, restore, rollback
 
-# A process that kills itself before its n-th and after its n-th step of a promotion or a rollback. The modules are
+# A process that kills itself before its n-th and after its n-th step of a promotion. The modules are
 # imported once and every victim is a fork with stores of its own, opened after the fork.
 KILLED = """
     import os, shutil, signal, sys
     from pathlib import Path
     from registry.ledger import Ledger
     from registry.models import Models
-    from registry.promotion import promote, rollback
+    from registry.promotion import promote
 
-    def victim(home, action, point):
+    def victim(home, point):
         ledger, models = Ledger.open(f"sqlite:///{home / 'ledger.db'}"), Models(f"sqlite:///{home / 'mlflow.db'}", home)
         passed = 0
 
@@ -40,15 +40,15 @@ KILLED = """
         version, decision = models.ensemble(2), ledger.decisions()[-1]
         for owner, name in ((ledger, "record_promotion"), (models, "set_alias"), (ledger, "record_step")):
             wrap(owner, name)
-        promote(ledger, models, version, decision, 1) if action == "promote" else rollback(ledger, models, "it is slow")
+        promote(ledger, models, version, decision, 1)
 
-    template, action = Path(sys.argv[1]), sys.argv[2]
+    template = Path(sys.argv[1])
     for point in range(1, 100):
         home = template.with_name(f"killed-{point}")
         shutil.copytree(template, home)
         if (child := os.fork()) == 0:
             try:
-                victim(home, action, point)
+                victim(home, point)
             except BaseException as error:
                 print(repr(error), file=sys.stderr)
                 os._exit(1)
@@ -66,12 +66,12 @@ RACE = """
     from registry.ledger import Ledger
     from registry.models import Models
     from registry.promotion import promote
-    home, children = Path(sys.argv[1]), []
+    home, ledger_url, children = Path(sys.argv[1]), sys.argv[2], []
     ready, go = os.pipe()
     for number in range(4):
         if (child := os.fork()) == 0:
             os.close(go)
-            ledger = Ledger.open(f"sqlite:///{home / 'ledger.db'}")
+            ledger = Ledger.open(ledger_url)
             models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
             version, decision = models.ensemble(number % 2 + 1), ledger.decisions()[number]
             os.read(ready, 1)
@@ -86,27 +86,35 @@ RACE = """
 """
 
 
+@pytest.fixture(scope="module")
+def three_ensembles(mlflow_template, tmp_path_factory):
+    """An MLflow database with three registered ensembles, made once."""
+    home = tmp_path_factory.mktemp("three-ensembles")
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    (home / "folder").mkdir()
+    (home / "folder" / "a").write_text("x")
+    models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
+    for number in range(1, 4):
+        models.register_ensemble(home / "folder", ["a/1"], f"t{number}")
+    return home / "mlflow.db"
+
+
 @pytest.fixture
-def opened(home, tmp_path):
-    """A ledger with one approved tournament for each of four verdicts, and three registered ensembles."""
-    folder = tmp_path / "ensemble"
-    folder.mkdir()
-    (folder / "a").write_text("x")
-    ledger, models = stores(home)
+def opened(home, three_ensembles, ledger_url):
+    """A ledger with four approved verdicts, and a registry with three ensembles."""
+    shutil.copy(three_ensembles, home / "mlflow.db")
+    ledger, models = stores(home, ledger_url)
     ledger.record_data_version("data-1")
     for number in range(1, 5):
-        tournament = f"t{number}"
-        ledger.start_tournament(tournament, "data-1")
-        if number < 4:
-            models.register_ensemble(folder, ["a/1"], tournament)
-        verdict = ledger.record_verdict(tournament, "promote")
+        ledger.start_tournament(f"t{number}", "data-1")
+        verdict = ledger.record_verdict(f"t{number}", "promote")
         ledger.record_decision(verdict.id, "approve", "ann", f"better {number}")
     yield ledger, models
     ledger.close()
 
 
-def stores(home):
-    return Ledger.open(f"sqlite:///{home / 'ledger.db'}"), Models(f"sqlite:///{home / 'mlflow.db'}", home)
+def stores(home, ledger_url=None):
+    return Ledger.open(ledger_url or f"sqlite:///{home / 'ledger.db'}"), Models(f"sqlite:///{home / 'mlflow.db'}", home)
 
 
 def install(opened, *versions):
@@ -215,31 +223,28 @@ def test_an_mlflow_that_fails_leaves_an_intent_that_is_finished_later(opened, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_a_kill_at_any_step_is_finished_by_the_next_start(opened, home, run_script, action):
-    install(opened, 1) if action == "promote" else install(opened, 1, 3)
-    before = (1, None) if action == "promote" else (3, 1)
-    after = (2, 1) if action == "promote" else (1, None)
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)  # a file, which can be copied for each victim
+def test_a_kill_at_any_step_is_finished_by_the_next_start(opened, home, tmp_path, run_script):
+    install(opened, 1)
     opened[0].close()
-    template = home.with_name("template")
+    template = tmp_path / "template"
     shutil.copytree(home, template)
-    run_script(KILLED, template, action)
-    victims = sorted(home.parent.glob("killed-*"), key=lambda folder: int(folder.name.partition("-")[2]))
+    for part in tmp_path.glob("ledger.db*"):
+        shutil.copy(part, template)
+    run_script(KILLED, template)
+    victims = sorted(tmp_path.glob("killed-*"), key=lambda folder: int(folder.name.partition("-")[2]))
     assert len(victims) == 13, "record_promotion, two aliases and three steps, before and after each, and one alive"
     for point, victim in enumerate(victims, 1):
         ledger, models = stores(victim)
         with ledger:
             finished = reconcile(ledger, models)
-            assert len(finished) == (2 <= point <= 11)
-            assert aliases(models) == (before if point == 1 else after)
-            if action == "promote":
-                promote(ledger, models, models.ensemble(2), ledger.decisions()[-1], 1)
-            elif point == 1:
-                rollback(ledger, models, "it is slow")
-            assert aliases(models) == after
+            assert len(finished) == (2 <= point <= 11), "open between the intent and the last step"
+            assert aliases(models) == ((1, None) if point == 1 else (2, 1))
+            promote(ledger, models, models.ensemble(2), ledger.decisions()[-1], 1)
+            assert aliases(models) == (2, 1)
             assert drift(ledger, models) == []
-            assert len(ledger.history("esci-ensemble")) == (2 if action == "promote" else 3)
-            assert len(ledger.export()["promotion_steps"]) == (6 if action == "promote" else 9)
+            assert len(ledger.history("esci-ensemble")) == 2
+            assert len(ledger.export()["promotion_steps"]) == 6
 
 
 def test_a_killed_rollback_is_finished_and_not_taken_twice(opened, monkeypatch):
@@ -254,9 +259,9 @@ def test_a_killed_rollback_is_finished_and_not_taken_twice(opened, monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_promoters_at_once_exactly_one_wins(opened, home, run_script):
+def test_of_promoters_at_once_exactly_one_wins(opened, home, ledger_url, run_script):
     ledger, models = opened
-    outcomes = json.loads(run_script(RACE, home).stdout)
+    outcomes = json.loads(run_script(RACE, home, ledger_url).stdout)
     assert sorted(outcomes) == [0, 9, 9, 9]
     winner = outcomes.index(0) % 2 + 1
     assert aliases(models) == (winner, None)
