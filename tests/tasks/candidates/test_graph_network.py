@@ -13,6 +13,7 @@ import torch
 
 from registry.errors import CandidateError, LeakError
 from registry.specs import GraphNetworkRecipe, GraphNetworkSpec
+from tasks.candidates.families import load_candidate
 from tasks.candidates.graph_network import GraphNetwork
 from tasks.candidates.protocol import FitData
 from tasks.data.dataset import LOCALES, query_keys
@@ -158,7 +159,7 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_page(world, fitted) -> Non
 def test_saved_model_answers_the_same(world, fitted, tmp_path) -> None:
     fitted.save(tmp_path / "model")
     moved = shutil.move(tmp_path / "model", tmp_path / "elsewhere")
-    again = GraphNetwork.load(Path(moved))
+    again = load_candidate(Path(moved))
     expected = fitted.predict_proba(world.test, world.products)
     assert np.array_equal(again.predict_proba(world.test, world.products), expected)
     assert again.spec == fitted.spec
