@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 
@@ -55,9 +56,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. No traceback is shown without `--debug`."""
     options = build_parser().parse_args(arguments)
+    output = Output(as_json=options.json)
+    try:
+        return _run(options, output)
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    finally:
+        with suppress(BrokenPipeError):
+            output.close()
+
+
+def _run(options: argparse.Namespace, output: Output) -> int:
     from registry.errors import StoreError, TournamentError
 
-    output = Output(as_json=options.json)
     try:
         options.work(options, output)
     except TournamentError as error:
@@ -66,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.error("interrupted; the same command continues where it stopped")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise
     except OSError as error:
         return _fail(output, options.debug, error, StoreError.exit_code)
     except Exception as error:

@@ -54,6 +54,13 @@ class Output:
         self._real = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
+    def close(self) -> None:
+        """Give standard output back."""
+        sys.stdout.flush()
+        self._real.flush()
+        os.dup2(self._real.fileno(), 1)
+        self._real.close()
+
     def document(self, content: Any) -> None:
         """Write the JSON document, once, if one is wanted."""
         if self.as_json and not self._spoken:

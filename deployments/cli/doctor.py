@@ -28,6 +28,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """Run every check; end with an error when one failed."""
     from registry.errors import TournamentError
     from registry.workspace import Workspace
+    from tasks.report.words import clean
 
     settings = settings_of(options)
     workspace = Workspace(settings)
@@ -47,13 +48,12 @@ def work(options: argparse.Namespace, output: Output) -> None:
             rows.append({"check": name, "ok": False, "says": str(error)})
         output.say(f"{'ok  ' if rows[-1]['ok'] else 'FAIL'}  {name}: {rows[-1]['says']}")
     output.say("settings in force:")
-    for key, value in settings.model_dump(mode="json").items():
+    shown = {key: clean(str(value)) for key, value in settings.model_dump(mode="json").items()}
+    for key, value in shown.items():
         output.say(f"  {key} = {value}")
-    failed = [row["check"] for row in rows if not row["ok"]]
-    if failed:
-        output.document({"checks": rows, "settings": settings.model_dump(mode="json")})
+    output.document({"checks": rows, "settings": shown})
+    if failed := [row["check"] for row in rows if not row["ok"]]:
         raise TournamentError(f"{', '.join(failed)}: not in order; what to do stands above")
-    output.document({"checks": rows, "settings": settings.model_dump(mode="json")})
 
 
 def _python() -> str:
@@ -92,12 +92,14 @@ def _home(workspace: Any) -> str:
 
 
 def _ledger(workspace: Any) -> str:
-    history = workspace.ledger.history()
-    return f"{workspace.settings.ledger_url or 'SQLite in the home'}, {len(history)} promotions"
+    history = workspace.ledger.history(workspace.settings.ensemble_name)
+    where = "an address of its own" if workspace.settings.ledger_url else "SQLite in the home"
+    return f"{where}, {len(history)} promotions and rollbacks"
 
 
 def _mlflow(workspace: Any) -> str:
     champion = workspace.models.champion()
-    return f"{workspace.settings.mlflow_uri or 'SQLite in the home'}, " + (
+    where = "an address of its own" if workspace.settings.mlflow_uri else "SQLite in the home"
+    return f"{where}, " + (
         f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
     )

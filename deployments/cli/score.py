@@ -37,7 +37,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     champion = workspace.models.champion()
     if champion is None:
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    served = Served.load(workspace.models.download(champion.version), str(resolve_device(options.device)))
+    served = Served.load(workspace.models.download(champion), str(resolve_device(options.device)))
     answer = frame.join(served.predict(frame))
     if options.out:
         write_table(answer, options.out)

@@ -1,0 +1,5 @@
+"""`python -m deployments.cli` is the command `tournament`."""
+
+from deployments.cli import entry
+
+entry()
