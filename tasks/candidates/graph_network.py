@@ -52,6 +52,7 @@ class GraphNetwork:
 
         Raises:
             CandidateError: if the relation has no edges, or the loss or an embedding is not finite.
+            SpecError: if the recipe's text encoder is no checkpoint with safetensors weights.
             LeakError: if an edge belongs to a query of the validation pairs.
         """
         self.device = resolve_device(data.device)

@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.extmath import randomized_svd
-from transformers import AutoModel, AutoTokenizer
 
-from registry.errors import CandidateError
+from tasks.candidates.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
 from tasks.graph.lexicon import Lexicon
 from tasks.graph.ngrams import BUCKETS
 
@@ -127,21 +126,14 @@ class Pretrained:
     """The mean of a frozen Hugging Face encoder's last hidden states.
 
     Raises:
-        CandidateError: if `source` is no encoder with safetensors weights.
+        SpecError: if `source` is no encoder with safetensors weights.
     """
 
     def __init__(self, source: str | Path, device: torch.device, max_length: int = 64, batch_size: int = 64) -> None:
         self.device, self.max_length, self.batch_size = device, max_length, batch_size
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-            model = AutoModel.from_pretrained(
-                str(source), trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError) as error:
-            raise CandidateError(
-                f"text encoder {source}: {str(error).splitlines()[0]}; name `lsa`, or a Hugging Face folder or hub id "
-                "of an encoder with safetensors weights"
-            ) from error
+        folder = fetch_checkpoint(str(source))
+        self.tokenizer = open_tokenizer(folder)
+        model = open_encoder(folder)
         self.model = model.to(device).eval().requires_grad_(False)
         self.dimensions = int(model.config.hidden_size)
 
@@ -164,7 +156,8 @@ class Pretrained:
         return _unit(result)
 
     def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder / "encoder")
+        with quiet():
+            self.model.save_pretrained(folder / "encoder")
         self.tokenizer.save_pretrained(folder / "encoder")
         (folder / "encoder.json").write_text(
             json.dumps({"kind": "pretrained", "max_length": self.max_length}), encoding="utf-8"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import CandidateError
+from registry.errors import SpecError
 from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts
 from tasks.graph.lexicon import Lexicon
 from tasks.graph.ngrams import WORDS, count
@@ -157,5 +157,5 @@ def test_pretrained_copy_is_self_contained_and_safe(checkpoint, tmp_path) -> Non
 
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path) -> None:
-    with pytest.raises(CandidateError, match="text encoder"):
+    with pytest.raises(SpecError, match="no Hugging Face checkpoint"):
         Pretrained(tmp_path, torch.device("cpu"))
