@@ -94,7 +94,7 @@ class LanguageModel:
             tokens = texts.tokens(*self._plain_tokenizer(), self.spec, data.work)
             freeze(encoder, self.spec.recipe)
             if self.spec.recipe.gradient_checkpointing:
-                encoder.gradient_checkpointing_enable({"use_reentrant": False})
+                _checkpoint_activations(encoder)
             self._network = self._pair_network(encoder)
             labels = pairs["label"].to_numpy(dtype=np.int64)
             fit_labels = labels[: len(data.pairs)]
@@ -227,7 +227,7 @@ class LanguageModel:
 
         plan = Plan(
             epochs=recipe.epochs, accumulation=recipe.accumulation, warmup_share=recipe.warmup_share,
-            precision=resolve_precision(recipe.precision, device), patience=recipe.patience,
+            precision=self._dtype(), patience=recipe.patience,
             checkpoint_seconds=self.checkpoint_seconds, key=self._key(tokens, labels, fitted, seed),
         )  # fmt: skip
         return train(
@@ -285,7 +285,12 @@ class LanguageModel:
         return result
 
     def _precision(self) -> AbstractContextManager[object]:
-        return autocast(self._device, resolve_precision(self.spec.recipe.precision, self._device))
+        return autocast(self._device, self._dtype())
+
+    def _dtype(self) -> torch.dtype | None:
+        assert self._network is not None
+        width = self._network.encoder.config.hidden_size
+        return resolve_precision(self.spec.recipe.precision, self._device, width)
 
     def _head(self) -> dict[str, torch.Tensor]:
         assert self._network is not None
@@ -345,6 +350,17 @@ class _Texts:
             key = digest_texts([*told, self.digest()])
             made = kept(work, f"queries-{key}", queries), kept(work, f"products-{key}", products)
         return PairTokens(*made, self.query, self.product, template, recipe.max_length)
+
+
+def _checkpoint_activations(encoder: transformers.PreTrainedModel) -> None:
+    # the method was renamed in the course of transformers 5
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise SpecError(
+            f"gradient_checkpointing: {encoder.config.model_type} has no such thing; switch it off"
+        ) from error
 
 
 def _check_length(spec: LanguageModelSpec, config: transformers.PretrainedConfig) -> None:

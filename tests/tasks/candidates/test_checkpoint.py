@@ -22,7 +22,7 @@ from tasks.candidates.tokenizer import train_tokenizer, wrap
 def folder(tmp_path):
     """A small BERT with random weights, as Hugging Face's own code saves it."""
     place = tmp_path / "checkpoint"
-    tokenizer = wrap(train_tokenizer(["red mug", "blue kettle", "赤いカップ"] * 3, 300))
+    tokenizer = wrap(train_tokenizer(["red mug", "blue kettle", "red kettle", "blue mug", "赤いカップ"], 300))
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=64,
@@ -75,7 +75,7 @@ def test_a_publishers_own_code_is_never_run(folder):
     config |= {"model_type": "homemade", "auto_map": {"AutoModel": "modeling.Boom"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "modeling.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(SpecError, match="'homemade'.*never run"):
+    with pytest.raises(SpecError, match=r"'homemade'.*never run"):
         check_checkpoint(spec(folder))
 
 

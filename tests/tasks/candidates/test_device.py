@@ -20,12 +20,20 @@ def test_a_device_that_is_not_there_is_refused_by_name(name):
         resolve_device(name)
 
 
-def test_a_cpu_trains_in_float32_unless_told_otherwise():
+def test_a_cpu_trains_a_narrow_model_in_float32_unless_told_otherwise():
     assert resolve_precision("auto", CPU) is None
     assert resolve_precision("float32", CPU) is None
     assert resolve_precision("bfloat16", CPU) is torch.bfloat16
     with pytest.raises(UsageError, match="float16"):
         resolve_precision("float16", CPU)
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_a_wide_model_uses_bfloat16_on_a_processor_that_has_it(capable, monkeypatch):
+    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: capable, raising=False)
+    assert resolve_precision("auto", CPU, width=384) is (torch.bfloat16 if capable else None)
+    assert resolve_precision("auto", CPU, width=64) is None
 
 
 def test_autocast_changes_what_a_matrix_product_computes_in():

