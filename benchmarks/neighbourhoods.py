@@ -111,7 +111,9 @@ def embed_once(folder: Path, architecture: str, products: int) -> float:
 def _apart(work: Callable[[], float]) -> tuple[float, float]:
     """Run `work` in a fresh process; return the seconds it names and the process's peak memory in GiB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (work,))
+        seconds, memory = pool.apply(_measured, (work,))
+    say(f"  {seconds:.1f} s, {memory:.2f} GiB")
+    return seconds, memory
 
 
 def _measured(work: Callable[[], float]) -> tuple[float, float]:
