@@ -71,6 +71,7 @@ class LanguageModel:
         self.training: TrainingState | None = None
         self._network: PairNetwork | None = None
         self._tokenizer: PreTrainedTokenizerFast | None = None
+        self._plain: tuple[PreTrainedTokenizerFast, Tokenizer, Template] | None = None
         self._device = torch.device("cpu")
 
     def fit(self, data: FitData) -> Self:
@@ -191,15 +192,15 @@ class LanguageModel:
     def _plain_tokenizer(self) -> tuple[Tokenizer, Template]:
         assert self._tokenizer is not None
         wrapped = self._tokenizer
-        plain = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
-        plain.no_padding()
-        plain.no_truncation()
-        separator = wrapped.sep_token_id if wrapped.sep_token_id is not None else wrapped.eos_token_id
-        if separator is None:
-            raise SpecError(
-                f"candidate {self.spec.name}: its tokenizer has no separator token; name an encoder checkpoint"
-            )
-        return plain, read_template(plain, wrapped.pad_token_id, separator)
+        if self._plain is None or self._plain[0] is not wrapped:  # a large vocabulary takes a second to copy
+            plain = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+            plain.no_padding()
+            plain.no_truncation()
+            separator = wrapped.sep_token_id if wrapped.sep_token_id is not None else wrapped.eos_token_id
+            if separator is None:
+                raise SpecError(f"candidate {self.spec.name}: its tokenizer has no separator token; name an encoder")
+            self._plain = wrapped, plain, read_template(plain, wrapped.pad_token_id, separator)
+        return self._plain[1:]
 
     def _train(
         self, data: FitData, tokens: PairTokens, labels: np.ndarray, weights: torch.Tensor | None, seed: int

@@ -50,7 +50,7 @@ class PairNetwork(nn.Module):
         width = encoder.config.hidden_size
         hidden = max(64, min(width, 256))
         if self.cross:
-            words = encoder.get_input_embeddings().embedding_dim
+            words = int(encoder.get_input_embeddings().weight.shape[1])
             vectors, scalars = (5 if pretrained else 1), _SIMILARITIES + 3 * _SLOTS * words
             self.gate, self.slots = nn.Linear(width, 1), _Slots(words)
         else:
