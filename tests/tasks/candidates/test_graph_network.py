@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from registry.errors import CandidateError, LeakError
 from registry.specs import GraphNetworkRecipe, GraphNetworkSpec
@@ -337,6 +339,28 @@ def test_products_tied_to_products_work_as_well(world, tmp_path) -> None:
     )
     model = GraphNetwork(make_spec(epochs=2)).fit(world.data(tmp_path, edges=edges))
     assert np.isfinite(model.predict_proba(world.test, world.products)).all()
+
+
+def test_a_pretrained_text_encoder_is_carried_along(world, tmp_path) -> None:
+    """A real, tiny BERT: the saved model works after its checkpoint is gone."""
+    checkpoint = tmp_path / "bert"
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=90, special_tokens=["[PAD]", "[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(world.edges["query"], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
+        checkpoint
+    )
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=90, **sizes)).save_pretrained(checkpoint)
+    model = GraphNetwork(make_spec(encoder=str(checkpoint), epochs=1)).fit(world.data(tmp_path / "work"))
+    expected = model.predict_proba(world.test, world.products)
+    model.save(tmp_path / "model")
+    shutil.rmtree(checkpoint)
+    again = load_candidate(tmp_path / "model")
+    assert np.array_equal(again.predict_proba(world.test, world.products), expected)
+    assert again.parameters() == model.parameters()
 
 
 def test_class_weights_reach_the_loss(world, tmp_path) -> None:
