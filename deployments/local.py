@@ -45,13 +45,14 @@ def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output:
 def quiet_prefect(settings: Settings) -> None:
     """Make Prefect embedded and silent, unless the environment says otherwise; must come before its import.
 
+    An error that ends a flow is said once, by the command that ran it, and not again by Prefect with its traceback.
     Without PREFECT_API_URL Prefect starts a temporary server of its own; its database stays in the home folder.
     """
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_LOGGING_LEVEL": "ERROR",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

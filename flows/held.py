@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from registry.errors import TournamentError
 from registry.models import EnsembleVersion
 from registry.tournaments import Attempt
 from registry.workspace import Workspace
@@ -70,6 +73,16 @@ class Held:
     @property
     def id(self) -> str:
         return self.attempt.tournament
+
+
+@contextmanager
+def on_record(workspace: Workspace, held: Held) -> Iterator[None]:
+    """Record in the ledger why a tournament could not go on."""
+    try:
+        yield
+    except TournamentError as error:
+        workspace.ledger.fail_tournament(held.id, str(error))
+        raise
 
 
 def recall(workspace: Workspace, tournament: str) -> Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.held import Checked, Held, Roles, Source, recall, stage_task
 from flows.reporting import stage
 from registry.errors import NotFoundError
+from registry.promotion import reconcile
 from registry.specs import CandidateSpec
 from registry.tournaments import find_attempt, question_of, untried
 from registry.workspace import Workspace
@@ -76,6 +77,7 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
     """Register who is new, find out which tournament this is, and gather champion's members and newcomers."""
     with stage("enter"):
         ledger, models, settings = workspace.ledger, workspace.models, workspace.settings
+        reconcile(ledger, models)
         for version in models.candidates():
             if version.spec is not None:
                 ledger.record_candidate(version.id, version.spec.digest(), version.spec.family)

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows import competition, conclusion, preparation
-from flows.held import Outcome
+from flows.held import Outcome, on_record
 from registry.settings import read_settings
 from registry.specs import parse_spec
 from registry.workspace import Workspace
@@ -33,14 +33,15 @@ def tournament(data: str, candidates: list[dict[str, Any]], settings: dict[str, 
     if held.unchanged:
         return held.unchanged
 
-    training = [competition.train.submit(workspace, held, entrant) for entrant in held.entrants]
-    entrants = competition.survivors(workspace, held, [future.result() for future in training])
-    costs = competition.profile(workspace, held, entrants)
-    challenge = competition.build(workspace, held, entrants, costs)
-    trial = competition.judge(workspace, held, entrants, costs, challenge)
+    with on_record(workspace, held):
+        training = [competition.train.submit(workspace, held, entrant) for entrant in held.entrants]
+        entrants = competition.survivors(workspace, held, [future.result() for future in training])
+        costs = competition.profile(workspace, held, entrants)
+        challenge = competition.build(workspace, held, entrants, costs)
+        trial = competition.judge(workspace, held, entrants, costs, challenge)
 
-    summary = conclusion.summarise(workspace, held, checked, entrants, costs, challenge, trial)
-    version = conclusion.register(workspace, held, challenge, trial, summary)
-    decision = conclusion.decide(workspace, held, trial, version)
-    promoted = conclusion.promote(workspace, held, version, decision)
-    return conclusion.finish(workspace, held, summary, version, decision, promoted)
+        summary = conclusion.summarise(workspace, held, checked, entrants, costs, challenge, trial)
+        version = conclusion.register(workspace, held, challenge, trial, summary)
+        decision = conclusion.decide(workspace, held, trial, version)
+        promoted = conclusion.promote(workspace, held, version, decision)
+        return conclusion.finish(workspace, held, summary, version, decision, promoted)

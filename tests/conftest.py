@@ -30,3 +30,8 @@ def esci_sample() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real ESCI rows are not there: {folder}")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run fast tests first; among equals the order of the files stays."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

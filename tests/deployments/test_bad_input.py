@@ -1,0 +1,114 @@
+"""Wrong input ends in words and an exit code that means something, never in a traceback or a half-written result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SPEC = '[[candidate]]\nname = "one"\nfamily = "graph_network"\narchitecture = "gcn"\n'
+
+
+def refused(answer, code: int, *words: str) -> None:
+    """Check exit code, words on standard error, and that there is no traceback."""
+    assert answer.code == code, answer.err
+    for word in words:
+        assert word in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_help_answers_within_a_second_for_every_command(tournament):
+    import time
+
+    best = {}
+    for command in ([], ["run"], ["demo"], ["data", "check"], ["register"], ["champion", "rollback"], ["doctor"]):
+        times = []
+        for _ in range(3):  # the best of three: a busy machine is not the command's fault
+            begun = time.monotonic()
+            answer = tournament(*command, "--help")
+            times.append(time.monotonic() - begun)
+            assert answer.code == 0
+            assert "usage: tournament" in answer.out
+        best[" ".join(command)] = min(times)
+    assert max(best.values()) < 1.0, best
+
+
+def test_unknown_command_is_wrong_usage(tournament):
+    refused(tournament("dance"), 2, "invalid choice: 'dance'")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["missing.toml", "No such file"]),
+        ("[[candidate", ["no TOML"]),
+        ("", ["no [[candidate]] table"]),
+        (SPEC + "colour = 'red'\n", ["unknown key 'colour'"]),
+        (SPEC + "[candidate.recipe]\nepochz = 3\n", ["unknown key 'recipe.epochz'"]),
+        (SPEC + SPEC, ["'one' stands 2 times"]),
+        (SPEC.replace("gcn", "transformer"), ["architecture"]),
+        ('[[candidate]]\nname = "x"\nfamily = "oracle"\n', ["family is 'oracle'"]),
+        ('[[candidate]]\nname = "x"\nfamily = "language_model"\n', ["either a checkpoint"]),
+    ],
+)
+def test_candidates_file_is_refused_by_name(tournament, tmp_path, content, words):
+    file = tmp_path / ("missing.toml" if content is None else "specs.toml")
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    home = tmp_path / "home"
+    refused(tournament("run", "--home", home, "--data", tmp_path, "--candidates", file), 4, *words)
+    assert not home.exists()
+
+
+def test_settings_are_refused_by_name(tournament, tmp_path):
+    (tmp_path / "tournament.toml").write_text("alpha = 2.0\n", encoding="utf-8")
+    refused(tournament("doctor", cwd=tmp_path), 2, "alpha", "tournament.toml")
+
+
+@pytest.mark.slow
+def test_checkpoint_folder_that_is_none_is_refused_before_anything_is_registered(tournament, tiny_world, tmp_path):
+    (tmp_path / "empty").mkdir()
+    file = tmp_path / "specs.toml"
+    file.write_text('[[candidate]]\nname = "x"\nfamily = "language_model"\ncheckpoint = "empty"\n', encoding="utf-8")
+    home = tmp_path / "home"
+    refused(tournament("run", "--home", home, "--data", tiny_world, "--candidates", file), 4, "empty", "config.json")
+    assert tournament("candidates", "--home", home, "--json").document == []
+
+
+@pytest.mark.slow
+def test_broken_data_ends_the_run_and_json_has_one_error_document(tournament, tiny_world, specs, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_world, data)
+    products = data / "shopping_queries_dataset_products.parquet"
+    products.write_bytes(products.read_bytes()[:1000])
+    answer = tournament("run", "--home", tmp_path / "home", "--data", data, "--candidates", specs, "--json")
+    refused(answer, 3, products.name)
+    assert json.loads(answer.out)["exit_code"] == 3
+
+
+@pytest.mark.slow
+def test_budget_that_nobody_fits_says_what_the_smallest_needs(tournament, held):
+    answer = tournament(
+        "run", "--home", held.home, "--data", held.data, "--candidates", held.specs, "--budget-latency-ms", 0.001
+    )
+    refused(answer, 7, "no ensemble fits the budget")
+
+
+@pytest.mark.slow
+def test_second_tournament_in_the_same_home_is_told_who_holds_it(tournament, held):
+    from registry.locks import tournament_lock
+
+    with tournament_lock(held.home, "a test"):
+        answer = tournament("run", "--home", held.home, "--data", held.data, "--candidates", held.specs)
+    refused(answer, 9, str(os.getpid()))
+
+
+@pytest.mark.slow
+def test_home_that_cannot_be_made_is_named(tournament, tiny_world, specs, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("no folder", encoding="utf-8")
+    answer = tournament("run", "--home", file / "home", "--data", tiny_world, "--candidates", specs)
+    refused(answer, 8, str(Path(file)))

@@ -1,0 +1,98 @@
+"""The whole story, as a user lives it: a champion, the same again, a newcomer, a rollback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LOAD = """
+import sys, mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+frame = pd.DataFrame({
+    "query": ["red bottle", "lampara"], "product_locale": ["us", "es"], "product_title": ["Velo red bottle", None],
+})
+answer = mlflow.pyfunc.load_model("models:/esci-ensemble@champion").predict(frame)
+print(answer.to_json(orient="records"))
+"""
+
+
+def test_first_tournament_installs_a_champion(held):
+    document = held.document
+    assert document["promoted"]
+    assert document["verdict"]["outcome"] == "not_evaluable"
+    assert document["verdict"]["missing"] == ["champion"]
+    assert {model["status"] for model in document["models"]} <= {"member", "evicted"}
+    assert Path(document["report"]).read_text(encoding="utf-8").startswith("<!doctype html")
+    assert Path(document["data_docs"]).is_file()
+
+
+def test_champion_loads_from_another_folder_in_a_fresh_process(held, tmp_path, tournament, clean_environment):
+    shown = tournament("champion", "show", "--home", held.home, "--json").document
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, shown["tracking_uri"]],
+        cwd=tmp_path,
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [sorted(row) for row in rows] == [["C", "E", "I", "S", "label"]] * 2
+    for row in rows:
+        assert sum(row[label] for label in "ESCI") == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max("ESCI", key=lambda label: row[label])
+
+
+def test_second_run_trains_nothing_and_ends_within_a_minute(held, tournament):
+    begun = time.monotonic()
+    answer = tournament("run", "--home", held.home, "--data", held.data, "--candidates", held.specs, "--json")
+    assert answer.code == 0, answer.err
+    assert time.monotonic() - begun < 60
+    assert answer.document["unchanged"]
+    assert answer.document["tournament"] == held.document["tournament"]
+    assert "bert-tiny" not in answer.err.replace(str(held.specs), "")
+
+
+def test_newcomer_meets_the_champion_and_a_rollback_takes_it_back(held, tournament, newcomer):
+    assert tournament("register", newcomer, "--home", held.home).code == 0
+    answer = tournament("run", "--home", held.home, "--data", held.data, "--json")
+    assert answer.code == 0, answer.err
+    document = answer.document
+    entries = {model["name"]: model["entry"] for model in document["models"]}
+    assert entries.pop("sage-clicks") == "candidate"
+    assert set(entries.values()) == {"incumbent"}
+    assert document["verdict"]["outcome"] in ("promote", "refuse")
+    assert document["verdict"]["look"] == 1
+    history = tournament("champion", "history", "--home", held.home, "--json").document
+    assert len(history) == 1 + document["promoted"]
+    if document["promoted"]:
+        assert tournament("champion", "rollback", "--home", held.home, "--reason", "a test").code == 0
+        assert tournament("champion", "show", "--home", held.home, "--json").document["version"] == 1
+
+
+def test_scoring_a_file_gives_every_row_a_label(held, tournament, tmp_path):
+    source, target = tmp_path / "pairs.csv", tmp_path / "out.csv"
+    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n,us,x\n", encoding="utf-8")
+    refused = tournament("score", source, "--out", target, "--home", held.home)
+    assert refused.code == 3
+    assert "query is blank" in refused.err
+    assert not target.exists()
+    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n", encoding="utf-8")
+    assert tournament("score", source, "--out", target, "--home", held.home).code == 0
+    assert target.read_text(encoding="utf-8").splitlines()[0].endswith("E,S,C,I,label")
+
+
+def test_doctor_and_candidates_speak_json(held, tournament):
+    doctor = tournament("doctor", "--home", held.home, "--json")
+    assert doctor.code == 0, doctor.err
+    assert all(row["ok"] for row in doctor.document["checks"])
+    candidates = tournament("candidates", "--home", held.home, "--json").document
+    assert {row["candidate"] for row in candidates} >= {"bert-tiny/1", "sage-impressions/1", "gcn-clicks/1"}
