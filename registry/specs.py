@@ -79,8 +79,14 @@ class _Named(Strict):
     seed: int | None = Field(None, ge=0, description="seed of this candidate; default: the tournament's")
 
     def digest(self) -> str:
-        """Return a SHA-256 over all that changes what is learnt: every field but name and description."""
-        content = self.model_dump(mode="json", exclude={"name", "description"})
+        """Return a SHA-256 over all that changes what is learnt: every field but name and description.
+
+        Fields at their default are left out, so that a later version of the product, with more fields, still
+        recognises the candidates that were registered with this one. A default that changes its meaning needs a
+        new code version of the stage `train` (:data:`registry.stages.CODE_VERSIONS`).
+        """
+        content = self.model_dump(mode="json", exclude={"name", "description"}, exclude_defaults=True)
+        content["family"] = getattr(self, "family", "")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
