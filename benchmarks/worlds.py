@@ -28,12 +28,26 @@ class World:
     milliseconds: np.ndarray
 
 
-def make_world(seed: int, rows: int = 3000, members: int = 8, factors: int = 6, pairs_a_query: int = 20) -> World:
+KINDS = ("plain", "duplicate", "weak", "useless")
+
+
+def make_world(
+    seed: int,
+    rows: int = 3000,
+    members: int = 8,
+    factors: int = 6,
+    pairs_a_query: int = 20,
+    kinds: tuple[str, ...] | None = None,
+) -> World:
     """Return a world whose members are near-duplicates, weak but different ones, useless ones, and plain ones.
 
     The label follows from `factors` latent factors (each moves the four class scores its own way) and noise. A plain
-    member sees a random half of the factors well, a weak one a single factor badly, a near-duplicate what an earlier member
-    sees with a little noise of its own, a useless one nothing but noise. Costs are log-normal and unrelated to worth.
+    member sees a random half of the factors well, a weak one a single factor badly, a near-duplicate what an earlier
+    member sees with a little noise of its own, a useless one nothing but noise. Costs are log-normal and unrelated to
+    worth.
+
+    Args:
+        kinds: kind of each member; default: two plain ones and then by chance.
     """
     random = np.random.default_rng(seed)
     queries = max(rows // pairs_a_query, 1)
@@ -48,9 +62,8 @@ def make_world(seed: int, rows: int = 3000, members: int = 8, factors: int = 6, 
     names: list[str] = []
     signals: list[np.ndarray] = []
     for position in range(members):
-        kind = random.choice(["plain", "duplicate", "weak", "useless"], p=[0.4, 0.25, 0.22, 0.13])
-        if position < 2:
-            kind = "plain"
+        chance = str(random.choice(KINDS, p=[0.4, 0.25, 0.22, 0.13]))
+        kind = kinds[position] if kinds else "plain" if position < 2 else chance
         signal = _signal(kind, random, latent, directions, signals)
         signals.append(signal)
         names.append(f"{kind}-{position}")

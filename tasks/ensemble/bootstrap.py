@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numba import njit
@@ -27,7 +28,7 @@ class Difference:
     resampled: np.ndarray
     queries: int
 
-    @property
+    @cached_property
     def error(self) -> float:
         """Standard error; infinite below five queries, where a bootstrap knows nothing."""
         return float(self.resampled.std(ddof=1)) if self.queries >= 5 else float("inf")
@@ -36,8 +37,8 @@ class Difference:
         """Return the one-sided lower bound at error probability `level`.
 
         The lower of the bootstrap's percentile and of Student's bound on its standard error: each alone is too bold
-        somewhere (the percentile far out in the tail, Student's on skewed metrics). With fewer than ten resamples beyond
-        the percentile, Student's stands alone.
+        somewhere (the percentile far out in the tail, Student's on skewed metrics). With fewer than ten resamples
+        beyond the percentile, Student's stands alone.
         """
         return self._bound(level, -1)
 
@@ -55,6 +56,7 @@ class Difference:
         return min(far, near) if side < 0 else max(far, near)
 
 
+@lru_cache(maxsize=1024)
 def quantile(level: float, queries: int) -> float:
     """Return Student's quantile for a one-sided error probability `level` with `queries` - 1 degrees of freedom."""
     return float(student.isf(level, max(queries - 1, 1)))
@@ -63,9 +65,9 @@ def quantile(level: float, queries: int) -> float:
 def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 2) -> np.ndarray:
     """Return the sums of resampled queries, float32 (resamples, strata, columns).
 
-    Each resample draws, within each stratum, as many queries with replacement as it has. Sums of counts below 2**24 are
-    exact. The draws follow from the seed, the stratum and the number of the resample alone, so that neither the threads nor the
-    sizes of blocks change them.
+    Each resample draws, within each stratum, as many queries with replacement as it has. Sums of counts below 2**24
+    are exact. The draws follow from the seed, the stratum and the number of the resample alone, so that neither the
+    threads nor the sizes of blocks change them.
 
     Args:
         values: float32 (q, columns), one row a query, in a canonical order.

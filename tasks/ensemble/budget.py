@@ -30,7 +30,8 @@ class Budget:
     Attributes:
         memory_mib: memory, MiB; always adds up over members.
         latency_ms: time, milliseconds a page of 40 pairs.
-        execution: members run one after the other (`series`: times add up) or side by side (`parallel`: the slowest counts).
+        execution: members run one after the other (`series`: times add up) or side by side (`parallel`: the slowest
+            counts).
     """
 
     memory_mib: float | None = None

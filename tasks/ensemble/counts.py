@@ -9,6 +9,7 @@ from registry.errors import UsageError
 CLASSES = 4
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 CONFIDENCE_BINS = 15
+_TINY = 1e-300  # keeps 0 / 0 at 0
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -53,59 +54,66 @@ def confidence_gaps(labels: np.ndarray, probabilities: np.ndarray, groups: np.nd
     return sums.reshape(len(keys), CONFIDENCE_BINS)
 
 
-def class_f1(counts: np.ndarray) -> np.ndarray:
-    """Return the F1 of each class, float64 (..., 4), of confusion matrices (..., 4, 4); 0 where a class never occurs."""
-    counts = np.asarray(counts, np.float64)
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    either = counts.sum(axis=-1) + counts.sum(axis=-2)
-    return np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
+def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every metric of confusion matrices (..., 4, 4), float64.
 
-
-def accuracy(counts: np.ndarray) -> np.ndarray:
-    """Return the share of right labels, float64 (...,), of confusion matrices (..., 4, 4); 0 for an empty one."""
-    counts = np.asarray(counts, np.float64)
-    total = counts.sum(axis=(-2, -1))
-    hits = np.trace(counts, axis1=-2, axis2=-1)
-    return np.divide(hits, total, out=np.zeros_like(total), where=total > 0)
-
-
-def macro_f1(counts: np.ndarray) -> np.ndarray:
-    """Return the mean F1 over the classes that occur in the truth, float64 (...,).
-
-    The same as scikit-learn's wherever each class that is predicted also occurs. A class that the truth lacks is left
-    out for both sides of a comparison, so that one stray prediction in a small locale does not swing the difference.
+    `accuracy`, `macro_f1` and `weighted_f1` are (...,), `f1` is (..., 4), one value a class. What has no pair is 0. The
+    macro F1 is the mean over the classes that occur in the truth: the same as scikit-learn's wherever each predicted
+    class also occurs. A class that the truth lacks is left out for both sides of a comparison, so that one stray
+    prediction in a small locale does not swing the difference. The weighted F1 weights by how often a class is true.
     """
-    present = np.asarray(counts).sum(axis=-1) > 0
-    number = present.sum(axis=-1)
-    total = (class_f1(counts) * present).sum(axis=-1)
-    return np.divide(total, number, out=np.zeros_like(total), where=number > 0)
-
-
-def weighted_f1(counts: np.ndarray) -> np.ndarray:
-    """Return the mean F1 weighted by how often each class is true, float64 (...,)."""
-    truth = np.asarray(counts, np.float64).sum(axis=-1)
-    total = truth.sum(axis=-1)
-    hits = (class_f1(counts) * truth).sum(axis=-1)
-    return np.divide(hits, total, out=np.zeros_like(total), where=total > 0)
-
-
-_FUNCTIONS = {"accuracy": accuracy, "macro_f1": macro_f1, "weighted_f1": weighted_f1}
+    counts = np.asarray(counts, np.float64)
+    # One product with a constant matrix is ten times faster than sums over axes of length four
+    parts = counts.reshape(*counts.shape[:-2], CLASSES**2) @ _PARTS
+    hits, truth, predicted = (parts[..., start : start + CLASSES] for start in (0, CLASSES, 2 * CLASSES))
+    ones = np.ones(CLASSES)
+    f1 = 2 * hits / np.maximum(truth + predicted, _TINY)
+    total = np.maximum(truth @ ones, _TINY)
+    present = (truth > 0).astype(np.float64)
+    return {
+        "accuracy": (hits @ ones) / total,
+        "macro_f1": ((f1 * present) @ ones) / np.maximum(present @ ones, 1),
+        "weighted_f1": ((f1 * truth) @ ones) / total,
+        "f1": f1,
+    }
 
 
 def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
-    """Return the metric `name` of confusion matrices (..., 4, 4), float64 (...,).
+    """Return the metric `name` of confusion matrices (..., 4, 4), float64 (...,); see :func:`all_metrics`.
 
     Raises:
         UsageError: if there is no such metric.
     """
-    if name not in _FUNCTIONS:
+    if name not in METRICS:
         raise UsageError(f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}")
-    return _FUNCTIONS[name](counts)
+    return all_metrics(counts)[name]
+
+
+def class_f1(counts: np.ndarray) -> np.ndarray:
+    """Return the F1 of each class, float64 (..., 4), of confusion matrices (..., 4, 4)."""
+    return all_metrics(counts)["f1"]
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Return the macro F1, float64 (...,), of confusion matrices (..., 4, 4); see :func:`all_metrics`."""
+    return all_metrics(counts)["macro_f1"]
+
+
+def _parts() -> np.ndarray:
+    """Return the matrix that turns 16 cells into hits, true and predicted pairs of each class, float64 (16, 12)."""
+    true, predicted = np.divmod(np.arange(CLASSES**2), CLASSES)
+    classes = np.arange(CLASSES)
+    is_true, is_predicted = true[:, None] == classes, predicted[:, None] == classes
+    return np.concatenate([is_true & is_predicted, is_true, is_predicted], axis=1).astype(np.float64)
+
+
+_PARTS = _parts()
 
 
 def metrics_of(counts: np.ndarray) -> dict[str, float]:
     """Return accuracy, macro F1 and weighted F1 of one confusion matrix (4, 4)."""
-    return {name: float(metric_of(name, counts)) for name in METRICS}
+    metrics = all_metrics(counts)
+    return {name: float(metrics[name]) for name in METRICS}
 
 
 def calibration_error(gaps: np.ndarray, pairs: np.ndarray) -> np.ndarray:

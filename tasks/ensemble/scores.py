@@ -99,8 +99,8 @@ def _rows_of(scores: MemberScores, wanted: np.ndarray) -> np.ndarray:
     leaked = ~scores.out_of_sample[rows]
     if leaked.any():
         raise LeakError(
-            f"scores of {scores.member} are in-sample for {int(leaked.sum())} of {len(wanted)} pairs (first: example_id "
-            f"{int(wanted[leaked][0])}); the aggregator only learns from pairs whose query the model never saw"
+            f"scores of {scores.member} are in-sample for {int(leaked.sum())} of {len(wanted)} pairs (first: "
+            f"example_id {int(wanted[leaked][0])}); the aggregator learns only from pairs whose query no model saw"
         )
     chosen = scores.probabilities[rows]
     check_distributions(scores.member, chosen, wanted)

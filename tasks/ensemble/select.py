@@ -9,10 +9,15 @@ from typing import Literal, Protocol
 
 from registry.errors import BudgetError, UsageError
 from tasks.ensemble.budget import Budget, Cost, check_costs, nobody_fits
+from tasks.ensemble.surrogate import expected_improvement
 
 Rule = Literal["shap", "top_k", "exhaustive", "greedy"]
 RULES: tuple[Rule, ...] = ("shap", "top_k", "exhaustive", "greedy")
 MOST_EXHAUSTIVE_MEMBERS = 12
+_SHARE_OF_SETS = 0.3  # of the sets within the budget that the exchange may fit, eviction included
+_LEAST_REFITS = 22  # with few sets the share would be next to nothing
+_REFITS_A_MODEL = 12  # with many models the share would be thousands
+_CENTRES = 5
 
 
 class Valued(Protocol):
@@ -92,8 +97,9 @@ def select(
 
     Args:
         game: what each set of models reaches. costs: of each model.
-        rule: `shap` evicts the least useful a unit of budget, then exchanges; `top_k` is the paper's: the most useful
-            that fit; `exhaustive` looks at every set; `greedy` adds the most valuable.
+        rule: `shap` evicts the least useful a unit of budget, then exchanges (see :mod:`tasks.ensemble.surrogate`);
+            `top_k` is the paper's: the most useful that fit; `exhaustive` looks at every set; `greedy` adds the most
+            valuable.
         must_keep, must_drop: models that are in, or out, whatever their worth.
 
     Raises:
@@ -102,12 +108,11 @@ def select(
     """
     budget = budget or Budget()
     search = _Search(game, costs, budget, frozenset(must_keep), frozenset(must_drop))
-    before = game.refits
     rules = {"shap": search.by_shap, "top_k": search.top_k, "exhaustive": search.exhaustive, "greedy": search.greedy}
     if rule not in rules:
         raise UsageError(f"selection rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
     kept = rules[rule]()
-    refits = game.refits - before
+    refits = game.refits - search.before
     best = search.best_known()
     value = game.value(kept)
     return Selection(
@@ -140,13 +145,12 @@ class _Search:
         check_costs(game.members, costs)
         self.game, self.costs, self.budget, self.keep, self.drop = game, costs, budget, keep, drop
         if keep and not budget.fits(keep, costs):
-            raise BudgetError(
-                f"the members that must be kept ({', '.join(sorted(keep))}) take {budget.describe(budget.used(keep, costs))}; "
-                "raise the budget or keep fewer"
-            )
+            names, taken = ", ".join(sorted(keep)), budget.describe(budget.used(keep, costs))
+            raise BudgetError(f"those that must be kept ({names}) take {taken}; raise the budget or keep fewer")
         self.eligible = frozenset(name for name in names - drop if budget.fits(keep | {name}, costs))
         if not self.eligible:
             raise nobody_fits(budget, costs, names - drop or names)
+        self.before = game.refits
         self.path: list[Step] = []
         self.left_at: dict[str, tuple[int, str]] = {}
         self.credit: dict[str, float] = {}
@@ -164,8 +168,7 @@ class _Search:
                 f"{len(self.eligible)} models make {2 ** len(self.eligible)} sets; exhaustive selection looks at up to "
                 f"{MOST_EXHAUSTIVE_MEMBERS} models: drop some by must_drop or use the rule shap"
             )
-        free = sorted(self.eligible - self.keep)
-        sets = [self.keep | frozenset(chosen) for size in range(len(free) + 1) for chosen in combinations(free, size)]
+        sets = self._all_sets()
         best = max((s for s in sets if s and self.fits(s)), key=self._rank)
         self._note(best, f"best of {sum(bool(s) and self.fits(s) for s in sets)} sets that fit the budget")
         return best
@@ -219,41 +222,56 @@ class _Search:
         return current
 
     def _exchange(self, current: frozenset[str]) -> frozenset[str]:
-        """Try each evicted model back, alone or in place of members, and members out, while the metric improves."""
-        while True:
-            better = self._first_better(current)
-            if better is None:
-                return current
-            came, went = sorted(better - current), sorted(current - better)
-            gain = self.game.value(better) - self.game.value(current)
-            action = " and ".join(
-                part
-                for part in (came and f"bring back {', '.join(came)}", went and f"let go {', '.join(went)}")
-                if part
-            )
-            self._note(better, f"{action}: the metric gains {gain:.4f}")
-            for name in went:
-                self._leave(
-                    name,
-                    f"exchanged: the ensemble gains {gain:.4f} "
-                    + (f"with {', '.join(came)}" if came else "without it"),
-                )
-            current = better
+        """Try sets with evicted models back and members out, the most promising first, while re-fits are left."""
+        allowed = self.game.refits - self.before + self._more_refits()
+        while self.game.refits - self.before < allowed:
+            candidates = self._candidates(current)
+            if not candidates:
+                break
+            known = {members: value for members, value in self.game.values.items() if members}
+            gains = expected_improvement(known, candidates, self.game.members, self.game.value(current))
+            tried = candidates[int(gains.argmax())]
+            if self._rank(tried) > self._rank(current):
+                self._note_exchange(current, tried)
+                current = tried
+        return current
 
-    def _first_better(self, current: frozenset[str]) -> frozenset[str] | None:
-        value = self.game.value(current)
-        credit = self._utility(current)
-        outside = sorted(self.eligible - current, key=lambda name: (-self.credit.get(name, 0.0), name))
-        movable = sorted(current - self.keep, key=lambda name: (credit[name], name))
-        for name in outside:
-            moves = [current | {name}] + [(current - {member}) | {name} for member in movable]
-            tried = [move for move in moves if self.fits(move)]
-            if tried and self.game.value(best := max(tried, key=self._rank)) > value:
-                return best
-        smaller = [current - {member} for member in movable if len(current) > 1]
-        if smaller and self.game.value(best := max(smaller, key=self._rank)) > value:
-            return best
-        return None
+    def _more_refits(self) -> int:
+        """Return how many re-fits the exchange may take, after those of the eviction."""
+        free = sorted(self.eligible - self.keep)
+        if len(free) > MOST_EXHAUSTIVE_MEMBERS:
+            return _REFITS_A_MODEL * len(free)
+        share = int(_SHARE_OF_SETS * sum(bool(s) and self.fits(s) for s in self._all_sets()))
+        spent = self.game.refits - self.before
+        return max(min(share, _REFITS_A_MODEL * len(free)), _LEAST_REFITS) - spent
+
+    def _all_sets(self) -> list[frozenset[str]]:
+        free = sorted(self.eligible - self.keep)
+        return [self.keep | frozenset(chosen) for size in range(len(free) + 1) for chosen in combinations(free, size)]
+
+    def _candidates(self, current: frozenset[str]) -> list[frozenset[str]]:
+        """Return the sets within the budget that were not tried: all, or with many models those near the best known."""
+        if len(self.eligible - self.keep) <= MOST_EXHAUSTIVE_MEMBERS:
+            around = self._all_sets()
+        else:
+            known = [s for s in self.game.values if self._allowed(s) and self.fits(s)]
+            centres = sorted(known, key=self._rank, reverse=True)[:_CENTRES]
+            around = sorted({near for centre in [current, *centres] for near in self._near(centre)}, key=self.order)
+        return [s for s in around if s and s not in self.game.values and self.fits(s)]
+
+    def _near(self, centre: frozenset[str]) -> list[frozenset[str]]:
+        inside, outside = sorted(centre - self.keep), sorted(self.eligible - centre)
+        changed = [centre | {name} for name in outside] + [centre - {name} for name in inside]
+        return changed + [(centre - {gone}) | {name} for gone in inside for name in outside]
+
+    def _note_exchange(self, current: frozenset[str], better: frozenset[str]) -> None:
+        came, went = sorted(better - current), sorted(current - better)
+        gain = self.game.value(better) - self.game.value(current)
+        parts = [came and f"bring back {', '.join(came)}", went and f"let go {', '.join(went)}"]
+        self._note(better, f"{' and '.join(part for part in parts if part)}: the metric gains {gain:.4f}")
+        for name in went:
+            instead = f"with {', '.join(came)} in its place" if came else "without it"
+            self._leave(name, f"exchanged: the ensemble gains {gain:.4f} {instead}")
 
     def best_known(self) -> frozenset[str]:
         return max((s for s in self.game.values if self._allowed(s) and self.fits(s)), key=self._rank)

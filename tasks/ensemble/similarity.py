@@ -39,7 +39,7 @@ def compare_members(columns: np.ndarray, labels: np.ndarray, members: Sequence[s
         columns: float32 (n, k, 4), member scores. labels: int8 (n,). members: k names.
     """
     errors = columns.astype(np.float64)
-    # All members are wrong about the same noisy labels: only what goes beyond the mean answer to a class tells them apart
+    # All members are wrong about the same noisy labels: what goes beyond the mean answer to a class tells them apart
     for label in np.unique(labels):
         errors[labels == label] -= errors[labels == label].mean(axis=0)
     flat = errors.transpose(1, 0, 2).reshape(len(members), -1)

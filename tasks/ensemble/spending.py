@@ -31,10 +31,10 @@ class Look:
 def look_at(looks_before: int, alpha: float) -> Look:
     """Return the level of the next look at a test split that was looked at `looks_before` times.
 
-    Look k spends alpha * k**-1.5 / zeta(1.5). All looks that will ever be add up to alpha, so that by the union bound the
-    chance that a split without any better challenger ever promotes one is at most alpha, however the challengers
-    depend on one another. The first looks get most of it: a series that never ends must fall, and a slow fall
-    leaves something for the fiftieth look too.
+    Look k spends alpha * k**-1.5 / zeta(1.5). All looks that will ever be add up to alpha, so that by the union bound
+    the chance that a split without any better challenger ever promotes one is at most alpha, however the challengers
+    depend on one another. The first looks get most of it: a series that never ends must fall, and a slow fall leaves
+    something for the fiftieth look too.
 
     Raises:
         UsageError: if there were fewer than no looks, or alpha is no probability.
@@ -44,7 +44,8 @@ def look_at(looks_before: int, alpha: float) -> Look:
     number = looks_before + 1
     level = alpha * number**-EXPONENT / float(zeta(EXPONENT))
     left = float(zeta(EXPONENT, number + 1) / zeta(EXPONENT))
-    sentence = f"look {number} at this test split: it may err with probability {level:.2g}; {left:.0%} of alpha {alpha:g} is left"
+    spent = f"it may err with probability {level:.2g}; {left:.0%} of alpha {alpha:g} is left"
+    sentence = f"look {number} at this test split: {spent}"
     if left < LITTLE_LEFT:
         sentence += "; little is left, so that only large gains can still win here: fresh test labels renew it"
     return Look(number, level, left, sentence)

@@ -62,7 +62,7 @@ class Verdict:
         missing: what kept it from being evaluable: "champion", "queries", "locale <name>".
         cautions: what a reviewer should know beside the outcome, a sentence each.
         look: number of this look at the test split. level: the error probability it could spend.
-        alpha_left: share of alpha left after it. spends_look: whether it counts as a look (a not-evaluable one does not).
+        alpha_left: share of alpha left after it. spends_look: whether it counts as a look; not-evaluable does not.
         digest: SHA-256 of everything the verdict follows from; the same digest must give the same verdict.
     """
 

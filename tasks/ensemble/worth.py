@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import norm
@@ -92,7 +93,6 @@ def measure_worth(
     if not len(columns):
         raise UsageError("no pair to measure the members' worth on; pass the pairs the aggregator learnt from")
     forest = tabulate(aggregator)
-    # Canonical order: queries by key, rows by content are not needed because sums within a query are all that counts
     draw = _query_order(groups, seed)
     used, settled, values = _draw(aggregator, forest, columns, groups, draw, confidence, threads, until_settled)
     gap = check_additivity(aggregator, columns[used], values, forest.base)
@@ -177,7 +177,7 @@ def _undecided(by_query: np.ndarray, separation: float) -> list[tuple[int, int]]
     """Return the neighbours in the ranking whose difference is within `separation` standard errors."""
     order = np.argsort(-by_query.sum(axis=0), kind="stable")
     pairs = []
-    for better, worse in zip(order[:-1], order[1:], strict=True):
+    for better, worse in pairwise(order):
         difference = by_query[:, better] - by_query[:, worse]
         error = difference.std(ddof=1) * np.sqrt(len(difference)) if len(difference) > 1 else np.inf
         if not difference.sum() > separation * error:

@@ -1,0 +1,135 @@
+"""What all benchmarks share: options, machine, figures beside their targets, as a table or as one JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import operator
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_PACKAGES = ("numpy", "lightgbm", "shap", "torch")
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name, value, unit: what was measured.
+        target: "<= 0.05" or ">= 5", or "" when it is printed for information.
+        peer, peer_value: what it stands beside, measured in the same run.
+        met: whether the target is met; None without a target.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: str = ""
+    peer: str = ""
+    peer_value: float | None = None
+    met: bool | None = None
+
+
+def figure(
+    name: str, value: float, unit: str, target: str = "", peer: str = "", peer_value: float | None = None
+) -> Figure:
+    """Return a figure with `met` worked out from its target, such as ">= 5"."""
+    met = None
+    if target:
+        comparison, bound = target.split()
+        met = _COMPARISONS[comparison](value, float(bound))
+    return Figure(name, float(value), unit, target, peer, None if peer_value is None else float(peer_value), met)
+
+
+def arguments(subject: str, description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options that all benchmarks have: `--json`, `--quick`, `--seed`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{subject}", description=description)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--quick", action="store_true", help="a smaller size, for CI: targets are for the full size")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is generated")
+    return parser.parse_args(argv)
+
+
+def report(subject: str, figures: Sequence[Figure], as_json: bool) -> None:
+    """Print the figures on standard output."""
+    if as_json:
+        document = {"subject": subject, "machine": machine(), "figures": [asdict(each) for each in figures]}
+        print(json.dumps(document, indent=2))
+        return
+    table = Table(title=f"{subject}, {_machine_line()}", title_justify="left")
+    for heading in ("figure", "value", "unit", "target", "met", "peer", "peer's value"):
+        table.add_column(heading, justify="right" if "value" in heading else "left", overflow="fold")
+    for each in figures:
+        met = {True: "yes", False: "NO", None: ""}[each.met]
+        peer = "" if each.peer_value is None else _short(each.peer_value)
+        table.add_row(each.name, _short(each.value), each.unit, each.target, met, each.peer, peer)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def say(text: str) -> None:
+    """Report progress on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def median_seconds(work: Callable[[], Any], runs: int) -> float:
+    """Return the median wall time of `runs` calls."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _machine_line() -> str:
+    facts = machine()
+    return f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, Python {facts['python']}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _short(value: float) -> str:
+    if value == 0 or 0.001 <= abs(value) < 1e6:
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    return f"{value:.2e}"

@@ -1,0 +1,159 @@
+"""What a verdict follows from: the counts of both sides, the costs, the looks made, and the thresholds in force."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from registry.errors import UsageError
+from tasks.ensemble.budget import Budget, Cost
+from tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
+
+
+class DeclaredSettings(Protocol):
+    """The part of :class:`registry.settings.Settings` that the judge reads."""
+
+    primary_metric: str
+    required_gain: float
+    alpha: float
+    resamples: int
+    guardrail_margin: float
+    minimum_test_queries: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Every threshold of the judge; `of` reads them from the settings in force.
+
+    Attributes:
+        not_worse_margin: loss on the primary metric that a cheaper challenger may at most have.
+        cheaper_by: share of memory or time that must be saved to count as cheaper, the other no worse.
+        threads: of the bootstrap; they do not change its result.
+    """
+
+    primary_metric: str = "macro_f1"
+    required_gain: float = 0.0
+    alpha: float = 0.05
+    resamples: int = 10_000
+    guardrail_margin: float = 0.02
+    minimum_test_queries: int = 50
+    not_worse_margin: float = 0.005
+    cheaper_by: float = 0.1
+    seed: int = 0
+    threads: int = field(default=2, compare=False)
+
+    @classmethod
+    def of(cls, settings: DeclaredSettings) -> JudgeSettings:
+        """Return the judge's part of `settings`."""
+        names = (
+            "primary_metric",
+            "required_gain",
+            "alpha",
+            "resamples",
+            "guardrail_margin",
+            "minimum_test_queries",
+            "seed",
+        )
+        return cls(**{name: getattr(settings, name) for name in names})
+
+
+@dataclass(frozen=True)
+class JudgeInput:
+    """Everything about a test split that a verdict follows from.
+
+    Attributes:
+        query_key: uint64 (q,), unique. locale: str (q,).
+        challenger, champion: int32 (q, 4, 4), confusion of each query, true label by predicted; champion may be None.
+        challenger_gaps, champion_gaps: float64 (q, 15), see :func:`tasks.ensemble.counts.confidence_gaps`, or None.
+        expected_locales: locales that the ensemble serves; each needs test data.
+        challenger_cost, champion_cost: measured cost of the ensembles, or None.
+        budget: what the challenger must fit, or None.
+        looks: looks that were made at this test split before this one.
+    """
+
+    query_key: np.ndarray
+    locale: np.ndarray
+    challenger: np.ndarray
+    champion: np.ndarray | None = None
+    challenger_gaps: np.ndarray | None = None
+    champion_gaps: np.ndarray | None = None
+    expected_locales: tuple[str, ...] = ()
+    challenger_cost: Cost | None = None
+    champion_cost: Cost | None = None
+    budget: Budget | None = None
+    looks: int = 0
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        locales: Sequence[str] | np.ndarray,
+        challenger: np.ndarray,
+        champion: np.ndarray | None = None,
+        **rest: object,
+    ) -> JudgeInput:
+        """Return the input made from the test pairs.
+
+        Args:
+            labels: int8 (n,). groups: uint64 (n,), query keys. locales: str (n,).
+            challenger, champion: float32 (n, 4), probabilities of both ensembles.
+            rest: the remaining fields of the class.
+        """
+        keys, counts = confusion_by_query(labels, challenger.argmax(axis=1), groups)
+        first = np.unique(groups, return_index=True)[1]
+        other, other_gaps = None, None
+        if champion is not None:
+            other = confusion_by_query(labels, champion.argmax(axis=1), groups)[1]
+            other_gaps = confidence_gaps(labels, champion, groups)
+        return cls(
+            keys, np.asarray(locales).astype(str)[first], counts, other,
+            confidence_gaps(labels, challenger, groups), other_gaps, **rest,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def canonical(self) -> JudgeInput:
+        """Return the same with the queries in ascending order.
+
+        Raises:
+            UsageError: if shapes do not fit, a query stands twice, or both sides saw different labels.
+        """
+        rows = len(self.query_key)
+        for name in ("challenger", "champion"):
+            counts = getattr(self, name)
+            if counts is not None and counts.shape != (rows, CLASSES, CLASSES):
+                raise UsageError(f"{name}'s counts have shape {counts.shape}; pass ({rows}, {CLASSES}, {CLASSES})")
+        if len(self.locale) != rows or len(np.unique(self.query_key)) != rows:
+            raise UsageError("the judge needs one row for each query: a query stands twice or a locale is missing")
+        if self.champion is not None and not np.array_equal(self.challenger.sum(axis=2), self.champion.sum(axis=2)):
+            raise UsageError(
+                "challenger and champion were not scored on the same test pairs; score both on the same split"
+            )
+        order = np.argsort(self.query_key, kind="stable")
+        changed = {
+            name: None if (array := getattr(self, name)) is None else np.asarray(array)[order]
+            for name in ("query_key", "locale", "challenger", "champion", "challenger_gaps", "champion_gaps")
+        }
+        return JudgeInput(**{**self.__dict__, **changed})
+
+
+def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
+    """Return a SHA-256 over everything that the verdict follows from; threads are not among it."""
+    rest = {key: value for key, value in asdict(settings).items() if key != "threads"}
+    rest |= {"locales": list(case.expected_locales), "looks": case.looks}
+    for name in ("challenger_cost", "champion_cost", "budget"):
+        value = getattr(case, name)
+        rest[name] = None if value is None else asdict(value)
+    sha = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in ("query_key", "challenger", "champion", "challenger_gaps", "champion_gaps"):
+        array = getattr(case, name)
+        if array is not None:
+            kind = {"query_key": "<u8", "challenger": "<i4", "champion": "<i4"}.get(name, "<f8")
+            sha.update(name.encode() + np.ascontiguousarray(array, dtype=kind).tobytes())
+    sha.update("\x1f".join(case.locale.tolist()).encode())
+    return sha.hexdigest()

@@ -1,0 +1,101 @@
+"""The numbers of a verdict: metrics of challenger and champion on the test split as it is and on its resamples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.data.dataset import LABELS
+from tasks.ensemble.bootstrap import Difference, resampled_sums
+from tasks.ensemble.case import JudgeInput, JudgeSettings
+from tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error
+from tasks.ensemble.verdict import MetricRow
+
+_INTERVAL = 0.025
+_CELLS = CLASSES**2
+
+
+class Evidence:
+    """Sums of the test split as it is and of its resamples, challenger and champion side by side."""
+
+    def __init__(self, case: JudgeInput, places: list[str], settings: JudgeSettings) -> None:
+        self.places, self.case = places, case
+        self._metrics: dict[tuple[int, int | None], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+        self.calibrated = case.challenger_gaps is not None and (case.champion is None or case.champion_gaps is not None)
+        strata = np.searchsorted(places, case.locale) if places else np.zeros(0, np.int64)
+        self.queries = np.bincount(strata, minlength=len(places))
+        sides = [(case.challenger, case.challenger_gaps)]
+        if case.champion is not None:
+            sides.append((case.champion, case.champion_gaps))
+        blocks = []
+        for counts, gaps in sides:
+            blocks.append(counts.reshape(len(counts), _CELLS))
+            blocks.append(gaps if self.calibrated and gaps is not None else np.zeros((len(counts), 0)))
+        self.widths = [block.shape[1] for block in blocks]
+        values = np.concatenate(blocks, axis=1)
+        self.actual = np.stack([values[strata == s].sum(axis=0) for s in range(len(places))]) if places else values[:0]
+        self.drawn = resampled_sums(
+            values.astype(np.float32), strata, settings.resamples, settings.seed, settings.threads
+        )
+
+    def counts(self, side: int, place: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the confusion matrix (4, 4) and its resamples (r, 4, 4) of one side, in one locale or in all."""
+        actual, drawn = self._columns(2 * side, place)
+        return actual.reshape(CLASSES, CLASSES), drawn.reshape(-1, CLASSES, CLASSES)
+
+    def metric(self, name: str, side: int, place: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return a metric and its resamples (r,) of one side, in one locale or in all; `f1 E` is the F1 of class E."""
+        if (side, place) not in self._metrics:
+            actual, drawn = self.counts(side, place)
+            self._metrics[side, place] = all_metrics(actual), all_metrics(drawn)
+        actual, drawn = self._metrics[side, place]
+        if name in METRICS:
+            return actual[name], drawn[name]
+        label = LABELS.index(name.removeprefix("f1 "))
+        return actual["f1"][label], drawn["f1"][:, label]
+
+    def difference(self, name: str, place: int | None = None) -> Difference:
+        """Return challenger minus champion on a metric, in one locale or in all."""
+        ours, theirs = self.metric(name, 0, place), self.metric(name, 1, place)
+        queries = int(self.queries.sum() if place is None else self.queries[place])
+        return Difference(float(ours[0] - theirs[0]), ours[1] - theirs[1], queries)
+
+    def calibration(self) -> Difference:
+        """Return champion minus challenger on the expected calibration error: a loss of calibration is negative."""
+        errors = []
+        for side in (1, 0):
+            actual, drawn = self._columns(2 * side + 1, None)
+            pairs = self.counts(side, None)
+            errors.append(
+                (calibration_error(actual, pairs[0].sum()), calibration_error(drawn, pairs[1].sum(axis=(1, 2))))
+            )
+        return Difference(float(errors[0][0] - errors[1][0]), errors[0][1] - errors[1][1], int(self.queries.sum()))
+
+    def table(self) -> tuple[MetricRow, ...]:
+        """Return all metrics: overall, by locale, and F1 by class."""
+        rows = []
+        for place in (None, *range(len(self.places))):
+            scope = "all" if place is None else self.places[place]
+            rows += [self._row(scope, name, name, place) for name in METRICS]
+        rows += [self._row(f"class {label}", "f1", f"f1 {label}", None) for label in LABELS]
+        return tuple(rows)
+
+    def _row(self, scope: str, title: str, name: str, place: int | None) -> MetricRow:
+        queries = int(self.queries.sum() if place is None else self.queries[place])
+        actual, drawn = self.metric(name, 0, place)
+        cells = [float(actual), *_interval(drawn)]
+        if self.case.champion is not None:
+            other, other_drawn = self.metric(name, 1, place)
+            cells += [float(other), *_interval(other_drawn), float(actual - other), *_interval(drawn - other_drawn)]
+        return MetricRow(scope, title, queries, int(self.counts(0, place)[0].sum()), *cells)
+
+    def _columns(self, block: int, place: int | None) -> tuple[np.ndarray, np.ndarray]:
+        start = sum(self.widths[:block])
+        chosen = slice(start, start + self.widths[block])
+        if place is None:
+            return self.actual[:, chosen].sum(axis=0), self.drawn[:, :, chosen].sum(axis=1, dtype=np.float64)
+        return self.actual[place, chosen], self.drawn[:, place, chosen].astype(np.float64)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(drawn, (_INTERVAL, 1 - _INTERVAL))
+    return float(low), float(high)
