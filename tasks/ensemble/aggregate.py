@@ -108,8 +108,11 @@ class Aggregator:
 
     def raw_scores(self, columns: np.ndarray) -> np.ndarray:
         """Return the scores before the softmax, float64 (n, 4), of member scores float32 (n, k, 4)."""
+        features = flatten(columns, self.members)
+        if not len(features):
+            return np.zeros((0, CLASSES))
         return self.booster.predict(
-            flatten(columns, self.members), raw_score=True, num_threads=self.parameters.threads_for(len(columns))
+            features, raw_score=True, num_threads=self.parameters.threads_for(len(columns))
         ).reshape(-1, CLASSES)
 
     def predict_proba(self, columns: np.ndarray) -> np.ndarray:
@@ -264,7 +267,7 @@ def flatten(columns: np.ndarray, members: Sequence[str]) -> np.ndarray:
     """
     if columns.ndim != 3 or columns.shape[1:] != (len(members), CLASSES):
         raise UsageError(f"member scores have shape {columns.shape}; pass (n, {len(members)}, {CLASSES})")
-    return np.ascontiguousarray(columns.reshape(len(columns), -1), dtype=np.float64)
+    return np.ascontiguousarray(columns.reshape(len(columns), len(members) * CLASSES), dtype=np.float64)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -80,8 +80,8 @@ def _gain_check(gain: Difference, look: Look, settings: JudgeSettings) -> Check:
     bound = gain.lower(look.level)
     passed = bound > settings.required_gain
     sentence = (
-        f"{settings.primary_metric} changes by {gain.value:+.4f}; at the level of this look ({look.level:.2g}) it is "
-        f"at least {bound:+.4f}, {'above' if passed else 'not above'} the required gain of {settings.required_gain:+.4f}"
+        f"{settings.primary_metric} changes by {gain.value:+.4f}; at this look's level ({look.level:.2g}) it is "
+        f"at least {bound:+.4f}, {'' if passed else 'not '}above the required gain of {settings.required_gain:+.4f}"
     )
     return Check("gain", passed, True, _finite(bound), settings.required_gain, sentence)
 

@@ -238,12 +238,12 @@ class _Search:
 
     def _more_refits(self) -> int:
         """Return how many re-fits the exchange may take, after those of the eviction."""
-        free = sorted(self.eligible - self.keep)
-        if len(free) > MOST_EXHAUSTIVE_MEMBERS:
-            return _REFITS_A_MODEL * len(free)
-        share = int(_SHARE_OF_SETS * sum(bool(s) and self.fits(s) for s in self._all_sets()))
         spent = self.game.refits - self.before
-        return max(min(share, _REFITS_A_MODEL * len(free)), _LEAST_REFITS) - spent
+        most = _REFITS_A_MODEL * len(self.eligible - self.keep)
+        if len(self.eligible - self.keep) > MOST_EXHAUSTIVE_MEMBERS:
+            return most - spent
+        share = int(_SHARE_OF_SETS * sum(bool(s) and self.fits(s) for s in self._all_sets()))
+        return max(min(share, most), _LEAST_REFITS) - spent
 
     def _all_sets(self) -> list[frozenset[str]]:
         free = sorted(self.eligible - self.keep)

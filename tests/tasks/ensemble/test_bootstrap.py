@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from tasks.ensemble.bootstrap import Difference, resampled_sums
+
+
+@pytest.fixture(scope="module")
+def values():
+    return np.random.default_rng(0).integers(0, 20, size=(300, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def strata():
+    return np.repeat([0, 1], [250, 50])
+
+
+def test_a_resample_draws_as_many_queries_in_each_stratum(strata):
+    sums = resampled_sums(np.ones((300, 1), np.float32), strata, 50, seed=0)
+    assert (sums[:, 0, 0] == 250).all()
+    assert (sums[:, 1, 0] == 50).all()
+
+
+def test_mean_and_spread_are_those_of_the_bootstrap(values, strata):
+    sums = resampled_sums(values, strata, 20_000, seed=0)[:, 1]
+    rows = values[strata == 1]
+    np.testing.assert_allclose(sums.mean(axis=0), rows.sum(axis=0), rtol=0.005)
+    np.testing.assert_allclose(sums.std(axis=0), np.sqrt(50) * rows.std(axis=0), rtol=0.03)
+
+
+def test_neither_threads_nor_blocks_change_a_bit_but_the_seed_does(values, strata, monkeypatch):
+    whole = resampled_sums(values, strata, 200, seed=1, threads=1)
+    monkeypatch.setattr("tasks.ensemble.bootstrap._CELLS_AT_ONCE", 250 * 7)
+    assert (resampled_sums(values, strata, 200, seed=1, threads=2) == whole).all()
+    assert (resampled_sums(values, strata, 200, seed=2, threads=2) != whole).any()
+
+
+def test_bounds_take_the_more_careful_of_percentile_and_student():
+    skewed = np.concatenate([np.full(900, 0.0), np.full(100, -1.0)])
+    change = Difference(0.0, skewed, 100)
+    assert change.lower(0.05) == -1.0
+    assert change.lower(0.001) < -0.9  # one resample beyond it: Student's stands alone
+    assert change.upper(0.05) > 0
+
+
+def test_below_five_queries_nothing_is_known():
+    change = Difference(0.1, np.full(100, 0.1), 4)
+    assert change.lower(0.05) == -np.inf
+    assert change.upper(0.05) == np.inf

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+
+from registry.errors import UsageError
+from tasks.ensemble.counts import (
+    CONFIDENCE_BINS,
+    all_metrics,
+    calibration_error,
+    confidence_gaps,
+    confusion,
+    confusion_by_query,
+    metric_of,
+    metrics_of,
+)
+
+labelled = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60)
+
+
+@settings(max_examples=50, deadline=None)
+@given(labelled)
+def test_metrics_are_those_of_scikit_learn(rows):
+    truth, predicted, _ = (np.array(column) for column in zip(*rows, strict=True))
+    ours = metrics_of(confusion(truth, predicted))
+    classes = sorted(set(truth.tolist()))
+    assert ours["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert ours["macro_f1"] == pytest.approx(f1_score(truth, predicted, labels=classes, average="macro"))
+    assert ours["weighted_f1"] == pytest.approx(f1_score(truth, predicted, average="weighted", zero_division=0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(labelled, st.randoms())
+def test_counts_of_queries_add_up_and_do_not_depend_on_row_order(rows, random):
+    truth, predicted, query = (np.array(column) for column in zip(*rows, strict=True))
+    keys, counts = confusion_by_query(truth, predicted, query.astype(np.uint64))
+    assert (counts.sum(axis=0) == confusion(truth, predicted)).all()
+    assert keys.tolist() == sorted(set(query.tolist()))
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = confusion_by_query(truth[order], predicted[order], query[order].astype(np.uint64))[1]
+    assert (shuffled == counts).all()
+
+
+def test_an_empty_matrix_has_metrics_of_zero():
+    metrics = all_metrics(np.zeros((4, 4)))
+    assert [float(metrics[name]) for name in ("accuracy", "macro_f1", "weighted_f1")] == [0, 0, 0]
+
+
+def test_an_unknown_metric_is_named():
+    with pytest.raises(UsageError, match="'recall' is unknown"):
+        metric_of("recall", np.eye(4))
+
+
+def test_calibration_error_is_that_of_the_definition():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(4), size=300).astype(np.float32)
+    labels = random.integers(4, size=300).astype(np.int8)
+    gaps = confidence_gaps(labels, probabilities, random.integers(20, size=300).astype(np.uint64))
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
+    expected = sum(
+        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins.tolist())
+    )
+    assert calibration_error(gaps.sum(axis=0), 300) == pytest.approx(expected, abs=1e-6)

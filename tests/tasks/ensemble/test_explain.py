@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.worlds import make_world
+from registry.errors import UsageError
+from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator
+from tasks.ensemble.explain import explain_pairs, save_picture
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(3, rows=1000, members=3)
+
+
+@pytest.fixture(scope="module")
+def aggregator(world):
+    return fit_aggregator(world.columns, world.labels, world.groups, world.members, AggregatorParameters(threads=1), 15)
+
+
+@pytest.fixture(scope="module")
+def explained(world, aggregator):
+    return explain_pairs(aggregator, world.columns[:5], [f"pair {row}" for row in range(5)])
+
+
+def test_contributions_add_up_to_the_scores(explained):
+    for each in explained:
+        for label in "ESCI":
+            total = each.base[label] + sum(row[label] for row in each.contributions.values())
+            assert total == pytest.approx(each.scores[label])
+
+
+def test_label_and_probabilities_are_the_ensembles(world, aggregator, explained):
+    probabilities = aggregator.predict_proba(world.columns[:5])
+    for each, row in zip(explained, probabilities, strict=True):
+        assert each.label == "ESCI"[row.argmax()]
+        np.testing.assert_allclose(list(each.probabilities.values()), row, atol=1e-6)
+
+
+def test_text_names_the_label_and_every_member(world, explained):
+    text = explained[0].to_text()
+    assert text.startswith("pair 0: ")
+    assert all(text.count(member) == 2 for member in world.members)
+
+
+def test_json_is_one_document(explained):
+    document = json.loads(explained[0].to_json())
+    assert document["label"] == explained[0].label
+    assert set(document) == {"name", "label", "probabilities", "scores", "base", "contributions", "given"}
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
+def test_the_picture_is_written_in_the_format_of_its_name(explained, tmp_path, name, start):
+    save_picture(explained[0], tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_unknown_format_is_named(explained, tmp_path):
+    with pytest.raises(UsageError, match="'bmp'"):
+        save_picture(explained[0], tmp_path / "a.bmp")
+
+
+def test_names_must_match_pairs(world, aggregator):
+    with pytest.raises(UsageError, match="2 pairs and 1 names"):
+        explain_pairs(aggregator, world.columns[:2], ["one"])

@@ -1,0 +1,220 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.errors import UsageError
+from registry.settings import Settings
+from tasks.ensemble.budget import Budget, Cost
+from tasks.ensemble.counts import confusion, metrics_of
+from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from tasks.ensemble.verdict import Verdict
+
+QUICK = JudgeSettings(resamples=1000, threads=1)
+
+
+def answers(random, labels, right):
+    said = np.where(random.random(len(labels)) < right, labels, random.integers(4, size=len(labels)))
+    # As sure as it is right, so that both sides are calibrated
+    sure = np.broadcast_to(right + (1 - right) / 4, len(labels)).astype(np.float32)
+    probabilities = np.repeat((1 - sure)[:, None] / 3, 4, axis=1)
+    probabilities[np.arange(len(labels)), said] = sure
+    return probabilities
+
+
+def make_case(seed=0, queries=600, ours=0.8, theirs=0.6, locales=("us", "es"), weights=None, **rest):
+    """`ours` and `theirs`: how often each side knows the label, one number or one a locale."""
+    random = np.random.default_rng(seed)
+    query = np.repeat(np.arange(queries), 10)
+    labels = random.integers(4, size=len(query)).astype(np.int8)
+    place = random.choice(len(locales), p=weights, size=queries)[query]
+    sides = [answers(random, labels, np.broadcast_to(right, len(locales))[place]) for right in (ours, theirs)]
+    groups = random.permutation(2**20)[:queries].astype(np.uint64)[query]
+    return JudgeInput.from_probabilities(labels, groups, np.array(locales)[place], *sides, **rest)
+
+
+def test_a_clear_gain_is_promoted():
+    verdict = judge(make_case(), QUICK)
+    assert verdict.outcome == "promote"
+    assert verdict.route == "gain"
+    assert verdict.spends_look
+    assert all(check.passed for check in verdict.checks)
+
+
+def test_equal_sides_are_refused_with_the_number_that_was_missing():
+    verdict = judge(make_case(ours=0.6), QUICK)
+    assert verdict.outcome == "refuse"
+    assert "not above the required gain" in verdict.reason
+
+
+def test_a_gain_below_the_required_one_is_refused():
+    assert judge(make_case(), replace(QUICK, required_gain=0.3)).outcome == "refuse"
+
+
+def test_metrics_are_those_of_the_counts():
+    case = make_case()
+    verdict = judge(case, QUICK)
+    for name, value in metrics_of(case.challenger.sum(axis=0)).items():
+        row = verdict.metric(name)
+        assert row.challenger == pytest.approx(value)
+        assert row.challenger_low < value < row.challenger_high
+        assert row.difference_low < row.difference < row.difference_high
+    in_spain = case.locale == "es"
+    expected = metrics_of(case.champion[in_spain].sum(axis=0))["accuracy"]
+    assert verdict.metric("accuracy", "es").champion == pytest.approx(expected)
+    assert verdict.metric("accuracy", "es").queries == in_spain.sum()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), right=st.floats(0.55, 0.75), looks=st.integers(0, 60))
+def test_neither_row_order_nor_threads_nor_a_replay_change_the_verdict(seed, right, looks):
+    case = make_case(seed, queries=80, ours=right, looks=looks)
+    quick = replace(QUICK, resamples=300)
+    verdict = judge(case, quick)
+    order = np.random.default_rng(seed).permutation(len(case.query_key))
+    names = ("query_key", "locale", "challenger", "champion", "challenger_gaps", "champion_gaps")
+    shuffled = replace(case, **{name: getattr(case, name)[order] for name in names})
+    assert judge(shuffled, replace(quick, threads=2)) == verdict
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_rows_of_pairs_may_come_in_any_order():
+    random = np.random.default_rng(3)
+    labels = random.integers(4, size=900).astype(np.int8)
+    groups = np.repeat(np.arange(90), 10).astype(np.uint64)
+    locales = np.where(groups % 2 == 0, "us", "jp")
+    ours, theirs = answers(random, labels, 0.7), answers(random, labels, 0.6)
+    order = random.permutation(900)
+    first = judge(JudgeInput.from_probabilities(labels, groups, locales, ours, theirs), QUICK)
+    second = judge(
+        JudgeInput.from_probabilities(labels[order], groups[order], locales[order], ours[order], theirs[order]), QUICK
+    )
+    assert first == second
+
+
+def test_each_look_asks_for_more():
+    case = make_case(ours=0.63, queries=300, seed=1)
+    bounds = [judge(replace(case, looks=looks), QUICK).check("gain").value for looks in (0, 5, 40)]
+    assert bounds == sorted(bounds, reverse=True)
+    assert len(set(bounds)) == 3
+    late = judge(replace(case, looks=40), QUICK)
+    assert late.look == 41
+    assert any("fresh test labels" in caution for caution in late.cautions)
+
+
+def test_a_loss_in_one_locale_is_not_hidden_by_a_gain_elsewhere():
+    verdict = judge(make_case(queries=3000, ours=(0.8, 0.5), weights=(0.7, 0.3)), QUICK)
+    assert verdict.check("gain").passed
+    assert not verdict.check("macro_f1 in locale es").passed
+    assert verdict.outcome == "refuse"
+    assert "refused although it wins" in verdict.reason
+
+
+def test_a_small_locale_neither_blocks_nor_passes_unnoticed():
+    case = make_case(queries=2000, ours=(0.7, 0.6), theirs=0.6, weights=(0.99, 0.01))
+    verdict = judge(case, QUICK)
+    guard = verdict.check("macro_f1 in locale es")
+    assert verdict.outcome == "promote"
+    assert guard.passed
+    assert not guard.judged
+    assert "too little data to judge macro_f1 in locale es" in verdict.reason
+    assert guard.sentence in verdict.cautions
+    assert "queries are needed" in guard.sentence
+
+
+def test_a_collapse_in_a_small_locale_is_refused():
+    verdict = judge(make_case(queries=2000, ours=(0.7, 0.05), theirs=0.6, weights=(0.98, 0.02)), QUICK)
+    assert verdict.outcome == "refuse"
+    assert "the loss is significant" in verdict.check("macro_f1 in locale es").sentence
+
+
+def test_no_champion_is_not_evaluable_and_spends_nothing():
+    case = replace(make_case(), champion=None, champion_gaps=None)
+    verdict = judge(case, QUICK)
+    assert verdict.outcome == "not_evaluable"
+    assert verdict.missing == ("champion",)
+    assert not verdict.spends_look
+    assert verdict.alpha_left == pytest.approx(1)
+    assert verdict.metric("macro_f1").champion is None
+    assert verdict.metric("macro_f1").challenger > 0.7
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_too_few_queries_and_a_locale_without_data_are_named():
+    verdict = judge(make_case(queries=40, expected_locales=("us", "es", "jp")), QUICK)
+    assert verdict.outcome == "not_evaluable"
+    assert verdict.missing == ("queries", "locale jp")
+    assert "40 test queries are too few, 50 are needed" in verdict.reason
+    assert "locale jp is served but has no test data" in verdict.reason
+
+
+def test_an_empty_test_split_still_has_a_verdict():
+    nothing = make_case(queries=40)
+    names = ("query_key", "locale", "challenger", "champion", "challenger_gaps", "champion_gaps")
+    empty = replace(nothing, **{name: getattr(nothing, name)[:0] for name in names})
+    assert judge(empty, QUICK).missing == ("queries",)
+
+
+def test_a_cheaper_challenger_that_is_not_worse_wins():
+    costs = {"challenger_cost": Cost(50, 10), "champion_cost": Cost(100, 10)}
+    case = make_case(queries=500, ours=0.6)
+    equal = replace(case, challenger=case.champion, challenger_gaps=case.champion_gaps, **costs)
+    verdict = judge(equal, QUICK)
+    assert verdict.outcome == "promote"
+    assert verdict.route == "cheaper"
+    assert "50% less memory" in verdict.reason
+    dearer = replace(equal, challenger_cost=Cost(50, 11))
+    assert judge(dearer, QUICK).outcome == "refuse"
+
+
+def test_a_cheaper_challenger_that_is_worse_is_refused():
+    costs = {"challenger_cost": Cost(50, 10), "champion_cost": Cost(100, 10)}
+    assert judge(make_case(ours=0.55, **costs), QUICK).outcome == "refuse"
+
+
+def test_a_challenger_over_budget_is_refused_although_it_wins():
+    verdict = judge(make_case(challenger_cost=Cost(200, 10), budget=Budget(memory_mib=150)), QUICK)
+    assert verdict.outcome == "refuse"
+    assert "200 MiB of 150" in verdict.check("budget").sentence
+
+
+def test_lost_calibration_is_a_hurt_guardrail():
+    case = make_case(ours=0.65)
+    spoiled = replace(case, challenger_gaps=case.challenger_gaps + 1.5)
+    verdict = judge(spoiled, QUICK)
+    assert not verdict.check("calibration").passed
+    assert verdict.outcome == "refuse"
+
+
+def test_the_digest_follows_from_everything_but_threads():
+    case = make_case(queries=60)
+    digest = judge(case, QUICK).digest
+    assert judge(case, replace(QUICK, threads=2)).digest == digest
+    assert judge(replace(case, looks=1), QUICK).digest != digest
+    assert judge(case, replace(QUICK, seed=1)).digest != digest
+
+
+def test_different_test_labels_are_refused():
+    case = make_case(queries=60)
+    other = make_case(seed=1, queries=60)
+    with pytest.raises(UsageError, match="same test pairs"):
+        judge(replace(case, champion=other.champion), QUICK)
+
+
+def test_settings_in_force_are_read(monkeypatch):
+    settings_in_force = Settings(primary_metric="accuracy", alpha=0.01, guardrail_margin=0.05)
+    read = JudgeSettings.of(settings_in_force)
+    assert (read.primary_metric, read.alpha, read.guardrail_margin) == ("accuracy", 0.01, 0.05)
+    assert judge(make_case(), replace(read, resamples=300)).check("gain").sentence.startswith("accuracy changes")
+
+
+def test_counts_and_probabilities_agree():
+    case = make_case(queries=50)
+    assert (case.challenger.sum(axis=0) == confusion(*_pairs(case.challenger))).all()
+
+
+def _pairs(counts):
+    cells = np.repeat(np.arange(16), counts.sum(axis=0).ravel())
+    return cells // 4, cells % 4

@@ -1,0 +1,33 @@
+import pytest
+
+from benchmarks.worlds import make_world
+from tasks.ensemble.similarity import compare_members
+
+
+@pytest.fixture(scope="module")
+def likeness():
+    world = make_world(5, rows=3000, members=3, kinds=("plain", "useless", "plain"))
+    columns = world.columns.copy()
+    columns[:, 2] = columns[:, 0] ** 1.05
+    columns[:, 2] /= columns[:, 2].sum(axis=1, keepdims=True)
+    return {(pair.first, pair.second): pair for pair in compare_members(columns, world.labels, ("a", "noise", "copy"))}
+
+
+def test_a_near_copy_is_named_in_words(likeness):
+    pair = likeness["a", "copy"]
+    assert pair.near_copy
+    assert pair.sentence.startswith("a and copy are near-copies: they give the same label to")
+
+
+def test_noise_shares_no_errors_although_the_truth_is_shared(likeness):
+    pair = likeness["a", "noise"]
+    assert abs(pair.correlation) < 0.1
+    assert not pair.near_copy
+    assert "err differently" in pair.sentence
+
+
+def test_every_two_members_are_compared_the_most_alike_first(likeness):
+    assert list(likeness) == [
+        ("a", "copy"),
+        *sorted([("a", "noise"), ("noise", "copy")], key=lambda k: -likeness[k].correlation),
+    ]
