@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false promotion over the life of a test split")
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples of the judge")
     guardrail_margin: float = Field(0.02, ge=0, description="loss in one locale or class that is not tolerated")
+    not_worse_margin: float = Field(0.005, ge=0, description="loss on the primary metric a cheaper challenger may have")
+    cheaper_by: float = Field(0.1, gt=0, lt=1, description="share of memory or time to be saved to count as cheaper")
     minimum_test_queries: int = Field(50, ge=2, description="fewer test queries than this cannot be judged")
     inaugurate: bool = Field(True, description="install the first ensemble as champion when there is none to beat")
 

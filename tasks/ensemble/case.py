@@ -24,6 +24,8 @@ class DeclaredSettings(Protocol):
     resamples: int
     guardrail_margin: float
     minimum_test_queries: int
+    not_worse_margin: float
+    cheaper_by: float
     seed: int
 
 
@@ -51,16 +53,7 @@ class JudgeSettings:
     @classmethod
     def of(cls, settings: DeclaredSettings) -> JudgeSettings:
         """Return the judge's part of `settings`."""
-        names = (
-            "primary_metric",
-            "required_gain",
-            "alpha",
-            "resamples",
-            "guardrail_margin",
-            "minimum_test_queries",
-            "seed",
-        )
-        return cls(**{name: getattr(settings, name) for name in names})
+        return cls(**{name: getattr(settings, name) for name in DeclaredSettings.__annotations__})
 
 
 @dataclass(frozen=True)
