@@ -177,6 +177,24 @@ def new_encoder(spec: LanguageModelSpec, vocabulary: int, pad: int) -> PreTraine
         return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False, **_without_pooler(config))
 
 
+def check_length(spec: LanguageModelSpec, config: PretrainedConfig) -> None:
+    """Refuse a maximum length that the encoder has no positions for.
+
+    Raises:
+        SpecError: if the recipe's `max_length` is too long.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or getattr(config, "relative_attention", False):
+        return
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= 2  # these count positions from two
+    if spec.recipe.max_length > positions:
+        raise SpecError(
+            f"candidate {spec.name}: max_length is {spec.recipe.max_length}; checkpoint "
+            f"{spec.checkpoint} reads {positions} tokens"
+        )
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the transformers library from printing reports and progress bars inside the context."""
@@ -253,8 +271,8 @@ def _nowhere(checkpoint: str) -> str:
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    model = AutoModel._model_mapping[type(config)]
-    accepts = "add_pooling_layer" in inspect.signature(model.__init__).parameters
+    model: Any = AutoModel._model_mapping[type(config)]
+    accepts = "add_pooling_layer" in inspect.signature(model).parameters
     return {"add_pooling_layer": False} if accepts else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
 import torch
 from torch import nn
@@ -47,10 +48,10 @@ class PairNetwork(nn.Module):
         self._takes_segments = "token_type_ids" in inspect.signature(encoder.forward).parameters and (
             getattr(encoder.config, "type_vocab_size", 0) > 1
         )
-        width = encoder.config.hidden_size
+        self.width = width = int(encoder.config.hidden_size)
         hidden = max(64, min(width, 256))
         if self.cross:
-            words = int(encoder.get_input_embeddings().weight.shape[1])
+            words = int(self._words().weight.shape[1])
             vectors, scalars = (5 if pretrained else 1), _SIMILARITIES + 3 * _SLOTS * words
             self.gate, self.slots = nn.Linear(width, 1), _Slots(words)
         else:
@@ -63,7 +64,7 @@ class PairNetwork(nn.Module):
     def forward(self, pairs: Batch) -> torch.Tensor:
         """Return the logits of a batch of pairs, (b, 4); for a cross-encoder only."""
         states = self._states(pairs)
-        words = self.encoder.get_input_embeddings()(pairs.tokens)
+        words = self._words()(pairs.tokens)
         query, product = pairs.side == 1, pairs.side == 2
         query_mean, product_mean = _mean(states, query), _mean(states, product)
         matches = [_matches(layer, query, product, self.gate(states)) for layer in (words, states)]
@@ -96,6 +97,9 @@ class PairNetwork(nn.Module):
         with torch.no_grad():
             self.output.weight.mul_(0.1)
             self.output.bias.copy_(shares.clamp_min(1e-4).log())
+
+    def _words(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.encoder.get_input_embeddings())
 
     def _states(self, batch: Batch) -> torch.Tensor:
         segments = {"token_type_ids": batch.segments} if self._takes_segments else {}
@@ -143,6 +147,22 @@ def freeze(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> None:
             module.requires_grad_(False)
     for layer in layers[: recipe.frozen_layers]:
         layer.requires_grad_(False)
+
+
+def checkpoint_activations(encoder: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass in place of keeping them.
+
+    Raises:
+        SpecError: if the architecture has no such thing.
+    """
+    # the method was renamed in the course of transformers 5
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise SpecError(
+            f"gradient_checkpointing: {encoder.config.model_type} has no such thing; switch it off"
+        ) from error
 
 
 def parameter_groups(network: PairNetwork, recipe: LanguageModelRecipe) -> list[dict]:

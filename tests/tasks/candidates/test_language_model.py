@@ -18,6 +18,7 @@ from registry.errors import CandidateError, SpecError
 from registry.specs import LanguageModelSpec
 from tasks.candidates.families import load_candidate
 from tasks.candidates.language_model import LanguageModel
+from tasks.candidates.pair_scorer import PairScorer
 from tasks.candidates.protocol import FitData
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,7 +76,7 @@ def test_a_cross_encoder_learns_a_small_world_from_nothing(architecture, tmp_pat
     model = LanguageModel(spec).fit(data(frame, products, tmp_path, fitted=2000))
     held_out = frame.iloc[2000:]
     chosen = model.predict_proba(held_out, products).argmax(1)
-    assert f1_score(held_out["label"], chosen, average="macro") > 0.65  # 0.25 by chance, 0.4 by matching words alone
+    assert f1_score(held_out["label"], chosen, average="macro") > 0.65  # 0.26 by chance, 0.62 by the best rule on how many words match
 
 
 def test_scores_are_probabilities_in_the_order_of_the_pairs(small, fitted):
@@ -232,7 +233,7 @@ def test_memory_that_runs_out_is_told_in_words(small, tmp_path, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     model = LanguageModel(make_spec(epochs=1))
-    monkeypatch.setattr(model, "_logits", full)
+    monkeypatch.setattr(PairScorer, "logits", full)
     with pytest.raises(CandidateError, match=r"out of memory while training.*batch_size"):
         model.fit(data(*small, tmp_path))
 
