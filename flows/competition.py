@@ -84,9 +84,10 @@ def survivors(workspace: Workspace, held: Held, reasons: Sequence[str]) -> list[
 
 
 def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], failed: Mapping[str, str]) -> list[Entrant]:
-    known = {event.subject for event in workspace.ledger.events(held.id, "candidate_failed")}
+    # The newest reason is the one in force: after an interruption a candidate may fail for another one, or not at all.
+    known = {event.subject: event.payload["reason"] for event in workspace.ledger.events(held.id, "candidate_failed")}
     for candidate, reason in failed.items():
-        if candidate not in known:
+        if known.get(candidate) != reason:
             workspace.ledger.record_event("candidate_failed", candidate, held.id, {"reason": reason})
         workspace.models.tag(workspace.models.candidate(candidate), {"tournament.failed": reason[:4000]})
     left = [entrant for entrant in entrants if entrant.id not in failed]

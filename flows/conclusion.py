@@ -64,7 +64,7 @@ def summarise(
             settings=settings,
             models=summarise_models(
                 [(one.id, one.bout.spec, one.role) for one in held.entrants],
-                {event.subject: event.payload["reason"] for event in events},
+                {event.subject: event.payload["reason"] for event in events if event.subject not in costs},
                 challenge.result,
                 trial,
                 _alone_on_blend(workspace, held, entrants),

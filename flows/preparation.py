@@ -106,8 +106,9 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
             *(one for one in fresh if one.id not in incumbents),
         ]
         if not entrants:
+            waits = "; ".join(refused.values()) if refused else "no candidate waits"
             raise NotFoundError(
-                "nobody enters: there is no champion and no candidate waits; name some with --candidates FILE "
+                f"nobody enters: there is no champion and {waits}; name some with --candidates FILE "
                 "or register them with `tournament register FILE`"
             )
         payload = {"question": question, "against": attempt.against, "champion": attempt.champion}

@@ -52,7 +52,8 @@ def newcomers(models: Models, specs: Sequence[CandidateSpec], untried: set[str])
     Args:
         models: the registry.
         specs: candidates that were named; every one is checked before the first is registered.
-        untried: ids the ledger knows and no finished tournament has tried; a version that it does not know waits too.
+        untried: ids the ledger knows and no finished tournament has tried. A version whose spec cannot be read is not
+            in the ledger; it waits too, so that it is told why it cannot compete.
 
     Raises:
         SpecError: if a named spec points to something that is no checkpoint.
@@ -61,7 +62,7 @@ def newcomers(models: Models, specs: Sequence[CandidateSpec], untried: set[str])
         for spec in specs:
             check_spec(spec)
         return [models.register_candidate(spec) for spec in specs]
-    return [version for version in models.candidates() if version.id in untried]
+    return [version for version in models.candidates() if version.id in untried or version.spec is None]
 
 
 def readable(version: CandidateVersion) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from registry.errors import SpecError
+from registry.errors import CandidateError, SpecError
 from registry.specs import CandidateSpec, parse_spec
 from tasks.candidates.protocol import Candidate
 
@@ -35,6 +35,16 @@ def make_candidate(spec: CandidateSpec) -> Candidate:
 
 
 def load_candidate(folder: Path, device: str = "cpu") -> Candidate:
-    """Return the fitted candidate that its `save` wrote into `folder`."""
-    spec = parse_spec(json.loads((folder / SPEC_FILE).read_text(encoding="utf-8")), str(folder / SPEC_FILE))
+    """Return the fitted candidate that its `save` wrote into `folder`.
+
+    Raises:
+        CandidateError: if the folder holds no fitted candidate.
+        SpecError: if its spec has an unknown key or a wrong value.
+    """
+    path = folder / SPEC_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CandidateError(f"{folder} holds no fitted candidate: {path.name} cannot be read ({error})") from error
+    spec = parse_spec(content, str(path))
     return candidate_class(spec.family).load(folder, device)

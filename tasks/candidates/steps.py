@@ -93,9 +93,9 @@ def content_digest(spec: CandidateSpec) -> str:
     """
     places = []
     if isinstance(spec, LanguageModelSpec) and spec.checkpoint:
-        places.append(Path(spec.checkpoint))
+        places.append(Path(spec.checkpoint).expanduser())
     if isinstance(spec, GraphNetworkSpec) and spec.recipe.encoder != "lsa":
-        places.append(Path(spec.recipe.encoder))
+        places.append(Path(spec.recipe.encoder).expanduser())
     files = sorted(file for place in places if place.is_dir() for file in place.rglob("*") if file.is_file())
     if not files:
         return ""

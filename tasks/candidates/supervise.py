@@ -123,7 +123,9 @@ def _run(
 def _hear(line: bytes, outcomes: dict[int, str], steps: int, progress: Progress) -> None:
     try:
         message = json.loads(line)
-    except ValueError:  # a library that prints to standard output
+    except ValueError:
+        message = None
+    if not isinstance(message, dict) or "step" not in message:  # a library that prints to standard output
         return
     if "done" in message:
         outcomes[message["step"]] = ""

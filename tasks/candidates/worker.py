@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from registry.errors import TournamentError
 from registry.scores import ScoreStore
@@ -23,6 +23,7 @@ from registry.stages import StageStore
 def main(job_file: str) -> int:
     """Run every step of the job in turn; a step that fails is reported and ends the job."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    _keep_output_to_ourselves()
     _end_with_parent(job["supervisor"])
     import torch
 
@@ -67,9 +68,19 @@ def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     measure_shift(bout, plans, dataset, stages)
 
 
+_channel: TextIO = sys.stdout
+
+
+def _keep_output_to_ourselves() -> None:
+    """Send what libraries print, in whatever language, to standard error: half a line would swallow a message."""
+    global _channel
+    _channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+
 def _say(**message: object) -> None:
-    sys.__stdout__.write(json.dumps(message) + "\n")
-    sys.__stdout__.flush()
+    _channel.write(json.dumps(message) + "\n")
+    _channel.flush()
 
 
 def _end_with_parent(supervisor: int) -> None:

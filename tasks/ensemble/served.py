@@ -93,7 +93,8 @@ def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _text(frame: pd.DataFrame, column: str) -> pd.Series:
     values = frame[column] if column in frame else pd.Series("", index=frame.index)
-    return values.fillna("").astype(str).reset_index(drop=True)
+    # A category knows no "" to fill in.
+    return values.astype(object).fillna("").astype(str).reset_index(drop=True)
 
 
 def _refuse(wrong: pd.Series, problem: str, column: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from registry.errors import CandidateError
 from registry.settings import Settings
 from tasks.data.dataset import LABELS, LOCALES
 from tasks.ensemble.aggregate import Aggregator
@@ -61,8 +62,14 @@ def hold_trial(
 
     Raises:
         LeakError: if a score is not out of sample.
+        CandidateError: if a member of the champion has no scores, so that there is nothing to compare with.
     """
     by_name = {one.member: one for one in scores}
+    if champion and (absent := [name for name in champion.aggregator.members if name not in by_name]):
+        raise CandidateError(
+            f"the champion cannot be compared with: its member {absent[0]} has no scores on this data; the champion "
+            "stays. Bring that member's checkpoint back, or see in its log why it failed, and run the tournament again"
+        )
     ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
     groups, locales = pairs["query_key"].to_numpy(), pairs["locale"].astype(str).to_numpy()
 
