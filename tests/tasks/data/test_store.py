@@ -1,0 +1,63 @@
+"""The data set on disk: what workers open is what was loaded, type for type."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from tasks.data.dataset import Dataset
+from tasks.data.store import digest_of_test, open_dataset, read_frame, save_dataset, write_frame
+
+
+def test_a_data_set_comes_back_with_every_value_and_type(tiny_dataset: Dataset, tmp_path: Path) -> None:
+    save_dataset(tiny_dataset, tmp_path)
+    again = open_dataset(tmp_path)
+    for name in ("pairs", "products", "events"):
+        assert_frame_equal(getattr(again, name), getattr(tiny_dataset, name))
+    assert (again.version, again.source) == (tiny_dataset.version, tiny_dataset.source)
+
+
+def test_a_data_set_without_events_has_none_when_it_comes_back(tiny_dataset: Dataset, tmp_path: Path) -> None:
+    save_dataset(replace(tiny_dataset, events=None), tmp_path)
+    assert open_dataset(tmp_path).events is None
+
+
+def test_a_frame_loses_its_index_and_keeps_its_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["", "赤い", "a\x00b", "\n"], "key": np.array([0, 2**64 - 1, 1, 2], np.uint64)})
+    write_frame(frame.set_index(pd.Index([9, 7, 5, 3])), tmp_path / "frame.arrow")
+    assert_frame_equal(read_frame(tmp_path / "frame.arrow"), frame)
+
+
+labelled = st.dictionaries(st.integers(-(2**63), 2**63 - 1), st.integers(0, 3), min_size=1, max_size=20)
+
+
+def as_pairs(labels: dict[int, int]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"example_id": np.array(list(labels), np.int64), "label": np.array(list(labels.values()), np.int8)}
+    )
+
+
+@settings(deadline=None)
+@given(labelled, st.randoms(use_true_random=False))
+def test_the_digest_of_the_test_split_does_not_depend_on_the_order(labels: dict[int, int], random) -> None:
+    shuffled = list(labels.items())
+    random.shuffle(shuffled)
+    assert digest_of_test(as_pairs(dict(shuffled))) == digest_of_test(as_pairs(labels))
+
+
+@settings(deadline=None)
+@given(labelled, st.data())
+def test_one_other_label_is_another_test_split(labels: dict[int, int], data) -> None:
+    changed = data.draw(st.sampled_from(sorted(labels)))
+    other = labels | {changed: (labels[changed] + data.draw(st.integers(1, 3))) % 4}
+    assert digest_of_test(as_pairs(other)) != digest_of_test(as_pairs(labels))
+
+
+def test_a_pair_more_is_another_test_split() -> None:
+    assert digest_of_test(as_pairs({1: 0, 2: 0})) != digest_of_test(as_pairs({1: 0}))
