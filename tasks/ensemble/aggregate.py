@@ -111,9 +111,9 @@ class Aggregator:
         features = flatten(columns, self.members)
         if not len(features):
             return np.zeros((0, CLASSES))
-        return self.booster.predict(
-            features, raw_score=True, num_threads=self.parameters.threads_for(len(columns))
-        ).reshape(-1, CLASSES)
+        threads = self.parameters.threads_for(len(columns))
+        scores = self.booster.predict(features, raw_score=True, num_threads=threads)
+        return np.asarray(scores).reshape(-1, CLASSES)
 
     def predict_proba(self, columns: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (n, 4), order E, S, C, I, of member scores float32 (n, k, 4)."""
@@ -252,10 +252,10 @@ def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
 def canonical_order(columns: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return an order of the rows that follows from their content alone, int64 (n,)."""
     bits = np.ascontiguousarray(columns.reshape(len(columns), -1), dtype=np.float32).view(np.uint32)
-    mixers = np.random.default_rng(20240301).integers(1, 2**63, size=bits.shape[1], dtype=np.uint64) * 2 + 1
+    mixers = np.random.default_rng(20240301).integers(1, 2**63, size=(bits.shape[1], 1), dtype=np.uint64) * 2 + 1
     digest = np.zeros(len(columns), dtype=np.uint64)
-    for column, mixer in zip(bits.T, mixers, strict=True):
-        digest = (digest ^ (digest >> np.uint64(29))) * mixer + column
+    for column in range(bits.shape[1]):
+        digest = (digest ^ (digest >> np.uint64(29))) * mixers[column] + bits[:, column]
     return np.lexsort((labels, digest, groups))
 
 
@@ -321,7 +321,7 @@ class _Fold:
         return float(self._booster.eval_valid()[0][2]) * len(self._labels)
 
     def predict(self, rounds: int) -> np.ndarray:
-        return self._booster.predict(self._features, num_iteration=rounds, num_threads=self._threads)
+        return np.asarray(self._booster.predict(self._features, num_iteration=rounds, num_threads=self._threads))
 
 
 def _boost_together(runs: Sequence[_Fold], parameters: AggregatorParameters) -> tuple[int, float]:

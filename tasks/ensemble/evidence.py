@@ -47,11 +47,11 @@ class Evidence:
         if (side, place) not in self._metrics:
             actual, drawn = self.counts(side, place)
             self._metrics[side, place] = all_metrics(actual), all_metrics(drawn)
-        actual, drawn = self._metrics[side, place]
+        whole, resampled = self._metrics[side, place]
         if name in METRICS:
-            return actual[name], drawn[name]
+            return whole[name], resampled[name]
         label = LABELS.index(name.removeprefix("f1 "))
-        return actual["f1"][label], drawn["f1"][:, label]
+        return whole["f1"][label], resampled["f1"][:, label]
 
     def difference(self, name: str, place: int | None = None) -> Difference:
         """Return challenger minus champion on a metric, in one locale or in all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, Protocol
@@ -145,8 +145,8 @@ class _Search:
         check_costs(game.members, costs)
         self.game, self.costs, self.budget, self.keep, self.drop = game, costs, budget, keep, drop
         if keep and not budget.fits(keep, costs):
-            names, taken = ", ".join(sorted(keep)), budget.describe(budget.used(keep, costs))
-            raise BudgetError(f"those that must be kept ({names}) take {taken}; raise the budget or keep fewer")
+            kept, taken = ", ".join(sorted(keep)), budget.describe(budget.used(keep, costs))
+            raise BudgetError(f"those that must be kept ({kept}) take {taken}; raise the budget or keep fewer")
         self.eligible = frozenset(name for name in names - drop if budget.fits(keep | {name}, costs))
         if not self.eligible:
             raise nobody_fits(budget, costs, names - drop or names)
@@ -324,7 +324,7 @@ class _Search:
         self.credit.update(credit)
         return credit
 
-    def _rank(self, members: frozenset[str]) -> tuple[float, float, int, Sequence[str]]:
+    def _rank(self, members: frozenset[str]) -> tuple[float, float, int, tuple[int, ...]]:
         """Higher metric first; among equals the cheaper, then the smaller, then by name: never by chance."""
         used = self.budget.used(members, self.costs)
         names = tuple(-self.game.members.index(name) for name in self.order(members))

@@ -146,8 +146,8 @@ def _draw(
     separation = _separation(confidence, forest.groups, len(stops))
     parts: list[np.ndarray] = []
     done, settled = 0, False
-    for stop in stops:
-        stop = int(boundary[min(np.searchsorted(boundary, min(stop, len(draw))), len(boundary) - 1)])
+    for asked in stops:
+        stop = int(boundary[min(int(np.searchsorted(boundary, min(asked, len(draw)))), len(boundary) - 1)])
         if stop > done:
             batch = flatten(columns[draw[done:stop]], aggregator.members)
             parts.append(attribute_rows(forest, batch, threads))
