@@ -17,6 +17,7 @@ from registry.workspace import Workspace
 from tasks.candidates.device import resolve_device
 from tasks.candidates.enter import Entrant, make_bout, newcomers, readable
 from tasks.data.load import load_esci
+from tasks.data.logs import LogLimits
 from tasks.data.plans import write_plans
 from tasks.data.split import assign_roles, fit_plans
 from tasks.data.store import open_dataset, save_dataset
@@ -28,10 +29,13 @@ from tasks.data.validate import validate as validate_dataset
 def load(workspace: Workspace, origin: Path) -> Source:
     """Load the data folder and keep it as memory-mapped Arrow under its version."""
     with stage("load"):
-        dataset = load_esci(origin)
+        limits = LogLimits(workspace.settings.behaviour_cutoff, workspace.settings.bot_events)
+        dataset = load_esci(origin, limits=limits)
         key = workspace.stages.key("load", version=dataset.version)
         folder = workspace.stages.obtain(key, lambda empty: save_dataset(dataset, empty))
-        counts = {"pairs": len(dataset.pairs), "products": len(dataset.products)}
+        counts: dict[str, object] = {"pairs": len(dataset.pairs), "products": len(dataset.products)}
+        if dataset.left_out:
+            counts["left_out"] = [[one.file, one.reason, one.count] for one in dataset.left_out]
         workspace.ledger.record_data_version(dataset.version, {"origin": str(origin), **counts})
         return Source(folder, dataset.version, origin)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,12 @@ class Settings(BaseSettings):
     mlflow_uri: str | None = Field(None, description="MLflow tracking and registry URI; default: SQLite in `home`")
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in `home`")
     ensemble_name: str = Field("esci-ensemble", description="registered model that holds the champion")
+
+    # Which behaviour counts
+    behaviour_cutoff: datetime | None = Field(
+        None, description="events and edges after this moment are left out (UTC unless it says otherwise)"
+    )
+    bot_events: int = Field(5000, ge=1, description="a client with more events than this in one log is a bot")
 
     # How a tournament runs
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

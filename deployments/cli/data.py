@@ -34,9 +34,12 @@ def check(options: argparse.Namespace, output: Output) -> None:
     """Say every check; end with an error when a critical one failed."""
     from dataclasses import asdict
 
+    from tasks.data.logs import LogLimits
     from tasks.data.validate import check_folder, raise_if_critical
 
-    result = check_folder(options.folder, options.docs)
+    settings = settings_of(options)
+    limits = LogLimits(settings.behaviour_cutoff, settings.bot_events)
+    result = check_folder(options.folder, options.docs, limits=limits)
     for one in result.checks:
         mark = "ok  " if one.passed else ("FAIL" if one.critical else "warn")
         output.say(f"{mark}  {one.name}: {one.sentence}")

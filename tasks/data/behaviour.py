@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -13,10 +14,12 @@ from tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
 
 QUERY_EDGE_COLUMNS = ("query", "locale", "query_key", "product", "relation", "weight")
 PRODUCT_EDGE_COLUMNS = ("source", "product", "relation", "weight")
+SEVERAL_EDGE_COLUMNS = ("query", "locale", "query_key", "source", "product", "relation", "weight")
 QUERY_RELATIONS = ("impressions", "clicks", "adds", "purchases", "all")
 PRODUCT_RELATIONS = ("bought_together", "same_session", "same_brand")
 
 ACTION_OF = {"impressions": "impression", "clicks": "click", "adds": "add", "purchases": "purchase"}
+_ONE = ("query", "locale", "query_key", "product")
 SESSION_PRODUCTS = 20  # of a longer session only the first products are tied together: a clique grows quadratically
 BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
 
@@ -27,7 +30,8 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
     Query-product relations: `impressions` counts impression events and judged pairs (a judged pair was retrieved for
     its query); `clicks`, `adds` and `purchases` count events; `all` adds up these four. Product-product relations:
     `bought_together` and `same_session` count the sessions in which two products were bought, or clicked, added or
-    bought; `same_brand` ties a product to a few others of its brand and locale. The weight is log(1 + count).
+    bought; `same_brand` ties a product to a few others of its brand and locale. Edges of the plain edge table count
+    as many times as their weight says. The weight is log(1 + count).
 
     The label of a pair is never read. Queries of the test split are held out whether or not the caller says so, and
     events of a product that the catalogue does not have are left out.
@@ -43,7 +47,7 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
         `source` int32, `product` int32, `relation`, `weight`, each edge in both directions, sorted.
 
     Raises:
-        CandidateError: if the data has no events, or none of those that the relation needs.
+        CandidateError: if the data has neither events nor an edge table, or none in them that the relation needs.
         UsageError: if the relation is not known.
     """
     if relation not in get_args(Relation):
@@ -53,19 +57,76 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
     held_out = _held_out(dataset, held_out_keys)
     if relation in PRODUCT_RELATIONS:
         buying = ("purchase",) if relation == "bought_together" else ("click", "add", "purchase")
-        return _together(_events(dataset, relation, buying, held_out), len(dataset.products), relation)
+        _check_there_are_any(dataset, relation, buying)
+        events = None if dataset.events is None else _events(dataset.events, buying, held_out)
+        return _together(dataset, events, relation)
+    actions = ACTIONS if relation == "all" else (ACTION_OF[relation],)
+    if relation != "impressions":
+        _check_there_are_any(dataset, relation, actions)
     parts = []
     if relation in ("impressions", "all"):
-        parts.append(_judged(dataset, held_out))
-    if relation != "impressions" or dataset.events is not None:
-        actions = ACTIONS if relation == "all" else (ACTION_OF[relation],)
-        parts.append(_events(dataset, relation, actions, held_out))
+        parts.append(_judged(dataset, held_out).assign(count=1.0))
+    if dataset.events is not None:
+        parts.append(_events(dataset.events, actions, held_out)[list(_ONE)].assign(count=1.0))
+    if dataset.edges is not None:
+        parts.append(_tabled(dataset.edges, relation, held_out))
     return _counted(pd.concat(parts, ignore_index=True), relation)
+
+
+def edges_of_several(dataset: Dataset, relations: Sequence[Relation], held_out_keys: np.ndarray) -> pd.DataFrame:
+    """Return the edges of several relations, one after the other, each as :func:`edges` gives it.
+
+    Returns:
+        A frame with the columns of both kinds: `query`, `locale`, `query_key`, `source`, `product`, `relation`,
+        `weight`; between products query and locale are "" and the key 0, from queries `source` is -1.
+
+    Raises:
+        CandidateError: if the data has nothing for one of them.
+    """
+    parts = []
+    for relation in relations:
+        part = edges(dataset, relation, held_out_keys)
+        if "source" in part:
+            part = part.assign(query="", locale="", query_key=np.uint64(0))
+        else:
+            part = part.assign(source=np.int32(-1), locale=part["locale"].astype(str))
+        parts.append(part[list(SEVERAL_EDGE_COLUMNS)])
+    return pd.concat(parts, ignore_index=True)
 
 
 def _held_out(dataset: Dataset, held_out_keys: np.ndarray) -> np.ndarray:
     test = dataset.pairs.loc[dataset.pairs["split"] == "test", "query_key"].to_numpy()
     return np.union1d(np.asarray(held_out_keys, dtype=np.uint64), test)
+
+
+def _check_there_are_any(dataset: Dataset, relation: str, actions: tuple[str, ...]) -> None:
+    if dataset.events is None and dataset.edges is None:
+        raise CandidateError(
+            f"relation {relation}: the data in {dataset.source} has no behaviour events; "
+            "add behaviour_events.parquet, or choose the relation impressions or same_brand"
+        )
+    if dataset.events is not None and dataset.events["action"].isin(actions).any():
+        return
+    if dataset.edges is not None and _of(dataset.edges, relation).any():
+        return
+    seen = set() if dataset.events is None else set(dataset.events["action"].astype(str))
+    seen |= set() if dataset.edges is None else set(dataset.edges["relation"].astype(str))
+    raise CandidateError(
+        f"relation {relation}: the data in {dataset.source} has no event {' or '.join(actions)} and no edge of it "
+        f"(it has {', '.join(sorted(seen)) or 'nothing'}); choose another relation"
+    )
+
+
+def _of(table: pd.DataFrame, relation: str) -> np.ndarray:
+    wanted = tuple(ACTION_OF) if relation == "all" else (relation,)
+    return (table["relation"].isin(wanted) & (table["product"] >= 0)).to_numpy()
+
+
+def _tabled(table: pd.DataFrame, relation: str, held_out: np.ndarray) -> pd.DataFrame:
+    """Return the edge table's edges of a query-product relation and their counts."""
+    kept = _of(table, relation) & (table["source"] < 0).to_numpy()
+    kept &= ~np.isin(table["query_key"].to_numpy(), held_out)
+    return table.loc[kept, [*_ONE, "weight"]].rename(columns={"weight": "count"})
 
 
 def _judged(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
@@ -74,20 +135,8 @@ def _judged(dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
     return pairs.loc[kept, ["query", "locale", "query_key", "product"]]
 
 
-def _events(dataset: Dataset, relation: str, actions: tuple[str, ...], held_out: np.ndarray) -> pd.DataFrame:
-    if dataset.events is None:
-        raise CandidateError(
-            f"relation {relation}: the data in {dataset.source} has no behaviour events; "
-            "add behaviour_events.parquet, or choose the relation impressions or same_brand"
-        )
-    events = dataset.events
+def _events(events: pd.DataFrame, actions: tuple[str, ...], held_out: np.ndarray) -> pd.DataFrame:
     wanted = events["action"].isin(actions).to_numpy()
-    if not wanted.any() and relation != "impressions":
-        seen = ", ".join(sorted(events["action"].astype(str).unique()))
-        raise CandidateError(
-            f"relation {relation}: the data in {dataset.source} has no event {' or '.join(actions)} (it has {seen}); "
-            "choose another relation"
-        )
     known = events["product"].to_numpy() >= 0
     return events.loc[wanted & known & ~np.isin(events["query_key"].to_numpy(), held_out)]
 
@@ -97,11 +146,29 @@ def _counted(rows: pd.DataFrame, relation: str) -> pd.DataFrame:
     groups = rows.groupby(["query_key", "product"], sort=True)
     counted = groups[["query", "locale"]].first().reset_index()
     counted["relation"] = relation
-    counted["weight"] = np.log1p(groups.size().to_numpy()).astype(np.float32)
+    counted["weight"] = np.log1p(groups["count"].sum().to_numpy(np.float64)).astype(np.float32)
     return counted[list(QUERY_EDGE_COLUMNS)]
 
 
-def _together(events: pd.DataFrame, products: int, relation: str) -> pd.DataFrame:
+def _together(dataset: Dataset, events: pd.DataFrame | None, relation: str) -> pd.DataFrame:
+    """Return the ties of the sessions and of the edge table, in both directions."""
+    products = max(len(dataset.products), 1)
+    nobody = np.empty(0, dtype=np.int64)
+    source, product = (nobody, nobody) if events is None else _session_ties(events)
+    code, count = source * products + product, np.ones(len(source))
+    if dataset.edges is not None:
+        table = dataset.edges[_of(dataset.edges, relation) & (dataset.edges["source"] >= 0).to_numpy()]
+        ends = table["source"].to_numpy(np.int64), table["product"].to_numpy(np.int64)
+        different = ends[0] != ends[1]
+        ends, weight = [end[different] for end in ends], table["weight"].to_numpy(np.float64)[different]
+        code = np.concatenate([code, ends[0] * products + ends[1], ends[1] * products + ends[0]])
+        count = np.concatenate([count, weight, weight])
+    codes, place = np.unique(code, return_inverse=True)
+    counts = np.bincount(place, weights=count, minlength=len(codes))
+    return _product_edges(codes // products, codes % products, counts, relation)
+
+
+def _session_ties(events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Tie the products of each session to each other, at most :data:`SESSION_PRODUCTS` of a session, first come."""
     found = events[["client", "session", "time", "locale", "product"]].sort_values(["time"], kind="stable")
     session = found.groupby(["client", "session", "locale"], observed=True, sort=True).ngroup()
@@ -109,9 +176,7 @@ def _together(events: pd.DataFrame, products: int, relation: str) -> pd.DataFram
     found = found[found.groupby("session").cumcount() < SESSION_PRODUCTS]
     ties = found.merge(found, on="session", suffixes=("_source", ""))
     ties = ties[ties["product_source"] != ties["product"]]
-    code = ties["product_source"].to_numpy(np.int64) * products + ties["product"].to_numpy(np.int64)
-    codes, counts = np.unique(code, return_counts=True)
-    return _product_edges(codes // max(products, 1), codes % max(products, 1), counts, relation)
+    return ties["product_source"].to_numpy(np.int64), ties["product"].to_numpy(np.int64)
 
 
 def _same_brand(products: pd.DataFrame) -> pd.DataFrame:

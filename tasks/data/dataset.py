@@ -18,7 +18,25 @@ LOCALES: tuple[str, ...] = ("us", "es", "jp")
 PAIR_COLUMNS = ("example_id", "query_id", "query", "query_key", "product_id", "product", "locale", "label", "split")
 PRODUCT_COLUMNS = ("product_id", "locale", "title", "brand", "color", "bullets", "description")
 EVENT_COLUMNS = ("time", "client", "session", "query", "query_key", "locale", "product", "action")
+EDGE_COLUMNS = ("time", "query", "query_key", "locale", "source", "product", "relation", "weight")
 ACTIONS: tuple[str, ...] = ("impression", "click", "add", "purchase")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows of a log that were left out when it was read, for one reason.
+
+    Attributes:
+        file: name of the file.
+        reason: a word of :data:`tasks.data.logs.REASONS`.
+        count: how many rows.
+        first_rows: the first of them, at most five, in words.
+    """
+
+    file: str
+    reason: str
+    count: int
+    first_rows: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,10 @@ class Dataset:
             `query_key` uint64, `locale`, `product` int32 (row in `products`), `action` one of :data:`ACTIONS`.
         version: SHA-256 (hex) of the content, independent of file times, compression and row-group sizes.
         source: the folder it was read from.
+        edges: one row an edge of the plain edge table, or None: `time` datetime64, `query` str and `query_key` uint64
+            ("" and 0 between products), `locale`, `source` int32 (row in `products`, -1 for a query's edge), `product`
+            int32, `relation` category, `weight` float64 (how often; counts like so many events).
+        left_out: what the logs hold and `events` and `edges` do not, by file and reason.
     """
 
     pairs: pd.DataFrame
@@ -42,6 +64,8 @@ class Dataset:
     events: pd.DataFrame | None
     version: str
     source: Path
+    edges: pd.DataFrame | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def normalise_query(text: str) -> str:

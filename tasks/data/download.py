@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from registry.errors import DataError, StoreError
-from tasks.data.load import EXAMPLES_FILE, PRODUCTS_FILE
+from tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
 
 # The repository holds Git LFS pointers; the files themselves are served by another host.
 POINTER_URL = "https://raw.githubusercontent.com/amazon-science/esci-data/main/shopping_queries_dataset"

@@ -133,7 +133,7 @@ def _config(result: ExpectationValidationResult) -> ExpectationConfiguration:
 
 def _observed(result: ExpectationValidationResult, frame: pd.DataFrame) -> str:
     found, column = result.result or {}, _config(result).kwargs.get("column")
-    if len(frame) == 1 and column in frame:
+    if len(frame) == 1 and column in frame and pd.api.types.is_numeric_dtype(frame[column]):
         return f"{frame[column].iloc[0]:.6g}"
     if "unexpected_count" in found:
         return f"{found['unexpected_count']} of {found['element_count']} rows break it"

@@ -22,13 +22,15 @@ class ColumnFingerprint:
         self._values = hashlib.sha256()
 
     def update(self, array: pa.Array) -> None:
-        """Add a batch: large_string, int64 or timestamp[us], missing values allowed in all of them."""
+        """Add a batch: large_string, int64, timestamp[us] or double, missing values allowed in all of them."""
         if pa.types.is_large_string(array.type):
             lengths = pc.fill_null(pc.binary_length(array), -1)
             self._lengths.update(np.ascontiguousarray(lengths.to_numpy(zero_copy_only=False), "<i8").data)
             self._values.update(_bytes_of(pc.fill_null(array, "")))
             return
         missing = pc.cast(pc.is_null(array), pa.int8())
+        if pa.types.is_floating(array.type):  # by their bits
+            array = pa.array(pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype("<f8").view("<i8"))
         integers = pc.fill_null(pc.cast(array, pa.int64()), 0)
         self._lengths.update(np.ascontiguousarray(missing.to_numpy(zero_copy_only=False), "<i1").data)
         self._values.update(np.ascontiguousarray(integers.to_numpy(zero_copy_only=False), "<i8").data)
@@ -38,12 +40,19 @@ class ColumnFingerprint:
         return hashlib.sha256(self._lengths.digest() + self._values.digest()).hexdigest()
 
 
-def data_version(files: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the SHA-256 (hex) of a folder's content: file name -> column name -> column fingerprint."""
+def data_version(files: Mapping[str, Mapping[str, str]], kept: Mapping[str, np.ndarray] | None = None) -> str:
+    """Return the SHA-256 (hex) of a folder's content.
+
+    Args:
+        files: file name -> column name -> column fingerprint.
+        kept: file name -> bool (rows,), for the files of which settings, not the content alone, left rows out.
+    """
     total = hashlib.sha256(b"esci data version 1")
     for name in sorted(files):
         for column in sorted(files[name]):
             total.update(f"\x1e{name}\x1f{column}\x1f{files[name][column]}".encode())
+    for name, mask in sorted((kept or {}).items()):
+        total.update(f"\x1ekept of {name}\x1f{len(mask)}\x1f".encode() + np.packbits(mask).tobytes())
     return total.hexdigest()
 
 

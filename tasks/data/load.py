@@ -7,10 +7,9 @@ it stands and found by `tasks.data.validate`, which can then name all of it at o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,80 +18,68 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from registry.errors import DataError
-from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset, query_keys
+from tasks.data.arrays import catalogue_keys, category, keys_of, rows_in, text
+from tasks.data.dataset import LABELS, LOCALES, Dataset
 from tasks.data.fingerprint import ColumnFingerprint, data_version
-
-EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
-PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
-EVENTS_FILE = "behaviour_events.parquet"
-SPLITS = ("train", "test")
+from tasks.data.layout import (
+    COLUMNS,
+    EDGES_FILE,
+    EVENTS_FILE,
+    EXAMPLES_FILE,
+    LOG_FILES,
+    PANDAS_INDEX,
+    PRODUCTS_FILE,
+    SPLITS,
+    Kind,
+)
+from tasks.data.logs import LogLimits, Logs
+from tasks.data.ubi import read_ubi
 
 Progress = Callable[[float, str], None]
-Kind = Literal["integer", "text", "time"]
-
 BATCH_ROWS = 65_536
-PANDAS_INDEX = "__index_level_0__"  # the official files carry the index of the frame they were written from
-
-EXAMPLES_COLUMNS: dict[str, Kind] = {
-    "example_id": "integer",
-    "query": "text",
-    "query_id": "integer",
-    "product_id": "text",
-    "product_locale": "text",
-    "esci_label": "text",
-    "small_version": "integer",
-    "large_version": "integer",
-    "split": "text",
+_ARROW: dict[Kind, pa.DataType] = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "text": pa.large_string(),
+    "time": pa.timestamp("us"),
 }
-PRODUCTS_COLUMNS: dict[str, Kind] = {
-    "product_id": "text",
-    "product_title": "text",
-    "product_description": "text",
-    "product_bullet_point": "text",
-    "product_brand": "text",
-    "product_color": "text",
-    "product_locale": "text",
-}
-EVENTS_COLUMNS: dict[str, Kind] = {
-    "timestamp": "time",
-    "client_id": "text",
-    "session_id": "text",
-    "query": "text",
-    "locale": "text",
-    "product_id": "text",
-    "action": "text",
-}
-COLUMNS: dict[str, dict[str, Kind]] = {
-    EXAMPLES_FILE: EXAMPLES_COLUMNS,
-    PRODUCTS_FILE: PRODUCTS_COLUMNS,
-    EVENTS_FILE: EVENTS_COLUMNS,
-}
-_ARROW: dict[Kind, pa.DataType] = {"integer": pa.int64(), "text": pa.large_string(), "time": pa.timestamp("us")}
-_WORDS: dict[Kind, str] = {"integer": "an integer", "text": "text", "time": "a timestamp"}
+_WORDS: dict[Kind, str] = {"integer": "an integer", "number": "a number", "text": "text", "time": "a timestamp"}
 
 
 @dataclass(frozen=True)
 class _Table:
-    """One file in memory: large_string, int64 or timestamp[us] arrays without missing values."""
+    """One file in memory: large_string, int64, double or timestamp[us] arrays without missing values."""
 
     columns: dict[str, pa.Array]
     fingerprints: dict[str, str]
 
 
-def load_esci(folder: Path, progress: Progress = lambda share, doing: None) -> Dataset:
-    """Read a folder with the official file names and columns, and `behaviour_events.parquet` if it is there.
+def load_esci(
+    folder: Path,
+    progress: Progress = lambda share, doing: None,
+    limits: LogLimits | None = None,
+) -> Dataset:
+    """Read a folder with the official file names and columns, and the logs of behaviour that stand beside them.
 
-    Rows are kept as they are, in file order, for `validate` to judge: an unknown label becomes -1, an unknown locale,
-    split or action stays as a category of its own, and a pair or event whose (product, locale) is in no catalogue gets
-    `product` -1. Text columns stay Arrow-backed.
+    Logs are `behaviour_events.parquet`, files in the UBI schema (`tasks.data.ubi`), both of which become events, and
+    `behaviour_edges.parquet`, a plain edge table: `query` or `source_product_id` (the other one missing), `locale`,
+    `product_id`, `relation` (one of :data:`TABLE_RELATIONS`), `weight` (how often), `timestamp`. An edge between two
+    products names no query, so nobody can hold it out: it must come from what customers did, never from judgements.
+
+    Rows of the official files are kept as they are, in file order, for `validate` to judge: an unknown label becomes
+    -1, an unknown locale, split or action stays as a category of its own, and a pair whose (product, locale) is in no
+    catalogue gets `product` -1. Rows of logs that may not count are left out and counted in `left_out`. A log with an
+    action, a locale or a relation that is not known stays whole: `validate` refuses it and names its rows. Text
+    columns stay Arrow-backed.
 
     Args:
         folder: The folder.
         progress: Called with the share done in [0, 1] and the file that is read.
+        limits: Which rows of logs count; default: :class:`~tasks.data.logs.LogLimits`.
 
     Raises:
         DataError: if the folder or a file is missing, empty, truncated or no parquet, or if a column is missing, not
-            known or of a wrong type.
+            known or of a wrong type, or a line of a UBI file cannot be read.
     """
     folder = Path(folder)
     if problems := structural_problems(folder):
@@ -107,15 +94,22 @@ def load_esci(folder: Path, progress: Progress = lambda share, doing: None) -> D
         size = (folder / name).stat().st_size
         tables[name] = _read(folder / name, COLUMNS[name], progress, done / total, size / total)
         done += size
-    version = data_version({name: table.fingerprints for name, table in tables.items()})
-    catalogue = _catalogue_keys(tables[PRODUCTS_FILE].columns)
-    events = tables.pop(EVENTS_FILE, None)
+    fingerprints = {name: table.fingerprints for name, table in tables.items()}
+    catalogue = catalogue_keys(tables[PRODUCTS_FILE].columns)
+    logs = Logs(catalogue, limits or LogLimits())
+    if EVENTS_FILE in tables:
+        logs.add_events(tables.pop(EVENTS_FILE).columns)
+    for ubi in read_ubi(folder):
+        fingerprints[ubi.file] = logs.add_ubi(ubi)
+    edges = logs.edges(tables.pop(EDGES_FILE).columns) if EDGES_FILE in tables else None
     dataset = Dataset(
         pairs=_pairs(tables.pop(EXAMPLES_FILE).columns, catalogue),
         products=_products(tables.pop(PRODUCTS_FILE).columns),
-        events=None if events is None else _events(events.columns, catalogue),
-        version=version,
+        events=logs.events(),
+        version=data_version(fingerprints, logs.chosen),
         source=folder,
+        edges=edges,
+        left_out=tuple(logs.left_out),
     )
     progress(1.0, "loaded")
     return dataset
@@ -130,7 +124,7 @@ def structural_problems(folder: Path) -> list[DataError]:
     for name, columns in COLUMNS.items():
         path = folder / name
         if not path.is_file():
-            if name != EVENTS_FILE:
+            if name not in LOG_FILES:
                 advice = (
                     "`tournament data download` fetches the official files, `tournament data synthesize` makes some"
                 )
@@ -161,23 +155,30 @@ def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind])
         if name not in schema.names:
             continue
         found = kind_of(schema.field(name).type)
-        if found != kind and not (found == "missing" and kind == "text"):
+        if not is_of_kind(found, kind):
             advice = f"it is {schema.field(name).type} and must be {_WORDS[kind]}"
             problems.append(DataError("a column has the wrong type", file=path, column=name, advice=advice))
     return problems
 
 
 def kind_of(found: pa.DataType) -> str:
-    """Return "integer", "text" or "time"; "missing" for a column without a single value; else Arrow's own name."""
+    """Return a :data:`Kind`, "missing" for a column without a single value, else Arrow's own name of the type."""
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_integer(found):
         return "integer"
+    if pa.types.is_floating(found):
+        return "number"
     if pa.types.is_timestamp(found):
         return "time"
     if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
         return "text"
     return "missing" if pa.types.is_null(found) else str(found)
+
+
+def is_of_kind(found: str, kind: str) -> bool:
+    """Return whether what :func:`kind_of` says will do: a column without a value is text, an integer is a number."""
+    return found == kind or (found, kind) in (("missing", "text"), ("integer", "number"))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -233,77 +234,25 @@ def _pairs(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:
     frame = {
         "example_id": columns["example_id"].to_numpy(),
         "query_id": columns["query_id"].to_numpy(),
-        "query": _text(columns["query"]),
-        "query_key": _query_keys(columns["query"], locale),
-        "product_id": _text(columns["product_id"]),
-        "product": _rows_in(catalogue, columns["product_id"], locale),
-        "locale": _category(locale, LOCALES),
+        "query": text(columns["query"]),
+        "query_key": keys_of(columns["query"], locale),
+        "product_id": text(columns["product_id"]),
+        "product": rows_in(catalogue, columns["product_id"], locale),
+        "locale": category(locale, LOCALES),
         "label": label.to_numpy(zero_copy_only=False).astype(np.int8),
-        "split": _category(columns["split"], SPLITS),
+        "split": category(columns["split"], SPLITS),
     }
     return pd.DataFrame(frame)
 
 
 def _products(columns: dict[str, pa.Array]) -> pd.DataFrame:
     frame = {
-        "product_id": _text(columns["product_id"]),
-        "locale": _category(columns["product_locale"], LOCALES),
-        "title": _text(columns["product_title"]),
-        "brand": _text(columns["product_brand"]),
-        "color": _text(columns["product_color"]),
-        "bullets": _text(columns["product_bullet_point"]),
-        "description": _text(columns["product_description"]),
+        "product_id": text(columns["product_id"]),
+        "locale": category(columns["product_locale"], LOCALES),
+        "title": text(columns["product_title"]),
+        "brand": text(columns["product_brand"]),
+        "color": text(columns["product_color"]),
+        "bullets": text(columns["product_bullet_point"]),
+        "description": text(columns["product_description"]),
     }
     return pd.DataFrame(frame, copy=False)
-
-
-def _events(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:
-    frame = {
-        "time": columns["timestamp"].to_numpy(),
-        "client": _text(columns["client_id"]),
-        "session": _text(columns["session_id"]),
-        "query": _text(columns["query"]),
-        "query_key": _query_keys(columns["query"], columns["locale"]),
-        "locale": _category(columns["locale"], LOCALES),
-        "product": _rows_in(catalogue, columns["product_id"], columns["locale"]),
-        "action": _category(columns["action"], ACTIONS),
-    }
-    return pd.DataFrame(frame)
-
-
-def _text(array: pa.Array) -> pd.Series:
-    return pa.table({"text": array}).to_pandas()["text"]
-
-
-def _category(array: pa.Array, known: Sequence[str]) -> pd.Categorical:
-    """Return text as categories: the known ones first, in their order, then the unknown ones that occur, sorted."""
-    encoded = array.dictionary_encode()
-    found = encoded.dictionary.to_pylist()
-    categories = [*known, *sorted(set(found) - set(known))]
-    codes = np.asarray([categories.index(value) for value in found], dtype=np.int64)
-    return pd.Categorical.from_codes(codes[encoded.indices.to_numpy()], categories)
-
-
-def _query_keys(queries: pa.Array, locales: pa.Array) -> np.ndarray:
-    """Return the key of every row's query, uint64 (n,); only distinct (query, locale) are hashed."""
-    encoded = _joined(locales, queries).dictionary_encode()
-    parts = [text.partition("\x1f") for text in encoded.dictionary.to_pylist()]
-    keys = query_keys((query for _, _, query in parts), (locale for locale, _, _ in parts))
-    return keys[encoded.indices.to_numpy()]
-
-
-def _catalogue_keys(columns: dict[str, pa.Array]) -> pa.Array:
-    return _joined(columns["product_locale"], columns["product_id"])
-
-
-def _rows_in(catalogue: pa.Array, product_ids: pa.Array, locales: pa.Array) -> np.ndarray:
-    """Return the catalogue row of every (product, locale), int32 (n,), -1 where there is none."""
-    return (
-        pc.fill_null(pc.index_in(_joined(locales, product_ids), catalogue), -1)
-        .to_numpy(zero_copy_only=False)
-        .astype(np.int32)
-    )
-
-
-def _joined(locales: pa.Array, texts: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise(locales, texts, pa.scalar("\x1f", pa.large_string()))

@@ -56,6 +56,27 @@ def events_where(mask: Mask, column: str) -> Offenders:
     return find
 
 
+def edges_where(mask: Mask, column: str) -> Offenders:
+    """Return what finds the edges of the edge table for which `mask` is true and shows their value of `column`."""
+
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        rows = np.flatnonzero(mask(dataset.edges).to_numpy())
+        return _shown(dataset.edges, rows, column, "query"), len(rows)
+
+    return find
+
+
+def left_out_for(reason: str) -> Offenders:
+    """Return what names the rows of logs that were left out for `reason`, file by file."""
+
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        found = [one for one in dataset.left_out if one.reason == reason]
+        shown = [f"{one.file}, {row}" if len(found) > 1 else row for one in found for row in one.first_rows]
+        return shown[:SHOWN], sum(one.count for one in found)
+
+    return find
+
+
 def _shown(frame: pd.DataFrame, rows: np.ndarray, column: str, identity: str) -> list[str]:
     first = frame.iloc[rows[:SHOWN]]
     values = first[column].astype(object)
@@ -87,8 +108,3 @@ def spelt_where(mask: Callable[[Dataset], np.ndarray], file: str, column: str, i
 def unknown_label(dataset: Dataset) -> np.ndarray:
     """Return which pairs have a label that is not known, bool (n_pairs,)."""
     return dataset.pairs["label"].to_numpy() < 0
-
-
-def product_of_no_catalogue(dataset: Dataset) -> np.ndarray:
-    """Return which events are of a product that no catalogue has, bool (n_events,)."""
-    return np.zeros(0, bool) if dataset.events is None else dataset.events["product"].to_numpy() < 0

@@ -10,17 +10,33 @@ import pyarrow.parquet as pq
 
 from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
 from tasks.data.expectations import Offenders, Rule, gxe
-from tasks.data.load import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PANDAS_INDEX, PRODUCTS_FILE, SPLITS, kind_of
+from tasks.data.layout import (
+    COLUMNS,
+    EDGES_FILE,
+    EVENTS_FILE,
+    EXAMPLES_FILE,
+    PANDAS_INDEX,
+    PRODUCTS_FILE,
+    SPLITS,
+    TABLE_RELATIONS,
+)
+from tasks.data.load import is_of_kind, kind_of
+from tasks.data.logs import REASONS
 from tasks.data.offenders import (
+    Mask,
+    edges_where,
     events_where,
+    left_out_for,
     no_rows,
     pairs_where,
-    product_of_no_catalogue,
     products_where,
     spelt_where,
     unknown_label,
 )
 from tasks.data.split import crossing_rows
+
+PRODUCT_RELATIONS = ("bought_together", "same_session")
+MOST_WEIGHT = 1e12  # of an edge
 
 
 @dataclass(frozen=True)
@@ -68,22 +84,35 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
     }
     if dataset.events is not None:
         frames["events"] = dataset.events[["locale", "action", "product"]]
+    if dataset.edges is not None:
+        frames["edges"] = _edges_frame(dataset.edges)
+    if dataset.events is not None or dataset.edges is not None:
+        count = {reason: sum(one.count for one in dataset.left_out if one.reason == reason) for reason in REASONS}
+        frames["logs"] = pd.DataFrame([count])
     return frames
+
+
+def _edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
+    has_query, has_source = edges["query"].str.strip() != "", edges["source"] >= 0
+    fits = edges["relation"].isin(PRODUCT_RELATIONS).to_numpy() == has_source.to_numpy()
+    # To Great Expectations a missing value breaks nothing.
+    return edges[["locale", "relation"]].assign(
+        weight=edges["weight"].fillna(-1), one_origin=(has_query ^ has_source) & fits
+    )
 
 
 def _columns(dataset: Dataset) -> pd.DataFrame:
     """Return one row a column of each file: what its footer says the column is, and what it must be."""
     rows = []
     for name, columns in COLUMNS.items():
-        if name == EVENTS_FILE and dataset.events is None:
+        if not (dataset.source / name).is_file():
             continue
         schema = pq.read_schema(dataset.source / name)
         found = {column: kind_of(schema.field(column).type) for column in schema.names if column != PANDAS_INDEX}
         for column in dict.fromkeys([*columns, *found]):
             kind = columns.get(column, "no column")
             seen = found.get(column, "no column")
-            # A column without a single value has no type of its own.
-            rows.append((name, column, kind if seen == "missing" and kind == "text" else seen, kind))
+            rows.append((name, column, kind if is_of_kind(seen, kind) else seen, kind))
     return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
 
 
@@ -100,7 +129,7 @@ def _summary(dataset: Dataset) -> pd.DataFrame:
 
 
 def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
-    """Return every rule for a data set; those about events only if it has any."""
+    """Return every rule for a data set; those about logs only if it has any."""
     rules = [
         _columns_rule(),
         *_examples_rules(),
@@ -109,7 +138,11 @@ def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
         *_crossing_rules(dataset, bounds),
         *_bounds_rules(bounds),
     ]
-    return rules + (_events_rules() if dataset.events is not None else [])
+    if dataset.events is not None:
+        rules += _events_rules()
+    if dataset.edges is not None:
+        rules += _edges_rules()
+    return rules + (_logs_rules(dataset) if dataset.events is not None or dataset.edges is not None else [])
 
 
 def _columns_rule() -> Rule:
@@ -359,14 +392,87 @@ def _events_rules() -> list[Rule]:
             f"a locale of an event is not one of {', '.join(LOCALES)}",
             rows=events_where(lambda events: ~events["locale"].isin(LOCALES), "locale"),
         ),
+    ]
+
+
+def _edges_rules() -> list[Rule]:
+    def rule(
+        name: str, expectation: gxe.Expectation, column: str, expected: str, holds: str, broken: str, mask: Mask
+    ) -> Rule:
+        rows = edges_where(mask, column.partition(",")[0])
+        return Rule(name, "edges", expectation, True, EDGES_FILE, column, expected, holds, broken, rows)
+
+    listed = ", ".join(TABLE_RELATIONS)
+    return [
         rule(
-            "event_product_exists",
-            gxe.ExpectColumnValuesToBeBetween(column="product", min_value=0),
-            False,
-            "product_id",
-            "a row of its locale's catalogue",
-            "every event's product is in the catalogue of its locale",
-            "events of products that no catalogue has are left out",
-            rows=spelt_where(product_of_no_catalogue, EVENTS_FILE, "product_id", "session_id"),
+            "edge_relation_known",
+            gxe.ExpectColumnValuesToBeInSet(column="relation", value_set=list(TABLE_RELATIONS)),
+            "relation",
+            f"one of {listed}",
+            f"every relation of an edge is one of {listed}",
+            f"a relation of an edge is not one of {listed}",
+            lambda edges: ~edges["relation"].isin(TABLE_RELATIONS),
+        ),
+        rule(
+            "edge_locale_known",
+            gxe.ExpectColumnValuesToBeInSet(column="locale", value_set=list(LOCALES)),
+            "locale",
+            f"one of {', '.join(LOCALES)}",
+            f"every locale of an edge is one of {', '.join(LOCALES)}",
+            f"a locale of an edge is not one of {', '.join(LOCALES)}",
+            lambda edges: ~edges["locale"].isin(LOCALES),
+        ),
+        rule(
+            "edge_weight_positive",
+            gxe.ExpectColumnValuesToBeBetween(column="weight", min_value=0, strict_min=True, max_value=MOST_WEIGHT),
+            "weight",
+            "a positive number",
+            "every edge has a weight above 0",
+            f"an edge's weight is not above 0 and at most {MOST_WEIGHT:g}",
+            lambda edges: ~((edges["weight"] > 0) & (edges["weight"] <= MOST_WEIGHT)),
+        ),
+        rule(
+            "edge_origin",
+            gxe.ExpectColumnValuesToBeInSet(column="one_origin", value_set=[True]),
+            "query, source_product_id",
+            "a query, or a product where the relation is between products",
+            "every edge starts at what its relation starts at, a query or a product",
+            "an edge starts at none, at both, or not at what its relation starts at",
+            lambda edges: ~_edges_frame(edges)["one_origin"],
         ),
     ]
+
+
+_CHECK_OF = {
+    "after_cutoff": "behaviour_before_cutoff",
+    "bot": "behaviour_of_customers",
+    "product_unknown": "event_product_exists",
+    "query_unknown": "event_query_exists",
+    "locale_unknown": "event_locale_clear",
+}
+
+
+def _logs_rules(dataset: Dataset) -> list[Rule]:
+    """Return one warning a reason for which rows of logs are left out.
+
+    An event of another action, such as a filter that was set, is nothing to be warned of.
+    """
+    rules = []
+    for reason, name in _CHECK_OF.items():
+        files = [one.file for one in dataset.left_out if one.reason == reason]
+        rules.append(
+            Rule(
+                name,
+                "logs",
+                gxe.ExpectColumnValuesToBeBetween(column=reason, max_value=0),
+                False,
+                ", ".join(files),
+                "",
+                "none",
+                f"no row of a log is left out because {REASONS[reason]}",
+                f"rows of logs are left out, each because {REASONS[reason]}",
+                left_out_for(reason),
+                "nothing stops; see whether the log, the catalogue and the settings are those you mean",
+            )
+        )
+    return rules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +12,33 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 
-from tasks.data.dataset import Dataset
+from tasks.data.dataset import Dataset, LeftOut
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Write a data set into an existing, empty folder: three Arrow files and a JSON header."""
-    for name in ("pairs", "products", "events"):
+    """Write a data set into an existing, empty folder: an Arrow file each frame and a JSON header."""
+    for name in ("pairs", "products", "events", "edges"):
         frame = getattr(dataset, name)
         if frame is not None:
             write_frame(frame, folder / f"{name}.arrow")
-    header = {"version": dataset.version, "source": str(dataset.source)}
+    left_out = [asdict(one) for one in dataset.left_out]
+    header = {"version": dataset.version, "source": str(dataset.source), "left_out": left_out}
     (folder / "dataset.json").write_text(json.dumps(header), encoding="utf-8")
 
 
 def open_dataset(folder: Path) -> Dataset:
     """Return the data set that :func:`save_dataset` wrote; its files are memory-mapped."""
     header = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    events = folder / "events.arrow"
+    events, edges = folder / "events.arrow", folder / "edges.arrow"
+    left_out = (LeftOut(**{**one, "first_rows": tuple(one["first_rows"])}) for one in header.get("left_out", ()))
     return Dataset(
         pairs=read_frame(folder / "pairs.arrow"),
         products=read_frame(folder / "products.arrow"),
         events=read_frame(events) if events.is_file() else None,
         version=header["version"],
         source=Path(header["source"]),
+        edges=read_frame(edges) if edges.is_file() else None,
+        left_out=tuple(left_out),
     )
 
 

@@ -22,7 +22,7 @@ from registry.errors import StoreError, UsageError
 from tasks.data import vocabulary as words
 from tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
 from tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
-from tasks.data.load import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
+from tasks.data.layout import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
 from tasks.data.world import (
     COMPLEMENT_OF_GROUP,
     GROUP_OF_TYPE,

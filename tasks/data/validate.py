@@ -10,6 +10,7 @@ from registry.errors import DataError
 from tasks.data.dataset import Dataset
 from tasks.data.expectations import Outcome, Rule, put
 from tasks.data.load import load_esci, structural_problems
+from tasks.data.logs import LogLimits
 from tasks.data.rules import Bounds, frames_of, rules_for
 
 
@@ -85,6 +86,7 @@ def check_folder(
     docs_folder: Path | None = None,
     bounds: Bounds | None = None,
     progress: Callable[[float, str], None] = lambda share, doing: None,
+    limits: LogLimits | None = None,
 ) -> ValidationResult:
     """Check a folder from its files to its rows, without ever raising for what is wrong with the data.
 
@@ -96,7 +98,7 @@ def check_folder(
     problems = structural_problems(Path(folder))
     if not problems:
         try:
-            return validate(load_esci(folder, progress), docs_folder, bounds)
+            return validate(load_esci(folder, progress, limits), docs_folder, bounds)
         except DataError as problem:
             problems = [problem]
     return ValidationResult(False, tuple(map(_unreadable, problems)), None)

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry.errors import DataError
-from tasks.data.load import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, load_esci
+from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from tasks.data.load import load_esci
 from tasks.data.validate import check_folder, raise_if_critical, validate
 
 Break = Callable[[Path], None]

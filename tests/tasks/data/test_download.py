@@ -13,7 +13,7 @@ import pytest
 
 from registry.errors import DataError, StoreError
 from tasks.data.download import FILES, download, parse_pointer
-from tasks.data.load import EXAMPLES_FILE, PRODUCTS_FILE
+from tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
 
 
 class Shop(ThreadingHTTPServer):

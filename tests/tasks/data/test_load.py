@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tasks.data.dataset import LABELS, PAIR_COLUMNS, PRODUCT_COLUMNS, Dataset, query_key
 from tasks.data.fingerprint import ColumnFingerprint
-from tasks.data.load import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, load_esci
+from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from tasks.data.load import load_esci
 
 
 def rewritten(source: Path, target: Path, change: dict | None = None, **options: object) -> Path:

@@ -14,7 +14,8 @@ from registry.errors import UsageError
 from tasks.data import vocabulary
 from tasks.data.behaviour import edges
 from tasks.data.dataset import LABELS, LOCALES, Dataset
-from tasks.data.load import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE, load_esci
+from tasks.data.layout import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
+from tasks.data.load import load_esci
 from tasks.data.synthesize import WORLD_FILE, WORLD_PRODUCTS_FILE, synthesize
 
 FILES = (EXAMPLES_FILE, PRODUCTS_FILE, EVENTS_FILE, WORLD_FILE, WORLD_PRODUCTS_FILE)

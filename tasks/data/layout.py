@@ -1,0 +1,63 @@
+"""The files of a data folder: their names, their columns and what stands in them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
+PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+EVENTS_FILE = "behaviour_events.parquet"
+EDGES_FILE = "behaviour_edges.parquet"
+UBI_FILES = ("ubi_queries.ndjson", "ubi_events.ndjson", "ubi_queries_events.ndjson")
+LOG_FILES = (EVENTS_FILE, EDGES_FILE, *UBI_FILES)  # none of them is needed
+SPLITS = ("train", "test")
+
+Kind = Literal["integer", "number", "text", "time"]
+
+PANDAS_INDEX = "__index_level_0__"  # the official files carry the index of the frame they were written from
+
+EXAMPLES_COLUMNS: dict[str, Kind] = {
+    "example_id": "integer",
+    "query": "text",
+    "query_id": "integer",
+    "product_id": "text",
+    "product_locale": "text",
+    "esci_label": "text",
+    "small_version": "integer",
+    "large_version": "integer",
+    "split": "text",
+}
+PRODUCTS_COLUMNS: dict[str, Kind] = {
+    "product_id": "text",
+    "product_title": "text",
+    "product_description": "text",
+    "product_bullet_point": "text",
+    "product_brand": "text",
+    "product_color": "text",
+    "product_locale": "text",
+}
+EVENTS_COLUMNS: dict[str, Kind] = {
+    "timestamp": "time",
+    "client_id": "text",
+    "session_id": "text",
+    "query": "text",
+    "locale": "text",
+    "product_id": "text",
+    "action": "text",
+}
+EDGES_COLUMNS: dict[str, Kind] = {
+    "query": "text",
+    "source_product_id": "text",
+    "locale": "text",
+    "product_id": "text",
+    "relation": "text",
+    "weight": "number",
+    "timestamp": "time",
+}
+TABLE_RELATIONS = ("impressions", "clicks", "adds", "purchases", "bought_together", "same_session")
+COLUMNS: dict[str, dict[str, Kind]] = {
+    EXAMPLES_FILE: EXAMPLES_COLUMNS,
+    PRODUCTS_FILE: PRODUCTS_COLUMNS,
+    EVENTS_FILE: EVENTS_COLUMNS,
+    EDGES_FILE: EDGES_COLUMNS,
+}

@@ -1,0 +1,229 @@
+"""Logs: what of them may be learnt from. The rest is counted, named and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.data.arrays import category, keys_of, rows_in, text
+from tasks.data.dataset import ACTIONS, LOCALES, LeftOut
+from tasks.data.fingerprint import ColumnFingerprint
+from tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS
+from tasks.data.ubi import UbiEvents
+
+# Reasons in the order in which they are looked for: a row is left out for the first that holds.
+REASONS: dict[str, str] = {
+    "other_action": "its action is no impression, click, add or purchase",
+    "query_unknown": "no query is on record for it, so nobody can say whether that query is held out",
+    "locale_unknown": "it names no known locale, and its product stands in several",
+    "after_cutoff": "it happened after the cut-off",
+    "bot": "its client has more events than a customer can have",
+    "product_unknown": "no catalogue of its locale has its product",
+}
+SHOWN = 5  # rows of each reason that are named
+
+
+@dataclass(frozen=True)
+class LogLimits:
+    """Which rows of a log count.
+
+    Attributes:
+        cutoff: The last moment that counts, None for no limit; without a time zone it is UTC.
+        bot_events: A client with more events than this in one log, up to the cut-off, is a bot.
+    """
+
+    cutoff: datetime | None = None
+    bot_events: int = 5000
+
+    def after(self, times: pa.Array) -> np.ndarray:
+        """Return which times are after the cut-off, bool (n,)."""
+        if self.cutoff is None:
+            return np.zeros(len(times), dtype=bool)
+        moment = self.cutoff.astimezone(UTC).replace(tzinfo=None) if self.cutoff.tzinfo else self.cutoff
+        return times.to_numpy(zero_copy_only=False) > np.datetime64(moment, "us")
+
+    def bots(self, clients: pa.Array, counted: np.ndarray) -> np.ndarray:
+        """Return which events are of a client with too many of those `counted`, bool (n,); no name is no client."""
+        encoded = clients.dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        events = np.bincount(codes[counted], minlength=len(encoded.dictionary))
+        named = pc.not_equal(encoded.dictionary, "").to_numpy(zero_copy_only=False)
+        return ((events > self.bot_events) & named)[codes]
+
+
+def sift(
+    file: str, wrong: Mapping[str, np.ndarray], places: np.ndarray, identity: pa.Array, value: pa.Array
+) -> tuple[np.ndarray, list[LeftOut]]:
+    """Return which rows of a log are kept, bool (n,), and what is left out for which reason.
+
+    Args:
+        file: Name of the file.
+        wrong: Reason -> bool (n,); a row with several counts for the first in the order of :data:`REASONS`.
+        places: What tells a person where a row stands in the file, (n,): "row 3", "line 7".
+        identity: Whose row it is: a session, a query.
+        value: What to show of it.
+    """
+    kept = np.ones(len(places), dtype=bool)
+    found = []
+    for reason in REASONS:
+        rows = np.flatnonzero(kept & wrong[reason]) if reason in wrong else np.empty(0, np.int64)
+        if not len(rows):
+            continue
+        kept[rows] = False
+        shown = tuple(f"{places[row]} ({identity[row].as_py()}): {value[row].as_py()!r}" for row in rows[:SHOWN])
+        found.append(LeftOut(file, reason, len(rows), shown))
+    return kept, found
+
+
+class Logs:
+    """The logs of a folder, sifted one after the other.
+
+    Attributes:
+        left_out: what is left out so far.
+        chosen: file -> rows kept, where limits rather than content alone decided: the data version depends on them.
+    """
+
+    def __init__(self, catalogue: pa.Array, limits: LogLimits) -> None:
+        self.left_out: list[LeftOut] = []
+        self.chosen: dict[str, np.ndarray] = {}
+        self._catalogue, self._limits = catalogue, limits
+        self._parts: list[dict[str, pa.Array]] = []
+
+    def add_events(self, columns: dict[str, pa.Array]) -> None:
+        """Take the rows of `behaviour_events.parquet` that count."""
+        if _all_known(columns["locale"], LOCALES) and _all_known(columns["action"], ACTIONS):
+            columns = self._sift(EVENTS_FILE, columns, {}, _places("row", len(columns["action"])), "session_id")
+        self._parts.append(columns)
+
+    def add_ubi(self, ubi: UbiEvents) -> dict[str, str]:
+        """Take the events of a UBI file that count, and return the fingerprints of its columns."""
+        said = ubi.columns["locale"]
+        columns = {**ubi.columns, "locale": self._locale_of(ubi.columns["product_id"], said)}
+        relevant = _is_in(columns["action"], ACTIONS)
+        wrong = {
+            "other_action": ~relevant,
+            "query_unknown": ~pc.match_substring_regex(columns["query"], r"\S").to_numpy(zero_copy_only=False),
+            "locale_unknown": pc.equal(columns["locale"], "").to_numpy(zero_copy_only=False)
+            | ~(_is_in(said, LOCALES) | pc.equal(said, "").to_numpy(zero_copy_only=False)),
+        }
+        self._parts.append(self._sift(ubi.file, columns, wrong, np.char.add("line ", ubi.lines.astype(str)), "query"))
+        return {name: _fingerprint(array) for name, array in ubi.columns.items()}
+
+    def edges(self, columns: dict[str, pa.Array]) -> pd.DataFrame:
+        """Return the edges of the table that count, columns :data:`tasks.data.dataset.EDGE_COLUMNS`."""
+        between = pc.equal(columns["query"], "").to_numpy(zero_copy_only=False)
+        if _all_known(columns["locale"], LOCALES) and _all_known(columns["relation"], TABLE_RELATIONS):
+            source = rows_in(self._catalogue, columns["source_product_id"], columns["locale"])
+            product = rows_in(self._catalogue, columns["product_id"], columns["locale"])
+            named = pc.not_equal(columns["source_product_id"], "").to_numpy(zero_copy_only=False)
+            wrong = {
+                "after_cutoff": self._limits.after(columns["timestamp"]),
+                "product_unknown": (product < 0) | (named & (source < 0)),
+            }
+            kept = self._record(EDGES_FILE, wrong, _places("row", len(product)), columns, "relation")
+            columns, between = _only(columns, kept), between[kept]
+        source = rows_in(self._catalogue, columns["source_product_id"], columns["locale"])
+        frame = {
+            "time": columns["timestamp"].to_numpy(),
+            "query": text(columns["query"]),
+            "query_key": np.where(between, np.uint64(0), keys_of(columns["query"], columns["locale"])),
+            "locale": category(columns["locale"], LOCALES),
+            "source": source,
+            "product": rows_in(self._catalogue, columns["product_id"], columns["locale"]),
+            "relation": category(columns["relation"], TABLE_RELATIONS),
+            "weight": columns["weight"].to_numpy(),
+        }
+        return pd.DataFrame(frame)
+
+    def events(self) -> pd.DataFrame | None:
+        """Return the events of all logs, None without any log of events."""
+        if not self._parts:
+            return None
+        return _events(
+            {name: pa.concat_arrays([part[name] for part in self._parts]) for name in EVENTS_COLUMNS}, self._catalogue
+        )
+
+    def _sift(
+        self,
+        file: str,
+        columns: dict[str, pa.Array],
+        wrong: dict[str, np.ndarray],
+        places: np.ndarray,
+        identity: str,
+    ) -> dict[str, pa.Array]:
+        after = self._limits.after(columns["timestamp"])
+        wrong |= {
+            "after_cutoff": after,
+            "bot": self._limits.bots(columns["client_id"], ~after),
+            "product_unknown": rows_in(self._catalogue, columns["product_id"], columns["locale"]) < 0,
+        }
+        return _only(columns, self._record(file, wrong, places, columns, identity))
+
+    def _record(
+        self,
+        file: str,
+        wrong: dict[str, np.ndarray],
+        places: np.ndarray,
+        columns: dict[str, pa.Array],
+        identity: str,
+    ) -> np.ndarray:
+        kept, found = sift(file, wrong, places, columns[identity], columns["product_id"])
+        self.left_out += found
+        if {one.reason for one in found} & {"after_cutoff", "bot"}:
+            self.chosen[file] = kept
+        return kept
+
+    def _locale_of(self, product_ids: pa.Array, said: pa.Array) -> pa.Array:
+        """Return the locale of each event: what it says, else the only one with the product, "" if there are several.
+
+        A product that no catalogue has gets the first locale: it is left out for that, whatever its locale is.
+        """
+        number = len(product_ids)
+        has = np.stack(
+            [rows_in(self._catalogue, product_ids, pa.array([one] * number, pa.large_string())) for one in LOCALES]
+        )
+        found = np.where((has >= 0).sum(axis=0) > 1, "", np.asarray(LOCALES)[(has >= 0).argmax(axis=0)])
+        return pc.if_else(pc.equal(said, ""), pa.array(found.astype(object), pa.large_string()), said)
+
+
+def _fingerprint(array: pa.Array) -> str:
+    fingerprint = ColumnFingerprint()
+    fingerprint.update(array)
+    return fingerprint.hexdigest()
+
+
+def _places(word: str, rows: int) -> np.ndarray:
+    return np.char.add(f"{word} ", np.arange(rows).astype(str))
+
+
+def _is_in(array: pa.Array, known: Sequence[str]) -> np.ndarray:
+    return pc.is_in(array, pa.array(known, pa.large_string())).to_numpy(zero_copy_only=False)
+
+
+def _all_known(array: pa.Array, known: Sequence[str]) -> bool:
+    return bool(_is_in(array, known).all())
+
+
+def _only(columns: dict[str, pa.Array], kept: np.ndarray) -> dict[str, pa.Array]:
+    mask = pa.array(kept)
+    return columns if kept.all() else {name: array.filter(mask) for name, array in columns.items()}
+
+
+def _events(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:
+    frame = {
+        "time": columns["timestamp"].to_numpy(),
+        "client": text(columns["client_id"]),
+        "session": text(columns["session_id"]),
+        "query": text(columns["query"]),
+        "query_key": keys_of(columns["query"], columns["locale"]),
+        "locale": category(columns["locale"], LOCALES),
+        "product": rows_in(catalogue, columns["product_id"], columns["locale"]),
+        "action": category(columns["action"], ACTIONS),
+    }
+    return pd.DataFrame(frame)
