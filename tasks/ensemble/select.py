@@ -66,7 +66,8 @@ class Selection:
     Attributes:
         rule: the rule. kept: members, in the game's order. value: their validation metric. used: their cost.
         evicted: everybody else, with reason and step. path: the steps that led here.
-        refits: sets that had to be fitted for this. best_known: the best set known that fits the budget.
+        refits: sets this looked at, each one re-fit unless it was known.
+        best_known: the best set known that fits the budget.
         best_value: its metric. regret: best_value - value, zero or more.
         memory_curve, latency_curve: the best metric known at each limit, the other budget as it is.
     """
@@ -112,7 +113,7 @@ def select(
     if rule not in rules:
         raise UsageError(f"selection rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
     kept = rules[rule]()
-    refits = game.refits - search.before
+    refits = search.spent()
     best = search.best_known()
     value = game.value(kept)
     return Selection(
@@ -150,7 +151,8 @@ class _Search:
         self.eligible = frozenset(name for name in names - drop if budget.fits(keep | {name}, costs))
         if not self.eligible:
             raise nobody_fits(budget, costs, names - drop or names)
-        self.before = game.refits
+        # What was asked here, known before or not: an interrupted run that starts again with its fits must decide alike
+        self.asked: dict[frozenset[str], float] = {}
         self.path: list[Step] = []
         self.left_at: dict[str, tuple[int, str]] = {}
         self.credit: dict[str, float] = {}
@@ -158,6 +160,14 @@ class _Search:
     def order(self, members: Iterable[str]) -> tuple[str, ...]:
         chosen = frozenset(members)
         return tuple(name for name in self.game.members if name in chosen)
+
+    def value(self, members: frozenset[str]) -> float:
+        self.asked[members] = self.game.value(members)
+        return self.asked[members]
+
+    def spent(self) -> int:
+        """Return the number of sets fitted for this selection."""
+        return sum(bool(members) for members in self.asked)
 
     def fits(self, members: Iterable[str]) -> bool:
         return self.budget.fits(members, self.costs)
@@ -175,17 +185,17 @@ class _Search:
 
     def greedy(self) -> frozenset[str]:
         current = self.keep
-        value = self.game.value(current) if current else float("-inf")
+        value = self.value(current) if current else float("-inf")
         if current:
             self._note(current, "start with those that must be kept")
         while additions := [
             current | {name} for name in sorted(self.eligible - current) if self.fits(current | {name})
         ]:
             best = max(additions, key=self._rank)
-            if self.game.value(best) <= value:
+            if self.value(best) <= value:
                 break
             self._note(best, f"add {next(iter(best - current))}: no other model adds more")
-            current, value = best, self.game.value(best)
+            current, value = best, self.value(best)
         return current
 
     def top_k(self) -> frozenset[str]:
@@ -223,13 +233,13 @@ class _Search:
 
     def _exchange(self, current: frozenset[str]) -> frozenset[str]:
         """Try sets with evicted models back and members out, the most promising first, while re-fits are left."""
-        allowed = self.game.refits - self.before + self._more_refits()
-        while self.game.refits - self.before < allowed:
+        allowed = self.spent() + self._more_refits()
+        while self.spent() < allowed:
             candidates = self._candidates(current)
             if not candidates:
                 break
-            known = {members: value for members, value in self.game.values.items() if members}
-            gains = expected_improvement(known, candidates, self.game.members, self.game.value(current))
+            known = {members: value for members, value in self.asked.items() if members}
+            gains = expected_improvement(known, candidates, self.game.members, self.value(current))
             tried = candidates[int(gains.argmax())]
             if self._rank(tried) > self._rank(current):
                 self._note_exchange(current, tried)
@@ -238,7 +248,7 @@ class _Search:
 
     def _more_refits(self) -> int:
         """Return how many re-fits the exchange may take, after those of the eviction."""
-        spent = self.game.refits - self.before
+        spent = self.spent()
         most = _REFITS_A_MODEL * len(self.eligible - self.keep)
         if len(self.eligible - self.keep) > MOST_EXHAUSTIVE_MEMBERS:
             return most - spent
@@ -254,10 +264,10 @@ class _Search:
         if len(self.eligible - self.keep) <= MOST_EXHAUSTIVE_MEMBERS:
             around = self._all_sets()
         else:
-            known = [s for s in self.game.values if self._allowed(s) and self.fits(s)]
+            known = [s for s in self.asked if self._allowed(s) and self.fits(s)]
             centres = sorted(known, key=self._rank, reverse=True)[:_CENTRES]
             around = sorted({near for centre in [current, *centres] for near in self._near(centre)}, key=self.order)
-        return [s for s in around if s and s not in self.game.values and self.fits(s)]
+        return [s for s in around if s and s not in self.asked and self.fits(s)]
 
     def _near(self, centre: frozenset[str]) -> list[frozenset[str]]:
         inside, outside = sorted(centre - self.keep), sorted(self.eligible - centre)
@@ -266,7 +276,7 @@ class _Search:
 
     def _note_exchange(self, current: frozenset[str], better: frozenset[str]) -> None:
         came, went = sorted(better - current), sorted(current - better)
-        gain = self.game.value(better) - self.game.value(current)
+        gain = self.value(better) - self.value(current)
         parts = [came and f"bring back {', '.join(came)}", went and f"let go {', '.join(went)}"]
         self._note(better, f"{' and '.join(part for part in parts if part)}: the metric gains {gain:.4f}")
         for name in went:
@@ -320,6 +330,7 @@ class _Search:
         return bool(members) and self.keep <= members <= self.eligible
 
     def _utility(self, members: frozenset[str]) -> dict[str, float]:
+        self.value(members)
         credit = self.game.utility(members)
         self.credit.update(credit)
         return credit
@@ -328,10 +339,10 @@ class _Search:
         """Higher metric first; among equals the cheaper, then the smaller, then by name: never by chance."""
         used = self.budget.used(members, self.costs)
         names = tuple(-self.game.members.index(name) for name in self.order(members))
-        return self.game.value(members), -(used.memory_mib + used.milliseconds), -len(members), names
+        return self.value(members), -(used.memory_mib + used.milliseconds), -len(members), names
 
     def _leave(self, name: str, reason: str) -> None:
         self.left_at[name] = (len(self.path), reason)
 
     def _note(self, members: frozenset[str], action: str) -> None:
-        self.path.append(Step(self.order(members), self.game.value(members), action))
+        self.path.append(Step(self.order(members), self.value(members), action))

@@ -52,6 +52,7 @@ class Game:
         heard: Heard | None = None,
     ) -> None:
         check_shapes(columns, labels, groups, members)
+        self._everything = columns, labels, groups
         if len(set(members)) != len(members):
             raise UsageError(f"members {list(members)} repeat a name; name each once")
         rows = _whole_queries(groups, maximum_rows)
@@ -90,6 +91,15 @@ class Game:
         return fit_aggregator(
             self._columns_of(key), self.labels, self.groups, self.order(key), self.parameters, self._rounds[key]
         )
+
+    def final_aggregator(self, subset: Iterable[str]) -> Aggregator:
+        """Return the ensemble fitted on `subset` with all pairs, also those that `maximum_rows` kept out."""
+        columns, labels, groups = self._everything
+        if len(labels) == len(self.labels):
+            return self.aggregator(subset)
+        members = self.order(subset)
+        chosen = np.ascontiguousarray(columns[:, [self.members.index(member) for member in members]])
+        return fit_aggregator(chosen, labels, groups, members, self.parameters)
 
     def drop_one(self, subset: Iterable[str] | None = None) -> dict[str, float]:
         """Return what the metric loses when the ensemble is re-fit without each member."""

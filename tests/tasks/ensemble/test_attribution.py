@@ -65,5 +65,12 @@ def test_contributions_that_do_not_add_up_stop_the_ranking(world):
         check_additivity(aggregator, world.columns, values * 1.001, base)
 
 
+def test_trees_without_a_split_give_everything_to_the_base(world):
+    aggregator = fitted(replace(world, columns=np.full_like(world.columns, 0.25)))
+    values, base = attribute(aggregator, world.columns)
+    assert (values == 0).all()
+    np.testing.assert_allclose(aggregator.raw_scores(world.columns), np.tile(base, (len(world.labels), 1)))
+
+
 def test_nothing_to_attribute_is_no_error(world):
     assert attribute(fitted(world), world.columns[:0])[0].shape == (0, 4, 3)

@@ -104,6 +104,16 @@ def test_the_regret_is_against_the_best_set_known():
     assert chosen.regret == chosen.best_value - chosen.value
 
 
+def test_values_known_from_an_interrupted_run_do_not_change_the_choice():
+    fresh, resumed = Table(7), Table(7)
+    for members in list(resumed._table)[1::2]:
+        resumed.values[members] = resumed._table[members]
+    first = select(fresh, fresh.costs, Budget(25, 25))
+    second = select(resumed, resumed.costs, Budget(25, 25))
+    assert (first.kept, first.path, first.refits) == (second.kept, second.path, second.refits)
+    assert resumed.refits < fresh.refits
+
+
 def test_curves_rise_with_the_limit():
     game = Table(5)
     chosen = select(game, game.costs, Budget(25, 25), "exhaustive")

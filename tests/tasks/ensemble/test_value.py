@@ -63,6 +63,14 @@ def test_many_rows_are_cut_down_to_whole_queries(world):
         assert (game.groups == key).sum() == (world.groups == key).sum()
 
 
+def test_the_final_aggregator_learns_from_all_rows(world):
+    cut = Game(world.columns, world.labels, world.groups, world.members, FAST, maximum_rows=500)
+    whole = Game(world.columns, world.labels, world.groups, world.members, FAST)
+    final = cut.final_aggregator(world.members[:2]).booster.model_to_string()
+    assert final == whole.final_aggregator(world.members[:2]).booster.model_to_string()
+    assert final != cut.aggregator(world.members[:2]).booster.model_to_string()
+
+
 def test_unknown_and_repeated_names_are_refused(game, world):
     with pytest.raises(UsageError, match="'nobody' is not among"):
         game.value(["nobody"])
