@@ -25,7 +25,7 @@ PARAMETERS = AggregatorParameters(leaves=25, depth=8, leaf_rows=20, leaf_hessian
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print, and return 0 when every target is met, else 1."""
+    """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
     options = arguments("attribution", __doc__, argv)
     rows, rounds = (5_000, 50) if options.quick else (100_000, 200)
     say(f"making a world of {rows:,} pairs and fitting {4 * rounds} trees")
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     aggregator = fit_aggregator(world.columns, world.labels, world.groups, world.members, PARAMETERS, rounds)
     figures = measure(world, aggregator, runs=3)
     report("attribution", figures, options.json)
-    return 0 if all(each.met is not False for each in figures) else 1
+    return 0 if options.quick or all(each.met is not False for each in figures) else 1
 
 
 def measure(world: World, aggregator: Aggregator, runs: int) -> list[Figure]:
@@ -53,9 +53,13 @@ def measure(world: World, aggregator: Aggregator, runs: int) -> list[Figure]:
         nonlocal peer_values
         peer_values = tree_explainer(aggregator.booster, features)
 
+    before = time.process_time()
     peer_seconds = median_seconds(peer, 1)
+    peer_processor = time.process_time() - before
     say("our attribution of the same pairs")
+    before = time.process_time()
     ours = median_seconds(lambda: attribute(aggregator, world.columns, THREADS), runs)
+    processor = (time.process_time() - before) / runs
     tables = median_seconds(lambda: tabulate(aggregator), runs)
     values, _ = attribute(aggregator, world.columns, THREADS)
     theirs = peer_values.reshape(len(features), len(world.members), CLASSES, CLASSES).sum(axis=2).transpose(0, 2, 1)
@@ -72,6 +76,7 @@ def measure(world: World, aggregator: Aggregator, runs: int) -> list[Figure]:
         figure("pairs", len(features), "pairs"),
         figure("trees", aggregator.booster.num_trees(), "trees"),
         figure("all pairs", ours, "s", "", "shap.TreeExplainer", peer_seconds),
+        figure("all pairs, processor time", processor, "s", "", "shap.TreeExplainer", peer_processor),
         figure("of which tables", tables, "s"),
         figure("speed-up, all pairs", peer_seconds / ours, "times", ">= 5"),
         figure("largest gap, share of the largest value", gap, "share", "<= 1e-6"),

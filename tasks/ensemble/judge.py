@@ -120,9 +120,14 @@ def _guards(numbers: Evidence, present: list[str], settings: JudgeSettings) -> l
     for place, locale in enumerate(present):
         change = numbers.difference(settings.primary_metric, place)
         guards.append(guard(f"{settings.primary_metric} in locale {locale}", change, margin))
-    for label, word in zip(LABELS, LABEL_NAMES, strict=True):
-        change = numbers.difference(f"f1 {label}")
-        guards.append(guard(f"F1 of class {label} ({word})", change, margin))
+    truth = numbers.counts(0, None)[0].sum(axis=1)
+    for label, word, pairs in zip(LABELS, LABEL_NAMES, truth, strict=True):
+        name = f"F1 of class {label} ({word})"
+        if pairs:
+            guards.append(guard(name, numbers.difference(f"f1 {label}"), margin))
+        else:
+            sentence = f"{name}: no test pair has this label, so nothing is known"
+            guards.append(Check(name, True, False, None, -margin, sentence))
     if numbers.calibrated:
         guards.append(guard("calibration", numbers.calibration(), margin))
     return guards

@@ -130,6 +130,16 @@ def test_a_collapse_in_a_small_locale_is_refused():
     assert "the loss is significant" in verdict.check("macro_f1 in locale es").sentence
 
 
+def test_a_class_without_a_test_pair_is_not_called_judged():
+    case = make_case(queries=200)
+    without = {name: getattr(case, name).copy() for name in ("challenger", "champion")}
+    for counts in without.values():
+        counts[:, 2] = 0
+    guard = judge(replace(case, **without), QUICK).check("F1 of class C (Complement)")
+    assert not guard.judged
+    assert "no test pair has this label" in guard.sentence
+
+
 def test_no_champion_is_not_evaluable_and_spends_nothing():
     case = replace(make_case(), champion=None, champion_gaps=None)
     verdict = judge(case, QUICK)
