@@ -17,7 +17,7 @@ from tasks.candidates.device import resolve_device
 from tasks.candidates.enter import Entrant
 from tasks.candidates.profile import Cost
 from tasks.candidates.steps import fit_record
-from tasks.candidates.supervise import supervise
+from tasks.candidates.supervise import supervise, worker_environment
 from tasks.data.plans import read_roles
 from tasks.data.store import digest_of_test, open_dataset
 from tasks.ensemble import budget
@@ -43,6 +43,8 @@ def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
         log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
         threads=threads_of(workspace.settings, held),
         timeout_s=workspace.settings.candidate_timeout_s,
+        memory_gib=workspace.settings.candidate_memory_gib,
+        environment=worker_environment(workspace.settings),
         progress=lambda share, doing: report(name, share, doing),
     )
     report(name, 1.0, "failed" if failures else "trained and scored")
@@ -125,6 +127,8 @@ def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> di
                 scores=workspace.folder("scores"),
                 log=workspace.folder("logs") / "profile.log",
                 threads=os.cpu_count() or 1,
+                memory_gib=workspace.settings.candidate_memory_gib,
+                environment=worker_environment(workspace.settings),
                 progress=lambda share, doing: report("profile", share, doing),
             )
         measured = _without(workspace, held, entrants, failures)

@@ -85,8 +85,10 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
         for version in models.candidates():
             if version.spec is not None:
                 ledger.record_candidate(version.id, version.spec.digest(), version.spec.family)
-        wanted = newcomers(models, specs, untried(ledger))
-        refused = {version.id: reason for version in wanted if (reason := readable(version))}
+        wanted = newcomers(models, specs, untried(ledger), settings.allowed_pyfunc_sources)
+        refused = {
+            version.id: reason for version in wanted if (reason := readable(version, settings.allowed_pyfunc_sources))
+        }
         device = str(resolve_device(settings.device))
         fresh = [
             Entrant(version, "newcomer", make_bout(version, source.version, roles.key, settings.seed, device))

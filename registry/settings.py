@@ -49,6 +49,17 @@ class Settings(BaseSettings):
         None, gt=0, description="seconds a candidate may train; default: no limit"
     )
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
+    candidate_memory_gib: float | None = Field(
+        None, gt=0, description="memory a candidate's process may take, GiB; default: no limit"
+    )
+    allowed_pyfunc_sources: tuple[str, ...] = Field(
+        (), description="where pyfuncs may come from: folders, or beginnings of models:/ addresses; default: nowhere"
+    )
+    pyfunc_memory_gib: float = Field(4.0, gt=0, description="memory a pyfunc's process may take, GiB")
+    pyfunc_timeout_s: float = Field(300.0, gt=0, description="seconds a pyfunc may take to open, and for 1,000 pairs")
+    keep_score_files: bool = Field(
+        False, description="let a score file be a member, though it says nothing of pairs that it does not hold"
+    )
 
     # What may stay
     budget_memory_mib: float | None = Field(None, gt=0, description="memory all members together may use, in MiB")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from registry.errors import SpecError
+from registry.plugins import load_family, plugged_in
 
 TextField = Literal["title", "brand", "color", "bullets", "description"]
 TEXT_FIELDS: tuple[TextField, ...] = ("title", "brand", "color", "bullets", "description")
@@ -73,7 +75,15 @@ class GraphNetworkRecipe(Strict):
     heads: int = Field(4, ge=1, description="attention heads of gatv2")
 
 
-class _Named(Strict):
+class NamedSpec(Strict):
+    """What the specs of all families share; a family that is plugged in derives its own spec from it.
+
+    `PATHS` names the fields, dotted when they stand in the recipe, that may hold a file or folder: a relative one in a
+    candidates file starts at that file, and its content belongs to the identity of the candidate.
+    """
+
+    PATHS: ClassVar[tuple[str, ...]] = ()
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="name of the registered model")
     description: str = ""
     seed: int | None = Field(None, ge=0, description="seed of this candidate; default: the tournament's")
@@ -90,9 +100,10 @@ class _Named(Strict):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class LanguageModelSpec(_Named):
+class LanguageModelSpec(NamedSpec):
     """A Hugging Face encoder: fine-tuned from a checkpoint (folder or hub id), or trained from scratch."""
 
+    PATHS: ClassVar[tuple[str, ...]] = ("checkpoint",)
     family: Literal["language_model"] = "language_model"
     checkpoint: str | None = Field(None, description="Hugging Face folder or hub id")
     architecture: LMArchitecture | None = Field(None, description="architecture of a model trained from scratch")
@@ -105,16 +116,82 @@ class LanguageModelSpec(_Named):
         return self
 
 
-class GraphNetworkSpec(_Named):
+class GraphNetworkSpec(NamedSpec):
     """A graph neural network on one relation."""
 
+    PATHS: ClassVar[tuple[str, ...]] = ("recipe.encoder",)
     family: Literal["graph_network"] = "graph_network"
     architecture: GNNArchitecture
     relation: Relation = "impressions"
     recipe: GraphNetworkRecipe = GraphNetworkRecipe()
 
 
-CandidateSpec = Annotated[LanguageModelSpec | GraphNetworkSpec, Field(discriminator="family")]
+TrainedOn = Literal["other_queries", "listed_queries", "train_split", "out_of_fold", "these_pairs"]
+
+
+class DeclaredSpec(NamedSpec):
+    """A model that was trained elsewhere: its owner states what it has seen, which nobody can check from outside.
+
+    `trained_on` is one of:
+        other_queries: no judged query of this data.
+        listed_queries: of this data's judged queries, only those that the file `trained_queries` lists.
+        out_of_fold: some of these queries, but each pair is scored by a model that did not see its query.
+        train_split: the whole official train split; its scores of train pairs are in-sample and are refused.
+        these_pairs: the pairs that it scores; refused.
+    """
+
+    trained_on: TrainedOn = Field(description="what the model has seen of this data")
+    provenance: str = Field(min_length=10, description="who trained it, on what and when, in words")
+    trained_queries: str | None = Field(
+        None, description="parquet file with a column query_id, or query and product_locale: what it was trained on"
+    )
+
+    @model_validator(mode="after")
+    def _listed(self) -> Self:
+        if (self.trained_on == "listed_queries") != (self.trained_queries is not None):
+            raise ValueError("trained_on = 'listed_queries' and the file trained_queries go together")
+        if self.trained_on == "these_pairs":
+            raise ValueError(
+                "scores of pairs that the model was trained on are in-sample and are refused; "
+                "train it without the queries of these pairs, or score them out of fold"
+            )
+        return self
+
+
+class ScoresSpec(DeclaredSpec):
+    """A file of scores of a model that cannot be shared: columns example_id, E, S, C, I."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("file", "trained_queries")
+    family: Literal["scores"] = "scores"
+    file: str = Field(description="parquet file")
+
+
+class PyfuncSpec(DeclaredSpec):
+    """An MLflow pyfunc that was fine-tuned elsewhere; it runs only when an operator allows its source."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("model", "trained_queries")
+    family: Literal["pyfunc"] = "pyfunc"
+    model: str = Field(description="folder of an MLflow model, or models:/NAME/VERSION")
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.trained_on == "out_of_fold":
+            raise ValueError("one model cannot score out of fold; register a score file in its place")
+        if self.model.startswith("models:/") and not _PINNED.fullmatch(self.model):
+            raise ValueError("name one version, models:/NAME/VERSION or models:/m-ID: an alias may move")
+        if "://" in self.model:
+            raise ValueError("a model is a folder or models:/NAME/VERSION; other addresses are not fetched")
+        return self
+
+
+_PINNED = re.compile(r"models:/([^/@]+/[0-9]+|m-[0-9a-f]+)")
+CandidateSpec = Annotated[LanguageModelSpec | GraphNetworkSpec | ScoresSpec | PyfuncSpec, Field(discriminator="family")]
+BUILT_IN: dict[str, type[NamedSpec]] = {
+    "language_model": LanguageModelSpec,
+    "graph_network": GraphNetworkSpec,
+    "scores": ScoresSpec,
+    "pyfunc": PyfuncSpec,
+}
 _ADAPTER: TypeAdapter[CandidateSpec] = TypeAdapter(CandidateSpec)
 
 
@@ -125,13 +202,15 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
         SpecError: if a key is unknown or a value wrong; the message names key, value and origin.
     """
     try:
+        if plug_in := _plug_in(content.get("family")):
+            return plug_in.model_validate(content)  # type: ignore[return-value]
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
         raise SpecError(_first_complaint(error, origin, content)) from error
 
 
 def read_specs(path: Path) -> list[CandidateSpec]:
-    """Read the candidates of a TOML file (`[[candidate]]` tables); relative checkpoint folders start at that file.
+    """Read the candidates of a TOML file (`[[candidate]]` tables); relative paths start at that file.
 
     Raises:
         SpecError: if the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
@@ -153,10 +232,7 @@ def read_specs(path: Path) -> list[CandidateSpec]:
                 f"{path}, candidate {number}: the candidate and its recipe are tables (got {table!r}); "
                 "write [[candidate]] and [candidate.recipe]"
             )
-        for owner, key in ((table, "checkpoint"), (table.get("recipe", {}), "encoder")):
-            place = path.parent / str(owner.get(key, ""))
-            if owner.get(key) and place.is_dir():
-                owner[key] = str(place.resolve())
+        _resolve_paths(table, path.parent)
         specs.append(parse_spec(table, f"{path}, candidate {number} ({table.get('name', 'without a name')})"))
     names = [spec.name for spec in specs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -164,9 +240,40 @@ def read_specs(path: Path) -> list[CandidateSpec]:
     return specs
 
 
+def spec_paths(spec: NamedSpec) -> list[Path]:
+    """Return the files and folders on this machine that a spec points to, in the order of its `PATHS`."""
+    content = spec.model_dump()
+    values = [_owner(content, name) for name in spec.PATHS]
+    places = [Path(str(owner[key])).expanduser() for owner, key in values if owner.get(key) not in (None, "lsa")]
+    return [place for place in places if place.exists()]
+
+
+def _resolve_paths(table: dict[str, Any], start: Path) -> None:
+    family = table.get("family")
+    spec_class = _plug_in(family) or BUILT_IN.get(str(family))
+    for name in spec_class.PATHS if spec_class else ():
+        owner, key = _owner(table, name)
+        if isinstance(value := owner.get(key), str) and value and (start / value).exists():
+            owner[key] = str((start / value).resolve())
+
+
+def _owner(content: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    *above, key = dotted.split(".")
+    for name in above:
+        content = content.get(name) or {}
+    return content, key
+
+
+def _plug_in(family: object) -> type[NamedSpec] | None:
+    """Return the spec class of a family that is plugged in, None for one that is built in or unknown."""
+    if not isinstance(family, str) or family in BUILT_IN or family not in plugged_in():
+        return None
+    return load_family(family).spec_class  # type: ignore[no-any-return]
+
+
 def _first_complaint(error: ValidationError, origin: str, content: dict[str, Any]) -> str:
     first = error.errors()[0]
-    families = ("language_model", "graph_network")
+    families = (*BUILT_IN, *plugged_in())
     key = ".".join(str(part) for part in first["loc"] if part not in families) or "spec"
     if first["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key!r}; remove it or correct its spelling"

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from registry.errors import SpecError
 from registry.models import CandidateVersion, Models
-from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec
+from registry.specs import (
+    BUILT_IN,
+    CandidateSpec,
+    DeclaredSpec,
+    GraphNetworkSpec,
+    LanguageModelSpec,
+    PyfuncSpec,
+    ScoresSpec,
+)
 from tasks.candidates.checkpoint import check_checkpoint
+from tasks.candidates.families import candidate_class
+from tasks.candidates.provenance import read_queries
+from tasks.candidates.score_file import check_score_file
+from tasks.candidates.sources import check_source
 from tasks.candidates.steps import Bout, content_digest
 
 Role = Literal["member", "newcomer", "bench"]
@@ -34,19 +47,31 @@ class Entrant:
         return self.version.id
 
 
-def check_spec(spec: CandidateSpec) -> None:
-    """Check what the spec points to: a checkpoint folder must be one, with safetensors weights.
+def check_spec(spec: CandidateSpec, allowed_pyfunc_sources: Sequence[str] = ()) -> None:
+    """Check what the spec points to: a checkpoint folder must be one, with safetensors weights; a pyfunc be allowed.
+
+    A family that is plugged in checks its own specs when its class has a `check`.
 
     Raises:
         SpecError: if it is not; the message says what is missing.
     """
+    if isinstance(spec, DeclaredSpec) and spec.trained_queries:
+        read_queries(Path(spec.trained_queries))
+    if isinstance(spec, ScoresSpec):
+        check_score_file(spec)
+    if isinstance(spec, PyfuncSpec):
+        check_source(spec, allowed_pyfunc_sources)
+    if spec.family not in BUILT_IN:
+        getattr(candidate_class(spec.family), "check", lambda spec: None)(spec)
     if isinstance(spec, LanguageModelSpec):
         check_checkpoint(spec)
     if isinstance(spec, GraphNetworkSpec) and spec.recipe.encoder != "lsa":
         check_checkpoint(LanguageModelSpec(name=spec.name, checkpoint=spec.recipe.encoder))
 
 
-def newcomers(models: Models, specs: Sequence[CandidateSpec], untried: set[str]) -> list[CandidateVersion]:
+def newcomers(
+    models: Models, specs: Sequence[CandidateSpec], untried: set[str], allowed_pyfunc_sources: Sequence[str] = ()
+) -> list[CandidateVersion]:
     """Return the versions that want in: those of `specs`, registered now if need be; without specs, all that wait.
 
     Args:
@@ -60,17 +85,17 @@ def newcomers(models: Models, specs: Sequence[CandidateSpec], untried: set[str])
     """
     if specs:
         for spec in specs:
-            check_spec(spec)
+            check_spec(spec, allowed_pyfunc_sources)
         return [models.register_candidate(spec) for spec in specs]
     return [version for version in models.candidates() if version.id in untried or version.spec is None]
 
 
-def readable(version: CandidateVersion) -> str:
+def readable(version: CandidateVersion, allowed_pyfunc_sources: Sequence[str] = ()) -> str:
     """Return why a registered version cannot compete, "" when it can."""
     if version.spec is None:
         return version.complaint
     try:
-        check_spec(version.spec)
+        check_spec(version.spec, allowed_pyfunc_sources)
     except SpecError as error:
         return str(error)
     return ""

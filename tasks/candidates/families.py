@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from registry.errors import CandidateError, SpecError
+from registry.plugins import GROUP, distribution_of, load_family, plugged_in
 from registry.specs import CandidateSpec, parse_spec
 from tasks.candidates.protocol import Candidate
 
 SPEC_FILE = "spec.json"
+
+# The families that come with the product, written as a plug-in would write its own: modules are imported when needed.
+BUILT_IN = {
+    name: EntryPoint(name, value, GROUP)
+    for name, value in {
+        "language_model": "tasks.candidates.language_model:LanguageModel",
+        "graph_network": "tasks.candidates.graph_network:GraphNetwork",
+        "scores": "tasks.candidates.score_file:ScoreFile",
+        "pyfunc": "tasks.candidates.pyfunc:Pyfunc",
+    }.items()
+}
 
 
 def candidate_class(family: str) -> type[Candidate]:
     """Return the class of a family; its module, and so torch, is imported only now.
 
     Raises:
-        SpecError: if no such family exists.
+        SpecError: if no such family exists, or it is plugged in and cannot be imported.
     """
-    if family == "language_model":
-        from tasks.candidates.language_model import LanguageModel
+    if family in BUILT_IN:
+        return BUILT_IN[family].load()
+    if family in plugged_in():
+        return load_family(family)
+    known = ", ".join([*BUILT_IN, *plugged_in()])
+    raise SpecError(f"family {family!r} is not known; it must be one of {known}")
 
-        return LanguageModel
-    if family == "graph_network":
-        from tasks.candidates.graph_network import GraphNetwork
 
-        return GraphNetwork
-    raise SpecError(f"family {family!r} is not known; it must be language_model or graph_network")
+def code_of(family: str) -> str:
+    """Return the distribution that a plugged-in family comes from, "" for one that is built in."""
+    return "" if family in BUILT_IN or family not in plugged_in() else distribution_of(plugged_in()[family])
 
 
 def make_candidate(spec: CandidateSpec) -> Candidate:

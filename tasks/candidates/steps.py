@@ -13,20 +13,21 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from registry.errors import LeakError, NotFoundError
+from registry.errors import CandidateError, NotFoundError
 from registry.scores import ScoreStore
-from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec
+from registry.specs import CandidateSpec, GraphNetworkSpec, spec_paths
 from registry.stages import StageKey, StageStore
-from tasks.candidates.families import load_candidate, make_candidate
+from tasks.candidates.families import code_of, load_candidate, make_candidate
 from tasks.candidates.profile import Cost, profile
 from tasks.candidates.protocol import FitData, Progress, silent
+from tasks.candidates.provenance import Seen, declaration, what_it_saw
 from tasks.data.behaviour import edges
-from tasks.data.dataset import Dataset
+from tasks.data.dataset import LABELS, Dataset
 from tasks.data.split import FitPlan, held_out_keys
 from tasks.data.store import read_frame, write_frame
 
-TRAINED_KEYS = "trained_keys.npy"
 FIT_RECORD = "fit.json"
+CONSTANT = 1e-6  # columns that vary by less say nothing
 SHIFT_PAIRS = 2_000  # pairs that suffice to see the shift between fold models and the served model
 FULL = "full"  # the plan of the model that serves
 
@@ -87,19 +88,16 @@ class Bout:
 
 
 def content_digest(spec: CandidateSpec) -> str:
-    """Return a SHA-256 over the local folders that a spec points to, "" when it points to none.
+    """Return a SHA-256 over the local files that a spec points to and the plug-in it needs, "" when it needs neither.
 
-    A checkpoint that is edited in place is another candidate, whatever its path says.
+    A checkpoint that is edited in place is another candidate, whatever its path says; so is another release of the
+    code of a family that is plugged in.
     """
-    places = []
-    if isinstance(spec, LanguageModelSpec) and spec.checkpoint:
-        places.append(Path(spec.checkpoint).expanduser())
-    if isinstance(spec, GraphNetworkSpec) and spec.recipe.encoder != "lsa":
-        places.append(Path(spec.recipe.encoder).expanduser())
-    files = sorted(file for place in places if place.is_dir() for file in place.rglob("*") if file.is_file())
-    if not files:
+    places, code = spec_paths(spec), code_of(spec.family)
+    files = sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file())
+    if not files and not code:
         return ""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(code.encode())
     for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
@@ -136,11 +134,11 @@ def _fit(
         progress=progress,
     )
     model = make_candidate(bout.spec).fit(data)
-    seen = np.union1d(data.pairs["query_key"].to_numpy(), data.validation["query_key"].to_numpy())
+    seen = what_it_saw(bout.spec, data)
 
     def build(folder: Path) -> None:
         model.save(folder)
-        np.save(folder / TRAINED_KEYS, seen)
+        seen.write(folder)
         record = {"seconds": time.perf_counter() - started, "pairs": len(data.pairs), "plan": plan.name}
         (folder / FIT_RECORD).write_text(json.dumps(record), encoding="utf-8")
 
@@ -176,17 +174,15 @@ def score(
     recipe = bout.recipe()
     if scores.has(bout.candidate, bout.data_version, recipe):
         return
-    ids, rows = [], []
+    ids, rows, cover = [], [], list[int]()
     for number, plan in enumerate(plans):
         progress(number / len(plans), f"score {plan.name}")
         folder = train(bout, plan, dataset, stages)
         pairs = dataset.pairs.iloc[plan.score]
-        if np.isin(pairs["query_key"].to_numpy(), np.load(folder / TRAINED_KEYS)).any():
-            raise LeakError(
-                f"{bout.candidate}, plan {plan.name}: a pair to be scored belongs to a query it was fitted on"
-            )
+        Seen.read(folder).check(pairs, f"{bout.candidate}, plan {plan.name}")
         model = load_candidate(folder, bout.device)
-        rows.append(model.predict_proba(pairs, dataset.products))
+        cover.append(getattr(model, "cover", len)(pairs))
+        rows.append(checked_scores(bout.candidate, model.predict_proba(pairs, dataset.products), pairs))
         ids.append(pairs["example_id"].to_numpy())
     scores.put(
         bout.candidate,
@@ -195,7 +191,36 @@ def score(
         example_id=np.concatenate(ids),
         probabilities=np.concatenate(rows),
         out_of_sample=np.ones(sum(map(len, ids)), dtype=bool),
+        provenance={"cover": sum(cover) / max(sum(map(len, ids)), 1), **declaration(bout.spec)},
     )
+
+
+def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
+    """Return scores that are at least an answer to what was asked: four columns, one row a pair, not all the same.
+
+    That they are distributions is checked by the score store.
+
+    Raises:
+        CandidateError: if they are not; the message says what came instead.
+    """
+    scores = np.asarray(probabilities)
+    if scores.ndim != 2 or scores.shape[1] != len(LABELS):
+        classes = scores.shape[1] if scores.ndim == 2 else 0
+        raise CandidateError(
+            f"{candidate}: it answers with {classes or 'no'} classes (an array {scores.shape}); "
+            f"there are {len(LABELS)}: {', '.join(LABELS)}, in this order"
+        )
+    if len(scores) != len(pairs):
+        raise CandidateError(
+            f"{candidate}: it answers with {len(scores)} rows for {len(pairs)} pairs; it must give one row a pair"
+        )
+    if len(scores) > 1 and (np.ptp(scores, axis=0) < CONSTANT).all():
+        shown = ", ".join(f"{value:.4f}" for value in scores[0])
+        raise CandidateError(
+            f"{candidate}: its scores are constant, ({shown}) for each of {len(scores)} pairs; it does not read "
+            "them: look for a learning rate that is too high, or inputs that arrive empty"
+        )
+    return scores
 
 
 def measure_shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from registry.settings import Settings
 from registry.stages import StageStore
+from tasks.candidates.memory import GIB, memory_watch
 from tasks.candidates.protocol import Progress, silent
 from tasks.candidates.steps import Bout
 
@@ -30,6 +32,8 @@ def supervise(
     log: Path,
     threads: int,
     timeout_s: float | None = None,
+    memory_gib: float | None = None,
+    environment: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> dict[str, str]:
     """Run the steps in one worker process, another one after each death, and return the failures.
@@ -41,6 +45,8 @@ def supervise(
         log: file that receives what the candidates print.
         threads: threads of each worker.
         timeout_s: seconds that one worker process may take; None for no limit.
+        memory_gib: resident memory that one worker process and what it starts may hold, GiB; None for no limit.
+        environment: more variables of each worker, such as :func:`worker_environment`.
         progress: called with the share done.
 
     Returns:
@@ -58,7 +64,7 @@ def supervise(
             "threads": threads,
             "steps": [{"stage": stage, "bout": _bout(bout)} for bout, stage in left],
         }
-        outcomes, death = _run(job, log, threads, timeout_s, progress)
+        outcomes, death = _run(job, log, threads, timeout_s, memory_gib, environment or {}, progress)
         for number, reason in outcomes.items():
             if reason:
                 failures[left[number][0].candidate] = reason
@@ -75,8 +81,25 @@ def _bout(bout: Bout) -> dict[str, Any]:
     return fields | {"spec": bout.spec.model_dump(mode="json")}
 
 
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the settings that a candidate's own process reads, as variables."""
+    return {
+        "TOURNAMENT_HOME": str(settings.home),
+        "TOURNAMENT_MLFLOW_URI": settings.tracking_uri,
+        "TOURNAMENT_ALLOWED_PYFUNC_SOURCES": json.dumps(settings.allowed_pyfunc_sources),
+        "TOURNAMENT_PYFUNC_MEMORY_GIB": str(settings.pyfunc_memory_gib),
+        "TOURNAMENT_PYFUNC_TIMEOUT_S": str(settings.pyfunc_timeout_s),
+    }
+
+
 def _run(
-    job: dict[str, Any], log: Path, threads: int, timeout_s: float | None, progress: Progress
+    job: dict[str, Any],
+    log: Path,
+    threads: int,
+    timeout_s: float | None,
+    memory_gib: float | None,
+    more: Mapping[str, str],
+    progress: Progress,
 ) -> tuple[dict[int, str], str]:
     """Run one worker; return what became of each step it finished ("" for done) and how the worker ended."""
     environment = os.environ | {
@@ -86,6 +109,7 @@ def _run(
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONHASHSEED": "0",
+        **more,
     }
     with tempfile.TemporaryDirectory() as scratch, log.open("ab") as stderr:
         job_file = Path(scratch, "job.json")
@@ -109,14 +133,21 @@ def _run(
         outcomes: dict[int, str] = {}
         try:
             assert worker.stdout is not None
-            for line in worker.stdout:
-                _hear(line, outcomes, len(job["steps"]), progress)
+            limit = None if memory_gib is None else memory_gib * GIB
+            with memory_watch(worker.pid, limit, worker.kill) as exceeded:
+                for line in worker.stdout:
+                    _hear(line, outcomes, len(job["steps"]), progress)
         finally:
             if timer:
                 timer.cancel()
             if worker.poll() is None and sys.exc_info()[0]:
                 worker.kill()
             worker.wait()
+    if exceeded.is_set():
+        return outcomes, (
+            f"out of memory: it took more than {memory_gib:g} GiB (setting candidate_memory_gib); its process was "
+            "ended. Choose a smaller batch_size, max_length or model"
+        )
     return outcomes, _death(worker.returncode, timeout_s if expired.is_set() else None)
 
 

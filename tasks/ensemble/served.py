@@ -114,7 +114,7 @@ def write_ensemble(folder: Path, members: Sequence[tuple[str, Path]], aggregator
     entries = []
     for candidate, source in members:
         place = f"members/{candidate.replace('/', '-')}"
-        shutil.copytree(source, folder / place, ignore=shutil.ignore_patterns("stage.json", "trained_keys.npy"))
+        shutil.copytree(source, folder / place, ignore=shutil.ignore_patterns("stage.json", "trained_*"))
         entries.append({"id": candidate, "folder": place})
     (folder / "aggregator").mkdir()
     aggregator.save(folder / "aggregator")

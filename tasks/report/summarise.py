@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.specs import CandidateSpec, LanguageModelSpec
+from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec, PyfuncSpec, ScoresSpec
 from tasks.data.dataset import LABELS, Dataset
 from tasks.ensemble.counts import METRICS
 from tasks.ensemble.trial import Trial, by_class
@@ -48,7 +48,13 @@ def describe_spec(spec: CandidateSpec) -> str:
             f"{Path(spec.checkpoint).name}, fine-tuned" if spec.checkpoint else f"{spec.architecture}, from scratch"
         )
         return f"{origin}, {style}"
-    return f"{spec.architecture} on {spec.relation}"
+    if isinstance(spec, GraphNetworkSpec):
+        return f"{spec.architecture} on {spec.relation}"
+    if isinstance(spec, ScoresSpec):
+        return f"{Path(spec.file).name}, trained on {spec.trained_on.replace('_', ' ')}"
+    if isinstance(spec, PyfuncSpec):
+        return f"{spec.model if spec.model.startswith('models:') else Path(spec.model).name}, trained elsewhere"
+    return spec.description
 
 
 def summarise_models(

@@ -1,0 +1,61 @@
+"""MLflow pyfuncs made elsewhere: fetched by this process, opened, and so executed, only by a process apart."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from registry.errors import SpecError
+from registry.tracking import quieten
+
+
+def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
+    """Copy a model into `folder`, which must not exist; nothing of it is executed.
+
+    Args:
+        model: a folder, or `models:/NAME/VERSION` in the registry at `tracking_uri`.
+        folder: where to.
+        tracking_uri: MLflow's address.
+
+    Raises:
+        SpecError: if there is no such model, or it has no python_function flavour.
+    """
+    if model.startswith("models:/"):
+        quieten()
+        try:
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=model, dst_path=str(folder.with_name(f"{folder.name}-fetched")), tracking_uri=tracking_uri
+            )
+        except (MlflowException, OSError) as error:
+            raise SpecError(f"model {model} cannot be fetched from {tracking_uri}: {error}") from error
+        shutil.copytree(fetched, folder)
+    elif Path(model).is_dir():
+        shutil.copytree(Path(model), folder)
+    else:
+        raise SpecError(f"model {model} is no folder; name the folder of an MLflow model, or models:/NAME/VERSION")
+    check_pyfunc(folder)
+
+
+def check_pyfunc(folder: Path) -> None:
+    """Check from its `MLmodel` file that a folder is a pyfunc; nothing of it is executed.
+
+    Raises:
+        SpecError: if it is none.
+    """
+    try:
+        flavors = Model.load(str(folder)).flavors
+    except (MlflowException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise SpecError(f"{folder} is no MLflow model: {str(error).splitlines()[0]}") from error
+    if "python_function" not in flavors:
+        raise SpecError(f"{folder}: its flavours are {', '.join(flavors) or 'none'}; python_function is not among them")
+
+
+def open_pyfunc(folder: Path) -> Any:
+    """Load a model. This runs its code: only :mod:`tasks.candidates.model_worker` may call it."""
+    return mlflow.pyfunc.load_model(str(folder))

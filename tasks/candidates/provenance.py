@@ -1,0 +1,116 @@
+"""What a model has seen: the queries that its scores are in-sample for, learnt here or declared by its owner."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from registry.errors import LeakError, SpecError
+from registry.specs import DeclaredSpec, NamedSpec
+from tasks.candidates.protocol import FitData
+from tasks.data.dataset import query_keys
+
+KEYS, IDS, SPLITS = "trained_keys.npy", "trained_query_ids.npy", "trained_splits.json"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Queries that a model was trained on.
+
+    Attributes:
+        keys: query keys, uint64. ids: query ids, int64. splits: official splits it knows as a whole.
+    """
+
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    splits: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write it beside a model."""
+        np.save(folder / KEYS, self.keys)
+        np.save(folder / IDS, self.ids)
+        (folder / SPLITS).write_text(json.dumps(self.splits), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Seen:
+        """Return what :meth:`write` wrote; models of earlier versions have only the keys."""
+        ids, splits = folder / IDS, folder / SPLITS
+        return cls(
+            np.load(folder / KEYS),
+            np.load(ids) if ids.is_file() else np.zeros(0, np.int64),
+            tuple(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else (),
+        )
+
+    def of(self, pairs: pd.DataFrame) -> np.ndarray:
+        """Return which pairs belong to a query that was seen, bool (n,)."""
+        return (
+            np.isin(pairs["query_key"].to_numpy(), self.keys)
+            | np.isin(pairs["query_id"].to_numpy(), self.ids)
+            | np.isin(pairs["split"].astype(str).to_numpy(), self.splits)
+        )
+
+    def check(self, pairs: pd.DataFrame, name: str) -> None:
+        """Check that none of `pairs` belongs to a query that was seen.
+
+        Raises:
+            LeakError: naming the first pair and how many there are.
+        """
+        seen = self.of(pairs)
+        if seen.any():
+            first = int(pairs["example_id"].to_numpy()[np.argmax(seen)])
+            raise LeakError(
+                f"{name}: {int(seen.sum())} of {len(pairs)} pairs to be scored belong to a query it was trained on "
+                f"(first: example_id {first}); in-sample scores are refused: train it without these queries"
+            )
+
+
+def what_it_saw(spec: NamedSpec, data: FitData) -> Seen:
+    """Return what a model has seen after its fit: what it was given, or what its owner declares.
+
+    Raises:
+        SpecError: if the declared list of queries cannot be read.
+    """
+    if not isinstance(spec, DeclaredSpec):
+        return Seen(np.union1d(data.pairs["query_key"].to_numpy(), data.validation["query_key"].to_numpy()))
+    if spec.trained_queries:
+        return read_queries(Path(spec.trained_queries))
+    return Seen(splits=("train",) if spec.trained_on == "train_split" else ())
+
+
+def read_queries(path: Path) -> Seen:
+    """Return the queries of a parquet file with a column `query_id`, or `query` and `product_locale`.
+
+    Raises:
+        SpecError: if the file cannot be read or has neither, or lists nothing.
+    """
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise SpecError(f"trained_queries {path} cannot be read as parquet: {error}") from error
+    names = set(table.column_names)
+    if not table.num_rows:
+        raise SpecError(f"trained_queries {path} lists no query; a model that saw none says trained_on other_queries")
+    if "query_id" in names and pa.types.is_integer(table["query_id"].type) and not table["query_id"].null_count:
+        return Seen(ids=np.unique(table["query_id"].to_numpy()).astype(np.int64))
+    if names >= {"query", "product_locale"} and not table["query"].null_count:
+        queries, locales = table["query"].to_pylist(), table["product_locale"].to_pylist()
+        return Seen(np.unique(query_keys(map(str, queries), map(str, locales))))
+    found = ", ".join(table.column_names)
+    raise SpecError(
+        f"trained_queries {path}: needed is a column query_id of whole numbers without gaps, or query and "
+        f"product_locale; found {found}"
+    )
+
+
+def declaration(spec: NamedSpec) -> dict[str, Any]:
+    """Return what an owner declares of a model trained elsewhere, {} for one that is trained here."""
+    if not isinstance(spec, DeclaredSpec):
+        return {}
+    return {"trained_on": spec.trained_on, "provenance": spec.provenance}
