@@ -26,6 +26,18 @@ from tasks.ensemble.challenge import Challenge, build_challenge
 from tasks.ensemble.scores import MemberScores
 from tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
 
+# The settings that decide who is kept: a challenger is stored under them.
+SELECTION_SETTINGS = {
+    "budget_memory_mib",
+    "budget_latency_ms",
+    "execution",
+    "selection",
+    "must_keep",
+    "must_drop",
+    "primary_metric",
+    "seed",
+}
+
 
 @stage_task(task_run_name="train {entrant.version.name}")
 def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
@@ -146,9 +158,7 @@ def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: 
             scores=[[one.id, one.bout.recipe()] for one in measured],
             data=held.source.version,
             costs={name: [cost.memory_mib, cost.milliseconds_per_page_p50] for name, cost in costs.items()},
-            settings=settings.model_dump(
-                mode="json", include={"budget_memory_mib", "budget_latency_ms", "selection", "primary_metric", "seed"}
-            ),
+            settings=settings.model_dump(mode="json", include=SELECTION_SETTINGS),
         )
         folder = workspace.stages.obtain(
             key,
@@ -175,13 +185,14 @@ def judge(
     with stage("judge"):
         ledger, pairs = workspace.ledger, pairs_of(held, learns=False)
         test_split = digest_of_test(pairs)
+        limits = budget.Budget.of(workspace.settings)
         looks = sum(look.tournament != held.id for look in ledger.looks(test_split))
         champion = None
         if held.champion is not None:
             aggregator = Aggregator.load(workspace.models.download(held.champion) / "aggregator")
-            champion = Side(aggregator, total_cost(aggregator.members, prices(costs)))
+            champion = Side(aggregator, total_cost(aggregator.members, prices(costs), limits))
             ledger.record_look(test_split, held.id, held.attempt.against)
-        challenger = Side(challenge.aggregator, total_cost(challenge.members, prices(costs)))
+        challenger = Side(challenge.aggregator, total_cost(challenge.members, prices(costs), limits))
         scores = scores_of(workspace, held, entrants)
         trial = hold_trial(pairs, scores, challenger, champion, looks, workspace.settings)
         verdict = trial.verdict
@@ -211,7 +222,9 @@ def scores_of(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> 
 
 def prices(costs: Mapping[str, Cost]) -> dict[str, budget.Cost]:
     """Return costs as the budget counts them: peak MiB, and median milliseconds a page of 40."""
-    return {name: budget.Cost(cost.memory_mib, cost.milliseconds_per_page_p50) for name, cost in costs.items()}
+    return {
+        name: budget.Cost(cost.memory_mib, cost.milliseconds_per_page_p50, cost.kind) for name, cost in costs.items()
+    }
 
 
 def read_cost(folder: Path) -> Cost:

@@ -66,6 +66,14 @@ class Settings(BaseSettings):
     budget_latency_ms: float | None = Field(None, gt=0, description="time all members may take, ms a page of 40 pairs")
     selection: Literal["shap", "top_k", "exhaustive", "greedy"] = Field("shap", description="rule of selection")
 
+    execution: Literal["series", "parallel"] = Field(
+        "series", description="members run one after the other (times add up) or side by side (the slowest counts)"
+    )
+    must_keep: tuple[str, ...] = Field(
+        (), description="candidates (name or name/version) that stay whatever their worth"
+    )
+    must_drop: tuple[str, ...] = Field((), description="candidates (name or name/version) that may not be members")
+
     # When a challenger is better
     primary_metric: Metric = Field("macro_f1", description="the metric a challenger must gain on")
     required_gain: float = Field(0.0, ge=0, description="least gain on the primary metric worth a promotion")

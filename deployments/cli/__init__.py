@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from deployments.cli.common import Output
 
-COMMANDS = ("demo", "run", "data", "register", "candidates", "champion", "score", "doctor")
+COMMANDS = ("demo", "run", "data", "register", "candidates", "champion", "report", "score", "explain", "doctor")
 
 DESCRIPTION = """\
 Keep a product-search ensemble at the state of the art: candidates enter, SHAP says what each is worth,

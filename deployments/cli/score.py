@@ -28,16 +28,12 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Read, score, write."""
-    from registry.errors import NotFoundError
-    from tasks.candidates.device import resolve_device
-    from tasks.ensemble.served import Served
+    from deployments.cli.explain import load_champion
 
     frame = read_table(options.file)
     workspace = workspace_of(options)
     champion = workspace.models.champion()
-    if champion is None:
-        raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    served = Served.load(workspace.models.download(champion), str(resolve_device(options.device)))
+    served = load_champion(workspace, options.device)
     answer = frame.join(served.predict(frame))
     if options.out:
         write_table(answer, options.out)

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from registry.errors import BudgetError, UsageError
+from registry.settings import Settings
 
 Execution = Literal["series", "parallel"]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one member or of a set: memory in MiB, time in milliseconds a page of 40 pairs."""
+    """Cost of one member or of a set: memory in MiB, time in milliseconds a page of 40 pairs.
+
+    `kind` is "cpu" or "gpu", whatever it was measured on, "" when nobody said; kinds are never added up.
+    """
 
     memory_mib: float
     milliseconds: float
+    kind: str = ""
 
     def __post_init__(self) -> None:
         if not (0 <= self.memory_mib < float("inf") and 0 <= self.milliseconds < float("inf")):
@@ -38,12 +43,29 @@ class Budget:
     latency_ms: float | None = None
     execution: Execution = "series"
 
+    @classmethod
+    def of(cls, settings: Settings) -> Budget:
+        """Return the budget that the settings grant."""
+        return cls(settings.budget_memory_mib, settings.budget_latency_ms, settings.execution)
+
     def used(self, members: Iterable[str], costs: Mapping[str, Cost]) -> Cost:
-        """Return what `members` cost together."""
-        each = [costs[member] for member in sorted(members)]
+        """Return what `members` cost together.
+
+        Raises:
+            BudgetError: if some were measured on a CPU and others on a GPU.
+        """
+        names = sorted(members)
+        each = [costs[member] for member in names]
+        kinds = {cost.kind: name for name, cost in zip(names, each, strict=True) if cost.kind}
+        if len(kinds) > 1:
+            words = " and ".join(f"that of {name} on a {kind.upper()}" for kind, name in sorted(kinds.items()))
+            raise BudgetError(
+                f"costs were measured on different kinds of device, {words}; they are never added up: measure all of "
+                "them on the device that will serve (setting device)"
+            )
         times = [cost.milliseconds for cost in each]
         time = sum(times) if self.execution == "series" else max(times, default=0.0)
-        return Cost(sum(cost.memory_mib for cost in each), time)
+        return Cost(sum(cost.memory_mib for cost in each), time, next(iter(kinds), ""))
 
     def fits(self, members: Iterable[str], costs: Mapping[str, Cost]) -> bool:
         """Return whether `members` together stay within both limits."""

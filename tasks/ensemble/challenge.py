@@ -82,15 +82,21 @@ def build_challenge(
 
     parameters = AggregatorParameters(seed=settings.seed)
     game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear)
-    budget = Budget(settings.budget_memory_mib, settings.budget_latency_ms)
-    selection = select(game, costs, budget, settings.selection)
+    selection = select(
+        game,
+        costs,
+        Budget.of(settings),
+        settings.selection,
+        must_keep=named(settings.must_keep, names),
+        must_drop=named(settings.must_drop, names),
+    )
     aggregator = game.aggregator(selection.kept)
 
     def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
         place = [names.index(name) for name in of]
         return measure_worth(fitted, np.ascontiguousarray(columns[:, place]), groups, locales, seed=settings.seed)
 
-    everybody = [name for name in names]
+    everybody = list(names)
     result = {
         "members": list(selection.kept),
         "everybody": everybody,
@@ -104,6 +110,11 @@ def build_challenge(
     }
     aggregator.save(folder / "aggregator")
     (folder / RESULT).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+def named(wanted: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """Return the candidates ("name/version") that are meant, by name or by id; a name that nobody has means nobody."""
+    return [one for one in candidates if one in wanted or one.rpartition("/")[0] in wanted]
 
 
 def shapley(game: Game, selection: Selection) -> dict[str, float]:

@@ -86,7 +86,7 @@ def hold_trial(
         expected_locales=expected_locales(pairs),
         challenger_cost=challenger.cost,
         champion_cost=None if champion is None else champion.cost,
-        budget=Budget(settings.budget_memory_mib, settings.budget_latency_ms),
+        budget=Budget.of(settings),
         looks=looks,
     )
     return Trial(
@@ -131,11 +131,11 @@ def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def total_cost(members: Sequence[str], costs: Mapping[str, Cost]) -> Cost | None:
-    """Return what the members cost together, run in series, or None when one was not measured."""
+def total_cost(members: Sequence[str], costs: Mapping[str, Cost], budget: Budget) -> Cost | None:
+    """Return what the members cost together, as the budget counts it, or None when one was not measured."""
     if any(member not in costs for member in members):
         return None
-    return Budget().used(members, costs)
+    return budget.used(members, costs)
 
 
 def as_json(trial: Trial) -> dict[str, Any]:

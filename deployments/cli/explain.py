@@ -1,0 +1,66 @@
+"""`tournament explain`: why the champion gave a pair its label, member by member."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deployments.cli.common import Output, command, workspace_of
+
+DESCRIPTION = """\
+Say for one pair which label the champion gives, and what each member contributed to each class (SHAP, exact: the
+contributions add up to the score).
+
+example:
+  tournament explain --query "red lamp" --locale us --title "Velo red lamp" --picture why.png
+"""
+
+FIELDS = ("title", "brand", "color", "bullets", "description")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "explain", work, "say why a pair got its label, member by member", DESCRIPTION)
+    parser.add_argument("--query", required=True, help="the query")
+    parser.add_argument("--locale", required=True, help="us, es or jp")
+    parser.add_argument("--product-id", default="", help="id of the product, if the catalogue has it")
+    for field in FIELDS:
+        parser.add_argument(f"--{field}", default="", help=f"the product's {field}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write a bar chart: .png, .svg or .pdf")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Score the pair with every member and explain the aggregator's answer."""
+    import pandas as pd
+
+    from tasks.ensemble.explain import explain_pairs, save_picture
+    from tasks.ensemble.served import TEXT_COLUMNS
+
+    served = load_champion(workspace_of(options), options.device)
+    pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
+    frame = pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
+    name = f"{options.query} -> {options.title or options.product_id}"
+    explanation = explain_pairs(served.aggregator, served.member_scores(frame), [name])[0]
+    output.say(explanation.to_text())
+    if options.picture:
+        save_picture(explanation, options.picture)
+        output.say(f"picture: {options.picture}")
+    output.document(explanation.to_dict())
+
+
+def load_champion(workspace: Any, device: str) -> Any:
+    """Return the champion as it is served.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    from registry.errors import NotFoundError
+    from tasks.candidates.device import resolve_device
+    from tasks.ensemble.served import Served
+
+    champion = workspace.models.champion()
+    if champion is None:
+        raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
+    return Served.load(workspace.models.download(champion), str(resolve_device(device)))

@@ -1,0 +1,41 @@
+"""`tournament report`: show a tournament that was held again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from deployments.cli.common import Output, command, workspace_of
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "report", work, "show a tournament that was held again")
+    parser.add_argument("tournament", nargs="?", help="its id (default: the last one that was finished)")
+    parser.add_argument("--markdown", action="store_true", help="as Markdown, for a wiki or a pull request")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Find the tournament and show its table, its Markdown or its document."""
+    from registry.errors import NotFoundError
+    from tasks.report.summary import Summary
+    from tasks.report.table import as_markdown, render_table
+
+    workspace = workspace_of(options)
+    finished = [event.tournament for event in workspace.ledger.events(kind="finished")]
+    wanted = options.tournament or (finished[-1] if finished else None)
+    if wanted not in finished:
+        raise NotFoundError(
+            f"no finished tournament {wanted!r}; there are: {', '.join(map(str, finished))}"
+            if wanted
+            else "no tournament has been finished yet; hold one: tournament run --help"
+        )
+    folder = workspace.folder("tournaments", str(wanted))
+    summary = Summary.read(folder / "summary.json")
+    if options.markdown:
+        output.say(as_markdown(summary))
+    else:
+        render_table(summary, output.console())
+        output.say(f"report: {folder / 'report.html'}")
+    output.document(json.loads(summary.to_json()) | {"report": str(folder / "report.html")})
