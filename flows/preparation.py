@@ -84,7 +84,7 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
         reconcile(ledger, models)
         for version in models.candidates():
             if version.spec is not None:
-                ledger.record_candidate(version.id, version.spec.digest(), version.spec.family)
+                ledger.record_candidate(version.id, version.digest, version.spec.family)
         wanted = newcomers(models, specs, untried(ledger), settings.allowed_pyfunc_sources)
         refused = {
             version.id: reason for version in wanted if (reason := readable(version, settings.allowed_pyfunc_sources))
@@ -96,8 +96,7 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
             if version.id not in refused
         ]
         for entrant in fresh:
-            spec = entrant.bout.spec
-            ledger.record_candidate(entrant.id, spec.digest(), spec.family, {"name": spec.name})
+            ledger.record_candidate(entrant.id, entrant.version.digest, entrant.bout.spec.family)
         question = question_of(
             source.version, [[one.id, one.bout.recipe()] for one in fresh], settings.model_dump(mode="json")
         )

@@ -59,6 +59,11 @@ class CandidateVersion:
     def id(self) -> str:
         return f"{self.name}/{self.version}"
 
+    @property
+    def digest(self) -> str:
+        """The digest it was registered under, which stays when a later version of the product computes another."""
+        return self.tags.get(DIGEST_TAG) or (self.spec.digest() if self.spec else "")
+
 
 @dataclass(frozen=True)
 class EnsembleVersion:
