@@ -1,0 +1,139 @@
+"""An ensemble as it is served: one self-contained folder, from raw rows to labels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from registry.errors import DataError
+from registry.specs import parse_spec
+from tasks.candidates.graph_network import GraphNetwork
+from tasks.candidates.protocol import FitData
+from tasks.data.behaviour import edges
+from tasks.data.dataset import Dataset
+from tasks.ensemble.aggregate import fit_aggregator
+from tasks.ensemble.served import Served, read_rows, write_ensemble
+
+SPEC = {
+    "name": "graph",
+    "family": "graph_network",
+    "architecture": "gcn",
+    "recipe": {"epochs": 1, "hidden_size": 16, "text_dimensions": 16, "layers": 1},
+}
+
+
+def rows(**columns: list[object]) -> pd.DataFrame:
+    whole = {"query": ["red lamp", "red lamp", "taza"], "product_locale": ["us", "us", "es"]}
+    whole |= {"product_id": ["B1", "B2", "B1"], "product_title": ["Velo lamp", "Blue mug", "Taza"]}
+    return pd.DataFrame(whole | columns)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble of one model under two names; what it was made from is gone."""
+    root = tmp_path_factory.mktemp("served")
+    train = tiny_dataset.pairs[tiny_dataset.pairs["split"] == "train"]
+    fit, validation = train[train["locale"] != "jp"], train[train["locale"] == "jp"]
+    seen = edges(tiny_dataset, "impressions", validation["query_key"].unique())
+    model = GraphNetwork(parse_spec(SPEC)).fit(
+        FitData(fit, validation, tiny_dataset.products, seen, 0, "cpu", root / "work")
+    )
+    model.save(root / "model")
+    for name in ("stage.json", "trained_keys.npy"):
+        (root / "model" / name).write_bytes(b"of the stage store")
+    rng = np.random.default_rng(0)
+    columns = rng.dirichlet(np.ones(4), (400, 2)).astype(np.float32)
+    groups = np.repeat(rng.integers(1, 2**63, 50, dtype=np.uint64), 8)
+    labels = columns[:, 1].argmax(axis=1).astype(np.int8)
+    members = ("graph/1", "graph/12")
+    aggregator = fit_aggregator(columns, labels, groups, members, rounds=5)
+    write_ensemble(root / "ensemble", [(name, root / "model") for name in members], aggregator)
+    shutil.rmtree(root / "model")
+    return root / "ensemble"
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Served:
+    return Served.load(folder)
+
+
+@pytest.mark.slow
+def test_a_folder_has_all_that_serving_needs_and_nothing_of_the_training(folder: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    names = {path.name for path in moved.rglob("*")}
+    assert {"ensemble.json", "graph-1", "graph-12", "aggregator"} <= names
+    assert names.isdisjoint({"stage.json", "trained_keys.npy"})
+    assert list(Served.load(moved).members) == ["graph/1", "graph/12"]
+
+
+@pytest.mark.slow
+def test_an_answer_is_four_probabilities_and_the_likeliest_label_on_the_index_of_the_rows(served: Served) -> None:
+    frame = rows().set_index(pd.Index(["x", "y", "z"]))
+    answer = served.predict(frame)
+    assert list(answer.columns) == ["E", "S", "C", "I", "label"]
+    assert answer.index.tolist() == ["x", "y", "z"]
+    np.testing.assert_allclose(answer[list("ESCI")].sum(axis=1), 1, atol=1e-5)
+    assert answer["label"].tolist() == answer[list("ESCI")].idxmax(axis=1).tolist()
+
+
+@pytest.mark.slow
+def test_a_row_gets_the_same_answer_alone_and_in_company(served: Served) -> None:
+    frame = rows()
+    together = served.predict(frame)
+    for number in range(len(frame)):
+        alone = served.predict(frame.iloc[[number]])
+        np.testing.assert_allclose(alone[list("ESCI")], together.iloc[[number]][list("ESCI")], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_no_rows_get_no_answers(served: Served) -> None:
+    answer = served.predict(rows().head(0))
+    assert (len(answer), list(answer.columns)) == (0, ["E", "S", "C", "I", "label"])
+
+
+def test_a_product_in_many_rows_is_read_once() -> None:
+    pairs, products = read_rows(rows(product_id=["B1", "B1", "B1"], product_title=["Lamp", "Lamp", "Lamp"]))
+    assert pairs["product"].tolist() == [0, 0, 1]  # the same id in another locale is another product
+    assert products["locale"].tolist() == ["us", "es"]
+
+
+def test_the_same_product_with_another_text_is_another_product() -> None:
+    pairs, products = read_rows(rows(product_id=["B1", "B1", "B1"], product_locale=["us"] * 3))
+    assert products["title"].iloc[pairs["product"]].tolist() == ["Velo lamp", "Blue mug", "Taza"]
+
+
+def test_what_is_absent_or_missing_is_empty_text() -> None:
+    pairs, products = read_rows(pd.DataFrame({"query": ["lamp"], "product_locale": ["us"], "product_brand": [None]}))
+    assert products.loc[0].to_dict() == {
+        "product_id": "", "locale": "us", "title": "", "brand": "", "color": "", "bullets": "", "description": "",
+    }  # fmt: skip
+    assert pairs["query"].tolist() == ["lamp"]
+
+
+@pytest.mark.parametrize("column", ["query", "product_locale", "product_title"])
+def test_columns_may_be_categories(column: str) -> None:
+    frame = rows()
+    for one, other in zip(read_rows(frame.astype({column: "category"})), read_rows(frame), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.parametrize("column", ["query", "product_locale"])
+def test_a_required_column_that_is_absent_is_named(column: str) -> None:
+    with pytest.raises(DataError, match=f"column: {column}"):
+        read_rows(rows().drop(columns=column))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"query": ["lamp", "  ", None]}, r"the query is blank; column: query; first rows: 1, 2 \(2 in all\)"),
+        ({"product_locale": ["us", "fr", "us"]}, r"none of us, es, jp; column: product_locale; first rows: 1 \(1 in"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_named(columns: dict[str, list[object]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_rows(rows(**columns))

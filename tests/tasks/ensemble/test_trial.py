@@ -1,0 +1,148 @@
+"""The trial on the test split: both sides on the same pairs, and no leak."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from registry.errors import CandidateError, LeakError
+from registry.settings import Settings
+from tasks.ensemble.aggregate import Aggregator, fit_aggregator
+from tasks.ensemble.budget import Cost
+from tasks.ensemble.scores import MemberScores, stack
+from tasks.ensemble.trial import (
+    Side,
+    as_json,
+    by_class,
+    expected_locales,
+    hold_trial,
+    metrics_alone,
+    total_cost,
+)
+
+SKILLS = {"good/1": 2.5, "weak/1": 0.6}
+
+
+def made(queries: int, seed: int, locales: tuple[str, ...] = ("us", "es")) -> tuple[pd.DataFrame, list[MemberScores]]:
+    rng = np.random.default_rng(seed)
+    rows = queries * 8
+    pairs = pd.DataFrame(
+        {
+            "example_id": rng.permutation(rows).astype(np.int64),
+            "label": rng.integers(0, 4, rows).astype(np.int8),
+            "query_key": np.repeat(rng.integers(1, 2**63, queries, dtype=np.uint64), 8),
+            "locale": pd.Categorical(np.repeat(np.array(locales)[np.arange(queries) % len(locales)], 8)),
+        }
+    )
+    members = []
+    for name, skill in SKILLS.items():
+        weights = np.exp(rng.normal(size=(rows, 4)) + skill * np.eye(4)[pairs["label"]])
+        probabilities = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        members.append(MemberScores(name, pairs["example_id"].to_numpy(), probabilities, np.ones(rows, dtype=bool)))
+    return pairs, members
+
+
+def fitted(*names: str) -> Aggregator:
+    pairs, scores = made(60, seed=1)
+    columns = stack([one for one in scores if one.member in names], pairs["example_id"].to_numpy())
+    return fit_aggregator(columns, pairs["label"].to_numpy(), pairs["query_key"].to_numpy(), names)
+
+
+PAIRS, SCORES = made(80, seed=2)
+GOOD, WEAK = Side(fitted("good/1"), Cost(10, 1)), Side(fitted("weak/1"), Cost(10, 1))
+SETTINGS = Settings(home=Path("nowhere"), resamples=200)
+
+
+def test_a_better_challenger_is_promoted_and_a_worse_one_refused() -> None:
+    assert hold_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS).verdict.outcome == "promote"
+    assert hold_trial(PAIRS, SCORES, WEAK, GOOD, 0, SETTINGS).verdict.outcome == "refuse"
+
+
+def test_without_a_champion_the_verdict_says_so() -> None:
+    verdict = hold_trial(PAIRS, SCORES, GOOD, None, 0, SETTINGS).verdict
+    assert (verdict.outcome, verdict.missing) == ("not_evaluable", ("champion",))
+
+
+def test_the_order_of_pairs_and_scores_changes_nothing() -> None:
+    shuffled = PAIRS.sample(frac=1, random_state=5)
+    one = hold_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)
+    assert as_json(hold_trial(shuffled, SCORES[::-1], GOOD, WEAK, 0, SETTINGS)) == as_json(one)
+
+
+def test_each_side_answers_with_its_own_members() -> None:
+    trial = hold_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)
+    answered = GOOD.aggregator.predict(stack(SCORES[:1], PAIRS["example_id"].to_numpy()))
+    counts = np.zeros((4, 4), dtype=int)
+    np.add.at(counts, (PAIRS["label"].to_numpy(), answered), 1)
+    assert trial.confusion == counts.tolist()
+    row = trial.verdict.metric("accuracy")
+    assert row.challenger == pytest.approx(np.trace(counts) / len(PAIRS))
+    assert row.champion < row.challenger
+
+
+def test_earlier_looks_leave_less_alpha() -> None:
+    first, fourth = (hold_trial(PAIRS, SCORES, GOOD, WEAK, looks, SETTINGS).verdict for looks in (0, 3))
+    assert (first.look, fourth.look) == (1, 4)
+    assert fourth.level < first.level
+
+
+def test_one_in_sample_test_score_is_a_leak() -> None:
+    learnt = np.ones(len(PAIRS), dtype=bool)
+    learnt[3] = False
+    with pytest.raises(LeakError, match="good/1 are in-sample for 1"):
+        hold_trial(PAIRS, [replace(SCORES[0], out_of_sample=learnt), SCORES[1]], GOOD, WEAK, 0, SETTINGS)
+
+
+def test_a_champion_whose_member_has_no_scores_is_named_and_stays() -> None:
+    with pytest.raises(CandidateError, match=r"its member weak/1 has no scores.*the champion stays"):
+        hold_trial(PAIRS, SCORES[:1], GOOD, WEAK, 0, SETTINGS)
+
+
+def test_a_challenger_over_the_budget_is_not_promoted() -> None:
+    verdict = hold_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS.model_copy(update={"budget_memory_mib": 5.0})).verdict
+    assert verdict.outcome == "refuse"
+    assert not verdict.check("budget").passed
+
+
+def test_every_model_is_measured_alone_overall_and_by_locale() -> None:
+    alone = hold_trial(PAIRS, SCORES, GOOD, None, 0, SETTINGS).alone
+    assert {name: set(scopes) for name, scopes in alone.items()} == {name: {"all", "us", "es"} for name in SKILLS}
+    hits = SCORES[0].probabilities.argmax(axis=1) == PAIRS["label"].to_numpy()
+    assert alone["good/1"]["all"]["accuracy"] == pytest.approx(hits.mean())
+    us = (PAIRS["locale"] == "us").to_numpy()
+    assert alone["good/1"]["us"]["accuracy"] == pytest.approx(hits[us].mean())
+
+
+def test_metrics_alone_of_a_perfect_model_are_one() -> None:
+    labels = np.array([0, 1, 2, 3], np.int8)
+    found = metrics_alone(np.eye(4, dtype=np.float32), labels, np.array(["us", "us", "jp", "jp"]))
+    assert set(found["all"].values()) == {1.0}
+    assert found["jp"]["accuracy"] == 1.0
+
+
+def test_a_locale_that_the_data_speaks_of_is_expected_even_without_a_test_pair() -> None:
+    locale = pd.Categorical(["es", "es"], categories=["jp", "es", "us"])
+    assert expected_locales(pd.DataFrame({"locale": locale})) == ("us", "es", "jp")
+    assert expected_locales(pd.DataFrame({"locale": ["jp", "us"]})) == ("us", "jp")
+
+
+def test_classes_are_read_off_the_confusion_matrix() -> None:
+    rows = by_class([[8, 2, 0, 0], [4, 6, 0, 0], [0, 0, 0, 0], [0, 0, 5, 0]])
+    assert rows["E"] == pytest.approx({"precision": 8 / 12, "recall": 0.8, "f1": 16 / 22, "support": 10})
+    assert rows["C"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0.0}
+    assert rows["I"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 5.0}
+
+
+def test_costs_add_up_and_an_unmeasured_member_makes_them_unknown() -> None:
+    costs = {"a/1": Cost(10, 1), "b/1": Cost(5, 2)}
+    assert total_cost(["a/1", "b/1"], costs) == Cost(15, 3)
+    assert total_cost(["a/1", "c/1"], costs) is None
+
+
+def test_a_trial_is_json() -> None:
+    json.dumps(as_json(hold_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)), allow_nan=False)
