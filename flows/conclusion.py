@@ -86,21 +86,23 @@ def summarise(
 def register(
     workspace: Workspace, held: Held, challenge: Challenge, trial: Trial, summary: Summary
 ) -> EnsembleVersion | None:
-    """Register the challenger as a version of the ensemble, when there is a chance that it will serve."""
+    """Register the challenger as a version of the ensemble when it may serve; log its report either way."""
+    report = reports_folder(workspace, held.id)
+    files = [report / "report.html", report / "summary.json", report / "figures"]
     if not wins(workspace, held, trial):
+        workspace.models.log_report(held.id, files, vars(summary.ensemble))
         return None
     with stage("register the challenger"):
         folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=held.id),
             lambda empty: _assemble(workspace, held, challenge, empty),
         )
-        report = reports_folder(workspace, held.id)
         version = workspace.models.register_ensemble(
             folder,
             challenge.members,
             held.id,
             metrics=vars(summary.ensemble),
-            files=[report / "report.html", report / "summary.json", report / "figures"],
+            files=files,
         )
         workspace.ledger.record_ensemble(held.id, version.name, version.version, {"members": list(challenge.members)})
         return version

@@ -186,13 +186,31 @@ class Models:
                 with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
                     save_pyfunc(Path(temporary) / "ensemble", folder, loader_module, frames)
                     self._tracking.client.log_artifacts(run.info.run_id, f"{temporary}/ensemble", "ensemble")
-                for path in files:
-                    log = self._tracking.client.log_artifacts if path.is_dir() else self._tracking.client.log_artifact
-                    log(run.info.run_id, str(path), f"report/{path.name}" if path.is_dir() else "report")
-                self._tracking.log_metrics(run.info.run_id, metrics or {})
+                self._log_report(run.info.run_id, files, metrics or {})
                 words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), **(tags or {})}
                 found = [self._tracking.create_version(self.ensemble_name, run, "ensemble", words)]
             return as_ensemble(min(found, key=lambda version: int(version.version)))
+
+    def log_report(
+        self, tournament: str, files: Sequence[Path], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Log the report of a tournament whose challenger is not registered, to a run of its own.
+
+        Args:
+            tournament: Id of the tournament; logging it again replaces the files.
+            files: Report, figures and other files or folders, below `report/`.
+            metrics: Metrics of the challenger.
+        """
+        with self._tracking.words(f"log the report of tournament {tournament}"), self._tracking.lock("register"):
+            name = f"{self.ensemble_name} {tournament[:12]}"
+            run = self._tracking.run_with(ENSEMBLE_EXPERIMENT, name, {ID_TAG: tournament})
+            self._log_report(run.info.run_id, files, metrics or {})
+
+    def _log_report(self, run_id: str, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
+        for path in files:
+            log = self._tracking.client.log_artifacts if path.is_dir() else self._tracking.client.log_artifact
+            log(run_id, str(path), f"report/{path.name}" if path.is_dir() else "report")
+        self._tracking.log_metrics(run_id, metrics)
 
     def ensemble(self, version: int) -> EnsembleVersion:
         """Return an ensemble version; NotFoundError when there is none."""
