@@ -199,6 +199,19 @@ def test_an_ensemble_is_one_version_for_a_tournament(models, ensemble_folder):
     assert (models.download(first) / "label.txt").read_text() == "Exact"
 
 
+def test_a_report_without_an_ensemble_has_one_run_however_often_it_is_logged(models, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text("<p>refused</p>", encoding="utf-8")
+    for accuracy in (0.4, 0.5):
+        models.log_report("t-1", [page], {"accuracy": accuracy})
+    client = MlflowClient(models.tracking_uri)
+    experiment = client.get_experiment_by_name("tournament-ensembles")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics == {"accuracy": 0.5}
+    assert [one.path for one in client.list_artifacts(run.info.run_id, "report")] == ["report/report.html"]
+    assert models.ensembles() == []
+
+
 def test_an_ensemble_holds_no_pickle(models, ensemble_folder):
     version = models.register_ensemble(ensemble_folder, ["a/1"], "t1")
     artifacts = Path(plain(models).get_run(version.run_id).info.artifact_uri)
