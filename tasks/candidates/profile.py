@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 import tempfile
 import threading
 import time
@@ -16,14 +15,18 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from registry.errors import CandidateError, UsageError
 from tasks.candidates.device import device_name, resolve_device
+from tasks.candidates.memory import peak_resident_bytes
 from tasks.candidates.protocol import Candidate
 
-PAGE = 40
+PAGE, LARGE_PAGE = 40, 1_000
 _WARM_UP = 3
 _PAGES = 20
+_LARGE_PAGES = 5
+_LARGE_SECONDS = 10.0
 _ROUNDS = 3
 _POLL_SECONDS = 0.001
 _MIB = 2**20
@@ -42,6 +45,12 @@ class Cost:
         bytes_on_disk: what `save` writes.
         load_seconds: time `load` takes.
         page: pairs a page.
+        memory_mib_thousand: as memory_mib, for a page of 1,000 pairs; None in records of earlier versions, as below.
+        milliseconds_per_thousand_p50, milliseconds_per_thousand_p95: time to score 1,000 pairs of one query.
+        flops_per_page: floating-point operations of a page of 40, a multiply-add counted as two: matrix products,
+            convolutions and attention, as torch.utils.flop_counter counts them. Element-wise operations, embedding
+            look-ups and work outside torch (text, sparse matrices) are not in it. None when nothing of that kind
+            ran in this process: no operation that is counted, or a model in a process of its own.
     """
 
     device: str
@@ -53,6 +62,10 @@ class Cost:
     bytes_on_disk: int
     load_seconds: float
     page: int = PAGE
+    memory_mib_thousand: float | None = None
+    milliseconds_per_thousand_p50: float | None = None
+    milliseconds_per_thousand_p95: float | None = None
+    flops_per_page: float | None = None
 
     def to_json(self) -> str:
         """Return the cost as a JSON object."""
@@ -76,14 +89,15 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
 
     Time: 3 warm-up pages, then 3 rounds of 20 pages, each page another query; p50 and p95 of each round, and the median
     over the rounds, so that one disturbed round does not count. A page begins with the frames, so text, tokens and
-    softmax are in it.
+    softmax are in it. Pages of 1,000 are scored one to five times, as many as begin within ten seconds.
 
     Memory: the weights (parameters and buffers are float32: 4 bytes a parameter) plus what scoring a page takes on top.
     On a GPU that is torch.cuda.max_memory_allocated above what was allocated before the page; this branch is written
     but was not run, because no GPU was at hand. On a CPU the resident set is sampled every millisecond while all
     pages are scored once more, and its highest value is compared with the one before the first page ever scored. It
     counts what the allocator keeps, is good to a few MiB, and is a lower bound if an earlier peak of the process left
-    memory to reuse.
+    memory to reuse. A candidate with a method `resident_bytes` (its model is not in this process) says itself
+    what it holds, and that takes the place of the weights.
 
     Args:
         candidate: the fitted model. It is saved to a temporary folder and loaded from there.
@@ -105,15 +119,20 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
         model = type(candidate).load(folder, str(where))
         _wait(where)
         load_seconds = time.perf_counter() - started
-        pages = _pages(pairs)
+        pages, large = _pages(pairs, PAGE, _PAGES), _pages(pairs, LARGE_PAGE, _LARGE_PAGES)
+        elsewhere: Callable[[], int] = getattr(model, "resident_bytes", lambda: 0)
+        weights = elsewhere() or 4 * model.parameters()
 
         def score(page: pd.DataFrame) -> None:
             model.predict_proba(page, products)
             _wait(where)
 
-        growth = _growth(score, pages, where)
+        first = _resident_bytes() + elsewhere()
+        growth = _growth(score, pages, where, elsewhere, first)
         p50, p95 = _milliseconds(score, pages)
-    weights = 4 * model.parameters()
+        flops = _flops(score, pages[0])
+        times: list[float] = []
+        large_growth = _growth(lambda page: _timed(score, page, times), large, where, elsewhere, first)
     return Cost(
         device=f"{where} ({device_name(where)})",
         kind="gpu" if where.type == "cuda" else "cpu",
@@ -123,16 +142,34 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
         milliseconds_per_page_p95=round(p95, 4),
         bytes_on_disk=size,
         load_seconds=round(load_seconds, 4),
+        memory_mib_thousand=round((weights + max(growth, large_growth)) / _MIB, 3),
+        milliseconds_per_thousand_p50=round(float(np.percentile(times, 50)), 4),
+        milliseconds_per_thousand_p95=round(float(np.percentile(times, 95)), 4),
+        flops_per_page=flops,
     )
 
 
-def _pages(pairs: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return pages of exactly 40 pairs of one query, over the catalogue's products that the pairs name, in order."""
-    queries = pairs.drop_duplicates(["query", "locale"]).head(_PAGES)
+def _timed(score: Callable[[pd.DataFrame], None], page: pd.DataFrame, times: list[float]) -> None:
+    """Score a page and note the milliseconds it took, unless those before have taken long enough."""
+    if sum(times) < 1000 * _LARGE_SECONDS:
+        started = time.perf_counter()
+        score(page)
+        times.append(1000 * (time.perf_counter() - started))
+
+
+def _flops(score: Callable[[pd.DataFrame], None], page: pd.DataFrame) -> float | None:
+    with FlopCounterMode(display=False) as counter:
+        score(page)
+    return float(counter.get_total_flops()) or None
+
+
+def _pages(pairs: pd.DataFrame, size: int, count: int) -> list[pd.DataFrame]:
+    """Return pages of exactly `size` pairs of one query, over the products that the pairs name, in order."""
+    queries = pairs.drop_duplicates(["query", "locale"]).head(count)
     products = pairs["product"].to_numpy()
     pages = []
-    for number in range(_PAGES):
-        chosen = products[(number * PAGE + np.arange(PAGE)) % len(products)]
+    for number in range(count):
+        chosen = products[(number * size + np.arange(size)) % len(products)]
         row = queries.iloc[number % len(queries)]
         pages.append(pd.DataFrame({"query": row["query"], "locale": row["locale"], "product": chosen}))
     return pages
@@ -153,25 +190,36 @@ def _milliseconds(score: Callable[[pd.DataFrame], None], pages: list[pd.DataFram
     return float(p50), float(p95)
 
 
-def _growth(score: Callable[[pd.DataFrame], None], pages: list[pd.DataFrame], device: torch.device) -> int:
-    """Return the bytes that scoring takes at its peak above the loaded model."""
+def _growth(
+    score: Callable[[pd.DataFrame], None],
+    pages: list[pd.DataFrame],
+    device: torch.device,
+    elsewhere: Callable[[], int],
+    first: int,
+) -> int:
+    """Return the bytes that scoring takes at its peak above the loaded model, on a CPU above `first` bytes."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        for page in pages[:_WARM_UP]:
+        for page in pages[: max(_WARM_UP, _LARGE_PAGES)]:
             score(page)
         return torch.cuda.max_memory_allocated(device) - before
-    with _ResidentPeak() as peak:
+    with _ResidentPeak(elsewhere, first) as peak:
         for page in pages:
             score(page)
     return peak.growth
 
 
 class _ResidentPeak:
-    """Watches this process's resident set from a thread; `growth` is its highest value above the first, in bytes."""
+    """Watches this process's resident set, and what is held elsewhere, from a thread; `growth` is its highest value
+    above `first`, in bytes.
+    """
+
+    def __init__(self, elsewhere: Callable[[], int], first: int) -> None:
+        self._elsewhere, self._first = elsewhere, first
 
     def __enter__(self) -> _ResidentPeak:
-        self._first = self._highest = _resident_bytes()
+        self._highest = self._held()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -180,19 +228,21 @@ class _ResidentPeak:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self.growth = max(0, max(self._highest, _resident_bytes()) - self._first)
+        self.growth = max(0, max(self._highest, self._held()) - self._first)
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL_SECONDS):
-            self._highest = max(self._highest, _resident_bytes())
+            self._highest = max(self._highest, self._held())
+
+    def _held(self) -> int:
+        return _resident_bytes() + self._elsewhere()
 
 
 def _resident_bytes() -> int:
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    except OSError:  # no /proc, as on macOS: the high-water mark of the process, in bytes there
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
+    except OSError:  # no /proc, as on macOS: the high-water mark of the process
+        return peak_resident_bytes()
 
 
 def _wait(device: torch.device) -> None:

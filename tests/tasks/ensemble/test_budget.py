@@ -1,6 +1,6 @@
 import pytest
 
-from registry.errors import UsageError
+from registry.errors import BudgetError, UsageError
 from tasks.ensemble.budget import Budget, Cost, check_costs
 
 COSTS = {"a": Cost(100, 10), "b": Cost(300, 5), "c": Cost(50, 40)}
@@ -30,3 +30,10 @@ def test_costs_must_be_numbers_and_known():
         Cost(float("nan"), 1)
     with pytest.raises(UsageError, match="d has no cost"):
         check_costs(["a", "d"], COSTS)
+
+
+def test_costs_of_a_cpu_and_a_gpu_are_never_added_up():
+    costs = {"small": Cost(10, 1, "cpu"), "large": Cost(20, 2, "gpu"), "old": Cost(30, 3)}
+    assert Budget().used(["small", "old"], costs) == Cost(40, 4, "cpu")
+    with pytest.raises(BudgetError, match="that of small on a CPU and that of large on a GPU; they are never added up"):
+        Budget(memory_mib=100).fits(costs, costs)
