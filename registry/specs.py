@@ -51,6 +51,9 @@ class LanguageModelRecipe(Strict):
     )
     patience: int | None = Field(None, ge=1, description="epochs without gain on validation after which training stops")
     gradient_checkpointing: bool = Field(False, description="save memory by computing activations twice")
+    processes: int = Field(
+        1, ge=1, le=64, description="processes that train together, one a GPU, each on its share of every batch"
+    )
     # Only for a model trained from scratch (`architecture` in place of `checkpoint`)
     hidden_size: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)

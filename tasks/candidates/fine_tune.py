@@ -19,6 +19,7 @@ from tasks.candidates.losses import class_weights
 from tasks.candidates.pair_network import parameter_groups
 from tasks.candidates.pair_scorer import PairScorer
 from tasks.candidates.protocol import Progress
+from tasks.candidates.team import ALONE, Team
 from tasks.candidates.train_loop import Plan, TrainingState, train
 from tasks.data.dataset import LABELS
 
@@ -47,6 +48,7 @@ def fine_tune(
     work: Path,
     progress: Progress,
     checkpoint_seconds: float,
+    team: Team = ALONE,
 ) -> TrainingState:
     """Train the scorer's network in place by the spec's recipe and leave it at the epoch with the best macro F1.
 
@@ -74,7 +76,10 @@ def fine_tune(
         rows = np.arange(lesson.fitted, len(tokens))
         if not len(rows):
             return None
-        chosen = scorer.probabilities(tokens, rows, vectors).argmax(1)
+        mine = team.share(np.arange(len(rows)))
+        chosen = np.zeros(len(rows), dtype=np.int64)
+        chosen[mine] = scorer.probabilities(tokens, rows[mine], vectors).argmax(1)
+        chosen = team.total_array(chosen).astype(np.int64)
         return float(f1_score(labels[rows], chosen, labels=range(len(LABELS)), average="macro", zero_division=0))
 
     plan = Plan(
@@ -85,7 +90,7 @@ def fine_tune(
     return train(
         scorer.network, parameter_groups(scorer.network, recipe), plan, loss=loss, validate=validate, folder=work,
         batches=lambda epoch: epoch_batches(lengths[: lesson.fitted], recipe.batch_size, lesson.seed, epoch),
-        device=device, progress=progress,
+        device=device, progress=progress, team=team,
     )  # fmt: skip
 
 

@@ -32,9 +32,13 @@ from tasks.candidates.pair_network import PairNetwork, checkpoint_activations, f
 from tasks.candidates.pair_scorer import PairScorer
 from tasks.candidates.pair_texts import PairTexts, PairTokenizer
 from tasks.candidates.protocol import FitData
+from tasks.candidates.team import ALONE, Team
+from tasks.candidates.together import fitted_together
 from tasks.candidates.tokenizer import train_tokenizer, wrap
 from tasks.candidates.train_loop import TrainingState
 from tasks.data.dataset import LABELS
+
+_TRAINING = "training.json"
 
 
 class LanguageModel:
@@ -67,6 +71,14 @@ class LanguageModel:
         check_checkpoint(self.spec)
         if data.pairs.empty:
             raise CandidateError(f"candidate {self.spec.name}: there is no pair to fit on")
+        if self.spec.recipe.processes == 1:
+            return self.fit_in_team(data, ALONE)
+        with fitted_together(self.spec, data) as folder:
+            self._adopt(self.load(folder, data.device))
+        return self
+
+    def fit_in_team(self, data: FitData, team: Team) -> Self:
+        """Do what :meth:`fit` does, together with the other processes of the team, which call it too."""
         self._device = resolve_device(data.device)
         seed = data.seed if self.spec.seed is None else self.spec.seed
         data.work.mkdir(parents=True, exist_ok=True)
@@ -74,16 +86,17 @@ class LanguageModel:
         with seeded(seed, self._device), memory_guard("preparing the model"):
             data.progress(0.0, "reading text")
             texts = PairTexts.of(pairs, data.products, self.spec.recipe)
-            wrapped, encoder = self._open(texts, data.work)
-            self._tokenizer = PairTokenizer(wrapped, self.spec.recipe)
-            tokens = self._tokenizer.tokens(texts, data.work)
+            with team.first_come_main():
+                wrapped, encoder = self._open(texts, data.work)
+                self._tokenizer = PairTokenizer(wrapped, self.spec.recipe)
+                tokens = self._tokenizer.tokens(texts, data.work)
             freeze(encoder, self.spec.recipe)
             if self.spec.recipe.gradient_checkpointing:
                 checkpoint_activations(encoder)
             self._network = self._pair_network(encoder)
             lesson = Lesson(tokens, pairs["label"].to_numpy(dtype=np.int64), len(data.pairs), seed)
             self.training = fine_tune(
-                self._scorer(), self.spec, lesson, data.work, data.progress, self.checkpoint_seconds
+                self._scorer(), self.spec, lesson, data.work, data.progress, self.checkpoint_seconds, team
             )
         return self
 
@@ -116,7 +129,7 @@ class LanguageModel:
             "history": self.training.history, "best_epoch": self.training.best_epoch, "steps": self.training.step,
             "seconds": round(self.training.seconds, 3),
         }  # fmt: skip
-        _write_json(folder / "training.json", record)
+        _write_json(folder / _TRAINING, record)
         _write_json(folder / "spec.json", self.spec.model_dump(mode="json"))
 
     @classmethod
@@ -142,11 +155,17 @@ class LanguageModel:
         network = model._network = model._pair_network(open_encoder(folder))
         network.load_state_dict(head | {f"encoder.{k}": v for k, v in network.encoder.state_dict().items()})
         network.to(model._device).eval()
+        model.training = _read_training(folder / _TRAINING)
         return model
 
     def parameters(self) -> int:
         """Return the number of parameters that serving needs."""
         return sum(parameter.numel() for parameter in self._fitted_network().parameters())
+
+    def _adopt(self, other: LanguageModel) -> None:
+        """Become the model that other processes have trained and saved."""
+        self._network, self._tokenizer, self._device = other._network, other._tokenizer, other._device
+        self.training = other.training
 
     def _open(self, texts: PairTexts, work: Path) -> tuple[PreTrainedTokenizerFast, transformers.PreTrainedModel]:
         recipe = self.spec.recipe
@@ -180,6 +199,18 @@ class LanguageModel:
         if self._tokenizer is None:
             raise CandidateError(f"candidate {self.spec.name} is not fitted; call fit or load first")
         return self._tokenizer
+
+
+def _read_training(file: Path) -> TrainingState | None:
+    """Return what the record of the training tells, or None when there is none."""
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not record:
+        return None
+    return TrainingState(
+        epoch=len(record["history"]), step=record["steps"], best_epoch=record["best_epoch"],
+        best_score=record["history"][record["best_epoch"]]["score"], history=record["history"],
+        seconds=record["seconds"], finished=True,
+    )  # fmt: skip
 
 
 def _write_json(file: Path, content: object) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 from registry.errors import CandidateError
 from tasks.candidates.device import autocast, deterministic, memory_guard
 from tasks.candidates.protocol import Progress, silent
+from tasks.candidates.team import ALONE, Team
 
 _FILE = "training.safetensors"
 _GRADIENT_NORM = 1.0
@@ -84,6 +85,7 @@ def train(
     folder: Path,
     device: torch.device,
     progress: Progress = silent,
+    team: Team = ALONE,
 ) -> TrainingState:
     """Train `network` in place and leave it with the weights of its best epoch, in evaluation mode.
 
@@ -101,15 +103,19 @@ def train(
         folder: where checkpoints are kept.
         device: where the network is.
         progress: called with the share of steps done and a word.
+        team: the processes that train together. All are given the same arguments, and `validate` must return the same
+            in all; the main one alone writes and reports.
 
     Raises:
         CandidateError: if the loss is not finite (with step and loss) or memory runs out.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    progress = progress if team.rank == 0 else silent
     optimizer = torch.optim.AdamW(groups) if groups else None
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision is torch.float16)
-    run = _Run(network, optimizer, scaler, folder, plan.key, device)
+    run = _Run(network, optimizer, scaler, folder, plan.key, device, team.rank == 0)
     state = run.resume() or TrainingState()
+    team.wait()  # none writes before all have read
     peaks = [group["lr"] for group in groups]
     total = plan.epochs * max(1, len(batches(0)))
     saved = started = time.monotonic()
@@ -121,7 +127,7 @@ def train(
             todo = batches(state.epoch)
             for rows in todo[state.position :]:
                 _set_rates(groups, peaks, _factor(state.step, total, plan.warmup_share), optimizer)
-                state.loss_sum += _step(network, optimizer, scaler, loss, rows, plan, device, state)
+                state.loss_sum += _step(network, optimizer, scaler, loss, rows, plan, device, state, team)
                 state.pairs += len(rows)
                 state.position += 1
                 state.step += 1
@@ -135,6 +141,7 @@ def train(
             state.seconds = before + time.monotonic() - started
             run.save(state)
             saved = time.monotonic()
+    team.wait()
     run.restore_best(state)
     network.eval()
     return state
@@ -149,22 +156,26 @@ def _step(
     plan: Plan,
     device: torch.device,
     state: TrainingState,
+    team: Team,
 ) -> float:
     """Do one optimiser step and return the sum of the rows' losses."""
     seen = 0.0
+    team.seed(state.step)
     for part in np.array_split(rows, min(plan.accumulation, len(rows))):
+        mine = team.share(part)
         with autocast(device, plan.precision):
-            value = loss(part)
-        seen += float(value.detach())
+            value = loss(mine) if len(mine) else torch.zeros((), device=device)
+        seen += team.total(float(value.detach()))
         if not math.isfinite(seen):
             raise CandidateError(
                 f"training diverged: the loss is {seen / len(rows)} at step {state.step + 1} "
                 f"(epoch {state.epoch + 1}); "
                 "lower learning_rate, raise warmup_share, or use precision float32"
             )
-        if optimizer is not None:
+        if optimizer is not None and len(mine):
             scaler.scale(value / len(rows)).backward()
     if optimizer is not None:
+        team.add_gradients(p for p in network.parameters() if p.requires_grad)
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_((p for p in network.parameters() if p.requires_grad), _GRADIENT_NORM)
         scaler.step(optimizer)
@@ -209,12 +220,15 @@ class _Run:
         folder: Path,
         key: str,
         device: torch.device,
+        writes: bool,
     ) -> None:
         self.network, self.optimizer, self.scaler = network, optimizer, scaler
-        self.folder, self.key, self.device = folder, key, device
+        self.folder, self.key, self.device, self.writes = folder, key, device, writes
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint in one file, so that weights and position can never disagree."""
+        if not self.writes:
+            return
         tensors = {} if state.finished else dict(self._tensors())
         header = {"key": self.key, "state": asdict(state), "scaler": self.scaler.state_dict()}
         self._write(_FILE, tensors, {"run": json.dumps(header)})
@@ -224,6 +238,8 @@ class _Run:
 
     def keep_best(self, epoch: int) -> None:
         """Keep the present weights as those of the best epoch."""
+        if not self.writes:
+            return
         weights = {name: value.detach().contiguous() for name, value in self._learnt()}
         self._write(f"best-{epoch}.safetensors", weights, {"key": self.key})
 
