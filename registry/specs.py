@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from registry.errors import SpecError
 from registry.plugins import load_family, plugged_in
@@ -18,7 +18,7 @@ TextField = Literal["title", "brand", "color", "bullets", "description"]
 TEXT_FIELDS: tuple[TextField, ...] = ("title", "brand", "color", "bullets", "description")
 
 LMArchitecture = Literal["bert", "distilbert", "electra", "roberta", "albert", "mpnet", "deberta-v2"]
-GNNArchitecture = Literal["graphsage", "gcn", "gatv2"]
+GNNArchitecture = Literal["graphsage", "gcn", "gatv2", "rgcn", "hgt"]
 Relation = Literal["impressions", "clicks", "adds", "purchases", "all", "bought_together", "same_session", "same_brand"]
 
 
@@ -66,7 +66,7 @@ class GraphNetworkRecipe(Strict):
 
     hidden_size: int = Field(128, ge=8)
     layers: int = Field(2, ge=1, le=3, description="hops of message passing")
-    fanout: int = Field(8, ge=1, description="neighbours kept of each node")
+    fanout: int = Field(8, ge=1, description="neighbours used of each node; several relations share them evenly")
     encoder: str = Field("lsa", description="frozen text encoder: `lsa`, or a Hugging Face folder or hub id")
     text_dimensions: int = Field(128, ge=8, description="dimensions of `lsa`")
     epochs: int = Field(10, ge=1)
@@ -75,7 +75,7 @@ class GraphNetworkRecipe(Strict):
     weight_decay: float = Field(1e-4, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
-    heads: int = Field(4, ge=1, description="attention heads of gatv2")
+    heads: int = Field(4, ge=1, description="attention heads of gatv2 and hgt")
 
 
 class NamedSpec(Strict):
@@ -120,13 +120,35 @@ class LanguageModelSpec(NamedSpec):
 
 
 class GraphNetworkSpec(NamedSpec):
-    """A graph neural network on one relation."""
+    """A graph neural network on one relation, or, with an architecture that tells them apart, on several at once."""
 
     PATHS: ClassVar[tuple[str, ...]] = ("recipe.encoder",)
     family: Literal["graph_network"] = "graph_network"
     architecture: GNNArchitecture
-    relation: Relation = "impressions"
+    relation: Relation | tuple[Relation, ...] = "impressions"
     recipe: GraphNetworkRecipe = GraphNetworkRecipe()
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """The relations, one or several, in the order in which this product lists them."""
+        return (self.relation,) if isinstance(self.relation, str) else self.relation
+
+    @field_validator("relation")
+    @classmethod
+    def _in_one_order(cls, value: Relation | tuple[Relation, ...]) -> Relation | tuple[Relation, ...]:
+        """The order of several relations means nothing, and a list of one is that one: it is the same candidate."""
+        if isinstance(value, str):
+            return value
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one relation, and none of them twice")
+        ordered = tuple(one for one in Relation.__args__ if one in value)  # type: ignore[attr-defined]
+        return ordered if len(ordered) > 1 else ordered[0]
+
+    @model_validator(mode="after")
+    def _tells_relations_apart(self) -> GraphNetworkSpec:
+        if len(self.relations) > 1 and self.architecture not in ("rgcn", "hgt"):
+            raise ValueError(f"{self.architecture} works on one relation; rgcn and hgt work on several")
+        return self
 
 
 TrainedOn = Literal["other_queries", "listed_queries", "train_split", "out_of_fold", "these_pairs"]
@@ -277,7 +299,8 @@ def _plug_in(family: object) -> type[NamedSpec] | None:
 def _first_complaint(error: ValidationError, origin: str, content: dict[str, Any]) -> str:
     first = error.errors()[0]
     families = (*BUILT_IN, *plugged_in())
-    key = ".".join(str(part) for part in first["loc"] if part not in families) or "spec"
+    named = [str(part) for part in first["loc"] if part not in families]
+    key = ".".join(part for part in named if "[" not in part) or "spec"  # with a bracket it is a type of a union
     if first["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key!r}; remove it or correct its spelling"
     if first["type"].startswith("union_tag"):

@@ -21,7 +21,7 @@ from tasks.graph.catalogue import Catalogue, identities
 from tasks.graph.embeddings import echoes, product_states
 from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts, text_digest
 from tasks.graph.lexicon import Lexicon
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
+from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
 from tasks.graph.networks import PairNetwork
 from tasks.graph.training import PairInputs, World, train
 
@@ -30,7 +30,7 @@ _SAMPLE = 100_000  # nodes whose texts set the scale
 
 
 class GraphNetwork:
-    """A graph neural network on one relation, with a head on the pair.
+    """A graph neural network on one relation or several, with a head on the pair.
 
     Products are nodes, and so are the queries of the relation's edges. A pair's own query is read by its text alone, so
     queries never seen are as welcome as any other; a product without edges is described by its own text.
@@ -58,7 +58,7 @@ class GraphNetwork:
         self.device = resolve_device(data.device)
         recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
         edges = self._usable_edges(data)
-        graph = build(edges, len(data.products), recipe.fanout + 1)  # one to spare: the pair's own query is masked
+        graph = self._build(edges, len(data.products))
 
         texts = product_texts(data.products, np.arange(len(data.products)))
         node_queries = _query_texts(edges, graph)
@@ -77,9 +77,10 @@ class GraphNetwork:
         fit = _inputs(data.pairs, graph, pair_rows[:split], overlap[:split])
         validation = _inputs(data.validation, graph, pair_rows[split:], overlap[split:])
         with seeded(seed, self.device):
-            self.network = PairNetwork(self.spec.architecture, recipe, text.shape[1]).to(self.device)
+            relations = len(self.spec.relations)
+            self.network = PairNetwork(self.spec.architecture, recipe, text.shape[1], relations).to(self.device)
         self.network.products.learn_scale(text[:: -(-len(text) // _SAMPLE)])
-        world = World(graph, text, queries, recipe.fanout, self.device)
+        world = World(graph, text, queries, self._fanout, self.device)
         run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
         checkpoint = data.work / f"epochs-{run[:32]}.safetensors"
         self.history = train(self.network, world, fit, validation, recipe, seed, checkpoint, data.progress)
@@ -154,7 +155,8 @@ class GraphNetwork:
             model.lexicon = Lexicon(np.load(folder / "lexicon_idf.npy", allow_pickle=False))
             model.encoder = load_encoder(folder, model.lexicon, model.device)
             model.catalogue = Catalogue.load(folder)
-            network = PairNetwork(model.spec.architecture, model.spec.recipe, model.encoder.dimensions)
+            spec, dimensions = model.spec, model.encoder.dimensions
+            network = PairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
             network.load_state_dict(load_file(folder / "network.safetensors"))
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise CandidateError(f"{folder} holds no graph network that can be loaded: {error}") from error
@@ -167,14 +169,31 @@ class GraphNetwork:
             raise CandidateError(f"{self.spec.name} is not fitted; it has no parameters yet")
         return sum(parameter.numel() for parameter in self.network.parameters()) + self.encoder.parameters()
 
+    @property
+    def _fanout(self) -> int:
+        """Neighbours used of each node in each relation."""
+        return -(-self.spec.recipe.fanout // len(self.spec.relations))
+
+    def _build(self, edges: pd.DataFrame, n_products: int) -> Neighbourhoods:
+        fanout = self._fanout + 1  # one to spare: the pair's own query is masked
+        if len(self.spec.relations) == 1:
+            return build(edges, n_products, fanout)
+        return stack([build(_of_relation(edges, one), n_products, fanout) for one in self.spec.relations])
+
     def _usable_edges(self, data: FitData) -> pd.DataFrame:
-        if data.edges is None or not len(data.edges):
+        missing = list(self.spec.relations)
+        if data.edges is not None and len(data.edges):
+            several = len(missing) > 1
+            missing = sorted(set(missing) - set(data.edges["relation"].astype(str))) if several else []
+        if data.edges is None or missing:
             raise CandidateError(
-                f"{self.spec.name}: the relation {self.spec.relation!r} has no edges in this data version; "
+                f"{self.spec.name}: the relation {missing[0]!r} has no edges in this data version; "
                 "choose a relation that the data has events for, such as impressions"
             )
         if "query_key" in data.edges.columns:
             held_out = np.isin(data.edges["query_key"].to_numpy(), data.validation["query_key"].unique())
+            if "source" in data.edges.columns:
+                held_out &= data.edges["source"].to_numpy() < 0
             if held_out.any():
                 raise LeakError(
                     f"{self.spec.name}: {int(held_out.sum())} edges belong to queries of the validation pairs; "
@@ -183,9 +202,9 @@ class GraphNetwork:
         return data.edges
 
     def _compute_ahead(self, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData) -> Catalogue:
-        recipe, total = self.spec.recipe, len(texts)
-        states = np.empty((total, recipe.hidden_size), dtype=np.float16)
-        chunks = product_states(self.network.products, graph, text, recipe.fanout, self.device, data.work)
+        total = len(texts)
+        states = np.empty((total, self.spec.recipe.hidden_size), dtype=np.float16)
+        chunks = product_states(self.network.products, graph, text, self._fanout, self.device, data.work)
         for rows, part in chunks:
             states[rows] = part
             data.progress(1.0, f"embeddings of {rows.stop} of {total} products")
@@ -194,7 +213,7 @@ class GraphNetwork:
         echo = np.empty((total, text.shape[1]), dtype=np.float16)
         for start in range(0, total, _CHUNK):
             nodes = np.arange(start, min(start + _CHUNK, total))
-            echo[nodes] = echoes(graph, text, nodes, np.full(len(nodes), MISSING), recipe.fanout)
+            echo[nodes] = echoes(graph, text, nodes, np.full(len(nodes), MISSING), self._fanout)
         identity = identities(data.products["product_id"], data.products["locale"].astype(str), texts)
         return Catalogue.make(identity, states, text[:total].astype(np.float16), echo)
 
@@ -222,7 +241,8 @@ class GraphNetwork:
             inputs = self.network.products.inputs_of(text, torch.zeros(total, device=self.device))
             edges = torch.empty((2, 0), dtype=torch.int64, device=self.device)
             nothing, ones = torch.empty(0, device=self.device), torch.ones(total, device=self.device)
-            states = self.network.products(inputs, edges, nothing, ones, (total,) * (layers + 1), (0,) * layers)
+            facts = edges, nothing, ones, edges[0]
+            states = self.network.products(inputs, *facts, (total,) * (layers + 1), (0,) * layers)
         return states.cpu().numpy()
 
 
@@ -242,10 +262,19 @@ def _only_used(
     return [texts[row] for row in used], query_rows, rows
 
 
+def _of_relation(edges: pd.DataFrame, relation: str) -> pd.DataFrame:
+    """Return the edges of one relation with the columns that one alone has."""
+    rows = edges[(edges["relation"] == relation).to_numpy()]
+    between_products = (rows["source"] >= 0).all()
+    return rows.drop(columns="query_key" if between_products else "source")
+
+
 def _query_texts(edges: pd.DataFrame, graph: Neighbourhoods) -> list[str]:
     """Return the normalised text of the graph's queries, in the order of its query keys."""
     if not len(graph.query_keys):
         return []
+    if "source" in edges.columns:
+        edges = edges[edges["source"] < 0]
     _, first = np.unique(edges["query_key"].to_numpy(dtype=np.uint64), return_index=True)
     return [normalise_query(query) for query in edges["query"].iloc[first]]
 
@@ -272,6 +301,6 @@ def _digest(spec: str, seed: int, texts: str, edges: pd.DataFrame, *frames: pd.D
     for frame in frames:
         for column in ("query_key", "product", "label"):
             digest.update(np.ascontiguousarray(frame[column].to_numpy()).tobytes())
-    for column in ("query_key" if "query_key" in edges.columns else "source", "product", "weight"):
+    for column in (*(name for name in ("query_key", "source") if name in edges.columns), "product", "weight"):
         digest.update(np.ascontiguousarray(edges[column].to_numpy()).tobytes())
     return digest.hexdigest()

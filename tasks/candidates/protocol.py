@@ -29,7 +29,8 @@ class FitData:
         products: the whole catalogue (`pairs["product"]` are rows of it). Reading its text is not a leak.
         edges: behaviour and impression edges whose query is neither held out nor in validation:
             `query` str, `locale`, `query_key` uint64, `product` int32, `relation` str, `weight` float32;
-            None when the candidate asks for no relation.
+            of a relation between products `source` int32 in place of query, locale and key; of several relations the
+            columns of both (`tasks.data.behaviour.edges_of_several`); None when the candidate asks for no relation.
         seed: seed of every random choice.
         device: torch device, such as "cpu" or "cuda:0".
         work: a folder for checkpoints; a run that is killed continues from what is there, with the same result.

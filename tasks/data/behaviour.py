@@ -24,7 +24,7 @@ SESSION_PRODUCTS = 20  # of a longer session only the first products are tied to
 BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
 
 
-def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd.DataFrame:
+def edges(dataset: Dataset, relation: Relation | Sequence[Relation], held_out_keys: np.ndarray) -> pd.DataFrame:
     """Return the edges of one relation, without any that a held-out query has left.
 
     Query-product relations: `impressions` counts impression events and judged pairs (a judged pair was retrieved for
@@ -38,7 +38,7 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
 
     Args:
         dataset: The data set.
-        relation: The relation.
+        relation: The relation; for several see :func:`edges_of_several`.
         held_out_keys: uint64, keys of the queries whose edges must not be seen (test, blend or fold, validation).
 
     Returns:
@@ -50,6 +50,8 @@ def edges(dataset: Dataset, relation: Relation, held_out_keys: np.ndarray) -> pd
         CandidateError: if the data has neither events nor an edge table, or none in them that the relation needs.
         UsageError: if the relation is not known.
     """
+    if not isinstance(relation, str):
+        return edges_of_several(dataset, relation, held_out_keys)
     if relation not in get_args(Relation):
         raise UsageError(f"relation {relation!r} is not known; it must be one of {', '.join(get_args(Relation))}")
     if relation == "same_brand":

@@ -11,7 +11,7 @@ import torch
 
 from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
 from tasks.graph.networks import ProductTower
-from tasks.graph.subgraphs import neighbours_of
+from tasks.graph.subgraphs import neighbours_of, trees
 
 _CHUNK = 16_384
 
@@ -41,7 +41,7 @@ def product_states(
     depth = len(tower.layers)
     with tempfile.TemporaryDirectory(dir=work, prefix="layers-") as folder:
         degrees = np.concatenate(
-            [neighbours_of(graph, nodes, _nobody(nodes), fanout)[3] for nodes in _chunks(graph.n_nodes, chunk)]
+            [neighbours_of(graph, nodes, _nobody(nodes), fanout)[-1] for nodes in _chunks(graph.n_nodes, chunk)]
         )
         before: np.ndarray | None = None
         for number in range(depth):
@@ -62,13 +62,60 @@ def product_states(
 
 def echoes(graph: Neighbourhoods, text: np.ndarray, nodes: np.ndarray, banned: np.ndarray, fanout: int) -> np.ndarray:
     """Return the mean text of each node's neighbours, weighted by strength, float32 (n, text_dimensions); 0 if none."""
-    rows, neighbours, strengths, degrees = neighbours_of(graph, nodes, banned, fanout)
+    rows, neighbours, strengths, _, degrees = neighbours_of(graph, nodes, banned, fanout)
     result = np.zeros((len(nodes), text.shape[1]), dtype=np.float32)
     if len(rows):
         weighted = np.asarray(text[neighbours], dtype=np.float32) * (strengths / (degrees[rows] - 1))[:, None]
         starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
         result[rows[starts]] = np.add.reduceat(weighted, starts, axis=0)
     return result
+
+
+def affected_products(graph: Neighbourhoods, changed: np.ndarray, hops: int, fanout: int) -> np.ndarray:
+    """Return the products whose state after `hops` layers may differ because nodes have changed, int64, ascending.
+
+    Args:
+        graph: neighbourhoods after the change.
+        changed: int64, nodes whose neighbours (see :func:`tasks.graph.neighbourhoods.refresh`) or text have changed.
+    """
+    used = np.flatnonzero(np.arange(graph.neighbours.shape[1]) % graph.fanout < fanout)
+    reached = np.zeros(graph.n_nodes + 1, dtype=bool)  # its last place stands for MISSING, which is -1
+    reached[changed] = True
+    for _ in range(hops):
+        before = reached.copy()
+        for nodes in _chunks(graph.n_nodes, _CHUNK):
+            reached[nodes] |= before[graph.neighbours[nodes[0] : nodes[-1] + 1][:, used]].any(axis=1)
+    return np.flatnonzero(reached[: graph.n_products])
+
+
+@torch.inference_mode()
+def refreshed_states(
+    tower: ProductTower,
+    graph: Neighbourhoods,
+    text: np.ndarray,
+    fanout: int,
+    device: torch.device,
+    changed: np.ndarray,
+    chunk: int = 256,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the products within reach of a change, and their states, float32 (n, hidden_size).
+
+    They are what :func:`product_states` would give for them, from the trees below them alone; all other products keep
+    the state they have. Arguments as there, and `changed` as in :func:`affected_products`.
+    """
+    tower.eval()
+    layers = len(tower.layers)
+    products = affected_products(graph, changed, layers, fanout)
+    parts = [np.empty((0, tower.skips[0].out_features), dtype=np.float32)]
+    for start in range(0, len(products), chunk):
+        roots = products[start : start + chunk]
+        part = trees(graph, roots, _nobody(roots), layers, fanout)
+        vectors = torch.from_numpy(np.asarray(text[part.nodes], dtype=np.float32)).to(device)
+        inputs = tower.inputs_of(vectors, torch.from_numpy(part.nodes >= graph.n_products).to(device))
+        facts = (part.edges, part.strengths, part.degrees, part.types)
+        arrays = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in facts]
+        parts.append(tower(inputs, *arrays, part.nodes_to_depth, part.edges_to_depth).cpu().numpy())
+    return products, np.concatenate(parts)
 
 
 @torch.inference_mode()
@@ -83,7 +130,7 @@ def _one_step(
     fanout: int,
     device: torch.device,
 ) -> np.ndarray:
-    rows, neighbours, strengths, _ = neighbours_of(graph, nodes, _nobody(nodes), fanout)
+    rows, neighbours, strengths, types, _ = neighbours_of(graph, nodes, _nobody(nodes), fanout)
     # Neighbours are shared, queries above all: a source is read and transformed once a chunk.
     shared, place = np.unique(neighbours, return_inverse=True)
     sources = np.concatenate([nodes, shared])
@@ -95,7 +142,10 @@ def _one_step(
     own = inputs(nodes)
     hidden = inputs(sources) if before is None else torch.from_numpy(np.asarray(before[sources])).to(device)
     edges = np.stack([len(nodes) + place, rows])
-    arrays = [torch.from_numpy(array).to(device) for array in (edges, strengths, degrees[sources])]
+    arrays = [
+        torch.from_numpy(array).to(device)
+        for array in (edges, strengths, degrees[sources], types, sources >= graph.n_products)
+    ]
     return tower.step(number, hidden, own, *arrays).cpu().numpy()
 
 

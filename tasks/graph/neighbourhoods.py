@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +18,24 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """The strongest neighbours of every node.
+    """The strongest neighbours of every node, for one relation or several.
 
     Nodes are the products 0..n_products-1, then the graph's own queries in the order of `query_keys`.
 
     Attributes:
-        neighbours: int32 (nodes, fanout), strongest first, padded with :data:`MISSING` on the right.
-        weights: float32 (nodes, fanout), 0 where there is no neighbour.
-        query_keys: uint64 (n_queries,), ascending; empty for a relation between products.
+        neighbours: int32 (nodes, relations * fanout), relation after relation; within each, strongest first, padded
+            with :data:`MISSING` on the right.
+        weights: float32 (nodes, relations * fanout), 0 where there is no neighbour.
+        query_keys: uint64 (n_queries,), ascending; empty when all relations are between products.
         n_products: rows of the catalogue the graph was built for.
+        relations: how many relations stand side by side.
     """
 
     neighbours: np.ndarray
     weights: np.ndarray
     query_keys: np.ndarray
     n_products: int
+    relations: int = 1
 
     @property
     def n_nodes(self) -> int:
@@ -39,7 +43,8 @@ class Neighbourhoods:
 
     @property
     def fanout(self) -> int:
-        return self.neighbours.shape[1]
+        """Neighbours kept of each node in each relation."""
+        return self.neighbours.shape[1] // self.relations
 
     def query_nodes(self, keys: np.ndarray) -> np.ndarray:
         """Return the node of each query key, int64 (n,), :data:`MISSING` for a query the graph does not know."""
@@ -57,7 +62,7 @@ class Neighbourhoods:
             np.save(temporary, getattr(self, name))
             os.replace(temporary, folder / f"{name}.npy")
         temporary = folder / ".meta.json"
-        temporary.write_text(json.dumps({"n_products": self.n_products}), encoding="utf-8")
+        temporary.write_text(json.dumps({"n_products": self.n_products, "relations": self.relations}), encoding="utf-8")
         os.replace(temporary, folder / "meta.json")
 
     @classmethod
@@ -68,7 +73,7 @@ class Neighbourhoods:
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("neighbours", "weights", "query_keys")
         }
-        return cls(**arrays, n_products=meta["n_products"])
+        return cls(**arrays, n_products=meta["n_products"], relations=meta.get("relations", 1))
 
 
 def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
@@ -89,6 +94,110 @@ def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
     """
     if not len(edges):
         raise CandidateError("the relation has no edges, so there is no graph to learn from; choose another relation")
+    _check(edges, n_products)
+    if "source" in edges.columns:
+        keys = np.empty(0, dtype=np.uint64)
+    else:
+        keys = np.unique(edges["query_key"].to_numpy(dtype=np.uint64))
+    n_nodes = n_products + len(keys)
+    neighbours = np.full((n_nodes, fanout), MISSING, dtype=np.int32)
+    weights = np.zeros((n_nodes, fanout), dtype=np.float32)
+    for node, neighbour, weight in _directions(edges, keys, n_products):
+        _keep_strongest(node, neighbour, weight, neighbours, weights)
+    return Neighbourhoods(neighbours, weights, keys, n_products)
+
+
+def stack(graphs: Sequence[Neighbourhoods]) -> Neighbourhoods:
+    """Put graphs of one relation each side by side, over the same products and the queries of all of them.
+
+    Raises:
+        CandidateError: if they do not share catalogue and fan-out.
+    """
+    n_products, fanout = graphs[0].n_products, graphs[0].fanout
+    if any((graph.n_products, graph.fanout, graph.relations) != (n_products, fanout, 1) for graph in graphs):
+        raise CandidateError("only graphs of one relation, one catalogue and one fan-out can be put side by side")
+    keys = np.unique(np.concatenate([graph.query_keys for graph in graphs]))
+    moved = [_renumbered(graph, keys, n_products) for graph in graphs]
+    neighbours, weights = (np.concatenate(arrays, axis=1) for arrays in zip(*moved, strict=True))
+    return Neighbourhoods(neighbours, weights, keys, n_products, relations=len(graphs))
+
+
+def refresh(
+    old: Neighbourhoods, edges: pd.DataFrame, changed: pd.DataFrame, n_products: int | None = None
+) -> tuple[Neighbourhoods, np.ndarray]:
+    """Return what :func:`build` gives for `edges`, computing only the nodes at the ends of changed edges anew.
+
+    No edge is sorted but those at changed nodes; all others are only looked at once, which is several times cheaper.
+
+    Args:
+        old: the graph of one relation before the change; it may be memory-mapped and stays as it is.
+        edges: all edges after the change, as :func:`build` takes them.
+        changed: the edges that came, went or have another weight (a changed one once is enough): the columns of both
+            ends, `query_key` or `source`, and `product`.
+        n_products: rows of the catalogue now; products may have been added at its end. Default: as before.
+
+    Returns:
+        The new graph, and the nodes whose neighbours were computed, int64, ascending; new products without an edge
+        are among them.
+
+    Raises:
+        CandidateError: as :func:`build` does, or when the catalogue has shrunk or the graph holds several relations.
+    """
+    n_products = old.n_products if n_products is None else n_products
+    if n_products < old.n_products or old.relations > 1:
+        raise CandidateError(
+            f"only a graph of one relation whose catalogue did not shrink can be refreshed (it has {old.relations} "
+            f"relations, {old.n_products} products before and {n_products} now); build it anew"
+        )
+    if not len(edges):
+        raise CandidateError("the relation has no edges, so there is no graph to learn from; choose another relation")
+    _check(edges, n_products)
+    between_products = "source" in edges.columns
+    is_touched = np.zeros(n_products, dtype=bool)
+    is_touched[changed["product"].to_numpy(dtype=np.int64)] = True
+    if between_products:
+        is_touched[changed["source"].to_numpy(dtype=np.int64)] = True
+        near = is_touched[edges["product"].to_numpy()] | is_touched[edges["source"].to_numpy()]
+        keys = touched_keys = old.query_keys
+    else:
+        touched_keys = np.unique(changed["query_key"].to_numpy(dtype=np.uint64))
+        of_touched_query = _is_among(edges["query_key"].to_numpy(dtype=np.uint64), touched_keys)
+        near = is_touched[edges["product"].to_numpy()] | of_touched_query
+        left = np.unique(edges["query_key"].to_numpy(dtype=np.uint64)[of_touched_query])
+        keys = np.union1d(np.setdiff1d(old.query_keys, touched_keys, assume_unique=True), left)
+    is_touched[old.n_products :] = True
+    is_touched = np.concatenate([is_touched, _is_among(keys, touched_keys)])
+
+    neighbours, weights = _renumbered(old, keys, n_products)
+    neighbours[is_touched], weights[is_touched] = MISSING, 0
+    for node, neighbour, weight in _directions(edges[near], keys, n_products):
+        kept = is_touched[node]
+        _keep_strongest(node[kept], neighbour[kept], weight[kept], neighbours, weights)
+    return Neighbourhoods(neighbours, weights, keys, n_products), np.flatnonzero(is_touched)
+
+
+def _is_among(keys: np.ndarray, few: np.ndarray) -> np.ndarray:
+    """Return which keys are among the few, ascending ones, bool (n,), without sorting the many."""
+    if not len(few):
+        return np.zeros(len(keys), dtype=bool)
+    return few[np.minimum(np.searchsorted(few, keys), len(few) - 1)] == keys
+
+
+def _renumbered(graph: Neighbourhoods, keys: np.ndarray, n_products: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return neighbours and weights over other queries and a longer catalogue; rows that are new have no neighbour."""
+    node = np.full(graph.n_nodes + 1, MISSING, dtype=np.int32)  # its last place stands for MISSING, which is -1
+    node[: graph.n_products] = np.arange(graph.n_products)
+    stays = _is_among(graph.query_keys, keys)
+    node[graph.n_products : -1][stays] = np.searchsorted(keys, graph.query_keys[stays]) + n_products
+    neighbours = np.full((n_products + len(keys), graph.neighbours.shape[1]), MISSING, dtype=np.int32)
+    weights = np.zeros(neighbours.shape, dtype=np.float32)
+    rows = np.flatnonzero(node[:-1] != MISSING)
+    neighbours[node[rows]] = node[graph.neighbours[rows]]
+    weights[node[rows]] = graph.weights[rows]
+    return neighbours, weights
+
+
+def _check(edges: pd.DataFrame, n_products: int) -> None:
     product = edges["product"].to_numpy(dtype=np.int32)
     weight = edges["weight"].to_numpy(dtype=np.float32)
     between_products = "source" in edges.columns
@@ -101,26 +210,28 @@ def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
         wrong = int((~(np.isfinite(weight) & (weight > 0))).sum())
         raise CandidateError(f"{wrong} edges have a weight that is not a positive number; drop or correct them")
 
-    if between_products:
-        first, second = np.minimum(*ends), np.maximum(*ends)
-        keep = first != second
-        keys, n_nodes = np.empty(0, dtype=np.uint64), n_products
-        first, second, weight = _merge(first[keep], second[keep], weight[keep], n_nodes, largest=True)
-    else:
-        keys, inverse = np.unique(edges["query_key"].to_numpy(dtype=np.uint64), return_inverse=True)
-        n_nodes = n_products + len(keys)
-        first, second, weight = _merge(product, (inverse + n_products).astype(np.int32), weight, n_nodes)
-        del inverse
 
-    neighbours = np.full((n_nodes, fanout), MISSING, dtype=np.int32)
-    weights = np.zeros((n_nodes, fanout), dtype=np.float32)
-    if between_products:
-        first, second = np.concatenate([first, second]), np.concatenate([second, first])
-        _keep_strongest(first, second, np.concatenate([weight, weight]), neighbours, weights)
-    else:  # one direction at a time: half the memory
-        _keep_strongest(first, second, weight, neighbours, weights)
-        _keep_strongest(second, first, weight, neighbours, weights)
-    return Neighbourhoods(neighbours, weights, keys, n_products)
+def _directions(
+    edges: pd.DataFrame, keys: np.ndarray, n_products: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield node, neighbour and weight of distinct edges until every edge was given in both directions.
+
+    Between queries and products it is one direction at a time: half the memory.
+    """
+    product = edges["product"].to_numpy(dtype=np.int32)
+    weight = edges["weight"].to_numpy(dtype=np.float32)
+    if "source" in edges.columns:
+        source = edges["source"].to_numpy(dtype=np.int32)
+        first, second = np.minimum(product, source), np.maximum(product, source)
+        keep = first != second
+        first, second, weight = _merge(first[keep], second[keep], weight[keep], n_products, largest=True)
+        both = np.concatenate([first, second]), np.concatenate([second, first])
+        yield *both, np.concatenate([weight, weight])
+        return
+    query = (np.searchsorted(keys, edges["query_key"].to_numpy(dtype=np.uint64)) + n_products).astype(np.int32)
+    first, second, weight = _merge(product, query, weight, n_products + len(keys))
+    yield first, second, weight
+    yield second, first, weight
 
 
 def _merge(

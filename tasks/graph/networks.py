@@ -14,6 +14,7 @@ from registry.errors import CandidateError
 from registry.specs import GNNArchitecture, GraphNetworkRecipe
 from tasks.data.dataset import LABELS, LOCALES
 from tasks.graph.lexicon import OVERLAPS
+from tasks.graph.relational import HgtLayer, RgcnLayer
 
 _NOISE_FLOOR = 0.05  # of the largest deviation: directions below it are noise, and are not blown up
 
@@ -30,7 +31,9 @@ class GcnLayer(nn.Module):
         self.aggregate = SimpleConv(aggr="sum")
         self.linear = nn.Linear(inputs, outputs)
 
-    def forward(self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor) -> Tensor:
+    def forward(
+        self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
+    ) -> Tensor:
         targets = x[1]
         norm = degrees.rsqrt()
         weights = strengths * norm[edges[0]] * norm[edges[1]]
@@ -44,7 +47,9 @@ class SageLayer(nn.Module):
         super().__init__()
         self.convolution = SAGEConv(inputs, outputs, aggr="mean")
 
-    def forward(self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor) -> Tensor:
+    def forward(
+        self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
+    ) -> Tensor:
         return self.convolution(x, edges, size=(len(x[0]), len(x[1])))
 
 
@@ -55,30 +60,38 @@ class Gatv2Layer(nn.Module):
         super().__init__()
         self.convolution = GATv2Conv(inputs, outputs // heads, heads=heads, add_self_loops=False, edge_dim=1)
 
-    def forward(self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor) -> Tensor:
+    def forward(
+        self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
+    ) -> Tensor:
         return self.convolution(x, edges, edge_attr=strengths.unsqueeze(1))
 
 
-def _layer(architecture: GNNArchitecture, inputs: int, outputs: int, heads: int) -> nn.Module:
+def _layer(architecture: GNNArchitecture, inputs: int, outputs: int, heads: int, types: int) -> nn.Module:
     if architecture == "graphsage":
         return SageLayer(inputs, outputs)
     if architecture == "gcn":
         return GcnLayer(inputs, outputs)
+    if architecture == "rgcn":
+        return RgcnLayer(inputs, outputs, types)
     if outputs % heads:
-        raise CandidateError(f"gatv2: hidden_size {outputs} is not a multiple of {heads} heads; change one of them")
-    return Gatv2Layer(inputs, outputs, heads)
+        raise CandidateError(
+            f"{architecture}: hidden_size {outputs} is not a multiple of {heads} heads; change one of them"
+        )
+    return HgtLayer(inputs, outputs, heads, types) if architecture == "hgt" else Gatv2Layer(inputs, outputs, heads)
 
 
 class ProductTower(nn.Module):
     """Message passing over the graph; every layer also sees the node's own text, all that a cold product has."""
 
-    def __init__(self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int) -> None:
+    def __init__(
+        self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int, relations: int = 1
+    ) -> None:
         super().__init__()
         self.inputs = text_dimensions + 1
         self.register_buffer("text_scale", torch.ones(text_dimensions))
         widths = [self.inputs] + [recipe.hidden_size] * recipe.layers
         pairs = itertools.pairwise(widths)
-        self.layers = nn.ModuleList(_layer(architecture, *pair, recipe.heads) for pair in pairs)
+        self.layers = nn.ModuleList(_layer(architecture, *pair, recipe.heads, 2 * relations) for pair in pairs)
         self.skips = nn.ModuleList(nn.Linear(self.inputs, recipe.hidden_size) for _ in self.layers)
         self.norms = nn.ModuleList(nn.LayerNorm(recipe.hidden_size) for _ in self.layers)
         self.dropout = nn.Dropout(recipe.dropout)
@@ -97,7 +110,15 @@ class ProductTower(nn.Module):
         return torch.cat([text * self.text_scale, is_query.to(text.dtype).unsqueeze(1)], dim=1)
 
     def step(
-        self, number: int, hidden: Tensor, own: Tensor, edges: Tensor, strengths: Tensor, degrees: Tensor
+        self,
+        number: int,
+        hidden: Tensor,
+        own: Tensor,
+        edges: Tensor,
+        strengths: Tensor,
+        degrees: Tensor,
+        types: Tensor,
+        is_query: Tensor,
     ) -> Tensor:
         """Return the states of the first len(own) nodes after layer `number`, float (len(own), hidden_size).
 
@@ -107,8 +128,10 @@ class ProductTower(nn.Module):
             edges: int64 (2, n_edges), source and target row of each edge.
             strengths: float (n_edges,).
             degrees: float (n_sources,).
+            types: int64 (n_edges,), see :func:`tasks.graph.subgraphs.neighbours_of`.
+            is_query: bool (n_sources,).
         """
-        message = self.layers[number]((hidden, hidden[: len(own)]), edges, strengths, degrees)
+        message = self.layers[number]((hidden, hidden[: len(own)]), edges, strengths, degrees, types, is_query)
         return self.dropout(functional.gelu(self.norms[number](message + self.skips[number](own))))
 
     def forward(
@@ -117,25 +140,29 @@ class ProductTower(nn.Module):
         edges: Tensor,
         strengths: Tensor,
         degrees: Tensor,
+        types: Tensor,
         nodes_to_depth: tuple[int, ...],
         edges_to_depth: tuple[int, ...],
     ) -> Tensor:
         """Return the states of a subgraph's roots (see tasks/graph/subgraphs.py), float (n_roots, hidden_size)."""
-        hidden, depth = inputs, len(self.layers)
+        hidden, depth, is_query = inputs, len(self.layers), inputs[:, -1] > 0.5
         for number in range(depth):
             targets, used = nodes_to_depth[depth - 1 - number], edges_to_depth[depth - 1 - number]
-            hidden = self.step(number, hidden, inputs[:targets], edges[:, :used], strengths[:used], degrees)
-            degrees = degrees[:targets]
+            edge_facts = edges[:, :used], strengths[:used], degrees, types[:used], is_query
+            hidden = self.step(number, hidden, inputs[:targets], *edge_facts)
+            degrees, is_query = degrees[:targets], is_query[:targets]
         return hidden
 
 
 class PairNetwork(nn.Module):
     """From a query's text and a product's place in the graph to the logits of the four classes."""
 
-    def __init__(self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int) -> None:
+    def __init__(
+        self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int, relations: int = 1
+    ) -> None:
         super().__init__()
         hidden = recipe.hidden_size
-        self.products = ProductTower(architecture, recipe, text_dimensions)
+        self.products = ProductTower(architecture, recipe, text_dimensions, relations)
         self.queries = nn.Sequential(
             nn.Linear(text_dimensions, hidden),
             nn.LayerNorm(hidden),

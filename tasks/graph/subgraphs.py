@@ -17,6 +17,7 @@ class Subgraph:
         nodes: int64 (n_occurrences,), the node of each occurrence, by depth; roots first, in the order given.
         edges: int64 (2, n_edges), from the occurrence of a neighbour to that of its parent, parents ascending.
         strengths: float32 (n_edges,), weight of the edge.
+        types: int64 (n_edges,), see :func:`neighbours_of`.
         degrees: float32 (n_occurrences,), 1 + the strengths of the neighbours an occurrence may look at.
         nodes_to_depth: occurrences of depth 0..i, for i = 0..layers.
         edges_to_depth: edges whose parents have depth 0..i, for i = 0..layers-1.
@@ -25,6 +26,7 @@ class Subgraph:
     nodes: np.ndarray
     edges: np.ndarray
     strengths: np.ndarray
+    types: np.ndarray
     degrees: np.ndarray
     nodes_to_depth: tuple[int, ...]
     edges_to_depth: tuple[int, ...]
@@ -32,8 +34,8 @@ class Subgraph:
 
 def neighbours_of(
     graph: Neighbourhoods, nodes: np.ndarray, banned: np.ndarray, fanout: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the neighbours of `nodes` that may be looked at, strongest first, at most `fanout` of each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the neighbours of `nodes` that may be looked at, strongest first, at most `fanout` of each and relation.
 
     A graph that was built with one neighbour to spare replaces the banned one by the next.
 
@@ -42,16 +44,20 @@ def neighbours_of(
         banned: int (n,), a node that row may not look at, or MISSING.
 
     Returns:
-        row of each neighbour in `nodes`, the neighbour, the weight of its edge, and 1 + the weights of each of `nodes`.
+        row of each neighbour in `nodes`, the neighbour, the weight of its edge, the edge's type (twice the relation's
+        number, plus 1 when the neighbour is a query), and 1 + the weights of each of `nodes`.
     """
     neighbours = np.asarray(graph.neighbours[nodes])
     allowed = (neighbours != MISSING) & (neighbours != banned[:, None])
     if graph.fanout > fanout:
-        allowed &= np.cumsum(allowed, axis=1) <= fanout
+        apart = allowed.reshape(len(nodes), graph.relations, graph.fanout)
+        allowed = (apart & (np.cumsum(apart, axis=2) <= fanout)).reshape(allowed.shape)
     strengths = np.asarray(graph.weights[nodes]) * allowed
     rows, columns = np.nonzero(allowed)
     degrees = 1 + strengths.sum(axis=1, dtype=np.float32)
-    return rows, neighbours[rows, columns].astype(np.int64), strengths[rows, columns], degrees
+    found = neighbours[rows, columns].astype(np.int64)
+    types = 2 * (columns // graph.fanout) + (found >= graph.n_products)
+    return rows, found, strengths[rows, columns], types, degrees
 
 
 def trees(
@@ -76,28 +82,30 @@ def trees(
         isolated: bool (n,), roots that are shown without any neighbour, as a cold product is.
     """
     nodes, bans = [np.asarray(roots, dtype=np.int64)], np.asarray(banned, dtype=np.int64)
-    sources, targets, strengths, degrees = [], [], [], []
+    sources, targets, strengths, types, degrees = [], [], [], [], []
     nodes_to_depth, edges_to_depth, first = [len(roots)], [], 0
     for hop in range(layers):
-        rows, children, strength, degree = neighbours_of(graph, nodes[-1], bans, fanout)
+        rows, children, strength, kind, degree = neighbours_of(graph, nodes[-1], bans, fanout)
         if hop == 0 and isolated is not None:
             keep = ~isolated[rows]
-            rows, children, strength = rows[keep], children[keep], strength[keep]
+            rows, children, strength, kind = rows[keep], children[keep], strength[keep], kind[keep]
             degree = np.where(isolated, np.float32(1), degree)
         sources.append(nodes_to_depth[-1] + np.arange(len(children)))
         targets.append(first + rows)
         strengths.append(strength)
+        types.append(kind)
         degrees.append(degree)
         first = nodes_to_depth[-1]
         nodes.append(children)
         bans = bans[rows]
         nodes_to_depth.append(first + len(children))
         edges_to_depth.append(len(children) + (edges_to_depth[-1] if edges_to_depth else 0))
-    degrees.append(neighbours_of(graph, nodes[-1], bans, fanout)[3])
+    degrees.append(neighbours_of(graph, nodes[-1], bans, fanout)[-1])
     return Subgraph(
         nodes=np.concatenate(nodes),
         edges=np.stack([np.concatenate(sources), np.concatenate(targets)]),
         strengths=np.concatenate(strengths),
+        types=np.concatenate(types),
         degrees=np.concatenate(degrees),
         nodes_to_depth=tuple(nodes_to_depth),
         edges_to_depth=tuple(edges_to_depth),

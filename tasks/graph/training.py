@@ -79,7 +79,7 @@ def batch_logits(
     part = trees(world.graph, products, banned, len(network.products.layers), world.fanout, isolated)
     text = world.tensor(world.text[part.nodes])
     inputs = network.products.inputs_of(text, world.tensor(part.nodes >= world.graph.n_products))
-    arrays = [world.tensor(array) for array in (part.edges, part.strengths, part.degrees)]
+    arrays = [world.tensor(array) for array in (part.edges, part.strengths, part.degrees, part.types)]
     states = network.products(inputs, *arrays, part.nodes_to_depth, part.edges_to_depth)
     echo = echoes(world.graph, world.text, products, banned, world.fanout)
     if isolated is not None:

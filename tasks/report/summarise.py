@@ -49,7 +49,7 @@ def describe_spec(spec: CandidateSpec) -> str:
         )
         return f"{origin}, {style}"
     if isinstance(spec, GraphNetworkSpec):
-        return f"{spec.architecture} on {spec.relation}"
+        return f"{spec.architecture} on {', '.join(spec.relations)}"
     if isinstance(spec, ScoresSpec):
         return f"{Path(spec.file).name}, trained on {spec.trained_on.replace('_', ' ')}"
     if isinstance(spec, PyfuncSpec):

@@ -44,6 +44,28 @@ def test_the_digest_follows_what_is_learnt_and_not_how_it_is_called():
     assert spec.digest() != GraphNetworkSpec(name="a", architecture="gcn", seed=1).digest()
 
 
+def test_a_spec_of_one_relation_keeps_the_digest_it_always_had():
+    """Frozen: candidates that were registered are recognised by it."""
+    spec = GraphNetworkSpec(name="a", architecture="gcn", relation="clicks")
+    assert spec.digest() == "4ea309aa1d62c0aeb70f35c1e3abacd954eeee4fc53cd77b28ee1db197c3ce2a"
+
+
+def test_the_order_of_several_relations_means_nothing():
+    one, other = (
+        parse_spec({"family": "graph_network", "name": "a", "architecture": "rgcn", "relation": names})
+        for names in (["purchases", "clicks"], ["clicks", "purchases"])
+    )
+    assert one.relations == ("clicks", "purchases")
+    assert one.digest() == other.digest()
+    assert parse_spec(one.model_dump(mode="json")) == one
+
+
+def test_a_list_of_one_relation_is_that_relation():
+    alone, listed = (GraphNetworkSpec(name="a", architecture="hgt", relation=one) for one in ("adds", ("adds",)))
+    assert alone == listed
+    assert alone.digest() == listed.digest()
+
+
 def test_specs_are_read_in_order(candidates_file):
     small, clicks = read_specs(candidates_file(TWO))
     assert (small.name, small.recipe.epochs, small.recipe.fields) == ("small-bert", 2, ("title",))
@@ -75,6 +97,10 @@ def test_a_hub_id_stays_as_it_is(candidates_file):
         ({"family": "language_model", "name": "a", "architecture": "bert", "checkpoint": "x"}, "either a checkpoint"),
         ({"family": "graph_network", "name": "A b", "architecture": "gcn"}, "name: .*'A b'"),
         ({"family": "graph_network", "name": "a", "architecture": "gcn", "recipe": {"layers": 9}}, "layers.*got 9"),
+        ({"family": "graph_network", "name": "a", "architecture": "gcn", "relation": "kisses"}, "relation: .*'kisses'"),
+        ({"family": "graph_network", "name": "a", "architecture": "rgcn", "relation": []}, "at least one relation"),
+        ({"family": "graph_network", "name": "a", "architecture": "hgt", "relation": ["adds", "adds"]}, "twice"),
+        ({"family": "graph_network", "name": "a", "architecture": "gcn", "relation": ["adds", "all"]}, "one relation"),
     ],
 )
 def test_a_wrong_spec_is_refused_with_key_and_value(content, complaint):

@@ -20,11 +20,11 @@ from tasks.candidates.graph_network import GraphNetwork
 from tasks.candidates.protocol import FitData
 from tasks.data.dataset import LOCALES, query_keys
 from tasks.graph import training
-from tasks.graph.neighbourhoods import build
+from tasks.graph.neighbourhoods import build, stack
 from tasks.graph.networks import PairNetwork
 from tasks.graph.training import PairInputs
 
-ARCHITECTURES = ("graphsage", "gcn", "gatv2")
+ARCHITECTURES = ("graphsage", "gcn", "gatv2", "rgcn", "hgt")
 TOPICS, PRODUCTS, QUERIES_A_TOPIC = 6, 240, 24
 
 
@@ -274,11 +274,14 @@ def test_a_pair_is_seen_as_if_its_own_query_had_never_been_asked(world, architec
     pairs = world.fit[world.fit["query_key"] == world.fit["query_key"].iloc[0]]
     assert np.isin(pairs["product"], world.edges["product"][own]).any()
     spec = make_spec(architecture, layers=layers)
-    torch.manual_seed(0)
-    network = PairNetwork(architecture, spec.recipe, 8).eval()
     found = []
+    relations = 2 if architecture in ("rgcn", "hgt") else 1
+    torch.manual_seed(0)
+    network = PairNetwork(architecture, spec.recipe, 8, relations).eval()
     for edges in (world.edges, world.edges[~own]):
         graph = build(edges, PRODUCTS, fanout=100)
+        if relations > 1:  # in both relations the query must be unheard
+            graph = stack([graph, build(edges[edges["product"] % 3 > 0], PRODUCTS, fanout=100)])
         keys = np.concatenate([np.arange(PRODUCTS), graph.query_keys % 999_983]).astype(np.int64)
         text = np.cos(np.outer(keys + 1.0, np.arange(1, 9))).astype(np.float32)  # of a node, whatever its number is
         inputs = PairInputs(
@@ -339,6 +342,58 @@ def test_products_tied_to_products_work_as_well(world, tmp_path) -> None:
     )
     model = GraphNetwork(make_spec(epochs=2)).fit(world.data(tmp_path, edges=edges))
     assert np.isfinite(model.predict_proba(world.test, world.products)).all()
+
+
+def is_tied(product):
+    return product // 2 % 2 == 1
+
+
+def with_ties(world: ToyWorld) -> pd.DataFrame:
+    """Take the clicks of half of the products away and tie each to three clicked ones of its topic in their place.
+
+    What is known of these takes both relations, one after the other.
+    """
+    clicks = world.edges[~is_tied(world.edges["product"])].assign(source=np.int32(-1), locale="us")
+    topic = world.edges.groupby("product")["query"].first().str[:1]  # the first letter of its queries' words
+    rng = np.random.default_rng(2)
+    ends = []
+    for product in np.flatnonzero(is_tied(np.arange(PRODUCTS))):
+        same = [other for other in topic.index[topic == topic.get(product)] if not is_tied(other)]
+        ends += [(int(other), int(product)) for other in rng.choice(same, 3, replace=False)]
+    source, target = np.array(ends, dtype=np.int32).T
+    ties = pd.DataFrame({"source": source, "product": target, "relation": "same_session", "weight": np.float32(1)})
+    return pd.concat([clicks, ties.assign(query="", locale="", query_key=np.uint64(0))], ignore_index=True)
+
+
+@pytest.mark.parametrize("architecture", ["rgcn", "hgt"])
+def test_reads_what_only_two_relations_together_say(world, tmp_path, architecture: str) -> None:
+    both = with_ties(world)
+    spec = make_spec(architecture, fanout=12, epochs=10).model_copy(update={"relation": ("clicks", "same_session")})
+    model = GraphNetwork(spec).fit(world.data(tmp_path / "both", edges=both))
+    clicks = both[both["relation"] == "clicks"].drop(columns="source").reset_index(drop=True)
+    blind = GraphNetwork(make_spec(architecture, epochs=2)).fit(world.data(tmp_path / "one", edges=clicks))
+    hard = replace(world, test=world.test[is_tied(world.test["product"])])
+    assert accuracy(model, hard) > 0.7  # three classes of equal size
+    assert accuracy(blind, hard) < 0.5
+    model.save(tmp_path / "model")
+    again = load_candidate(tmp_path / "model")
+    assert again.spec == spec
+    expected = model.predict_proba(world.test, world.products)
+    assert np.array_equal(again.predict_proba(world.test, world.products), expected)
+
+
+def test_every_one_of_several_relations_needs_edges(world, tmp_path) -> None:
+    spec = make_spec("rgcn").model_copy(update={"relation": ("clicks", "same_brand", "same_session")})
+    with pytest.raises(CandidateError, match="'same_brand' has no edges"):
+        GraphNetwork(spec).fit(world.data(tmp_path, edges=with_ties(world)))
+
+
+def test_an_edge_of_a_validation_query_among_several_relations_is_a_leak(world, tmp_path) -> None:
+    leak = with_ties(world)
+    leak.loc[0, "query_key"] = world.validation["query_key"].iloc[0]
+    spec = make_spec("rgcn").model_copy(update={"relation": ("clicks", "same_session")})
+    with pytest.raises(LeakError, match="1 edges"):
+        GraphNetwork(spec).fit(world.data(tmp_path, edges=leak))
 
 
 def test_a_pretrained_text_encoder_is_carried_along(world, tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import CandidateError
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
+from tasks.graph import neighbourhoods
+from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, refresh, stack
 
 N_PRODUCTS = 12
 WEIGHTS = st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0, 7.25])
@@ -93,6 +94,71 @@ def test_products_are_tied_both_ways_and_never_to_themselves(rows: list, fanout:
         assert node not in found
         assert {(node, other) for other in found} <= tied
         assert len(found) == min(fanout, sum(first == node for first, _ in tied))
+
+
+@settings(deadline=None)
+@given(st.booleans(), st.data(), st.integers(1, 4))
+def test_a_refresh_is_a_full_rebuild(between_products: bool, data: st.DataObject, fanout: int) -> None:
+    """Whatever comes, goes or weighs otherwise: products and queries without edges left, new ones, none at all."""
+    rows, frame = (PRODUCT_EDGES, product_frame) if between_products else (QUERY_EDGES, query_frame)
+    before, after = data.draw(rows), data.draw(rows)
+    kept = data.draw(st.lists(st.sampled_from(before), max_size=40))
+    after = after[: data.draw(st.integers(0 if kept else 1, 6))] + kept
+    ends = "source" if between_products else "query_key"
+    count = [Counter(some) for some in (before, after)]
+    changed = [row for row in {*before, *after} if count[0][row] != count[1][row]]
+    grown = N_PRODUCTS + data.draw(st.integers(0, 2))
+    old = build(frame(before), N_PRODUCTS, fanout)
+    touched = frame(changed or before).iloc[: len(changed)][[ends, "product"]]
+    found, nodes = refresh(old, frame(after), touched, grown)
+    wanted = build(frame(after), grown, fanout)
+    assert np.array_equal(found.neighbours, wanted.neighbours)
+    assert np.array_equal(found.weights, wanted.weights)
+    assert np.array_equal(found.query_keys, wanted.query_keys)
+    assert found.n_products == grown
+    others = np.setdiff1d(np.arange(N_PRODUCTS), nodes)
+    assert np.array_equal(old.weights[others], wanted.weights[others])
+
+
+def test_a_refresh_sorts_the_edges_of_changed_nodes_alone(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = list(zip(range(2000), rng.integers(0, 900, 2000).tolist(), [1.0] * 2000, strict=True))
+    sizes: list[int] = []
+    real = neighbourhoods._merge
+    monkeypatch.setattr(neighbourhoods, "_merge", lambda first, *rest: sizes.append(len(first)) or real(first, *rest))
+    old = build(query_frame(rows), 900, 3)
+    _, nodes = refresh(old, query_frame(rows[1:]), query_frame(rows[:1]))
+    assert nodes.tolist() == [rows[0][1]]  # its query is gone
+    assert sizes[0] == 2000
+    assert sizes[1] < 20
+
+
+def test_a_catalogue_that_shrank_is_not_refreshed() -> None:
+    rows = query_frame([(5, 0, 1.0)])
+    with pytest.raises(CandidateError, match="did not shrink"):
+        refresh(build(rows, N_PRODUCTS, 2), rows, rows, N_PRODUCTS - 1)
+
+
+@settings(deadline=None)
+@given(QUERY_EDGES, QUERY_EDGES, PRODUCT_EDGES, st.integers(1, 4))
+def test_relations_stand_side_by_side(clicks: list, adds: list, ties: list, fanout: int) -> None:
+    alone = [build(query_frame(clicks), N_PRODUCTS, fanout), build(query_frame(adds), N_PRODUCTS, fanout)]
+    alone.append(build(product_frame(ties), N_PRODUCTS, fanout))
+    graph = stack(alone)
+    assert (graph.relations, graph.fanout) == (3, fanout)
+
+    def named(one: Neighbourhoods, row: np.ndarray) -> list:
+        return [int(n) if n < N_PRODUCTS else f"query {one.query_keys[n - N_PRODUCTS]}" for n in row if n != MISSING]
+
+    for number, one in enumerate(alone):
+        columns = slice(number * fanout, (number + 1) * fanout)
+        for node in range(N_PRODUCTS):
+            assert named(graph, graph.neighbours[node, columns]) == named(one, one.neighbours[node])
+        known = one.query_keys
+        rows = graph.query_nodes(known)
+        assert np.array_equal(graph.weights[rows, columns], one.weights[one.query_nodes(known)])
+        unknown = np.setdiff1d(graph.query_keys, known)
+        assert (graph.neighbours[graph.query_nodes(unknown), columns] == MISSING).all()
 
 
 def test_an_edge_given_in_both_directions_weighs_as_one() -> None:

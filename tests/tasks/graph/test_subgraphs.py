@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
+from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
 from tasks.graph.subgraphs import trees
 
 N_PRODUCTS = 6
@@ -70,6 +70,21 @@ def test_every_edge_of_a_tree_is_an_edge_of_the_graph(rows: list, layers: int, f
     for child, parent in part.edges.T:
         assert part.nodes[child] in graph.neighbours[part.nodes[parent]]
     assert (np.diff(part.edges[1]) >= 0).all()
+
+
+@settings(deadline=None)
+@given(EDGES, EDGES, st.integers(1, 3), st.data())
+def test_the_own_query_is_nowhere_in_any_relation(one: list, other: list, layers: int, data: st.DataObject) -> None:
+    graph = stack([graph_of(one, 3), graph_of(other, 3)])
+    query, product = data.draw(st.sampled_from(one + other))
+    own = graph.query_nodes(np.array([query]))
+    part = trees(graph, np.array([product]), own, layers, 2)
+    assert own[0] not in part.nodes.tolist()
+    assert (np.diff(part.edges[1]) >= 0).all()
+    for (child, parent), kind in zip(part.edges.T, part.types, strict=True):
+        columns = slice(3 * (kind // 2), 3 * (kind // 2) + 3)
+        assert part.nodes[child] in graph.neighbours[part.nodes[parent], columns]
+        assert (part.nodes[child] >= N_PRODUCTS) == kind % 2
 
 
 def test_a_spare_neighbour_takes_the_place_of_the_masked_one() -> None:
