@@ -191,9 +191,7 @@ class Models:
                 found = [self._tracking.create_version(self.ensemble_name, run, "ensemble", words)]
             return as_ensemble(min(found, key=lambda version: int(version.version)))
 
-    def log_report(
-        self, tournament: str, files: Sequence[Path], metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def log_report(self, tournament: str, files: Sequence[Path], metrics: Mapping[str, float] | None = None) -> None:
         """Log the report of a tournament whose challenger is not registered, to a run of its own.
 
         Args:
