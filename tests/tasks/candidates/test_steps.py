@@ -13,9 +13,9 @@ from registry.errors import LeakError, NotFoundError
 from registry.scores import ScoreStore
 from registry.specs import CandidateSpec, parse_spec
 from registry.stages import StageStore
+from tasks.candidates.provenance import KEYS
 from tasks.candidates.steps import (
     FULL,
-    TRAINED_KEYS,
     Bout,
     content_digest,
     fit_record,
@@ -145,7 +145,7 @@ def test_the_same_spec_under_another_name_is_not_fitted_again(blend: Hall) -> No
 
 def test_beside_the_model_stands_every_query_it_saw(folds: Hall) -> None:
     for plan in folds.plans:
-        keys = np.load(folds.stages.find(folds.bout.train_key(folds.stages, plan.name)) / TRAINED_KEYS)
+        keys = np.load(folds.stages.find(folds.bout.train_key(folds.stages, plan.name)) / KEYS)
         seen = folds.dataset.pairs["query_key"].to_numpy()[np.concatenate([plan.fit, plan.validation])]
         np.testing.assert_array_equal(keys, np.unique(seen))
 
