@@ -54,6 +54,14 @@ class LanguageModelRecipe(Strict):
     processes: int = Field(
         1, ge=1, le=64, description="processes that train together, one a GPU, each on its share of every batch"
     )
+    lora_rank: int = Field(0, ge=0, description="rank of low-rank updates (LoRA); 0 trains the weights themselves")
+    lora_alpha: int = Field(16, ge=1, description="low-rank updates are scaled by lora_alpha / lora_rank")
+    keywords: dict[TextField, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="fields shortened to that many TF-IDF keywords"
+    )
+    locales: tuple[Literal["us", "es", "jp"], ...] = Field(
+        (), description="locales it is fitted on and answers for, () for all; others get their class shares"
+    )
     # Only for a model trained from scratch (`architecture` in place of `checkpoint`)
     hidden_size: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)

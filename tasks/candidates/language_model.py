@@ -28,6 +28,9 @@ from tasks.candidates.checkpoint import (
 )
 from tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
 from tasks.candidates.fine_tune import Lesson, fine_tune
+from tasks.candidates.keywords import Keywords
+from tasks.candidates.locales import class_shares, of_locales, shares_of
+from tasks.candidates.lora import add_lora
 from tasks.candidates.pair_network import PairNetwork, checkpoint_activations, freeze
 from tasks.candidates.pair_scorer import PairScorer
 from tasks.candidates.pair_texts import PairTexts, PairTokenizer
@@ -38,7 +41,7 @@ from tasks.candidates.tokenizer import train_tokenizer, wrap
 from tasks.candidates.train_loop import TrainingState
 from tasks.data.dataset import LABELS
 
-_TRAINING = "training.json"
+_TRAINING, _SHARES = "training.json", "class_shares.json"
 
 
 class LanguageModel:
@@ -59,6 +62,8 @@ class LanguageModel:
         self.training: TrainingState | None = None
         self._network: PairNetwork | None = None
         self._tokenizer: PairTokenizer | None = None
+        self._keywords: Keywords | None = None
+        self._shares: dict[str, list[float]] = {}
         self._device = torch.device("cpu")
 
     def fit(self, data: FitData) -> Self:
@@ -71,6 +76,12 @@ class LanguageModel:
         check_checkpoint(self.spec)
         if data.pairs.empty:
             raise CandidateError(f"candidate {self.spec.name}: there is no pair to fit on")
+        data.work.mkdir(parents=True, exist_ok=True)
+        if self.spec.recipe.keywords:
+            Keywords.of(data.products, tuple(self.spec.recipe.keywords)).save(data.work)
+        if self.spec.recipe.locales:
+            self._shares = class_shares(data.pairs)
+            data = of_locales(data, self.spec)
         if self.spec.recipe.processes == 1:
             return self.fit_in_team(data, ALONE)
         with fitted_together(self.spec, data) as folder:
@@ -81,15 +92,17 @@ class LanguageModel:
         """Do what :meth:`fit` does, together with the other processes of the team, which call it too."""
         self._device = resolve_device(data.device)
         seed = data.seed if self.spec.seed is None else self.spec.seed
-        data.work.mkdir(parents=True, exist_ok=True)
+        if self.spec.recipe.keywords:
+            self._keywords = Keywords.load(data.work)
         pairs = pd.concat([data.pairs, data.validation], ignore_index=True)
         with seeded(seed, self._device), memory_guard("preparing the model"):
             data.progress(0.0, "reading text")
-            texts = PairTexts.of(pairs, data.products, self.spec.recipe)
+            texts = PairTexts.of(pairs, data.products, self.spec.recipe, self._keywords)
             with team.first_come_main():
                 wrapped, encoder = self._open(texts, data.work)
                 self._tokenizer = PairTokenizer(wrapped, self.spec.recipe)
                 tokens = self._tokenizer.tokens(texts, data.work)
+            merge = add_lora(encoder, self.spec.recipe) if self.spec.recipe.lora_rank else None
             freeze(encoder, self.spec.recipe)
             if self.spec.recipe.gradient_checkpointing:
                 checkpoint_activations(encoder)
@@ -98,13 +111,19 @@ class LanguageModel:
             self.training = fine_tune(
                 self._scorer(), self.spec, lesson, data.work, data.progress, self.checkpoint_seconds, team
             )
+            if merge:
+                merge()
         return self
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
 
+        A model that is fitted on some locales only answers for pairs of others with the class shares that the pairs to
+        fit on have in their locale, or have in all when there are none of it.
+
         Args:
-            pairs: columns query and product (row in `products`). products: columns of `Dataset.products`.
+            pairs: columns query and product (row in `products`), and locale when the recipe names locales.
+            products: columns of `Dataset.products`.
 
         Raises:
             CandidateError: if the model is not fitted, yields a number that is not finite, or memory runs out.
@@ -112,7 +131,18 @@ class LanguageModel:
         scorer, tokenizer = self._scorer(), self._fitted_tokenizer()
         if pairs.empty:
             return np.zeros((0, len(LABELS)), dtype=np.float32)
-        tokens = tokenizer.tokens(PairTexts.of(pairs, products, self.spec.recipe))
+        if not self.spec.recipe.locales:
+            return self._score(pairs, products, scorer, tokenizer)
+        result = shares_of(pairs["locale"], self._shares)
+        own = pairs["locale"].isin(self.spec.recipe.locales).to_numpy()
+        if own.any():
+            result[own] = self._score(pairs[own], products, scorer, tokenizer)
+        return result
+
+    def _score(
+        self, pairs: pd.DataFrame, products: pd.DataFrame, scorer: PairScorer, tokenizer: PairTokenizer
+    ) -> np.ndarray:
+        tokens = tokenizer.tokens(PairTexts.of(pairs, products, self.spec.recipe, self._keywords))
         return scorer.probabilities(tokens, np.arange(len(tokens)))
 
     def save(self, folder: Path) -> None:
@@ -130,6 +160,10 @@ class LanguageModel:
             "seconds": round(self.training.seconds, 3),
         }  # fmt: skip
         _write_json(folder / _TRAINING, record)
+        if self._keywords is not None:
+            self._keywords.save(folder)
+        if self.spec.recipe.locales:
+            _write_json(folder / _SHARES, self._shares)
         _write_json(folder / "spec.json", self.spec.model_dump(mode="json"))
 
     @classmethod
@@ -155,6 +189,10 @@ class LanguageModel:
         network = model._network = model._pair_network(open_encoder(folder))
         network.load_state_dict(head | {f"encoder.{k}": v for k, v in network.encoder.state_dict().items()})
         network.to(model._device).eval()
+        if spec.recipe.keywords:
+            model._keywords = Keywords.load(folder)
+        if (folder / _SHARES).is_file():
+            model._shares = json.loads((folder / _SHARES).read_text(encoding="utf-8"))
         model.training = _read_training(folder / _TRAINING)
         return model
 
@@ -165,7 +203,7 @@ class LanguageModel:
     def _adopt(self, other: LanguageModel) -> None:
         """Become the model that other processes have trained and saved."""
         self._network, self._tokenizer, self._device = other._network, other._tokenizer, other._device
-        self.training = other.training
+        self.training, self._keywords = other.training, other._keywords
 
     def _open(self, texts: PairTexts, work: Path) -> tuple[PreTrainedTokenizerFast, transformers.PreTrainedModel]:
         recipe = self.spec.recipe

@@ -14,7 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from registry.errors import SpecError
 from registry.specs import LanguageModelRecipe
 from tasks.candidates.batching import PairTokens, Ragged, encode, join_fields, kept, read_template
+from tasks.candidates.keywords import Keywords, shortened
 from tasks.candidates.text import digest_texts, field_texts, query_texts
+
+_WHOLE = 100_000  # tokens; no field is longer
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,19 @@ class PairTexts:
     product: np.ndarray
 
     @classmethod
-    def of(cls, pairs: pd.DataFrame, products: pd.DataFrame, recipe: LanguageModelRecipe) -> PairTexts:
+    def of(
+        cls,
+        pairs: pd.DataFrame,
+        products: pd.DataFrame,
+        recipe: LanguageModelRecipe,
+        keywords: Keywords | None = None,
+    ) -> PairTexts:
         """Return the texts that the recipe wants of `pairs` (columns query and product, a row of `products`)."""
         query, queries = pd.factorize(pd.Series(query_texts(pairs["query"]), dtype=object))
         rows, product = np.unique(pairs["product"].to_numpy(dtype=np.int64), return_inverse=True)
-        fields = field_texts(products, rows, recipe.fields, recipe.max_length)
+        # keywords may stand anywhere in a text: it is then read whole
+        whole = field_texts(products, rows, recipe.fields, _WHOLE if keywords else recipe.max_length)
+        fields = shortened(whole, recipe.keywords, keywords)
         return cls(list(queries), query.astype(np.int64), fields, product.astype(np.int64))
 
     def all(self) -> list[str]:

@@ -253,3 +253,52 @@ def test_class_weights_smoothing_layer_decay_and_checkpointing_work_together(sma
     model = LanguageModel(spec).fit(data(*small, tmp_path))
     assert len(model.training.history) <= 3
     assert 0 < model.training.seconds <= time.monotonic() - started
+
+
+def test_low_rank_updates_alone_are_trained_and_are_part_of_the_weights_that_are_saved(small, fitted, tmp_path):
+    pytest.importorskip("peft", reason="the optional dependency peft is not installed")
+    fitted.save(tmp_path / "start")
+    spec = make_spec(checkpoint=str(tmp_path / "start"), lora_rank=2, lora_alpha=4, epochs=1)
+    model = LanguageModel(spec).fit(data(*small, tmp_path / "work"))
+    before, after = fitted._network.encoder.state_dict(), model._network.encoder.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.endswith("weight") and "norm" not in name.lower() and "embed" not in name for name in changed)
+    model.save(tmp_path / "model")
+    assert np.array_equal(load_candidate(tmp_path / "model").predict_proba(*small), model.predict_proba(*small))
+
+
+def test_low_rank_updates_without_peft_name_the_extra(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(SpecError, match=r"esci-tournament\[lora\]"):
+        LanguageModel(make_spec(lora_rank=2)).fit(data(*small, tmp_path))
+
+
+def test_keywords_go_with_the_model(small, tmp_path):
+    model = LanguageModel(make_spec(keywords={"title": 2}, epochs=1)).fit(data(*small, tmp_path / "work"))
+    model.save(tmp_path / "model")
+    again = load_candidate(tmp_path / "model")
+    assert np.array_equal(model.predict_proba(*small), again.predict_proba(*small))
+    assert len(again._keywords.shorten("red mug no7", 2).split()) == 2
+
+
+def test_a_model_of_one_locale_answers_for_others_with_their_class_shares(small, tmp_path):
+    frame, products = small
+    frame = frame.assign(locale=np.where(np.arange(len(frame)) % 4 == 0, "es", "us"))
+    told = data(frame, products, tmp_path / "work")
+    model = LanguageModel(make_spec(locales=("us",), epochs=1)).fit(told)
+    model.save(tmp_path / "model")
+    again = load_candidate(tmp_path / "model")
+    scores = again.predict_proba(frame.assign(locale=frame["locale"].replace("es", "jp")), products)
+    everything = np.bincount(told.pairs["label"], minlength=4) / len(told.pairs)
+    np.testing.assert_allclose(scores[0], everything, atol=1e-6)  # no pair of jp was there to fit on
+    spanish = told.pairs.loc[told.pairs["locale"] == "es", "label"]
+    scores = again.predict_proba(frame, products)
+    np.testing.assert_allclose(scores[0], np.bincount(spanish, minlength=4) / len(spanish), atol=1e-6)
+    assert np.array_equal(scores, model.predict_proba(frame, products))
+    assert len(np.unique(scores[frame["locale"] == "us"], axis=0)) > 10
+
+
+def test_locales_without_pairs_are_told_with_those_there_are(small, tmp_path):
+    with pytest.raises(CandidateError, match=r"its locales \(jp\); there are pairs of us"):
+        LanguageModel(make_spec(locales=("jp",))).fit(data(*small, tmp_path))
