@@ -50,7 +50,7 @@ def figure(
     met = None
     if target:
         comparison, bound = target.split()
-        met = _COMPARISONS[comparison](value, float(bound))
+        met = bool(_COMPARISONS[comparison](value, float(bound)))
     return Figure(name, float(value), unit, target, peer, None if peer_value is None else float(peer_value), met)
 
 

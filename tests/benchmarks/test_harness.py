@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.harness import arguments, figure, report
@@ -13,7 +14,7 @@ def test_a_figure_says_whether_its_target_is_met(value, target, met):
 
 
 def test_json_is_one_document_of_the_agreed_shape(capsys):
-    report("gate", [figure("speed-up", 7, "times", ">= 5", "peer", 1.5)], as_json=True)
+    report("gate", [figure("speed-up", np.float64(7), "times", ">= 5", "peer", np.float64(1.5))], as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert set(document) == {"subject", "machine", "figures"}
     assert set(document["figures"][0]) == {"name", "value", "unit", "target", "peer", "peer_value", "met"}
