@@ -23,10 +23,11 @@ import torch
 from benchmarks.harness import arguments, figure, report, say
 from registry.specs import GraphNetworkRecipe
 from tasks.graph.embeddings import product_states
-from tasks.graph.neighbourhoods import Neighbourhoods, build
+from tasks.graph.neighbourhoods import Neighbourhoods, build, refresh
 from tasks.graph.networks import ProductTower
 
 THREADS, FANOUT, DIMENSIONS, HOPS = 2, 8, 128, 2
+CHANGED = 1_000  # edges that go between a build and a refresh
 ARCHITECTURES = ("graphsage", "gcn", "gatv2")
 
 
@@ -55,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         figures = [
             figure("neighbourhoods, build", seconds, "s", "<= 180"),
             figure("neighbourhoods, peak memory of the process", memory, "GiB", "<= 6"),
+        ]
+        say(f"refreshing them after {CHANGED:,} edges went")
+        seconds, memory = _apart(functools.partial(refresh_once, folder, size.products, options.seed))
+        figures += [
+            figure(f"neighbourhoods, refresh after {CHANGED:,} changed edges", seconds, "s", "<= 180"),
+            figure("neighbourhoods, refresh, peak memory of the process", memory, "GiB"),
         ]
         for architecture in ARCHITECTURES:
             say(f"embedding all products: {architecture}, {HOPS} hops, {DIMENSIONS} dimensions")
@@ -89,6 +96,17 @@ def build_once(folder: Path, products: int) -> float:
     frame = pd.DataFrame({name: np.load(folder / f"{name}.npy") for name in ("query_key", "product", "weight")})
     start = time.perf_counter()
     build(frame, products, FANOUT).save(folder / "graph")
+    return time.perf_counter() - start
+
+
+def refresh_once(folder: Path, products: int, seed: int) -> float:
+    """Take edges away, refresh the neighbourhoods and save them; return the seconds it took."""
+    frame = pd.DataFrame({name: np.load(folder / f"{name}.npy") for name in ("query_key", "product", "weight")})
+    gone = np.random.default_rng(seed).choice(len(frame), CHANGED, replace=False)
+    changed, frame = frame.iloc[gone], frame.drop(index=gone)
+    start = time.perf_counter()
+    graph, _ = refresh(Neighbourhoods.load(folder / "graph"), frame, changed, products)
+    graph.save(folder / "refreshed")
     return time.perf_counter() - start
 
 
