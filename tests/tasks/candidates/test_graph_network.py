@@ -382,6 +382,19 @@ def test_reads_what_only_two_relations_together_say(world, tmp_path, architectur
     assert np.array_equal(again.predict_proba(world.test, world.products), expected)
 
 
+@pytest.mark.parametrize("architecture", ["rgcn", "hgt"])
+def test_a_product_cold_in_every_relation_is_answered_as_a_new_one(world, tmp_path, architecture: str) -> None:
+    edges = with_ties(world)
+    lonely = int(edges["product"].iloc[0])
+    edges = edges[(edges["product"] != lonely) & (edges["source"] != lonely)].reset_index(drop=True)
+    spec = make_spec(architecture, epochs=1).model_copy(update={"relation": ("clicks", "same_session")})
+    model = GraphNetwork(spec).fit(world.data(tmp_path, edges=edges))
+    pair = world.test.iloc[[0]].assign(product=np.int32(lonely), query="never asked before")
+    renamed = world.products.assign(product_id="X" + world.products["product_id"])
+    known, new = (model.predict_proba(pair, frame) for frame in (world.products, renamed))
+    assert known == pytest.approx(new, abs=2e-3)  # the catalogue keeps half precision
+
+
 def test_every_one_of_several_relations_needs_edges(world, tmp_path) -> None:
     spec = make_spec("rgcn").model_copy(update={"relation": ("clicks", "same_brand", "same_session")})
     with pytest.raises(CandidateError, match="'same_brand' has no edges"):
