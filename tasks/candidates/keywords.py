@@ -75,7 +75,7 @@ def shortened(
     fields: Mapping[str, list[str]], wanted: Mapping[TextField, int], keywords: Keywords | None
 ) -> dict[str, list[str]]:
     """Return the fields with those in `wanted` shortened to that many keywords."""
-    limits: Mapping[str, int] = {} if keywords is None else dict(wanted)
+    limits = {str(name): count for name, count in wanted.items()}
     return {
         name: [keywords.shorten(text, limits[name]) for text in texts] if keywords and name in limits else texts
         for name, texts in fields.items()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -34,13 +36,15 @@ from tasks.candidates.lora import add_lora
 from tasks.candidates.pair_network import PairNetwork, checkpoint_activations, freeze
 from tasks.candidates.pair_scorer import PairScorer
 from tasks.candidates.pair_texts import PairTexts, PairTokenizer
-from tasks.candidates.protocol import FitData
+from tasks.candidates.product_vectors import ProductVectors, text_keys
+from tasks.candidates.protocol import FitData, Progress, silent
 from tasks.candidates.team import ALONE, Team
 from tasks.candidates.together import fitted_together
 from tasks.candidates.tokenizer import train_tokenizer, wrap
 from tasks.candidates.train_loop import TrainingState
 from tasks.data.dataset import LABELS
 
+_PRODUCTS = 10_000  # products embedded at a time
 _TRAINING, _SHARES = "training.json", "class_shares.json"
 
 
@@ -63,6 +67,7 @@ class LanguageModel:
         self._network: PairNetwork | None = None
         self._tokenizer: PairTokenizer | None = None
         self._keywords: Keywords | None = None
+        self._ahead: ProductVectors | None = None
         self._shares: dict[str, list[float]] = {}
         self._device = torch.device("cpu")
 
@@ -142,8 +147,56 @@ class LanguageModel:
     def _score(
         self, pairs: pd.DataFrame, products: pd.DataFrame, scorer: PairScorer, tokenizer: PairTokenizer
     ) -> np.ndarray:
-        tokens = tokenizer.tokens(PairTexts.of(pairs, products, self.spec.recipe, self._keywords))
-        return scorer.probabilities(tokens, np.arange(len(tokens)))
+        texts = PairTexts.of(pairs, products, self.spec.recipe, self._keywords)
+        if self._ahead is None:
+            tokens = tokenizer.tokens(texts)
+            return scorer.probabilities(tokens, np.arange(len(tokens)))
+        found = self._ahead.find(text_keys(texts.fields))
+        new = np.flatnonzero(found < 0)
+        vectors = torch.from_numpy(self._ahead.vectors[np.maximum(found, 0)])
+        if len(new):
+            unknown = tokenizer.tokens(texts.of_products(new))
+            vectors[new] = scorer.embed(unknown, unknown.products).cpu()
+        blank = {name: [""] * len(found) for name in texts.fields}
+        tokens = tokenizer.tokens(replace(texts, fields=blank))
+        both = scorer.embed(tokens, tokens.queries), vectors.to(self._device)
+        return scorer.probabilities(tokens, np.arange(len(tokens)), both)
+
+    def embed_products(self, products: pd.DataFrame, folder: Path, progress: Progress = silent) -> ProductVectors:
+        """Compute every product's vector ahead, into a folder, and use them from now on; for a bi-encoder only.
+
+        A pair whose product has the same text as one of them then costs the query's encoding and the head. Others are
+        encoded as before, so that the vectors need not be complete or new.
+
+        Raises:
+            SpecError: if the model is a cross-encoder, which has no vector of a product alone.
+        """
+        scorer, tokenizer, recipe = self._scorer(), self._fitted_tokenizer(), self.spec.recipe
+        if scorer.network.cross:
+            raise SpecError(f"candidate {self.spec.name} is a cross-encoder; only a bi_encoder has vectors of products")
+        pairs = pd.DataFrame({"query": "", "product": np.arange(len(products))})
+
+        def texts() -> Iterator[PairTexts]:
+            for start in range(0, len(products), _PRODUCTS):
+                yield PairTexts.of(pairs.iloc[start : start + _PRODUCTS], products, recipe, self._keywords)
+
+        def vectors() -> Iterator[np.ndarray]:
+            for number, part in enumerate(texts()):
+                tokens = tokenizer.tokens(part)
+                yield scorer.embed(tokens, tokens.products).cpu().numpy()
+                progress(min(1.0, (number + 1) * _PRODUCTS / len(products)), "embedding products")
+
+        keys = np.concatenate([np.zeros(0, np.uint64), *(text_keys(part.fields) for part in texts())])
+        self._ahead = ProductVectors.write(folder, scorer.network.digest(), keys, scorer.network.width, vectors())
+        return self._ahead
+
+    def use_products(self, folder: Path) -> None:
+        """Use the vectors that :meth:`embed_products` of this very model wrote into a folder.
+
+        Raises:
+            SpecError: if the folder holds none, or those of another model.
+        """
+        self._ahead = ProductVectors.open(folder, self._fitted_network().digest())
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (encoder and tokenizer) with the head, the spec and the training's record."""

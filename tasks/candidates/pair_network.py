@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from typing import cast
 
@@ -91,6 +92,14 @@ class PairNetwork(nn.Module):
             if mode and parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
         return self
+
+    def digest(self) -> str:
+        """Return a SHA-256 (hex) over all weights."""
+        digest = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def start_at(self, shares: torch.Tensor) -> None:
         """Let the untrained head answer with the class shares, (4,): no step is spent on learning them."""

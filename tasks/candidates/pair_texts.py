@@ -50,6 +50,11 @@ class PairTexts:
         fields = shortened(whole, recipe.keywords, keywords)
         return cls(list(queries), query.astype(np.int64), fields, product.astype(np.int64))
 
+    def of_products(self, rows: np.ndarray) -> PairTexts:
+        """Return the texts of some of the products alone, without queries and pairs."""
+        none = np.zeros(0, dtype=np.int64)
+        return PairTexts([], none, {name: [texts[row] for row in rows] for name, texts in self.fields.items()}, none)
+
     def all(self) -> list[str]:
         """Return every text."""
         return [*self.queries, *(text for texts in self.fields.values() for text in texts)]

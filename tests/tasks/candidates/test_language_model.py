@@ -302,3 +302,48 @@ def test_a_model_of_one_locale_answers_for_others_with_their_class_shares(small,
 def test_locales_without_pairs_are_told_with_those_there_are(small, tmp_path):
     with pytest.raises(CandidateError, match=r"its locales \(jp\); there are pairs of us"):
         LanguageModel(make_spec(locales=("jp",))).fit(data(*small, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def bi_encoder(small, tmp_path_factory):
+    return LanguageModel(make_spec(style="bi_encoder", epochs=1)).fit(data(*small, tmp_path_factory.mktemp("work")))
+
+
+def test_with_products_embedded_ahead_only_queries_and_new_products_are_encoded(small, bi_encoder, tmp_path):
+    frame, products = small
+    bi_encoder.save(tmp_path / "model")
+    plain, ahead = load_candidate(tmp_path / "model"), load_candidate(tmp_path / "model")
+    ahead.embed_products(products.iloc[:200], tmp_path / "vectors")
+    changed = products.assign(
+        title=[f"{title} new" if row == 7 else title for row, title in enumerate(products["title"])]
+    )
+    encoded = []
+    embed = ahead._network.embed
+    ahead._network.embed = lambda texts: encoded.append(len(texts.tokens)) or embed(texts)
+    scores = ahead.predict_proba(frame, changed)
+    np.testing.assert_allclose(scores, plain.predict_proba(frame, changed), atol=1e-5)
+    rows = frame["product"].unique()
+    new = {text for row in rows if row >= 200 or row == 7 for text in [changed["title"][row]]} - set(
+        products["title"][:200]
+    )
+    assert sum(encoded) <= frame["query"].nunique() + sum(changed["title"][row] in new for row in rows)
+    assert sum(encoded) < frame["query"].nunique() + len(rows)
+
+
+def test_vectors_of_another_model_or_half_of_them_are_refused(small, bi_encoder, tmp_path):
+    bi_encoder.save(tmp_path / "model")
+    model = load_candidate(tmp_path / "model")
+    model.embed_products(small[1], tmp_path / "vectors")
+    load_candidate(tmp_path / "model").use_products(tmp_path / "vectors")
+    with torch.no_grad():
+        model._network.output.bias.add_(1)
+    with pytest.raises(SpecError, match="of another model"):
+        model.use_products(tmp_path / "vectors")
+    (tmp_path / "vectors" / "header.json").unlink()
+    with pytest.raises(SpecError, match="no whole set"):
+        model.use_products(tmp_path / "vectors")
+
+
+def test_a_cross_encoder_has_no_vectors_of_products(small, fitted, tmp_path):
+    with pytest.raises(SpecError, match="cross-encoder"):
+        fitted.embed_products(small[1], tmp_path)
