@@ -231,7 +231,8 @@ def _map(work: Callable[[int], tuple], numbers: Iterable[int], what: str) -> lis
         for done, result in enumerate(pool.map(work, numbers, chunksize=4), 1):
             results.append(result)
             if done % max(len(numbers) // 5, 1) == 0:
-                say(f"{done} of {len(numbers)} {what}")
+                shares = ", ".join(f"{share:.3f}" for share in np.mean(results, axis=0))
+                say(f"{done} of {len(numbers)} {what}; so far {shares}")
     return results
 
 

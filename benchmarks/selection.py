@@ -80,7 +80,8 @@ def run(seeds: Iterable[int]) -> list[Outcome]:
         for number, outcome in enumerate(pool.map(play, seeds), 1):
             outcomes.append(outcome)
             if number % 10 == 0 or number == len(seeds):
-                say(f"{number} of {len(seeds)} worlds")
+                regret = [each.regret["shap"] for each in outcomes]
+                say(f"{number} of {len(seeds)} worlds; regret so far {np.mean(regret):.5f}, worst {max(regret):.4f}")
     return outcomes
 
 
