@@ -28,6 +28,7 @@ from tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
 
 # The settings that decide who is kept: a challenger is stored under them.
 SELECTION_SETTINGS = {
+    "keep_score_files",
     "budget_memory_mib",
     "budget_latency_ms",
     "execution",
@@ -169,6 +170,7 @@ def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: 
                 prices(costs),
                 settings,
                 lambda share, doing: report("build the challenger", share, doing),
+                for_information(settings, measured),
             ),
         )
         challenge = Challenge.load(folder)
@@ -218,6 +220,11 @@ def scores_of(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> 
         stored = workspace.scores.get(entrant.id, held.source.version, entrant.bout.recipe())
         rows.append(MemberScores(entrant.id, stored.example_id, stored.probabilities, stored.out_of_sample))
     return rows
+
+
+def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str]:
+    """Return who takes part without a chance to become a member: score files, unless settings keep them."""
+    return [one.id for one in entrants if one.bout.spec.family == "scores" and not settings.keep_score_files]
 
 
 def prices(costs: Mapping[str, Cost]) -> dict[str, budget.Cost]:

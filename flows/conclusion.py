@@ -21,6 +21,7 @@ from tasks.candidates.profile import Cost
 from tasks.candidates.steps import fit_record, stored_shift
 from tasks.data.plans import read_plans, read_roles
 from tasks.data.store import open_dataset
+from tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from tasks.ensemble.challenge import Challenge
 from tasks.ensemble.counts import confusion, metrics_of
 from tasks.ensemble.scores import stack
@@ -53,6 +54,7 @@ def summarise(
     with stage("report"):
         settings = workspace.settings.model_dump(mode="json")
         events = workspace.ledger.events(held.id, "candidate_failed")
+        calibrations, ensemble = _calibrate(workspace, held, entrants, challenge)
         summary = Summary(
             tournament=held.id,
             started=held.started.isoformat(timespec="seconds"),
@@ -70,11 +72,15 @@ def summarise(
                 _alone_on_blend(workspace, held, entrants),
                 {name: json.loads(cost.to_json()) for name, cost in costs.items()},
                 _fit_seconds(workspace, entrants),
+                calibrations,
+                _covers(workspace, held, entrants),
             ),
             champion_version="" if held.champion is None else str(held.champion.version),
             selection=summarise_selection(challenge.result, settings),
             shift=_shift(workspace, held, entrants),
             links={"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address},
+            ensemble_calibration_error=ensemble.error,
+            ensemble_reliability=ensemble.reliability,
             **sides(trial),
             **worth_tables(challenge.result),
         )
@@ -182,6 +188,30 @@ def _alone_on_blend(workspace: Workspace, held: Held, entrants: Sequence[Entrant
     ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
     scores = scores_of(workspace, held, entrants)
     return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}
+
+
+def _calibrate(
+    workspace: Workspace, held: Held, entrants: Sequence[Entrant], challenge: Challenge
+) -> tuple[dict[str, Calibration], Calibration]:
+    """Return each model's calibration and the challenger's; tempered scores are kept beside the raw ones."""
+    scores = scores_of(workspace, held, entrants)
+    test = pairs_of(held, learns=False)
+    found = calibrate_members(pairs_of(held, learns=True), test, scores)
+    for entrant, one in zip(entrants, scores, strict=True):
+        temperature = found[one.member].temperature or 1.0
+        workspace.scores.put_calibrated(
+            entrant.id,
+            held.source.version,
+            entrant.bout.recipe(),
+            temperature,
+            tempered(one.probabilities, temperature),
+        )
+    return found, calibrate_ensemble(test, scores, challenge.aggregator)
+
+
+def _covers(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, float]:
+    stored = {one.id: workspace.scores.get(one.id, held.source.version, one.bout.recipe()) for one in entrants}
+    return {name: scores.provenance.get("cover", 1.0) for name, scores in stored.items()}
 
 
 def _fit_seconds(workspace: Workspace, entrants: Sequence[Entrant]) -> dict[str, float]:

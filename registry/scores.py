@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,9 +18,10 @@ from urllib.parse import quote
 import numpy as np
 
 from registry.errors import CandidateError, NotFoundError, StoreError
-from registry.files import disk_in_words, temporary_folder
+from registry.files import disk_in_words, temporary_folder, write_atomically
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
+CALIBRATED = "calibrated.npz"
 SUM_TOLERANCE = 1e-3  # of a row's float32 probabilities
 SAME_TOLERANCE = 1e-3  # two runs of one recipe on other hardware differ by less than this
 
@@ -123,6 +125,39 @@ class ScoreStore:
         if _digest(arrays) != words.get("digest"):
             raise _damaged(path, "its content is not what its digest says")
         return Scores(**arrays, provenance=words)
+
+    def put_calibrated(
+        self, candidate: str, data_version: str, recipe: str, temperature: float, probabilities: np.ndarray
+    ) -> None:
+        """Keep calibrated probabilities, float32 (n, 4) in the order of the raw ones, beside them.
+
+        Raises:
+            NotFoundError: if there are no raw scores.
+            CandidateError: if they are no class probabilities.
+            StoreError: if the disk is full.
+        """
+        raw = self.get(candidate, data_version, recipe)
+        values = _checked(candidate, raw.example_id, probabilities, raw.out_of_sample)["probabilities"]
+        content = io.BytesIO()
+        np.savez(content, probabilities=values, temperature=np.float64(temperature))
+        with disk_in_words(f"calibrated scores of {candidate}", self.root):
+            write_atomically(self.folder(candidate, data_version, recipe) / CALIBRATED, content.getvalue())
+
+    def calibrated(self, candidate: str, data_version: str, recipe: str) -> tuple[float, np.ndarray]:
+        """Return temperature and calibrated probabilities, in the order of the raw ones.
+
+        Raises:
+            NotFoundError: if there are none.
+            StoreError: if the file is damaged.
+        """
+        path = self.folder(candidate, data_version, recipe) / CALIBRATED
+        if not path.is_file():
+            raise NotFoundError(f"no calibrated scores of {candidate}; its tournament makes them")
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return float(content["temperature"]), content["probabilities"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise _damaged(path, error) from error
 
     def list(self) -> list[dict[str, Any]]:
         """Return the provenance of all scores, by candidate, data version and recipe; array files are not opened.

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from registry.errors import CandidateError
 from registry.settings import Settings
 from tasks.candidates.protocol import Progress, silent
 from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from tasks.ensemble.budget import Budget, Cost
 from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.select import Selection, select
+from tasks.ensemble.select import Eviction, Selection, select
 from tasks.ensemble.similarity import compare_members
 from tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
 from tasks.ensemble.worth import Worth, measure_worth
@@ -54,6 +55,7 @@ def build_challenge(
     costs: Mapping[str, Cost],
     settings: Settings,
     progress: Progress = silent,
+    for_information: Sequence[str] = (),
 ) -> None:
     """Choose the members that the budget carries, fit their aggregator, and write both into an empty folder.
 
@@ -64,12 +66,20 @@ def build_challenge(
         costs: of every model.
         settings: budget, rule of selection, primary metric, seed.
         progress: called with the share done.
+        for_information: models that take part in the ranking of everybody and are never kept: they cannot answer for
+            a pair that was not scored in advance.
 
     Raises:
         LeakError: if a score is not out of sample.
+        CandidateError: if every model is there for information only.
         BudgetError: if no model fits the budget.
     """
     names = [one.member for one in scores]
+    if not set(names) - set(for_information):
+        raise CandidateError(
+            "nobody is left who can serve: score files answer only for the pairs they hold; register another "
+            "candidate, or let them be members by the setting keep_score_files"
+        )
     columns = stack(scores, pairs["example_id"].to_numpy())
     labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
     locales = pairs["locale"].astype(str).to_numpy()
@@ -88,8 +98,9 @@ def build_challenge(
         Budget.of(settings),
         settings.selection,
         must_keep=named(settings.must_keep, names),
-        must_drop=named(settings.must_drop, names),
+        must_drop={*named(settings.must_drop, names), *for_information},
     )
+    selection = replace(selection, evicted=tuple(what_it_would_bring(game, selection, for_information)))
     aggregator = game.aggregator(selection.kept)
 
     def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
@@ -110,6 +121,20 @@ def build_challenge(
     }
     aggregator.save(folder / "aggregator")
     (folder / RESULT).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+def what_it_would_bring(game: Game, selection: Selection, names: Sequence[str]) -> Iterator[Eviction]:
+    """Yield the evictions; those of `names` say what the metric would be with the model, which takes a re-fit each."""
+    for out in selection.evicted:
+        if out.member not in names:
+            yield out
+            continue
+        change = game.value({*selection.kept, out.member}) - game.value(selection.kept)
+        yield replace(
+            out,
+            reason=f"for information only: a score file answers only for the pairs it holds; as a member it would "
+            f"change the metric by {change:+.4f}",
+        )
 
 
 def named(wanted: Sequence[str], candidates: Sequence[str]) -> list[str]:

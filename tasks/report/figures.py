@@ -187,11 +187,43 @@ def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
     return _image(paint, 3.0, kind, paper)
 
 
+def reliability_diagram(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
+    """Draw how often the ensemble, and each model alone, is right against how sure it says it is (test split).
+
+    Returns:
+        The image, or None when no model has a calibration.
+    """
+    models = [model for model in summary.models if model.reliability]
+    if not models and not summary.ensemble_reliability:
+        return None
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        handles = axes.plot([0, 1], [0, 1], ":", color=FAINT, linewidth=1, label="as sure as right")
+        for number, model in enumerate(models):
+            x, y, _ = np.asarray(model.reliability, dtype=np.float64).T
+            lines = axes.plot(x, y, color=SECOND, linewidth=1, alpha=0.45, label="each model alone")
+            handles += lines[: 1 if number == 0 else 0]
+        if summary.ensemble_reliability:
+            x, y, pairs = np.asarray(summary.ensemble_reliability, dtype=np.float64).T
+            axes.scatter(x, y, s=10 + 120 * pairs / pairs.max(), color=ACCENT, alpha=0.5, linewidth=0)
+            handles += axes.plot(x, y, color=ACCENT, linewidth=1.8, label="ensemble; larger dots, more pairs")
+        axes.set_xlim(0.2, 1.01)
+        axes.set_ylim(0, 1.03)
+        axes.set_xlabel("probability of the most probable class")
+        axes.set_ylabel("share that is right")
+        axes.grid(axis="both")
+        _legend_above(figure, handles)
+
+    return _image(paint, 3.6, kind, paper)
+
+
 FIGURES: dict[str, Callable[..., bytes | None]] = {
     "metric_comparison": metric_comparison,
     "utility": utility_bars,
     "confusion_matrix": confusion_matrix,
     "budget_curve": budget_curve,
+    "reliability": reliability_diagram,
 }
 
 

@@ -52,8 +52,11 @@ def render(summary: Summary) -> str:
         locale_rows=locale_rows(summary),
         worth=worth_tables(summary),
         confusion=confusion_rows(summary),
+        calibration=calibration_rows(summary),
         settings=dict(_flat(summary.settings)),
-        figure={name: inline_svg(summary, name) for name in ("metric_comparison", "utility", "budget_curve")},
+        figure={
+            name: inline_svg(summary, name) for name in ("metric_comparison", "utility", "budget_curve", "reliability")
+        },
     )
 
 
@@ -174,13 +177,26 @@ def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, flo
     return rows
 
 
+def calibration_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """Return (name, temperature, error, error when tempered) of the ensemble and of each model; [] without any."""
+    rows = []
+    if summary.ensemble_calibration_error is not None:
+        rows.append(("Ensemble", words.ABSENT, words.number(summary.ensemble_calibration_error), words.ABSENT))
+    for model in summary.models:
+        if model.calibration_error is not None:
+            found = (model.temperature, model.calibration_error, model.calibration_error_after)
+            rows.append((words.display_name(model), *map(words.number, found)))
+    return rows
+
+
 def _cell(value: float | None) -> tuple[str, float]:
     return words.share(value), min(max(value or 0.0, 0.0), 1.0)
 
 
 def _kind(model: ModelSummary) -> str:
     family = words.clean(model.family).replace("_", " ")
-    return f"{family}, {words.clean(model.detail)}" if model.detail else family
+    part = "" if model.cover is None or model.cover >= 1 else f", covers {words.share(model.cover)} of the pairs"
+    return (f"{family}, {words.clean(model.detail)}" if model.detail else family) + part
 
 
 def _presentable(value: object) -> object:

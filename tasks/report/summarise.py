@@ -11,6 +11,7 @@ import pandas as pd
 
 from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec, PyfuncSpec, ScoresSpec
 from tasks.data.dataset import LABELS, Dataset
+from tasks.ensemble.calibrate import Calibration
 from tasks.ensemble.counts import METRICS
 from tasks.ensemble.trial import Trial, by_class
 from tasks.ensemble.verdict import MetricRow
@@ -65,6 +66,8 @@ def summarise_models(
     blend: Mapping[str, Mapping[str, float]],
     costs: Mapping[str, Mapping[str, Any]],
     fit_seconds: Mapping[str, float],
+    calibrations: Mapping[str, Calibration] | None = None,
+    covers: Mapping[str, float] | None = None,
 ) -> list[ModelSummary]:
     """Return every model that took part, members first, best utility first.
 
@@ -76,6 +79,8 @@ def summarise_models(
         blend: candidate id -> metrics alone on the pairs the aggregator learns from.
         costs: candidate id -> JSON of its measured cost.
         fit_seconds: candidate id -> seconds of its training.
+        calibrations: candidate id -> its calibration.
+        covers: candidate id -> share of the pairs that it answered for.
     """
     worth = {one["member"]: one for one in challenge["worth"]["members"]}
     worth_all = {one["member"]: one["utility"] for one in challenge["worth_all"]["members"]}
@@ -105,10 +110,23 @@ def summarise_models(
                 utility_all=worth_all.get(candidate),
                 drop_one=challenge["drop_one"].get(candidate),
                 fit_seconds=fit_seconds.get(candidate),
+                cover=(covers or {}).get(candidate),
+                **_calibration((calibrations or {}).get(candidate)),
             )
         )
     order = {"member": 0, "evicted": 1, "failed": 2}
     return sorted(rows, key=lambda row: (order[row.status], -(row.utility or row.utility_all or 0.0), row.name))
+
+
+def _calibration(found: Calibration | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "temperature": found.temperature,
+        "calibration_error": found.error,
+        "calibration_error_after": found.error_after,
+        "reliability": found.reliability,
+    }
 
 
 def metrics(values: Mapping[str, float]) -> Metrics:

@@ -37,6 +37,12 @@ class ModelSummary:
             (None for a model that is not a member); utility_all: the same when every model was in.
         drop_one: primary metric lost on validation when the ensemble is re-fit without it (None: not a member).
         fit_seconds: time of its training, of the run that did it.
+        temperature: what its probabilities are to be tempered with, fitted on the pairs the aggregator learns from.
+        calibration_error, calibration_error_after: expected calibration error on the test split, of the raw and of
+            the tempered probabilities, in [0, 1].
+        reliability: of the raw ones on the test split, each bin [mean confidence, accuracy, pairs].
+        cover: share of the pairs that it answered for; less than 1 for a score file that lacks some.
+        The last five are None or empty when it failed, and in summaries of earlier versions.
     """
 
     name: str
@@ -56,6 +62,11 @@ class ModelSummary:
     utility_all: float | None = None
     drop_one: float | None = None
     fit_seconds: float | None = None
+    temperature: float | None = None
+    calibration_error: float | None = None
+    calibration_error_after: float | None = None
+    reliability: list[list[float]] = field(default_factory=list)
+    cover: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class Summary:
         decision: {"decision", "by", "reason"} or {} when none was made; ensemble_version: version in MLflow or "".
         promoted: whether the challenger became champion.
         links: title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
+        ensemble_calibration_error, ensemble_reliability: as of a model, of the challenger.
     """
 
     tournament: str
@@ -114,6 +126,8 @@ class Summary:
     ensemble_version: str = ""
     promoted: bool = False
     links: dict[str, str] = field(default_factory=dict)
+    ensemble_calibration_error: float | None = None
+    ensemble_reliability: list[list[float]] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order above."""

@@ -157,3 +157,18 @@ def test_a_kill_while_writing_leaves_nothing_that_can_be_read(store, run_script)
     assert not store.has(*KEY)
     assert store.list() == []
     store.put(*KEY, **some_scores())
+
+
+def test_calibrated_scores_stand_beside_the_raw_ones(store):
+    scores = some_scores()
+    store.put(*KEY, **scores)
+    with pytest.raises(NotFoundError, match="no calibrated scores"):
+        store.calibrated(*KEY)
+    flat = np.full((5, 4), 0.25, np.float32)
+    store.put_calibrated(*KEY, 1.7, flat)
+    temperature, calibrated = store.calibrated(*KEY)
+    assert temperature == 1.7
+    np.testing.assert_array_equal(calibrated, flat)
+    np.testing.assert_array_equal(store.get(*KEY).probabilities, scores["probabilities"])
+    with pytest.raises(CandidateError, match="do not sum to 1"):
+        store.put_calibrated(*KEY, 1.7, flat * 2)

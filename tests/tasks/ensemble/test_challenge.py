@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import BudgetError, LeakError
+from registry.errors import BudgetError, CandidateError, LeakError
 from registry.settings import Settings
 from tasks.ensemble.budget import Cost
 from tasks.ensemble.challenge import SHAPLEY_REFITS, Challenge, build_challenge
@@ -136,3 +137,17 @@ def test_shapley_values_that_would_take_too_many_refits_are_left_out() -> None:
 
 def test_the_result_is_json_without_nan(challenge: Challenge) -> None:
     json.dumps(challenge.result, allow_nan=False)
+
+
+def test_a_model_for_information_is_ranked_and_never_kept(tmp_path: Path) -> None:
+    build_challenge(tmp_path, PAIRS, SCORES, COSTS, Settings(home=tmp_path), for_information=["good/1"])
+    built = Challenge.load(tmp_path)
+    assert "good/1" not in built.members
+    assert {one["member"] for one in built.result["worth_all"]["members"]} == set(COSTS)
+    (out,) = [one for one in built.result["selection"]["evicted"] if one["member"] == "good/1"]
+    assert re.search(r"for information only: .* would change the metric by \+0\.[0-9]+$", out["reason"])
+
+
+def test_nobody_but_models_for_information_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CandidateError, match="nobody is left who can serve"):
+        build_challenge(tmp_path, PAIRS, SCORES, COSTS, Settings(home=tmp_path), for_information=list(COSTS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def model(name: str, family: str, detail: str, status: str, macro_f1: float | No
             "parameters": 22_713_604,
         },
         fit_seconds=318.2,
+        temperature=1.312,
+        calibration_error=0.081,
+        calibration_error_after=0.0234,
+        reliability=[[0.36, 0.3, 410], [0.61, 0.52, 1904], [0.9, 0.83, 2838]],
+        cover=rest.pop("cover", 1.0),
         **rest,
     )
 
@@ -197,6 +203,8 @@ def build(**changes: Any) -> Summary:
         },
         "decision": {"decision": "promote", "by": "m.reviewer", "reason": "better in every locale"},
         "ensemble_version": "4",
+        "ensemble_calibration_error": 0.0175,
+        "ensemble_reliability": [[0.4, 0.41, 390], [0.62, 0.6, 1700], [0.92, 0.93, 3062]],
         "promoted": True,
         "links": {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/abc", "Ledger": "sqlite:///ledger.db"},
     }
@@ -205,7 +213,14 @@ def build(**changes: Any) -> Summary:
 
 def sparse() -> Summary:
     """Return what is left when everything optional is absent: one member, no champion, no Japanese test rows."""
-    only = model("minilm-l6", "language_model", "bert", "member", 0.53, entry="candidate")
+    only = replace(
+        model("minilm-l6", "language_model", "bert", "member", 0.53, entry="candidate"),
+        temperature=None,
+        calibration_error=None,
+        calibration_error_after=None,
+        reliability=[],
+        cover=None,
+    )
     return build(
         models=[only, default_models()[-1]],
         data={**build().data, "events": None, "by_split_locale": split_rows(("us", "es")), "roles": {}},
@@ -228,6 +243,8 @@ def sparse() -> Summary:
         ensemble_version="",
         promoted=False,
         links={},
+        ensemble_calibration_error=None,
+        ensemble_reliability=[],
     )
 
 

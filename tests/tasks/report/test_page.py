@@ -1,5 +1,6 @@
 """The page: alone in the world, well-formed, safe from names, and complete."""
 
+import json
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -165,7 +166,25 @@ def test_page_says_what_a_reviewer_decides_from(summary):
     ]
     assert [one for one in expected if one not in page.words] == []
     assert "data_docs/index.html" in page.all("href")
-    assert sum(tag == "figure" for tag, _ in page.elements) == 3
+    assert sum(tag == "figure" for tag, _ in page.elements) == 4
+
+
+def test_page_tells_calibration_and_how_much_a_model_covers(build_summary):
+    models = build_summary().models
+    part = replace(models[0], family="scores", detail="house.parquet", cover=0.834)
+    words = Reader(render(build_summary(models=[part, *models[1:]]))).words
+    assert "scores, house.parquet, covers 83.4 % of the pairs" in words
+    assert "minilm-l6 v3 1.312 0.081 0.023" in " ".join(words.split())
+
+
+def test_a_summary_of_an_earlier_version_is_shown_without_calibration(summary):
+    old = json.loads(summary.to_json())
+    for name in ("ensemble_calibration_error", "ensemble_reliability"):
+        del old[name]
+    for model in old["models"]:
+        for name in ("temperature", "calibration_error", "calibration_error_after", "reliability", "cover"):
+            del model[name]
+    assert "taken at their word" not in render(Summary.from_json(json.dumps(old)))
 
 
 def test_page_says_what_is_missing(sparse_summary):
@@ -198,7 +217,7 @@ def test_headings_descend_one_level_at_a_time(summary):
 
 
 def test_inline_figures_follow_light_and_dark(summary):
-    for name in ("metric_comparison", "utility", "budget_curve"):
+    for name in ("metric_comparison", "utility", "budget_curve", "reliability"):
         svg = str(inline_svg(summary, name))
         fixed = (figures.INK, figures.FAINT, figures.LINE, figures.ACCENT, figures.SECOND, figures.THIRD)
         assert not [colour for colour in fixed if colour in svg]

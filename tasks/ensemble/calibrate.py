@@ -1,0 +1,119 @@
+"""How far a model's probabilities can be taken at their word, and the one number that mends most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from registry.errors import UsageError
+from tasks.ensemble.aggregate import Aggregator
+from tasks.ensemble.scores import MemberScores, stack
+
+BINS = 15
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried
+_FLOOR = 1e-7  # a probability of zero that turns out wrong would cost infinitely much
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration of one model.
+
+    Attributes:
+        temperature: fitted on pairs that the model did not learn from; above 1 the model is too sure of itself.
+            None when it is not asked for.
+        error: expected calibration error of the raw probabilities on the test pairs, in [0, 1].
+        error_after: the same of the tempered ones; None without a temperature.
+        reliability: the raw probabilities' bins, each [mean confidence, accuracy, pairs], by rising confidence.
+    """
+
+    temperature: float | None
+    error: float
+    error_after: float | None
+    reliability: list[list[float]]
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature that gives the labels the highest likelihood (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        probabilities: float (n, 4), out of sample. labels: int (n,).
+
+    Raises:
+        UsageError: if there is no pair.
+    """
+    if not len(labels):
+        raise UsageError("a temperature needs pairs with labels; there is none")
+    logs = np.log(np.clip(probabilities.astype(np.float64), _FLOOR, None))
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, labels]).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities at a temperature, float32 (n, 4): softmax(log p / T). The most probable class stays."""
+    scaled = np.log(np.clip(probabilities.astype(np.float64), _FLOOR, None)) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return (scaled / scaled.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[list[float]]:
+    """Return [mean confidence, accuracy, pairs] of each bin of equal width that is not empty, by rising confidence.
+
+    The confidence is the highest of the four probabilities.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    rows = []
+    for number in np.unique(place):
+        inside = place == number
+        rows.append([float(confidence[inside].mean()), float(right[inside].mean()), float(inside.sum())])
+    return rows
+
+
+def calibration_error(rows: list[list[float]]) -> float:
+    """Return the expected calibration error: |confidence - accuracy|, each bin weighted by its pairs."""
+    pairs = sum(count for _, _, count in rows)
+    return sum(count * abs(confidence - accuracy) for confidence, accuracy, count in rows) / pairs if pairs else 0.0
+
+
+def calibrate(temperature: float | None, test: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Return the calibration on test pairs, float (n, 4) and int (n,), before and, with a temperature, after."""
+    raw = reliability(test, labels)
+    after = None if temperature is None else calibration_error(reliability(tempered(test, temperature), labels))
+    return Calibration(temperature, calibration_error(raw), after, raw)
+
+
+def calibrate_members(
+    learning: pd.DataFrame, test: pd.DataFrame, scores: Sequence[MemberScores]
+) -> dict[str, Calibration]:
+    """Return each member's calibration: the temperature from the pairs the aggregator learns from, the errors on test.
+
+    Args:
+        learning, test: example_id and label of the pairs.
+        scores: of each member, out of sample on both.
+    """
+    found = {}
+    for one in scores:
+        before = stack([one], learning["example_id"].to_numpy())[:, 0]
+        held_out = stack([one], test["example_id"].to_numpy())[:, 0]
+        temperature = fit_temperature(before, learning["label"].to_numpy())
+        found[one.member] = calibrate(temperature, held_out, test["label"].to_numpy())
+    return found
+
+
+def calibrate_ensemble(test: pd.DataFrame, scores: Sequence[MemberScores], aggregator: Aggregator) -> Calibration:
+    """Return the calibration of an ensemble on the test pairs; it is not tempered."""
+    by_name = {one.member: one for one in scores}
+    columns = stack([by_name[name] for name in aggregator.members], test["example_id"].to_numpy())
+    return calibrate(None, aggregator.predict_proba(columns), test["label"].to_numpy())
