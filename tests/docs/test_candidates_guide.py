@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from registry.errors import SpecError
+from registry.errors import CandidateError, SpecError
 from registry.scores import ScoreStore
 from registry.specs import parse_spec, read_specs
 from registry.stages import StageStore
 from tasks.candidates.enter import check_spec
-from tasks.candidates.steps import Bout, content_digest
+from tasks.candidates.steps import Bout, content_digest, score
 from tasks.candidates.supervise import supervise
 from tasks.data.dataset import query_keys
 from tasks.data.plans import write_plans
@@ -51,8 +52,6 @@ def plug_in(tmp_path, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", str(folder))
 
     yield put
-    import sys
-
     sys.modules.pop("word_overlap", None)
 
 
@@ -130,16 +129,12 @@ LOSERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", LOSERS)
 def test_who_answers_something_else_loses_with_a_reason(answer, plug_in, tmp_path, tiny_dataset):
-    from tasks.candidates.steps import score
-
     code, complaint = LOSERS[answer]
     plug_in(CODE.replace("self.mix[self._bins(pairs, products)]\n", f"{code}\n", 1))
     (spec,) = read(SPECS[-1], tmp_path)
     roles = assign_roles(tiny_dataset, "blend", 0.25, 0.1, 5)
     bout = Bout("overlap/1", spec, "", tiny_dataset.version, "roles", 0, "cpu")
     store = ScoreStore(tmp_path / "scores")
-    from registry.errors import CandidateError
-
     with pytest.raises(CandidateError, match=complaint):
         score(bout, fit_plans(tiny_dataset, roles, "blend", 0.1), tiny_dataset, StageStore(tmp_path / "stages"), store)
     assert store.list() == []

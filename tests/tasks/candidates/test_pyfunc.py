@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from registry.errors import CandidateError, SpecError
+from registry.settings import read_settings
 from registry.specs import PyfuncSpec
 from tasks.candidates.enter import check_spec
 from tasks.candidates.memory import GIB
@@ -21,6 +22,7 @@ from tasks.candidates.model_process import Limits, ModelProcess
 from tasks.candidates.protocol import FitData
 from tasks.candidates.pyfunc import Pyfunc
 from tasks.candidates.sources import check_source
+from tasks.candidates.supervise import worker_environment
 
 PAIRS = pd.DataFrame({"query": ["lamp", "red lamp"], "locale": ["us", "us"], "product": np.int32([1, 0])})
 PRODUCTS = pd.DataFrame(
@@ -159,6 +161,14 @@ def test_a_model_that_hangs_is_ended_and_another_process_answers_the_next_questi
         talker.predict_proba(asking("time.sleep(600)"), PRODUCTS)
     talker._process.limits = Limits(4, 60)
     assert talker.predict_proba(asking(LETTERS), PRODUCTS).shape == (2, 4)
+
+
+def test_a_worker_is_told_the_settings_that_pyfuncs_need(tmp_path, monkeypatch):
+    named = {"allowed_pyfunc_sources": ["/a b", "models:/x"], "pyfunc_memory_gib": 1.5, "pyfunc_timeout_s": 7}
+    settings = read_settings(home=tmp_path, mlflow_uri="http://127.0.0.1:5000", **named)
+    for name, value in worker_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == settings
 
 
 def test_nothing_of_a_source_that_is_not_allowed_is_opened(guest, fit, monkeypatch):
