@@ -11,7 +11,7 @@ help:  ## show this list
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,postgres]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,postgres,lora]'
 	@touch $@
 
 install: $(INSTALLED)  ## make the virtual environment and install into it

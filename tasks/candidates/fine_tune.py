@@ -63,7 +63,7 @@ def fine_tune(
     scorer.network.start_at(_shares(labels[: lesson.fitted], weights))
     scorer.network.to(device)
     weights = None if weights is None else weights.to(device)
-    targets, lengths = torch.from_numpy(labels).to(device), tokens.lengths()
+    targets, lengths = torch.tensor(labels, device=device), tokens.lengths()
     vectors = scorer.frozen_vectors(tokens)
 
     def loss(rows: np.ndarray) -> torch.Tensor:
