@@ -13,7 +13,7 @@ import pytest
 from registry.errors import CandidateError, LeakError
 from registry.settings import Settings
 from tasks.ensemble.aggregate import Aggregator, fit_aggregator
-from tasks.ensemble.budget import Cost
+from tasks.ensemble.budget import Budget, Cost
 from tasks.ensemble.scores import MemberScores, stack
 from tasks.ensemble.trial import (
     Side,
@@ -140,8 +140,9 @@ def test_classes_are_read_off_the_confusion_matrix() -> None:
 
 def test_costs_add_up_and_an_unmeasured_member_makes_them_unknown() -> None:
     costs = {"a/1": Cost(10, 1), "b/1": Cost(5, 2)}
-    assert total_cost(["a/1", "b/1"], costs) == Cost(15, 3)
-    assert total_cost(["a/1", "c/1"], costs) is None
+    assert total_cost(["a/1", "b/1"], costs, Budget()) == Cost(15, 3)
+    assert total_cost(["a/1", "b/1"], costs, Budget(execution="parallel")) == Cost(15, 2)
+    assert total_cost(["a/1", "c/1"], costs, Budget()) is None
 
 
 def test_a_trial_is_json() -> None:
