@@ -25,8 +25,8 @@ from tasks.candidates.protocol import Candidate
 PAGE, LARGE_PAGE = 40, 1_000
 _WARM_UP = 3
 _PAGES = 20
-_LARGE_PAGES = 5
-_LARGE_SECONDS = 10.0
+_LARGE_PAGES = 3
+_LARGE_SECONDS = 5.0
 _ROUNDS = 3
 _POLL_SECONDS = 0.001
 _MIB = 2**20
@@ -89,7 +89,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
 
     Time: 3 warm-up pages, then 3 rounds of 20 pages, each page another query; p50 and p95 of each round, and the median
     over the rounds, so that one disturbed round does not count. A page begins with the frames, so text, tokens and
-    softmax are in it. Pages of 1,000 are scored one to five times, as many as begin within ten seconds.
+    softmax are in it. Pages of 1,000 are scored one to three times, as many as begin within five seconds.
 
     Memory: the weights (parameters and buffers are float32: 4 bytes a parameter) plus what scoring a page takes on top.
     On a GPU that is torch.cuda.max_memory_allocated above what was allocated before the page; this branch is written
