@@ -73,6 +73,8 @@ Tournament = Callable[..., Answer]
 def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
     """Return the command: its arguments in, exit code and both streams out."""
     folder = tmp_path_factory.mktemp("elsewhere")
+    # The tiny world has fewer test queries than a judge wants by default.
+    (folder / "tournament.toml").write_text("minimum_test_queries = 10\n", encoding="utf-8")
 
     def run(*arguments: object, cwd: Path = folder) -> Answer:
         done = subprocess.run(
