@@ -21,12 +21,17 @@ class Difference:
     Attributes:
         value: on the test split as it is.
         resampled: float64 (r,), the same on each resample.
-        queries: independent units it rests on.
+        queries: queries it was measured on.
+        effective: how many equally weighty queries would carry it as unevenly, (sum d**2)**2 / sum d**4 over the
+            influences d of the queries. Two models that differ in five answers to a rare class differ in five places,
+            however many queries there are: a normal bound on so few events is too bold, and Student's with `effective`
+            - 1 degrees of freedom, which has the tails of such a sum, is not.
     """
 
     value: float
     resampled: np.ndarray
     queries: int
+    effective: float
 
     @cached_property
     def error(self) -> float:
@@ -49,7 +54,7 @@ class Difference:
     def _bound(self, level: float, side: int) -> float:
         if not np.isfinite(self.error):
             return side * float("inf")
-        far = self.value + side * quantile(level, self.queries) * self.error
+        far = self.value + side * quantile(level, self.effective) * self.error
         if level * len(self.resampled) < _TAIL_DRAWS:
             return float(far)
         near = float(np.quantile(self.resampled, level if side < 0 else 1 - level))
@@ -57,9 +62,16 @@ class Difference:
 
 
 @lru_cache(maxsize=1024)
-def quantile(level: float, queries: int) -> float:
-    """Return Student's quantile for a one-sided error probability `level` with `queries` - 1 degrees of freedom."""
-    return float(student.isf(level, max(queries - 1, 1)))
+def quantile(level: float, effective: float) -> float:
+    """Return Student's quantile for a one-sided error probability `level` with `effective` - 1 degrees of freedom."""
+    return float(student.isf(level, max(effective - 1, 1.0)))
+
+
+def effective_queries(influence: np.ndarray) -> float:
+    """Return (sum d**2)**2 / sum d**4 of the queries' influences (q,); their number when none has any."""
+    squares = influence**2
+    fourth = float((squares**2).sum())
+    return float(squares.sum()) ** 2 / fourth if fourth > 0 else float(len(influence))
 
 
 def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 2) -> np.ndarray:

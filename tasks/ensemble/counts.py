@@ -78,6 +78,28 @@ def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def influences(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what each query moves each metric by, to first order: for the metrics (q,), for `f1` (q, 4), float64.
+
+    Args:
+        counts: (q, 4, 4), one confusion matrix a query; the metrics are those of their sum.
+    """
+    parts = np.asarray(counts, np.float64).reshape(len(counts), CLASSES**2) @ _PARTS
+    hits, truth, predicted = (parts[:, start : start + CLASSES] for start in (0, CLASSES, 2 * CLASSES))
+    whole = all_metrics(np.asarray(counts).sum(axis=0))
+    all_truth = truth.sum(axis=0)
+    total = max(all_truth.sum(), 1.0)
+    sizes = np.maximum(all_truth + predicted.sum(axis=0), 1.0)
+    f1 = (2 * hits - whole["f1"] * (truth + predicted)) / sizes
+    present = all_truth > 0
+    return {
+        "accuracy": (hits.sum(axis=1) - whole["accuracy"] * truth.sum(axis=1)) / total,
+        "macro_f1": f1[:, present].sum(axis=1) / max(int(present.sum()), 1),
+        "weighted_f1": (f1 @ all_truth + truth @ whole["f1"] - whole["weighted_f1"] * truth.sum(axis=1)) / total,
+        "f1": f1,
+    }
+
+
 def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
     """Return the metric `name` of confusion matrices (..., 4, 4), float64 (...,); see :func:`all_metrics`.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.data.dataset import LABELS
-from tasks.ensemble.bootstrap import Difference, resampled_sums
+from tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
 from tasks.ensemble.case import JudgeInput, JudgeSettings
-from tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error
+from tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error, influences
 from tasks.ensemble.verdict import MetricRow
 
 _INTERVAL = 0.025
@@ -21,7 +21,8 @@ class Evidence:
         self.places, self.case = places, case
         self._metrics: dict[tuple[int, int | None], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
         self.calibrated = case.challenger_gaps is not None and (case.champion is None or case.champion_gaps is not None)
-        strata = np.searchsorted(places, case.locale) if places else np.zeros(0, np.int64)
+        self._influences: dict[tuple[int, int | None], dict[str, np.ndarray]] = {}
+        self.strata = strata = np.searchsorted(places, case.locale) if places else np.zeros(0, np.int64)
         self.queries = np.bincount(strata, minlength=len(places))
         sides = [(case.challenger, case.challenger_gaps)]
         if case.champion is not None:
@@ -56,8 +57,21 @@ class Evidence:
     def difference(self, name: str, place: int | None = None) -> Difference:
         """Return challenger minus champion on a metric, in one locale or in all."""
         ours, theirs = self.metric(name, 0, place), self.metric(name, 1, place)
-        queries = int(self.queries.sum() if place is None else self.queries[place])
-        return Difference(float(ours[0] - theirs[0]), ours[1] - theirs[1], queries)
+        influence = self._influence(0, place), self._influence(1, place)
+        if name in METRICS:
+            moved = influence[0][name] - influence[1][name]
+        else:
+            label = LABELS.index(name.removeprefix("f1 "))
+            moved = influence[0]["f1"][:, label] - influence[1]["f1"][:, label]
+        return Difference(float(ours[0] - theirs[0]), ours[1] - theirs[1], len(moved), effective_queries(moved))
+
+    def _influence(self, side: int, place: int | None) -> dict[str, np.ndarray]:
+        if (side, place) not in self._influences:
+            counts = self.case.champion if side else self.case.challenger
+            assert counts is not None  # differences are only asked for when there is a champion
+            here = slice(None) if place is None else self.strata == place
+            self._influences[side, place] = influences(counts[here])
+        return self._influences[side, place]
 
     def calibration(self) -> Difference:
         """Return champion minus challenger on the expected calibration error: a loss of calibration is negative."""
@@ -68,7 +82,16 @@ class Evidence:
             errors.append(
                 (calibration_error(actual, pairs[0].sum()), calibration_error(drawn, pairs[1].sum(axis=(1, 2))))
             )
-        return Difference(float(errors[0][0] - errors[1][0]), errors[0][1] - errors[1][1], int(self.queries.sum()))
+        queries = len(self.strata)
+        moved = self._miscalibration(self.case.champion_gaps) - self._miscalibration(self.case.challenger_gaps)
+        change = float(errors[0][0] - errors[1][0])
+        return Difference(change, errors[0][1] - errors[1][1], queries, effective_queries(moved))
+
+    @staticmethod
+    def _miscalibration(gaps: np.ndarray | None) -> np.ndarray:
+        """Return what each query adds to the calibration error, up to a factor common to all, float64 (q,)."""
+        assert gaps is not None  # calibration is only asked for when both sides have it
+        return gaps @ np.sign(gaps.sum(axis=0))
 
     def table(self) -> tuple[MetricRow, ...]:
         """Return all metrics: overall, by locale, and F1 by class."""

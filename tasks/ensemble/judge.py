@@ -40,7 +40,8 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
     if missing:
         return Verdict(
             "not_evaluable", "not evaluable: " + "; ".join(text for _, text in missing), "", tuple(budget), metrics,
-            tuple(code for code, _ in missing), (), look.number, look.level, look.left + look.level / settings.alpha,
+            tuple(code for code, _ in missing), (), look.number, look.level,
+            look_at(case.looks - 1, settings.alpha).left if case.looks else 1.0,
             False, digest,
         )  # fmt: skip
     gain = numbers.difference(settings.primary_metric)
@@ -142,7 +143,7 @@ def guard(name: str, change: Difference, margin: float) -> Check:
     nor passes a collapse, and the report never calls it judged.
     """
     bound = change.lower(_GUARD_LEVEL)
-    needed = quantile(_GUARD_LEVEL, change.queries) + quantile(_GUARD_POWER, change.queries)
+    needed = quantile(_GUARD_LEVEL, change.effective) + quantile(_GUARD_POWER, change.effective)
     fine = needed * change.error <= margin
     facts = f"{name} changes by {change.value:+.4f} (at least {bound:+.4f}, {change.queries} queries)"
     if bound > -margin:

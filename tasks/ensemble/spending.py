@@ -9,6 +9,7 @@ from scipy.special import zeta
 from registry.errors import UsageError
 
 EXPONENT = 1.5
+SPENDABLE = 0.8  # of alpha; the rest is kept for what the bootstrap, an approximation, gets wrong on small splits
 LITTLE_LEFT = 0.25
 
 
@@ -18,7 +19,7 @@ class Look:
 
     Attributes:
         number: 1 for the first look. level: error probability this look may spend.
-        left: share of the whole alpha that is left after this look.
+        left: share of what all looks may spend that is left after this look.
         sentence: the same in words.
     """
 
@@ -31,7 +32,7 @@ class Look:
 def look_at(looks_before: int, alpha: float) -> Look:
     """Return the level of the next look at a test split that was looked at `looks_before` times.
 
-    Look k spends alpha * k**-1.5 / zeta(1.5). All looks that will ever be add up to alpha, so that by the union bound
+    Look k spends 0.8 * alpha * k**-1.5 / zeta(1.5). All looks that will ever be stay below alpha, so by the union bound
     the chance that a split without any better challenger ever promotes one is at most alpha, however the challengers
     depend on one another. The first looks get most of it: a series that never ends must fall, and a slow fall leaves
     something for the fiftieth look too.
@@ -42,9 +43,9 @@ def look_at(looks_before: int, alpha: float) -> Look:
     if looks_before < 0 or not 0 < alpha < 1:
         raise UsageError(f"{looks_before} looks at alpha {alpha}: give 0 or more looks and an alpha between 0 and 1")
     number = looks_before + 1
-    level = alpha * number**-EXPONENT / float(zeta(EXPONENT))
+    level = SPENDABLE * alpha * number**-EXPONENT / float(zeta(EXPONENT))
     left = float(zeta(EXPONENT, number + 1) / zeta(EXPONENT))
-    spent = f"it may err with probability {level:.2g}; {left:.0%} of alpha {alpha:g} is left"
+    spent = f"it may err with probability {level:.2g}; {left:.0%} of what alpha {alpha:g} allows is left"
     sentence = f"look {number} at this test split: {spent}"
     if left < LITTLE_LEFT:
         sentence += "; little is left, so that only large gains can still win here: fresh test labels renew it"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.ensemble.bootstrap import Difference, resampled_sums
+from tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,25 @@ def test_neither_threads_nor_blocks_change_a_bit_but_the_seed_does(values, strat
 
 def test_bounds_take_the_more_careful_of_percentile_and_student():
     skewed = np.concatenate([np.full(900, 0.0), np.full(100, -1.0)])
-    change = Difference(0.0, skewed, 100)
+    change = Difference(0.0, skewed, 100, 100.0)
     assert change.lower(0.05) == -1.0
     assert change.lower(0.001) < -0.9  # one resample beyond it: Student's stands alone
     assert change.upper(0.05) > 0
 
 
 def test_below_five_queries_nothing_is_known():
-    change = Difference(0.1, np.full(100, 0.1), 4)
+    change = Difference(0.1, np.full(100, 0.1), 4, 4.0)
     assert change.lower(0.05) == -np.inf
     assert change.upper(0.05) == np.inf
+
+
+def test_a_few_differing_answers_are_as_few_however_many_queries_there_are():
+    influence = np.zeros(1000)
+    influence[:5] = 0.01
+    assert effective_queries(influence) == pytest.approx(5)
+    assert effective_queries(np.ones(1000)) == pytest.approx(1000)
+    assert effective_queries(np.zeros(1000)) == 1000
+    bold, careful = (
+        Difference(0.02, np.random.default_rng(0).normal(0.02, 0.01, 1000), 1000, e) for e in (1000.0, 5.0)
+    )
+    assert careful.lower(0.001) < bold.lower(0.001)

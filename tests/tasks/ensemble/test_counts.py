@@ -12,6 +12,7 @@ from tasks.ensemble.counts import (
     confidence_gaps,
     confusion,
     confusion_by_query,
+    influences,
     metric_of,
     metrics_of,
 )
@@ -41,6 +42,18 @@ def test_counts_of_queries_add_up_and_do_not_depend_on_row_order(rows, random):
     random.shuffle(order)
     shuffled = confusion_by_query(truth[order], predicted[order], query[order].astype(np.uint64))[1]
     assert (shuffled == counts).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_influences_are_the_derivatives_of_the_metrics(seed):
+    counts = np.random.default_rng(seed).integers(0, 9, size=(6, 4, 4))
+    step, whole = 1e-6, counts.sum(axis=0)
+    moved = influences(counts)
+    for query in range(6):
+        change = all_metrics(whole + step * counts[query])
+        for name, before in all_metrics(whole).items():
+            np.testing.assert_allclose((change[name] - before) / step, moved[name][query], atol=1e-4)
 
 
 def test_an_empty_matrix_has_metrics_of_zero():
