@@ -27,7 +27,7 @@ def test_first_tournament_installs_a_champion(held):
     document = held.document
     assert document["promoted"]
     assert document["verdict"]["outcome"] == "not_evaluable"
-    assert document["verdict"]["missing"] == ["champion"]
+    assert "champion" in document["verdict"]["missing"]
     assert {model["status"] for model in document["models"]} <= {"member", "evicted"}
     assert Path(document["report"]).read_text(encoding="utf-8").startswith("<!doctype html")
     assert Path(document["data_docs"]).is_file()
@@ -58,7 +58,7 @@ def test_second_run_trains_nothing_and_ends_within_a_minute(held, tournament):
     assert time.monotonic() - begun < 60
     assert answer.document["unchanged"]
     assert answer.document["tournament"] == held.document["tournament"]
-    assert "bert-tiny" not in answer.err.replace(str(held.specs), "")
+    assert "trained and scored" not in answer.err
 
 
 def test_newcomer_meets_the_champion_and_a_rollback_takes_it_back(held, tournament, newcomer):
