@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tasks.candidates.enter import Entrant
 from tasks.report.summary import Summary
 
 # Nothing is cached or persisted by Prefect: each stage keeps its own result under its inputs, for any later run.
-stage_task = task(cache_policy=NO_CACHE, persist_result=False)
+stage_task = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
 
 @dataclass(frozen=True)

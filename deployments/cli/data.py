@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deployments.cli.common import Output, add_common_options, settings_of
 
@@ -67,7 +67,7 @@ def generate(options: argparse.Namespace, output: Output) -> None:
     """Generate a world."""
     from tasks.data.synthesize import synthesize
 
-    behaviour = {"on": True, "off": False, "shuffled": "shuffled"}[options.behaviour]
+    behaviour: bool | Literal["shuffled"] = "shuffled" if options.behaviour == "shuffled" else options.behaviour == "on"
     synthesize(options.to, queries=options.queries, seed=options.seed, noise=options.noise, behaviour=behaviour)
     output.say(f"{options.to} holds a generated world; next: tournament run --data {options.to} --candidates FILE")
     output.document({"folder": str(options.to)})

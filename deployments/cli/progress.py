@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deployments.cli.common import Output
@@ -74,7 +74,7 @@ def board(output: Output) -> Iterator[Board]:
 
 
 @contextmanager
-def bar(output: Output, name: str) -> Iterator[object]:
+def bar(output: Output, name: str) -> Iterator[Callable[[float, str], None]]:
     """Show one bar; yields the function (share, doing) that moves it."""
     with board(output) as shown:
         yield lambda share, doing: shown.report(name, share, doing)
