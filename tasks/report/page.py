@@ -51,6 +51,7 @@ def render(summary: Summary) -> str:
         changes=change_rows(summary),
         locale_rows=locale_rows(summary),
         worth=worth_tables(summary),
+        drop_one={f"{model.name}/{model.version}": model.drop_one for model in summary.models},
         confusion=confusion_rows(summary),
         calibration=calibration_rows(summary),
         settings=dict(_flat(summary.settings)),

@@ -185,10 +185,13 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
 
 
 def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
-    """Return utility by class and by locale, and the sentences about near copies, as fields of the summary."""
+    """Return utility by class and by locale, Shapley values, and how alike the models err, as fields of the summary."""
     members = challenge["worth"]["members"]
+    alike = ("first", "second", "correlation", "agreement", "sentence")
     return {
         "utility_by_class": {one["member"]: one["by_class"] for one in members},
         "utility_by_locale": {one["member"]: one["by_locale"] for one in members},
         "near_copies": [pair["sentence"] for pair in challenge["likeness"] if pair["near_copy"]],
+        "likeness": [{name: pair[name] for name in alike} for pair in challenge["likeness"]],
+        "shapley": challenge["shapley"],
     }

@@ -87,7 +87,10 @@ class Summary:
         confusion: 4 x 4 counts of the challenger on the test split, rows true, columns predicted, order E, S, C, I.
         by_class: label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
         utility_by_class, utility_by_locale: member -> class or locale -> share.
-        near_copies: sentences about members that are near copies of each other.
+        near_copies: sentences about models that are near copies of each other.
+        likeness: how alike every two models err, the most alike first: {"first", "second", "correlation",
+            "agreement", "sentence"}.
+        shapley: member -> exact Shapley value of the game v(S) on the primary metric; {} with too many members.
         selection: {"rule", "budget": {"memory_mib", "latency_ms"}, "used": {"memory_mib", "latency_ms"}, "path":
             [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int,
             "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
@@ -128,6 +131,8 @@ class Summary:
     links: dict[str, str] = field(default_factory=dict)
     ensemble_calibration_error: float | None = None
     ensemble_reliability: list[list[float]] = field(default_factory=list)
+    likeness: list[dict[str, Any]] = field(default_factory=list)
+    shapley: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order above."""

@@ -147,6 +147,10 @@ def build(**changes: Any) -> Summary:
             name: dict(zip(("us", "es", "jp"), row, strict=True))
             for name, row in zip(names, ((0.51, 0.31, 0.2), (0.32, 0.33, 0.36), (0.17, 0.36, 0.44)), strict=True)
         },
+        "shapley": {"minilm-l6/3": 0.214},
+        "likeness": [
+            {"first": "minilm-l6/3", "second": "e5-small/1", "correlation": 0.913, "agreement": 0.93, "sentence": "."}
+        ],
         "near_copies": ["minilm-l6 and e5-small agree on 93 % of the pairs (correlation of scores 0.91)"],
         "selection": {
             "rule": "shap",

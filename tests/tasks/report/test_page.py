@@ -234,3 +234,10 @@ def test_page_of_thirty_models_is_small_and_quick(build_summary):
     page = render(build_summary(models=models))
     assert len(page.encode()) < 1_000_000
     assert time.process_time() - started < 30  # an order of magnitude above what it takes: it must not explode
+
+
+def test_shapley_values_and_likeness_have_their_tables(summary) -> None:
+    page = render(summary)
+    assert "How alike the models err" in page
+    assert "0.91" in page
+    assert "+0.214" in page

@@ -39,9 +39,24 @@ CHALLENGE: dict[str, Any] = {
     "worth": {"members": [worth("a/1", 0.7), worth("b-b/12", 0.3)]},
     "worth_all": {"members": [worth("a/1", 0.5), worth("c/1", 0.3), worth("b-b/12", 0.2)]},
     "drop_one": {"a/1": 0.04, "b-b/12": -0.01},
+    "shapley": {"a/1": 0.4},
     "likeness": [
-        {"near_copy": True, "sentence": "a and c are near copies"},
-        {"near_copy": False, "sentence": "a and b differ"},
+        {
+            "first": "a",
+            "second": "c",
+            "correlation": 0.95,
+            "agreement": 0.97,
+            "near_copy": True,
+            "sentence": "a and c are near copies",
+        },
+        {
+            "first": "a",
+            "second": "b",
+            "correlation": 0.2,
+            "agreement": 0.6,
+            "near_copy": False,
+            "sentence": "a and b differ",
+        },
     ],
     "selection": {
         "rule": "shap",
@@ -166,6 +181,11 @@ def test_the_selection_is_told_in_the_units_of_the_budget() -> None:
 def test_only_near_copies_are_spoken_of() -> None:
     found = worth_tables(CHALLENGE)
     assert found["near_copies"] == ["a and c are near copies"]
+    assert [(pair["first"], pair["second"], pair["correlation"]) for pair in found["likeness"]] == [
+        ("a", "c", 0.95),
+        ("a", "b", 0.2),
+    ]
+    assert found["shapley"] == {"a/1": 0.4}
     assert found["utility_by_locale"] == {"a/1": {"us": 0.7}, "b-b/12": {"us": 0.3}}
 
 
