@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,8 @@ class PairExplanation:
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_xlabel("added to the raw score of the class")
-        axes.set_title(
-            f"{self.name}: {dict(zip(LABELS, LABEL_NAMES, strict=True))[self.label]}", loc="left", fontsize=10
-        )
+        label = dict(zip(LABELS, LABEL_NAMES, strict=True))[self.label]
+        figure.suptitle(f"{shorten(self.name, 90, placeholder=' ...')}: {label}", x=0.01, ha="left", fontsize=10)
         axes.legend(fontsize=8, loc="best")
         return figure
 
