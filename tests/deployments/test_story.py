@@ -29,7 +29,7 @@ def test_first_tournament_installs_a_champion(held):
     assert document["verdict"]["outcome"] == "not_evaluable"
     assert "champion" in document["verdict"]["missing"]
     assert {model["status"] for model in document["models"]} <= {"member", "evicted"}
-    assert Path(document["report"]).read_text(encoding="utf-8").startswith("<!doctype html")
+    assert Path(document["report"]).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert Path(document["data_docs"]).is_file()
 
 
