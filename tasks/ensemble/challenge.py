@@ -101,7 +101,7 @@ def build_challenge(
         must_drop={*named(settings.must_drop, names), *for_information},
     )
     selection = replace(selection, evicted=tuple(what_it_would_bring(game, selection, for_information)))
-    aggregator = game.aggregator(selection.kept)
+    aggregator = game.final_aggregator(selection.kept)
 
     def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
         place = [names.index(name) for name in of]
