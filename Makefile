@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Slow tests start servers and wait for them: two at once take little more than half the time on two cores
+PROCESSES ?= 2
 
 .PHONY: help install demo test fast lint types format clean
 
@@ -19,8 +21,8 @@ install: $(INSTALLED)  ## make the virtual environment and install into it
 demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
 	$(BIN)/tournament demo
 
-test: $(INSTALLED)  ## run the whole test suite, fast tests first
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the whole test suite, fast tests first, in PROCESSES processes
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 fast: $(INSTALLED)  ## run the fast tests only
 	$(BIN)/python -m pytest -m 'not slow'

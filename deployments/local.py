@@ -6,18 +6,21 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.settings import Settings
 from registry.specs import CandidateSpec
 
 if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture
     from prefect.server.api.server import SubprocessASGIServer
+    from prefect.task_runners import TaskRunner
 
     from deployments.cli.common import Output
-    from flows.held import Outcome
+    from flows.held import Outcome, Renewed
 
 
 def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output: Output) -> Outcome:
@@ -27,33 +30,70 @@ def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output:
         BusyError: if another tournament runs in the same home.
         TournamentError: whatever else ends a tournament.
     """
+    with _here(settings, output, "a tournament") as runner:
+        from flows.tournament import tournament
+
+        asked = [spec.model_dump(mode="json") for spec in specs]
+        return tournament.with_options(task_runner=runner)(str(data), asked, settings.model_dump(mode="json"))
+
+
+def hold_again(settings: Settings, data: str | None, output: Output) -> Renewed:
+    """Evaluate champion and bench again and return what came of it; progress goes to standard error.
+
+    Args:
+        settings: the settings in force; a database's address is read from the environment by the flow itself.
+        data: folder, URL or `sql`; default: the setting `data`.
+
+    Raises:
+        BusyError: if a tournament runs in the same home.
+        TournamentError: whatever else ends it.
+    """
+    with _here(settings, output, "a re-evaluation") as runner:
+        from flows.reevaluate import reevaluate
+
+        return reevaluate.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
+
+
+def refresh_here(settings: Settings, data: str | None, output: Output) -> str:
+    """Have whoever serves take up newer data and return its version; arguments and errors as in :func:`hold_again`."""
+    with _here(settings, output, "a refresh") as runner:
+        from flows.refresh import refresh
+
+        return refresh.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
+
+
+@contextmanager
+def _here(settings: Settings, output: Output, what: str) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
+    """Make this process ready to run a flow of ours, alone in its home; yields what its tasks run in."""
     from registry.locks import tournament_lock
 
-    with tournament_lock(settings.home):
+    with tournament_lock(settings.home, what):
         quiet_prefect(settings)
         from prefect.task_runners import ThreadPoolTaskRunner
 
         from deployments.cli.progress import board
         from flows import reporting
         from flows.competition import workers_of
-        from flows.tournament import tournament
 
         start_embedded_server()
-        held_here = tournament.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers_of(settings)))
         with board(output) as shown, reporting.to(shown.report):
-            return held_here(
-                str(data),
-                [spec.model_dump(mode="json") for spec in specs],
-                settings.model_dump(mode="json"),
-            )
+            runner: TaskRunner[PrefectFuture[Any]]
+            # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
+            runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]
+            yield runner
 
 
 def quiet_prefect(settings: Settings) -> None:
     """Make Prefect embedded and silent, unless the environment says otherwise; must come before its import.
 
     An error that ends a flow is said once, by the command that ran it, and not again by Prefect with its traceback.
-    Without PREFECT_API_URL Prefect starts a temporary server of its own; its database stays in the home folder.
+    Without PREFECT_API_URL, and with no `tournament up` for this home, Prefect starts a temporary server of its own;
+    its database stays in the home folder.
     """
+    from deployments.stack.state import prefect_api_url
+
+    if api := prefect_api_url(settings.home):
+        os.environ.setdefault("PREFECT_API_URL", api)
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

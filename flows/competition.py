@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.held import Held, stage_task
+from flows.held import Held, named_stage_task, stage_task
+from flows.lease import gpu
+from flows.looks import looks_before
 from flows.reporting import report, stage
 from registry.errors import CandidateError
 from registry.settings import Settings
+from registry.versions import FAILED_TAG
 from registry.workspace import Workspace
 from tasks.candidates.device import resolve_device
 from tasks.candidates.enter import Entrant
@@ -24,7 +27,7 @@ from tasks.ensemble import budget
 from tasks.ensemble.aggregate import Aggregator
 from tasks.ensemble.challenge import Challenge, build_challenge
 from tasks.ensemble.scores import MemberScores
-from tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
+from tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
 
 # The settings that decide who is kept: a challenger is stored under them.
 SELECTION_SETTINGS = {
@@ -36,31 +39,34 @@ SELECTION_SETTINGS = {
     "must_keep",
     "must_drop",
     "primary_metric",
+    "guardrail_margin",
     "seed",
 }
 
 
-@stage_task(task_run_name="train {entrant.version.name}")
+@named_stage_task("train {entrant.version.name}")
 def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
     """Train and score one entrant in a process of its own; return why it failed, "" when it did not."""
     name = entrant.version.name
     if workspace.scores.has(entrant.id, held.source.version, entrant.bout.recipe()):
         report(name, 1.0, "scores are in the store")
         return ""
-    failures = supervise(
-        [(entrant.bout, "train")],
-        dataset=held.source.folder,
-        roles=held.roles.folder,
-        stages=workspace.stages,
-        scores=workspace.folder("scores"),
-        log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
-        threads=threads_of(workspace.settings, held),
-        timeout_s=workspace.settings.candidate_timeout_s,
-        memory_gib=workspace.settings.candidate_memory_gib,
-        environment=worker_environment(workspace.settings),
-        progress=lambda share, doing: report(name, share, doing),
-    )
-    report(name, 1.0, "failed" if failures else "trained and scored")
+    with gpu(workspace.settings):
+        failures = supervise(
+            [(entrant.bout, "train")],
+            dataset=held.source.folder,
+            roles=held.roles.folder,
+            stages=workspace.stages,
+            scores=workspace.folder("scores"),
+            log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
+            threads=threads_of(workspace.settings, held),
+            timeout_s=workspace.settings.candidate_timeout_s,
+            memory_gib=workspace.settings.candidate_memory_gib,
+            environment=worker_environment(workspace.settings),
+            progress=lambda share, doing: report(name, share, doing),
+        )
+    done = "scored with the model it has" if entrant.bout.fitted else "trained and scored"
+    report(name, 1.0, "failed" if failures else done)
     return failures.get(entrant.id, "")
 
 
@@ -104,7 +110,7 @@ def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], fail
     for candidate, reason in failed.items():
         if known.get(candidate) != reason:
             workspace.ledger.record_event("candidate_failed", candidate, held.id, {"reason": reason})
-        workspace.models.tag(workspace.models.candidate(candidate), {"tournament.failed": reason[:4000]})
+        workspace.models.set_tags(candidate, {FAILED_TAG: reason[:4000]})
     left = [entrant for entrant in entrants if entrant.id not in failed]
     if not left:
         raise CandidateError("no candidate could be trained and scored: " + "; ".join(failed.values()))
@@ -114,6 +120,8 @@ def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], fail
 def _attach(workspace: Workspace, held: Held, entrant: Entrant) -> None:
     """Put the weights beside the spec in MLflow, and the digest of the scores into the ledger."""
     bout = entrant.bout
+    if FAILED_TAG in entrant.version.tags:  # it failed before, and does not any more
+        workspace.models.set_tags(entrant.id, {FAILED_TAG: None})
     folder = bout.model_folder(workspace.stages)
     workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": fit_record(folder)["seconds"]})
     stored = workspace.scores.get(entrant.id, held.source.version, bout.recipe())
@@ -132,18 +140,19 @@ def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> di
         missing = [entrant for entrant in entrants if stages.find(keys[entrant.id]) is None]
         failures = {}
         if missing:
-            failures = supervise(
-                [(entrant.bout, "profile") for entrant in missing],
-                dataset=held.source.folder,
-                roles=held.roles.folder,
-                stages=stages,
-                scores=workspace.folder("scores"),
-                log=workspace.folder("logs") / "profile.log",
-                threads=os.cpu_count() or 1,
-                memory_gib=workspace.settings.candidate_memory_gib,
-                environment=worker_environment(workspace.settings),
-                progress=lambda share, doing: report("profile", share, doing),
-            )
+            with gpu(workspace.settings, workspace.settings.gpu_slots):
+                failures = supervise(
+                    [(entrant.bout, "profile") for entrant in missing],
+                    dataset=held.source.folder,
+                    roles=held.roles.folder,
+                    stages=stages,
+                    scores=workspace.folder("scores"),
+                    log=workspace.folder("logs") / "profile.log",
+                    threads=os.cpu_count() or 1,
+                    memory_gib=workspace.settings.candidate_memory_gib,
+                    environment=worker_environment(workspace.settings),
+                    progress=lambda share, doing: report("profile", share, doing),
+                )
         measured = _without(workspace, held, entrants, failures)
         return {one.id: read_cost(stages.root / keys[one.id]) for one in measured}
 
@@ -188,12 +197,13 @@ def judge(
         ledger, pairs = workspace.ledger, pairs_of(held, learns=False)
         test_split = digest_of_test(pairs)
         limits = budget.Budget.of(workspace.settings)
-        looks = sum(look.tournament != held.id for look in ledger.looks(test_split))
+        looks = looks_before(workspace, held, pairs)
         champion = None
         if held.champion is not None:
             aggregator = Aggregator.load(workspace.models.download(held.champion) / "aggregator")
             champion = Side(aggregator, total_cost(aggregator.members, prices(costs), limits))
-            ledger.record_look(test_split, held.id, held.attempt.against)
+            if not absent_members(aggregator.members, {one.id for one in entrants}):  # else nothing is compared
+                ledger.record_look(test_split, held.id, held.attempt.against)
         challenger = Side(challenge.aggregator, total_cost(challenge.members, prices(costs), limits))
         scores = scores_of(workspace, held, entrants)
         trial = hold_trial(pairs, scores, challenger, champion, looks, workspace.settings)
@@ -206,7 +216,7 @@ def judge(
 
 def pairs_of(held: Held, learns: bool) -> pd.DataFrame:
     """Return the pairs that the aggregator learns from, or the test pairs."""
-    roles = read_roles(held.roles.folder)
+    roles = read_roles(held.judged_roles.folder)
     held_out = roles["role"] == "test"
     scored = (roles["role"] == "blend") | (roles["fold"] >= 0)
     columns = ["example_id", "label", "query_key", "locale"]

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flows.competition import pairs_of, scores_of
+from flows.announce import announce
+from flows.competition import pairs_of, prices, scores_of
 from flows.held import Checked, Held, Outcome, reports_folder, stage_task
+from flows.rejudge import what_judging_takes
 from flows.reporting import stage
+from flows.reports import write_report
+from flows.review_runs import open_review, review_required
+from flows.serving import early_exit, equipment
 from registry import promotion
-from registry.files import write_atomically
 from registry.models import EnsembleVersion
 from registry.records import Decision, Promotion
 from registry.workspace import Workspace
@@ -21,23 +25,25 @@ from tasks.candidates.profile import Cost
 from tasks.candidates.steps import fit_record, stored_shift
 from tasks.data.plans import read_plans, read_roles
 from tasks.data.store import open_dataset
+from tasks.ensemble import budget
 from tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from tasks.ensemble.challenge import Challenge
 from tasks.ensemble.counts import confusion, metrics_of
+from tasks.ensemble.equipment import copy_equipment
 from tasks.ensemble.scores import stack
 from tasks.ensemble.served import write_ensemble
 from tasks.ensemble.trial import Trial
-from tasks.report.figures import save_all
 from tasks.report.machine import describe_machine
-from tasks.report.page import render
 from tasks.report.summarise import (
     describe_data,
+    refused_models,
     sides,
     summarise_models,
     summarise_selection,
     worth_tables,
 )
 from tasks.report.summary import Summary
+from tasks.report.words import clean, headline
 
 
 @stage_task
@@ -60,7 +66,7 @@ def summarise(
             started=held.started.isoformat(timespec="seconds"),
             seconds=time.time() - held.started.timestamp(),
             machine=describe_machine(held.entrants[0].bout.device),
-            data=describe_data(open_dataset(held.source.folder), read_roles(held.roles.folder)),
+            data=describe_data(open_dataset(held.source.folder), read_roles(held.judged_roles.folder)),
             checks=checked.checks,
             data_docs=str(checked.docs),
             settings=settings,
@@ -74,17 +80,21 @@ def summarise(
                 _fit_seconds(workspace, entrants),
                 calibrations,
                 _covers(workspace, held, entrants),
-            ),
+            )
+            + refused_models(held.refused),
             champion_version="" if held.champion is None else str(held.champion.version),
             selection=summarise_selection(challenge.result, settings),
             shift=_shift(workspace, held, entrants),
             links={"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address},
             ensemble_calibration_error=ensemble.error,
             ensemble_reliability=ensemble.reliability,
+            early_exit=early_exit(workspace, held, challenge) if wins(workspace, held, trial) else {},
+            drift=held.drift,
+            excluded=held.excluded,
             **sides(trial),
             **worth_tables(challenge.result),
         )
-        _write(workspace, summary)
+        write_report(workspace, summary)
         return summary
 
 
@@ -110,8 +120,15 @@ def register(
             metrics=vars(summary.ensemble),
             files=files,
         )
-        workspace.ledger.record_ensemble(held.id, version.name, version.version, {"members": list(challenge.members)})
+        takes = what_judging_takes(workspace, held, _costs_of(summary))
+        content = {"members": list(challenge.members)} | takes
+        workspace.ledger.record_ensemble(held.id, version.name, version.version, content)
         return version
+
+
+def _costs_of(summary: Summary) -> dict[str, budget.Cost]:
+    measured = {f"{one.name}/{one.version}": one.cost for one in summary.models if one.cost}
+    return prices({name: Cost(**cost) for name, cost in measured.items()})
 
 
 def wins(workspace: Workspace, held: Held, trial: Trial) -> bool:
@@ -124,14 +141,18 @@ def _assemble(workspace: Workspace, held: Held, challenge: Challenge, folder: Pa
     bouts = {entrant.id: entrant.bout for entrant in held.entrants}
     places = [(name, bouts[name].model_folder(workspace.stages)) for name in challenge.members]
     write_ensemble(folder, places, challenge.aggregator)
+    copy_equipment(equipment(workspace, held, challenge), folder)
 
 
 @stage_task
 def decide(workspace: Workspace, held: Held, trial: Trial, version: EnsembleVersion | None) -> Decision | None:
-    """Record the decision: nobody reviews in the embedded flow, the verdict decides and says so."""
+    """Record the decision of the verdict where nobody reviews; where somebody does, it waits: heavy work ends here."""
     if version is None:
         return None
     verdict = next(row for row in workspace.ledger.verdicts(held.id) if row.against == held.attempt.against)
+    made = next((one for one in workspace.ledger.decisions() if one.verdict == verdict.id), None)
+    if made is not None or review_required(workspace.settings):
+        return made
     inaugural = trial.verdict.outcome != "promote"
     reason = "there was no champion: the first ensemble is installed" if inaugural else trial.verdict.reason
     return workspace.ledger.record_decision(verdict.id, "approve", "the verdict (no review in this run)", reason)
@@ -145,9 +166,12 @@ def promote(
     if version is None or decision is None:
         return None
     with stage("promote"):
-        return promotion.promote(
+        promoted = promotion.promote(
             workspace.ledger, workspace.models, version, decision, held.attempt.against, decision.reason
         )
+        title = f"version {version.version} is champion, by {decision.reviewer}"
+        announce("promotion", version.id, {"title": title, "text": decision.reason, "tournament": held.id})
+        return promoted
 
 
 @stage_task
@@ -159,28 +183,34 @@ def finish(
     decision: Decision | None,
     promoted: Promotion | None,
 ) -> Outcome:
-    """Write the final report and close the tournament in the ledger."""
+    """Write the final report, close the tournament in the ledger, and lay it before the reviewers if it waits."""
     decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
     summary = replace(
         summary,
         decision=decided,
         ensemble_version=str(version.version) if version else "",
         promoted=promoted is not None,
+        awaits_review=version is not None and decision is None,
     )
-    report = _write(workspace, summary)
+    report = write_report(workspace, summary)
     standing = workspace.ledger.standing(workspace.settings.ensemble_name)
     workspace.ledger.finish_tournament(held.id, {"sequence": standing.sequence, "report": str(report)})
+    _tell(summary, report)
+    if summary.awaits_review:
+        open_review(workspace, held.id)
     return Outcome(summary, report)
 
 
-def _write(workspace: Workspace, summary: Summary) -> Path:
-    folder = reports_folder(workspace, summary.tournament)
-    write_atomically(folder / "summary.json", summary.to_json().encode())
-    write_atomically(folder / "report.html", render(summary).encode())
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    save_all(summary, figures)
-    return folder / "report.html"
+def _tell(summary: Summary, report: Path) -> None:
+    content = {
+        "title": headline(summary),
+        "text": clean(summary.verdict.get("reason", "")),
+        "links": {"Report": str(report)},
+        "outcome": summary.verdict.get("outcome"),
+        "promoted": summary.promoted,
+        "awaits_review": summary.awaits_review,
+    }
+    announce("verdict", summary.tournament, content)
 
 
 def _alone_on_blend(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, dict[str, float]]:

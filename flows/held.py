@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.reports import reports_folder
 from registry.errors import TournamentError
 from registry.models import EnsembleVersion
 from registry.tournaments import Attempt
@@ -20,8 +20,21 @@ from registry.workspace import Workspace
 from tasks.candidates.enter import Entrant
 from tasks.report.summary import Summary
 
-# Nothing is cached or persisted by Prefect: each stage keeps its own result under its inputs, for any later run.
-stage_task = partial(task, cache_policy=NO_CACHE, persist_result=False)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def named_stage_task(run_name: str | None) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
+    """Return a decorator as :func:`stage_task`, under which each run of the stage has a name of its own."""
+    return task(cache_policy=NO_CACHE, persist_result=False, task_run_name=run_name)
+
+
+def stage_task(stage: Callable[Parameters, Result]) -> Task[Parameters, Result]:
+    """Make a Prefect task of a stage.
+
+    Nothing is cached or persisted by Prefect: each stage keeps its own result under its inputs, for any later run.
+    """
+    return named_stage_task(None)(stage)
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Renewed:
+    """What a re-evaluation came to: the outcome of its tournament, and the JSON-able facts that the ledger has."""
+
+    outcome: Outcome
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Held:
-    """A tournament that is being held."""
+    """A tournament that is being held.
+
+    Attributes:
+        attempt: which tournament it is.
+        source, roles: its data, and the role of each pair.
+        entrants: who takes part; refused: candidate id -> why it may not.
+        champion: the ensemble it meets, None when there is none.
+        started: when it was recorded (UTC).
+        unchanged: the outcome that stands, when nothing has changed since.
+        judged: the roles without the pairs whose query a model of older data has seen; None when there are none such.
+        drift: what has changed in the data since the last tournament, JSON of `tasks.data.drift.DriftReport`.
+        excluded: candidate id -> why it is not on the bench this time.
+    """
 
     attempt: Attempt
     source: Source
@@ -70,10 +103,18 @@ class Held:
     champion: EnsembleVersion | None = None
     started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
     unchanged: Outcome | None = None
+    judged: Roles | None = None
+    drift: dict[str, Any] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         return self.attempt.tournament
+
+    @property
+    def judged_roles(self) -> Roles:
+        """The roles by which pairs are learnt from by the aggregator, and judged."""
+        return self.judged or self.roles
 
 
 @contextmanager
@@ -90,8 +131,3 @@ def recall(workspace: Workspace, tournament: str) -> Outcome:
     """Return the outcome of a tournament that was held before."""
     folder = reports_folder(workspace, tournament)
     return Outcome(Summary.read(folder / "summary.json"), folder / "report.html", unchanged=True)
-
-
-def reports_folder(workspace: Workspace, tournament: str) -> Path:
-    """Return the folder of a tournament's report."""
-    return workspace.folder("tournaments", tournament)

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from flows.held import Checked, Held, Roles, Source, recall, stage_task
-from flows.reporting import stage
+from flows.reporting import report, stage
+from flows.roster import Roster, call_back, incumbent, judged_roles, noticed
 from registry.errors import NotFoundError
 from registry.promotion import reconcile
+from registry.served_data import serve_data
 from registry.specs import CandidateSpec
-from registry.tournaments import find_attempt, question_of, untried
+from registry.tournaments import facts_of, find_attempt, held_before, last_other_data, question_of, untried
 from registry.workspace import Workspace
 from tasks.candidates.device import resolve_device
-from tasks.candidates.enter import Entrant, make_bout, newcomers, readable
+from tasks.candidates.enter import Entrant, make_bout, newcomers, readable, unaltered
+from tasks.data.drift import Limits, measure_drift, read_drift
 from tasks.data.load import load_esci
 from tasks.data.logs import LogLimits
 from tasks.data.plans import write_plans
+from tasks.data.sources import obtain
 from tasks.data.split import assign_roles, fit_plans
 from tasks.data.store import open_dataset, save_dataset
 from tasks.data.validate import raise_if_critical
 from tasks.data.validate import validate as validate_dataset
+
+
+@stage_task
+def fetch(workspace: Workspace, data: str | None = None) -> Path:
+    """Return a folder with the newest data, fetched from where settings say when it is no folder."""
+    with stage("fetch"):
+        return obtain(workspace.settings, data, lambda share, doing: report("fetch", share, doing))
 
 
 @stage_task
@@ -60,6 +72,12 @@ def validate(workspace: Workspace, source: Source) -> Checked:
 
 
 @stage_task
+def serve(workspace: Workspace, source: Source) -> None:
+    """Have whoever serves take up the products and the behaviour of this data, which has been validated."""
+    serve_data(workspace.ledger, source.version)
+
+
+@stage_task
 def split(workspace: Workspace, source: Source) -> Roles:
     """Give every pair its role, by its query alone."""
     with stage("split"):
@@ -77,17 +95,58 @@ def split(workspace: Workspace, source: Source) -> Roles:
 
 
 @stage_task
-def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[CandidateSpec]) -> Held:
-    """Register who is new, find out which tournament this is, and gather champion's members and newcomers."""
+def drift(workspace: Workspace, source: Source) -> dict[str, Any]:
+    """Return how far the data has drifted from that of the last finished tournament, {} when there is nothing older."""
+    with stage("drift"):
+        settings, stages = workspace.settings, workspace.stages
+        before = last_other_data(workspace.ledger, source.version)
+        older = stages.find(stages.key("load", version=before)) if before else None
+        if older is None:
+            return {}
+        limits = Limits(settings.drift_distance, settings.drift_level, settings.drift_queries, settings.seed)
+        key = stages.key("drift", before=before, now=source.version, limits=asdict(limits))
+        return read_drift(
+            stages.obtain(
+                key,
+                lambda folder: measure_drift(open_dataset(older), open_dataset(source.folder), limits).write(folder),
+            )
+        )
+
+
+@stage_task
+def enter(
+    workspace: Workspace,
+    source: Source,
+    roles: Roles,
+    specs: Sequence[CandidateSpec],
+    versions: Sequence[str] = (),
+    again: bool = False,
+    drift: Mapping[str, Any] | None = None,
+) -> Held:
+    """Register who is new, find out which tournament this is, and gather champion's members and newcomers.
+
+    With `again`, the bench is called back as well; newcomers that a watcher has noticed are left to it.
+    """
     with stage("enter"):
         ledger, models, settings = workspace.ledger, workspace.models, workspace.settings
         reconcile(ledger, models)
-        for version in models.candidates():
-            if version.spec is not None:
-                ledger.record_candidate(version.id, version.digest, version.spec.family)
-        wanted = newcomers(models, specs, untried(ledger), settings.allowed_pyfunc_sources)
+        known = {one.candidate: one.digest for one in ledger.candidates()}
+        if not (specs or versions):
+            for version in models.candidates(with_metrics=False):
+                if version.spec is not None and version.id not in known:
+                    ledger.record_candidate(version.id, version.digest, version.spec.family)
+        wanted = newcomers(models, specs, untried(ledger), settings.allowed_pyfunc_sources, versions)
+        roster = call_back(workspace, source, roles) if again else Roster()
+        if again:
+            waiting = noticed(workspace) | {one.id for one in roster.entrants} | set(roster.excluded)
+            wanted = [version for version in wanted if version.id not in waiting]
         refused = {
-            version.id: reason for version in wanted if (reason := readable(version, settings.allowed_pyfunc_sources))
+            version.id: reason
+            for version in wanted
+            if (
+                reason := readable(version, settings.allowed_pyfunc_sources)
+                or unaltered(version, known.get(version.id, ""))
+            )
         }
         device = str(resolve_device(settings.device))
         fresh = [
@@ -97,17 +156,20 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
         ]
         for entrant in fresh:
             ledger.record_candidate(entrant.id, entrant.version.digest, entrant.bout.spec.family)
-        question = question_of(
-            source.version, [[one.id, one.bout.recipe()] for one in fresh], settings.model_dump(mode="json")
-        )
+        said = settings.model_dump(mode="json")
+        recipes = {one.id: one.bout.recipe() for one in (*roster.entrants, *fresh)}
+        question = question_of(source.version, [[*one] for one in recipes.items()], said)
         attempt = find_attempt(ledger, settings.ensemble_name, question)
+        if again and attempt.state != "finished":
+            attempt = held_before(ledger, source.version, recipes, said) or attempt
         if attempt.state == "finished":
             unchanged = recall(workspace, attempt.tournament)
-            return Held(attempt, source, roles, unchanged=unchanged)
+            return Held(attempt, source, roles, unchanged=unchanged, excluded=roster.excluded)
         champion = models.ensemble(attempt.champion) if attempt.champion is not None else None
         incumbents = champion.members if champion else ()
         entrants = [
-            *(_incumbent(workspace, source, roles, member, device) for member in incumbents),
+            *(incumbent(workspace, source, roles, member, champion) for member in incumbents),
+            *(replace(one, role="bench") for one in roster.entrants if one.id not in incumbents),
             *(one for one in fresh if one.id not in incumbents),
         ]
         if not entrants:
@@ -116,14 +178,25 @@ def enter(workspace: Workspace, source: Source, roles: Roles, specs: Sequence[Ca
                 f"nobody enters: there is no champion and {waits}; name some with --candidates FILE "
                 "or register them with `tournament register FILE`"
             )
-        payload = {"question": question, "against": attempt.against, "champion": attempt.champion}
+        judged = judged_roles(workspace, source, roles, entrants)
+        facts = facts_of(
+            {one.id: one.bout.recipe() for one in entrants},
+            {one.id: [one.bout.origin.data_version, one.bout.origin.roles] for one in entrants},
+            said,
+        )
+        payload = {"question": question, "against": attempt.against, "champion": attempt.champion} | facts
         row = ledger.start_tournament(
             attempt.tournament, source.version, {one.id: one.role for one in entrants}, payload
         )
-        return Held(attempt, source, roles, entrants, refused, champion, row.at)
-
-
-def _incumbent(workspace: Workspace, source: Source, roles: Roles, member: str, device: str) -> Entrant:
-    version = workspace.models.candidate(member)
-    bout = make_bout(version, source.version, roles.key, workspace.settings.seed, device)
-    return Entrant(version, "member", bout)
+        return Held(
+            attempt,
+            source,
+            roles,
+            entrants,
+            refused,
+            champion,
+            row.at,
+            judged=judged,
+            drift=dict(drift or {}),
+            excluded=roster.excluded,
+        )

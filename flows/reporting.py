@@ -21,6 +21,11 @@ def to(reporter: Reporter) -> Iterator[None]:
         _reporter = before
 
 
+def is_heard() -> bool:
+    """Return whether anybody listens."""
+    return _reporter is not None
+
+
 def report(name: str, share: float, doing: str = "") -> None:
     """Report progress."""
     if _reporter is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from registry.errors import BusyError, StoreError, UsageError
 from registry.files import is_disk_full
 
 BUSY_SECONDS = 30.0
+KEEP_SECONDS = 10.0  # a lock that is kept is taken again within this time after a restart of the database
 _WRITER_LOCK = 0x45534349  # "ESCI": the advisory lock under which all of PostgreSQL's ledger writes are made
 
 
@@ -98,7 +100,7 @@ class Database:
         Raises:
             BusyError: if another process holds it for longer than `seconds`.
         """
-        complaint = BusyError(f"{name}: another process has held it for {seconds:g} s; try again when it has ended")
+        complaint = _held_by_another(name, seconds)
         if not self.is_postgresql:
             mark = hashlib.sha256(name.encode()).hexdigest()[:12]
             lock = FileLock(f"{self.engine.url.database}.{mark}.lock")
@@ -111,7 +113,7 @@ class Database:
             finally:
                 lock.release()
             return
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        number = _number_of(name)
         end = time.monotonic() + seconds
         with self._in_words(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while not connection.scalar(select(func.pg_try_advisory_lock(number))):
@@ -122,6 +124,56 @@ class Database:
                 yield
             finally:
                 connection.execute(select(func.pg_advisory_unlock(number)))
+
+    @contextmanager
+    def keep(self, name: str, seconds: float) -> Iterator[None]:
+        """Hold the lock `name` for hours, and take it again when the database was restarted meanwhile.
+
+        It ends with this process. After a restart of PostgreSQL it is free for as long as it takes to notice, so who
+        asks whether somebody holds it must find it free for longer than `KEEP_SECONDS` to be sure.
+
+        Raises:
+            BusyError: if another process holds it for longer than `seconds`.
+        """
+        if not self.is_postgresql:
+            with self.exclusive(name, seconds):
+                yield
+            return
+        ended, taken = threading.Event(), threading.Event()
+        failed: list[Exception] = []
+
+        def hold() -> None:
+            number, first = _number_of(name), time.monotonic() + seconds
+            while not ended.is_set():
+                try:
+                    with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                        while not connection.scalar(select(func.pg_try_advisory_lock(number))):
+                            if not taken.is_set() and time.monotonic() > first:
+                                failed.append(_held_by_another(name, seconds))
+                                return
+                            if ended.wait(0.05):
+                                return
+                        taken.set()
+                        while not ended.wait(KEEP_SECONDS / 5):
+                            connection.execute(select(1))
+                        connection.execute(select(func.pg_advisory_unlock(number)))
+                except SQLAlchemyError as error:
+                    if not taken.is_set():
+                        failed.append(self._worded(error))
+                        return
+                    ended.wait(KEEP_SECONDS / 10)  # the lock went with the connection
+
+        thread = threading.Thread(target=hold, name=f"keep {name}", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive() and not taken.wait(0.01):
+                pass
+            if failed:
+                raise failed[0]
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def create_schema(self, at: Any, who: str) -> None:
         """Create what is missing of the schema; safe when several processes do it at once.
@@ -169,6 +221,15 @@ class Database:
         if isinstance(error, DatabaseError | DBAPIError):
             return StoreError(f"ledger {self.place}: {words}")
         return StoreError(f"ledger {self.place}: {error}")
+
+
+def _held_by_another(name: str, seconds: float) -> BusyError:
+    return BusyError(f"{name}: another process has held it for {seconds:g} s; try again when it has ended")
+
+
+def _number_of(name: str) -> int:
+    """Return the number of a lock's name among PostgreSQL's advisory locks."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

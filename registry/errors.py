@@ -98,3 +98,9 @@ class NotFoundError(TournamentError):
     """Raised when something is asked for by name and does not exist: a champion, a candidate, a tournament."""
 
     exit_code = 10
+
+
+class ServiceError(TournamentError):
+    """Raised when a server of the stack does not come up or does not answer; the message names its log."""
+
+    exit_code = 11

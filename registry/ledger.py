@@ -32,6 +32,7 @@ from registry.records import (
     Promotion,
     Ranking,
     Record,
+    Review,
     ScoreRecord,
     SelectionRecord,
     Standing,
@@ -81,6 +82,18 @@ class Ledger:
     def exclusive(self, name: str, seconds: float = 60.0) -> AbstractContextManager[None]:
         """Hold the lock `name` among all processes on this ledger; it ends with its process (else BusyError)."""
         return self._database.exclusive(name, seconds)
+
+    def keep(self, name: str, seconds: float = 60.0) -> AbstractContextManager[None]:
+        """Hold the lock `name` for hours; it ends with its process, and survives a restart of the database."""
+        return self._database.keep(name, seconds)
+
+    def is_held(self, name: str) -> bool:
+        """Return whether a process on this ledger holds the lock `name`."""
+        try:
+            with self._database.exclusive(name, 0.0):
+                return False
+        except BusyError:
+            return True
 
     # What a tournament is made of
 
@@ -177,6 +190,10 @@ class Ledger:
         fixed = {"name": name, "version": int(version)}
         return self._record(EnsembleRecord, tables.ensembles, {"tournament": tournament}, fixed, payload)
 
+    def ensembles(self, tournament: str | None = None) -> list[EnsembleRecord]:
+        """Return the challengers that were built and registered, oldest first."""
+        return self._all(EnsembleRecord, tables.ensembles, tournament=tournament)
+
     def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> Look:
         """Record a look at a test split, before it is taken, and number it; the same look again keeps its number."""
         natural = {"test_split": test_split, "tournament": tournament, "against": against}
@@ -188,8 +205,8 @@ class Ledger:
                 row = rows.insert(tables.looks, natural | {"number": newest + 1}, payload)
             return Look.of(row)
 
-    def looks(self, test_split: str) -> list[Look]:
-        """Return all looks at a test split, in order."""
+    def looks(self, test_split: str | None = None) -> list[Look]:
+        """Return all looks at a test split, or at any, in order."""
         return self._all(Look, tables.looks, test_split=test_split)
 
     def record_verdict(self, tournament: str, outcome: str, payload: Payload = None, against: int = 0) -> VerdictRecord:
@@ -200,6 +217,14 @@ class Ledger:
     def verdicts(self, tournament: str | None = None) -> list[VerdictRecord]:
         """Return verdicts, oldest first."""
         return self._all(VerdictRecord, tables.verdicts, tournament=tournament)
+
+    def verdict(self, id: int) -> VerdictRecord:
+        """Return a verdict by its number; NotFoundError when there is none."""
+        with self._reading() as rows:
+            row = rows.one(tables.verdicts, {"id": id})
+        if row is None:
+            raise NotFoundError(f"the ledger has no verdict {id}; `tournament review list --all` shows those it has")
+        return VerdictRecord.of(row)
 
     def record_decision(
         self, verdict: int, outcome: str, reviewer: str, reason: str, payload: Payload = None
@@ -231,6 +256,14 @@ class Ledger:
     def decisions(self) -> list[Decision]:
         """Return all decisions, oldest first."""
         return self._all(Decision, tables.decisions)
+
+    def record_review(self, verdict: int, round: int, payload: Payload = None) -> Review:
+        """Record that a verdict is laid before the reviewers for the `round`-th time."""
+        return self._record(Review, tables.reviews, {"verdict": verdict, "round": round}, payload=payload)
+
+    def reviews(self, verdict: int | None = None) -> list[Review]:
+        """Return how often verdicts (or one) were laid before the reviewers, oldest first."""
+        return self._all(Review, tables.reviews, verdict=verdict)
 
     # Promotions: intent and steps
 
@@ -326,6 +359,8 @@ class Ledger:
     def _writing(self) -> Iterator[Rows]:
         with self._database.writing() as connection:
             yield Rows(connection, self.who)
+
+    reading, writing = _reading, _writing  # for the modules of registry/ that have tables of their own
 
     def _record(
         self,

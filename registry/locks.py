@@ -15,26 +15,33 @@ from filelock import FileLock, Timeout
 from registry.errors import BusyError
 from registry.files import disk_in_words, write_atomically
 
+_held: set[Path] = set()  # homes whose lock this process holds
+
 
 @contextmanager
-def tournament_lock(home: Path, doing: str = "a tournament") -> Iterator[None]:
+def tournament_lock(home: Path, doing: str = "a tournament", seconds: float = 0.0) -> Iterator[None]:
     """Hold the tournament lock of `home` while the block runs.
 
-    The lock is the kernel's (flock), so it ends with its process, kill -9 included.
+    The lock is the kernel's (flock), so it ends with its process, kill -9 included. A process that holds it may take
+    it again.
 
     Args:
         home: The folder that may have one tournament at a time; made if missing.
         doing: What the holder does, in the words that a second one is told.
+        seconds: How long to wait for another process that holds it.
 
     Raises:
         BusyError: if another process holds it; the message names its process id.
     """
+    if home.resolve() in _held:
+        yield
+        return
     with disk_in_words("tournament lock", home):
         home.mkdir(parents=True, exist_ok=True)
     # Two files, because taking the lock truncates the file it is taken on.
     lock, holder = FileLock(home / "tournament.lock"), home / "tournament.holder.json"
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds, poll_interval=0.2)
     except Timeout:
         raise BusyError(_complaint(home, holder)) from None
     try:
@@ -46,8 +53,10 @@ def tournament_lock(home: Path, doing: str = "a tournament") -> Iterator[None]:
         }
         with disk_in_words("tournament lock", home):
             write_atomically(holder, json.dumps(words).encode())
+        _held.add(home.resolve())
         yield
     finally:
+        _held.discard(home.resolve())
         holder.unlink(missing_ok=True)
         lock.release()
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from registry.errors import NotFoundError
 from registry.files import disk_in_words, folder_digest
+from registry.ledger import user_and_host
 from registry.specs import CandidateSpec
 from registry.tracking import Tracking, pyfunc_data, save_pyfunc
 from registry.versions import (
@@ -25,6 +26,7 @@ from registry.versions import (
     FAMILY_TAG,
     ID_TAG,
     MEMBERS_TAG,
+    REGISTERED_BY_TAG,
     RUN_TAG,
     SPEC_TAG,
     WEIGHTS_TAG,
@@ -47,14 +49,23 @@ class Models:
         tracking_uri: MLflow's tracking and registry URI; a database URL or an http(s) server.
         home: Folder of the locks, and of the artifacts (`mlartifacts`) when MLflow is a database, not a server.
         ensemble_name: Registered model that holds the ensembles.
+        ui: Where people see MLflow; default: `tracking_uri` when it is a web address.
 
     Raises:
         StoreError: by every method, when MLflow cannot be reached, read or written.
     """
 
-    def __init__(self, tracking_uri: str, home: Path, ensemble_name: str = "esci-ensemble") -> None:
+    def __init__(
+        self, tracking_uri: str, home: Path, ensemble_name: str = "esci-ensemble", ui: str | None = None
+    ) -> None:
         self.tracking_uri, self.home, self.ensemble_name = tracking_uri, Path(home).resolve(), ensemble_name
+        self._ui = ui or tracking_uri
         self._tracking = Tracking(tracking_uri, home)
+
+    @property
+    def tracking(self) -> Tracking:
+        """The connection to MLflow, for the modules of registry/ that ask it more."""
+        return self._tracking
 
     # Candidates
 
@@ -77,6 +88,7 @@ class Models:
                     DIGEST_TAG: digest,
                     ENTERED_TAG: dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
                     FAMILY_TAG: spec.family,
+                    REGISTERED_BY_TAG: user_and_host(),
                 }
                 found = [
                     self._tracking.create_version(
@@ -124,29 +136,61 @@ class Models:
             metrics = self._tracking.client.get_run(run_id).data.metrics if run_id else {}
             return as_candidate(version, metrics)
 
-    def candidates(self, name: str | None = None) -> list[CandidateVersion]:
+    def candidates(self, name: str | None = None, with_metrics: bool = True) -> list[CandidateVersion]:
         """Return all candidates in the order they were registered, those registered through plain MLflow as well.
 
         A candidate is a version with a tag `tournament.spec` (JSON); when that cannot be read, `spec` is None and
         `complaint` says why.
+
+        Args:
+            name: Only those under this name.
+            with_metrics: Whether the metrics of their runs are read too, which takes longer than all the rest.
         """
         with self._tracking.words("list candidates"):
             only = f" and name = '{name}'" if name else ""
             found = self._tracking.search(f"tags.`{SPEC_TAG}` LIKE '%'{only}")
-            metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT)
+            metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT) if with_metrics else {}
             candidates = []
             for version in found:
                 run_id = run_of(version)
-                if run_id and run_id not in metrics:
+                if with_metrics and run_id and run_id not in metrics:
                     metrics[run_id] = self._tracking.client.get_run(run_id).data.metrics
                 candidates.append(as_candidate(version, metrics.get(run_id, {})))
         return sorted(candidates, key=lambda candidate: (candidate.entered, candidate.name, candidate.version))
+
+    def registered_by(self, version: CandidateVersion) -> str:
+        """Return who registered a candidate: as its tag says, else its run's user in MLflow, "" when nobody knows."""
+        if name := version.tags.get(REGISTERED_BY_TAG):
+            return name
+        with self._tracking.words(f"who registered {version.id}"):
+            user = self._tracking.user(version.name, version.version, version.run_id)
+        return "" if user in ("unknown", "anonymous") else user
 
     def tag(self, version: CandidateVersion | EnsembleVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version, such as its state in a tournament or why it was refused."""
         with self._tracking.words(f"tag {version.id}"):
             for key, value in tags.items():
                 self._tracking.client.set_model_version_tag(version.name, str(version.version), key, str(value))
+
+    def tags(self, id: str) -> dict[str, str]:
+        """Return the tags of the version `name/version`; NotFoundError when there is none."""
+        name, _, number = id.rpartition("/")
+        with self._tracking.words(f"tags of {id}", missing=f"no version {id!r} in the registry"):
+            return dict(self._tracking.client.get_model_version(name, number).tags)
+
+    def set_tags(self, id: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags of the version `name/version`; those that are None are removed.
+
+        Raises:
+            NotFoundError: if there is no such version.
+        """
+        name, _, number = id.rpartition("/")
+        with self._tracking.words(f"tag {id}", missing=f"no version {id!r} in the registry"):
+            for key, value in tags.items():
+                if value is None:
+                    self._tracking.client.delete_model_version_tag(name, number, key)
+                else:
+                    self._tracking.client.set_model_version_tag(name, number, key, value)
 
     # Ensembles
 
@@ -245,6 +289,20 @@ class Models:
                 self._tracking.client.delete_registered_model_alias(self.ensemble_name, alias)
 
     # Files
+
+    def addresses(self, version: EnsembleVersion) -> dict[str, str]:
+        """Return where a browser shows a version, its run and its report: web addresses when MLflow is a server."""
+        with self._tracking.words(f"addresses of {version.id}"):
+            return self._tracking.addresses(self._ui, version.name, version.version, version.run_id)
+
+    def report(self, version: EnsembleVersion) -> Path:
+        """Return a local folder with the report of a version; NotFoundError when there is none."""
+        missing = f"{version.id} has no report in MLflow"
+        with self._tracking.words(f"report of {version.id}", missing):
+            found = self._tracking.fetch(version.run_id, "report", None) if version.run_id else None
+            if found is None:
+                raise NotFoundError(missing)
+            return found
 
     def download(self, version: CandidateVersion | EnsembleVersion, destination: Path | None = None) -> Path:
         """Return a folder with a candidate's weights, or with what an ensemble's loader is given.

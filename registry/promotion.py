@@ -27,7 +27,8 @@ class Drift:
     def __str__(self) -> str:
         return (
             f"alias {self.alias!r} names {_name(self.mlflow)} and the ledger says {_name(self.ledger)}: it was moved "
-            "by hand. Put it back with `restore`, or let a tournament or a rollback make the change, with a reason"
+            "by hand. Put it back: tournament champion restore. Or make the change with a reason: by a review, or "
+            "tournament champion rollback --reason"
         )
 
 

@@ -14,6 +14,9 @@ from mlflow.models import Model
 from registry.errors import SpecError
 from registry.tracking import quieten
 
+# Not part of a model: whoever imports its code leaves it behind, and whoever copies artifacts leaves it out.
+_COMPILED = shutil.ignore_patterns("__pycache__")
+
 
 def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
     """Copy a model into `folder`, which must not exist; nothing of it is executed.
@@ -34,9 +37,9 @@ def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
             )
         except (MlflowException, OSError) as error:
             raise SpecError(f"model {model} cannot be fetched from {tracking_uri}: {error}") from error
-        shutil.copytree(fetched, folder)
+        shutil.copytree(fetched, folder, ignore=_COMPILED)
     elif Path(model).is_dir():
-        shutil.copytree(Path(model), folder)
+        shutil.copytree(Path(model), folder, ignore=_COMPILED)
     else:
         raise SpecError(f"model {model} is no folder; name the folder of an MLflow model, or models:/NAME/VERSION")
     check_pyfunc(folder)

@@ -109,6 +109,23 @@ class Decision(Record):
 
 
 @dataclass(frozen=True)
+class Review(Record):
+    """A verdict laid before the reviewers for the `round`-th time; payload: "flow_run" (id or None), "note"."""
+
+    verdict: int
+    round: int
+
+
+@dataclass(frozen=True)
+class Arrival(Record):
+    """A version as it was noticed; payload: "complaint" if refused, "entered" (when it was registered, ISO)."""
+
+    candidate: str
+    digest: str  # of the content of its spec tag
+    outcome: str  # queued, refused, tried
+
+
+@dataclass(frozen=True)
 class Promotion(Record):
     """The intent to make `version` champion: the `sequence`-th of its ensemble, by promotion or by rollback."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from registry.errors import UsageError
@@ -29,8 +29,79 @@ class Settings(BaseSettings):
     # Where things are kept
     home: Path = Field(Path(".tournament"), description="folder of everything that the product writes")
     mlflow_uri: str | None = Field(None, description="MLflow tracking and registry URI; default: SQLite in `home`")
+    mlflow_ui: str | None = Field(
+        None, description="where people see MLflow, for links; default: `mlflow_uri` when it is a web address"
+    )
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in `home`")
     ensemble_name: str = Field("esci-ensemble", description="registered model that holds the champion")
+
+    # What runs all the time (`tournament up`)
+    data: str | None = Field(
+        None, description="what registered candidates compete on: a folder with the ESCI files, a URL, or `sql`"
+    )
+    host: str = Field("127.0.0.1", description="address that the servers listen on; default: this machine alone")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="port of the MLflow server")
+    watcher_port: int = Field(4300, ge=1, le=65535, description="port of the watcher, which receives webhooks")
+    startup_timeout_s: float = Field(300.0, gt=0, description="seconds that each service may take until it is healthy")
+    hang_timeout_s: float = Field(
+        180.0, gt=0, description="seconds that a service which was healthy may not answer until it is started again"
+    )
+    worker_processes: int = Field(32, ge=4, description="flow runs at once; reviews must never wait for tournaments")
+    gpu_slots: int = Field(1, ge=1, description="slots of Prefect's global concurrency limit `gpu`")
+    bench_size: int = Field(8, ge=0, description="evicted and refused models that get another chance every week")
+    weekly_cron: str = Field("0 3 * * 1", description="when champion and bench are evaluated again, cron in UTC")
+    notify_block: str | None = Field(
+        None, description="Prefect notification block that is told what happens, as type/name: slack-webhook/relevance"
+    )
+
+    # How candidates are watched for and sent into tournaments
+    watch_interval_s: float = Field(10.0, gt=0, description="seconds between two looks at the registry")
+    full_look_s: float = Field(
+        900.0, gt=0, description="seconds between two looks at every version, cheap looks beside them"
+    )
+    share_tournament: int = Field(1, ge=1, description="waiting candidates that may share one tournament")
+    dispatch_failures: int = Field(3, ge=1, description="tournaments of a candidate that may fail until it is given up")
+    dispatch_losses: int = Field(
+        20, ge=1, description="tournaments of a candidate that may be killed or lack a store until it is given up"
+    )
+    retry_s: float = Field(30.0, ge=0, description="seconds until a failed tournament is held again, twice at each try")
+    lost_after_s: float = Field(
+        60.0, gt=0, description="seconds after which a running tournament that no process holds counts as lost"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, exclude=True, description="secret that MLflow signs webhooks with; default: one made in `home`"
+    )
+    webhook_url: str | None = Field(
+        None, description="address of the watcher as the MLflow server reaches it; default: `host` and `watcher_port`"
+    )
+    webhook_age_s: float = Field(300.0, gt=0, description="age of a webhook at most, seconds; an older one is refused")
+    lease: Literal["auto", "always", "never"] = Field(
+        "auto", description="lease GPU slots of Prefect's limit `gpu`; auto: on cuda where a Prefect API is configured"
+    )
+    lease_s: float = Field(60.0, ge=60, le=86_400, description="seconds until the slots of a killed holder come back")
+
+    # Where `sql` data comes from; the URL may hold a password, so it is never shown, stored or handed on
+    data_sql_url: SecretStr | None = Field(
+        None, exclude=True, description="SQLAlchemy URL of the database that has the newest data"
+    )
+    data_sql_examples: str | None = Field(None, description="query whose columns are those of the examples file")
+    data_sql_products: str | None = Field(None, description="query whose columns are those of the products file")
+    data_sql_behaviour: str | None = Field(
+        None, description="query whose columns are those of behaviour_events.parquet; default: no behaviour"
+    )
+    data_sql_rows: int = Field(50_000, ge=1, description="rows that are fetched from the database at a time")
+
+    # When newer data counts as drifted
+    drift_distance: float = Field(
+        0.1, gt=0, le=1, description="Jensen-Shannon distance (base 2) from which a distribution may count as drifted"
+    )
+    drift_level: float = Field(
+        0.05, gt=0, lt=1, description="false discovery rate of the drift of all columns together, given no drift"
+    )
+    drift_queries: int = Field(
+        20_000, ge=100, description="queries of each data version that drift is measured on, drawn by `seed`"
+    )
 
     # Which behaviour counts
     behaviour_cutoff: datetime | None = Field(
@@ -47,6 +118,9 @@ class Settings(BaseSettings):
     workers: int | None = Field(None, ge=1, description="candidates trained at once; default: one a GPU, or a core")
     candidate_timeout_s: float | None = Field(
         None, gt=0, description="seconds a candidate may train; default: no limit"
+    )
+    refit: bool = Field(
+        False, description="fit models again when the data is new; else they are scored on it as they serve (`blend`)"
     )
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
     candidate_memory_gib: float | None = Field(
@@ -78,12 +152,88 @@ class Settings(BaseSettings):
     primary_metric: Metric = Field("macro_f1", description="the metric a challenger must gain on")
     required_gain: float = Field(0.0, ge=0, description="least gain on the primary metric worth a promotion")
     alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false promotion over the life of a test split")
+    fresh_share: float = Field(
+        0.5, gt=0, le=1, description="share of test pairs that must be new before looks at older ones do not count"
+    )
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples of the judge")
     guardrail_margin: float = Field(0.02, ge=0, description="loss in one locale or class that is not tolerated")
     not_worse_margin: float = Field(0.005, ge=0, description="loss on the primary metric a cheaper challenger may have")
     cheaper_by: float = Field(0.1, gt=0, lt=1, description="share of memory or time to be saved to count as cheaper")
     minimum_test_queries: int = Field(50, ge=2, description="fewer test queries than this cannot be judged")
     inaugurate: bool = Field(True, description="install the first ensemble as champion when there is none to beat")
+
+    # Who decides
+    review: Literal["auto", "required", "none"] = Field(
+        "auto", description="whether a person decides on a promotion; auto: where a Prefect API is configured"
+    )
+    reviewers: tuple[str, ...] = Field((), description="names that may decide; default: anyone")
+    allow_self_review: bool = Field(False, description="let whoever registered a candidate approve it")
+    review_deadline_h: float = Field(72.0, gt=0, description="hours until silence means no")
+    review_reminder_h: float = Field(24.0, gt=0, description="hours between reminders of a review that waits")
+    review_rounds: int = Field(5, ge=1, description="how often a review is opened whose flow run was lost")
+    review_stuck_s: float = Field(
+        900.0, gt=0, description="seconds after which a review's flow run that should go on counts as dead"
+    )
+
+    # How the champion is served
+    scorer_port: int = Field(8080, ge=1, le=65535, description="port of the scorer; it listens on `host`")
+    deadline_ms: int = Field(2000, ge=1, le=60_000, description="ms a request may take unless it says otherwise")
+    batch_window_ms: float = Field(
+        2.0, ge=0, le=100, description="ms a member waits for requests that have arrived and are not queued yet"
+    )
+    batch_pairs: int = Field(512, ge=1, description="pairs a member scores at once at most")
+    queued_pairs: int = Field(20_000, ge=1000, description="pairs that may wait for the members; more: refused (429)")
+    replicas: int | None = Field(
+        None,
+        ge=0,
+        description="processes that compute, each with all members; default: one a core or GPU; 0: no extra one",
+    )
+    members_at_once: int | None = Field(
+        None, ge=1, description="members that compute at once in a replica; default: one on a CPU, all on a GPU"
+    )
+    member_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="seconds after which a member that has not answered a batch is fenced off, its replica ended",
+    )
+    member_failures: int = Field(3, ge=1, description="failures in a row after which a member is fenced off")
+    member_retry_s: float = Field(15.0, gt=0, description="seconds until a fenced member is tried again")
+    swap_interval_s: float = Field(2.0, gt=0, description="seconds between looks for a new champion")
+    body_mib: float = Field(8.0, gt=0, description="size of a request at most, MiB; a larger one is refused (413)")
+    rate_per_s: float | None = Field(
+        None, gt=0, description="requests a second of one API key, unless the key has its own; default: no limit"
+    )
+    rate_burst_s: float = Field(2.0, ge=1, description="seconds' worth of requests a key may send at once")
+    exit_check_share: float = Field(
+        0.01, ge=0, le=1, description="share of pages with early exits that are checked against all members"
+    )
+    drain_s: float = Field(15.0, gt=0, description="seconds that requests under way get when the scorer is stopped")
+
+    # What is made ready for serving
+    subsets_limit: int = Field(
+        40, ge=1, description="aggregators of subsets of the members that are kept; prefixes and singles always are"
+    )
+    early_exit_risk: float = Field(
+        0.005, ge=0, lt=1, description="share of labels that early exit may change, with 95 % confidence; 0: it is off"
+    )
+    cache_max_mib: float = Field(4096.0, ge=4, description="size of the label cache on disk at most, MiB")
+    cache_redis_url: SecretStr | None = Field(
+        None, exclude=True, description="Redis that several scorers share labels in; default: none, each has a file"
+    )
+    cache_redis_timeout_ms: float = Field(50.0, gt=0, description="ms to wait for Redis before going on without it")
+    cache_redis_days: float = Field(14.0, gt=0, description="days after which a label that is not put again goes")
+    warm_pairs: int = Field(
+        10_000, ge=0, description="pairs asked for most often that a new champion labels before it goes live"
+    )
+    warm_s: float = Field(
+        20.0, ge=0, description="seconds that a new champion may take for them, while the old one serves"
+    )
+    refresh_served: bool = Field(
+        True, description="scorers take up the products and behaviour of each re-evaluation's data"
+    )
+    precomputed_products: int | None = Field(
+        None, ge=1, description="products whose embeddings are held, the most retrieved; default: all"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -97,7 +247,14 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def model_post_init(self, _context: object) -> None:
+        """Make paths absolute: processes that these settings are handed to run in other folders."""
         object.__setattr__(self, "home", self.home.expanduser().resolve())
+        for name in ("mlflow_uri", "ledger_url"):
+            object.__setattr__(self, name, _absolute(getattr(self, name)))
+        sources = (
+            one if one.startswith("models:/") or not one else _resolved(one) for one in self.allowed_pyfunc_sources
+        )
+        object.__setattr__(self, "allowed_pyfunc_sources", tuple(sources))
 
     @property
     def tracking_uri(self) -> str:
@@ -108,6 +265,18 @@ class Settings(BaseSettings):
     def ledger_address(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+
+def _absolute(address: str | None) -> str | None:
+    """Return a database's address with an absolute path where it names a file of SQLite by a relative one."""
+    scheme, slashes, path = (address or "").partition(":///")
+    if not slashes or not scheme.startswith("sqlite") or path.startswith((":memory:", "/")) or not path:
+        return address
+    return f"{scheme}:///{_resolved(path)}"
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def read_settings(**overrides: object) -> Settings:

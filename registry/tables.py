@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection, Dialect
 
-SCHEMA_VERSION = 1  # raise it when a table is added; tables that stand are never altered
+SCHEMA_VERSION = 2  # raise it when a table is added; tables that stand are never altered
 
 metadata = MetaData()
 
@@ -154,6 +154,13 @@ decisions = _table(
     _word("reason"),
 )
 
+reviews = _table(
+    "reviews",
+    Column("verdict", ForeignKey("verdicts.id"), nullable=False),
+    Column("round", Integer, nullable=False),  # 1, 2, 3 ... each time the verdict is laid before the reviewers
+    UniqueConstraint("verdict", "round"),
+)
+
 # `sequence` makes the promotions of an ensemble one chain: two that follow the same one cannot both be appended.
 promotions = _table(
     "promotions",
@@ -171,6 +178,45 @@ promotion_steps = _table(
     Column("promotion", ForeignKey("promotions.id"), nullable=False),
     _word("step"),  # champion_moved, previous_moved, done
     UniqueConstraint("promotion", "step"),
+)
+
+# Once for each content of a version's spec tag: what is corrected gets a new chance, what is queued enters once.
+arrivals = _table(
+    "arrivals",
+    _word("candidate"),  # name/version; not of `candidates`: those refused are not in it
+    _word("digest"),  # of the tag's content
+    _word("outcome"),  # queued, refused, or tried: before anybody watched
+    UniqueConstraint("candidate", "digest"),
+)
+Index(
+    "arrivals_enter_once",
+    arrivals.c.candidate,
+    unique=True,
+    sqlite_where=text("outcome <> 'refused'"),
+    postgresql_where=text("outcome <> 'refused'"),
+)
+
+dispatches = _table("dispatches", Column("dispatch", String, nullable=False, unique=True), _word("device"))
+
+dispatched = _table(
+    "dispatched",
+    _word("dispatch", ForeignKey("dispatches.dispatch")),
+    Column("arrival", ForeignKey("arrivals.id"), nullable=False, unique=True),
+)
+
+attempts = _table(
+    "attempts",
+    _word("dispatch", ForeignKey("dispatches.dispatch")),
+    Column("number", Integer, nullable=False),  # 1, 2, 3 ... within a dispatch
+    UniqueConstraint("dispatch", "number"),
+)
+
+attempt_steps = _table(
+    "attempt_steps",
+    Column("attempt", ForeignKey("attempts.id"), nullable=False),
+    _word("step"),  # started, ended
+    _word("outcome"),  # started: the flow run; ended: completed, failed, lost, given_up
+    UniqueConstraint("attempt", "step"),
 )
 
 

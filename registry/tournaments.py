@@ -11,8 +11,42 @@ from registry.records import Tournament
 
 State = Literal["new", "interrupted", "finished"]
 
-# Settings that say where things are or how fast they go, and nothing about the outcome.
-_INDIFFERENT = {"home", "mlflow_uri", "ledger_url", "device", "workers", "candidate_timeout_s"}
+# Settings that the outcome of a tournament depends on. All others say where things are, how fast they go or what
+# happens around a tournament; changing one of them does not make it another tournament.
+DECISIVE = frozenset(
+    {
+        "ensemble_name",
+        "behaviour_cutoff",
+        "bot_events",
+        "seed",
+        "out_of_sample",
+        "blend_share",
+        "validation_share",
+        "folds",
+        "candidate_memory_gib",
+        "allowed_pyfunc_sources",
+        "pyfunc_memory_gib",
+        "pyfunc_timeout_s",
+        "keep_score_files",
+        "budget_memory_mib",
+        "budget_latency_ms",
+        "selection",
+        "execution",
+        "must_keep",
+        "must_drop",
+        "primary_metric",
+        "required_gain",
+        "alpha",
+        "fresh_share",
+        "resamples",
+        "guardrail_margin",
+        "not_worse_margin",
+        "cheaper_by",
+        "minimum_test_queries",
+        "inaugurate",
+        "refit",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -40,15 +74,84 @@ def question_of(data_version: str, newcomers: list[list[str]], settings: dict[st
         newcomers: candidate id, recipe digest of each.
         settings: JSON-able settings; those that cannot change the outcome are left out.
     """
-    matters = {name: value for name, value in settings.items() if name not in _INDIFFERENT}
-    return digest_of({"data": data_version, "newcomers": sorted(newcomers), "settings": matters})
+    return digest_of({"data": data_version, "newcomers": sorted(newcomers), "settings": _decisive(settings)})
+
+
+def facts_of(recipes: dict[str, str], models: dict[str, list[str]], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the start of a tournament puts on record, so that a later one knows what was tried, and with what.
+
+    Args:
+        recipes: candidate id -> recipe digest of its scores.
+        models: candidate id -> data version and roles that its model was fitted on.
+        settings: JSON-able settings.
+    """
+    return {"recipes": recipes, "models": models, "settings": digest_of(_decisive(settings))}
+
+
+def finished(ledger: Ledger) -> list[Tournament]:
+    """Return the tournaments that came to a verdict, in the order in which they did."""
+    rows = {one.tournament: one for one in ledger.tournaments()}
+    return [rows[event.tournament] for event in ledger.events(kind="finished") if event.tournament in rows]
+
+
+def held_before(ledger: Ledger, data_version: str, recipes: dict[str, str], settings: dict[str, Any]) -> Attempt | None:
+    """Return the last finished tournament that has answered already for all of these, or None.
+
+    It had this data, these settings, and among its entrants all of these with the same models: whatever came of it,
+    by verdict or by review, would come of it again.
+    """
+    asked = digest_of(_decisive(settings))
+    for tournament in reversed(finished(ledger)):
+        known = tournament.payload.get("recipes", {})
+        same = tournament.data_version == data_version and tournament.payload.get("settings") == asked
+        if same and recipes.items() <= known.items():
+            return _attempt(tournament, "finished")
+    return None
+
+
+def last_other_data(ledger: Ledger, data_version: str) -> str | None:
+    """Return the data version of the last finished tournament, None when there is none or it is this very one."""
+    last = finished(ledger)[-1:]
+    return last[0].data_version if last and last[0].data_version != data_version else None
+
+
+def model_of(ledger: Ledger, tournament: str, candidate: str) -> tuple[str, str] | None:
+    """Return data version and roles that an entrant's model in a tournament was fitted on, None when not on record."""
+    row = next((one for one in ledger.tournaments() if one.tournament == tournament), None)
+    found = row.payload.get("models", {}).get(candidate) if row else None
+    return (found[0], found[1]) if found else None
+
+
+def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str, Any]:
+    """Return what the last finished tournament measured of an ensemble version on its test split, {} if none did.
+
+    Returns:
+        "tournament", "data_version", and "metrics": scope ("all", a locale, "class E") -> metric -> value.
+    """
+    built = {one.tournament: one.version for one in ledger.ensembles() if one.name == ensemble}
+    for tournament in reversed(finished(ledger)):
+        side = "challenger" if built.get(tournament.tournament) == version else "champion"
+        if side == "champion" and tournament.payload.get("champion") != version:
+            continue
+        metrics: dict[str, dict[str, float]] = {}
+        for row in (row for verdict in ledger.verdicts(tournament.tournament) for row in verdict.payload["metrics"]):
+            if row.get(side) is not None:
+                metrics.setdefault(row["scope"], {})[row["metric"]] = row[side]
+        if metrics:
+            return {"tournament": tournament.tournament, "data_version": tournament.data_version, "metrics": metrics}
+    return {}
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in DECISIVE}
 
 
 def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
     """Return the attempt that a run with this question belongs to.
 
     An interrupted one goes on if it still meets the champion it set out to meet, or has itself moved the title since;
-    a finished one stands if nobody has moved the title since it ended. Else a new one begins against today's champion.
+    a finished one stands if nobody but itself, by review, has moved the title since it ended. Else a new one begins
+    against today's champion.
     """
     standing = ledger.standing(ensemble)
     same = [one for one in ledger.tournaments() if one.payload.get("question") == question]
@@ -56,7 +159,8 @@ def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
         last = same[-1]
         if ledger.tournament_state(last.tournament) == "finished":
             ended = ledger.events(last.tournament, "finished")[0]
-            if ended.payload.get("sequence") == standing.sequence:
+            mine = _holds_title(ledger, ensemble, last.tournament)
+            if ended.payload.get("sequence") == standing.sequence or mine:
                 return _attempt(last, "finished")
         elif last.payload["against"] == standing.sequence or _holds_title(ledger, ensemble, last.tournament):
             return _attempt(last, "interrupted")

@@ -119,6 +119,12 @@ class Tracking:
             if not token:
                 return found
 
+    def search_some(
+        self, condition: str, most: int, order: list[str] | None = None, token: str | None = None
+    ) -> list[ModelVersion]:
+        """Return the first model versions that meet a condition, at most `most`, from where a page token points."""
+        return list(self.client.search_model_versions(condition, most, order, token))
+
     def create_version(
         self, name: str, run: Run, folder: str, tags: Mapping[str, str], description: str = ""
     ) -> ModelVersion:
@@ -144,6 +150,28 @@ class Tracking:
             if error.error_code in _MISSING:
                 return None
             raise
+
+    def user(self, name: str, version: int, run_id: str) -> str:
+        """Return who made a version, by its run, its logged model or the version itself; "" when nobody says."""
+        known = self.client.get_model_version(name, str(version))
+        tags = self.client.get_run(run_id).data.tags if run_id else {}
+        if user := tags.get("mlflow.user"):
+            return user
+        model_id = (known.source or "").removeprefix("models:/")
+        if model_id.startswith("m-") and (user := self.client.get_logged_model(model_id).tags.get("mlflow.user")):
+            return user
+        return getattr(known, "user_id", None) or ""
+
+    def addresses(self, ui: str, name: str, version: int, run_id: str) -> dict[str, str]:
+        """Return title -> address of a version, its run and its report in MLflow's UI; plain words without one."""
+        if urlparse(ui).scheme not in ("http", "https"):
+            return {"MLflow version": f"models:/{name}/{version}"}
+        base = f"{ui.rstrip('/')}/#"
+        found = {"MLflow version": f"{base}/models/{name}/versions/{version}"}
+        if run_id:
+            run = f"{base}/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+            found |= {"MLflow run": run, "Full report": f"{run}/artifacts/report/report.html"}
+        return found
 
     # Files
 

@@ -13,7 +13,13 @@ from registry.specs import CandidateSpec, parse_spec
 
 SPEC_TAG, DIGEST_TAG, FAMILY_TAG = "tournament.spec", "tournament.digest", "tournament.family"
 ENTERED_TAG, WEIGHTS_TAG, RUN_TAG = "tournament.entered", "tournament.weights", "tournament.run"
+# What became of a candidate: a projection of the ledger, kept up by the watcher.
+STATE_TAG, REFUSED_TAG, FAILED_TAG, FLOW_RUN_TAG = (
+    *("tournament.state", "tournament.refused"),
+    *("tournament.failed", "tournament.flow_run"),
+)
 MEMBERS_TAG, ID_TAG = "tournament.members", "tournament.id"
+REGISTERED_BY_TAG = "tournament.registered_by"
 
 
 class RegisteredVersion(Protocol):

@@ -65,4 +65,5 @@ class Workspace:
         from registry.models import Models
 
         self.folder()
-        return Models(self.settings.tracking_uri, self.settings.home, self.settings.ensemble_name)
+        settings = self.settings
+        return Models(settings.tracking_uri, settings.home, settings.ensemble_name, settings.mlflow_ui)

@@ -1,14 +1,28 @@
-"""Tiny synthetic worlds that every test may read; nobody writes into them."""
+"""What tests of several folders share: tiny synthetic worlds that nobody writes into, and databases."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of processes that share the cores would spin, waiting for each other
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+import pandas as pd
 import pytest
 
 from tasks.data.dataset import Dataset
+from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
 from tasks.data.load import load_esci
 from tasks.data.synthesize import synthesize
+
+SHARED_SETUPS = {"held", "served"}  # a tournament, and a Prefect server with a worker
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +38,22 @@ def tiny_dataset(tiny_world: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def grown_world(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny world with the judgements, products and behaviour of another week, whose ids are its own. Read only."""
+    folder = tmp_path_factory.mktemp("grown")
+    newer = synthesize(folder / "newer", queries=120, seed=8, searches_per_query=10)
+    grown = folder / "grown"
+    grown.mkdir()
+    for file in (EXAMPLES_FILE, PRODUCTS_FILE, EVENTS_FILE):
+        before, more = pd.read_parquet(tiny_world / file), pd.read_parquet(newer / file)
+        more["product_id"] = "N" + more["product_id"]
+        if file == EXAMPLES_FILE:
+            more[["example_id", "query_id"]] += 1_000_000
+        pd.concat([before, more], ignore_index=True).to_parquet(grown / file, index=False)
+    return grown
+
+
+@pytest.fixture(scope="session")
 def esci_sample() -> Path:
     """The folder of real ESCI rows beside the repository; the test is skipped when it is absent."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "esci_sample"
@@ -32,6 +62,80 @@ def esci_sample() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a throw-away PostgreSQL cluster on loopback; yield its SQLAlchemy URL without a database name."""
+    pytest.importorskip("psycopg", reason="needs the postgres extra")
+    programs = _postgres_programs()
+    folder = Path(tempfile.mkdtemp(prefix="ledger-postgres-"))
+    prefix: list[str] = []
+    if os.getuid() == 0:  # initdb refuses to run as root
+        prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        if shutil.which("setpriv") is None:
+            pytest.skip("initdb does not run as root, and there is no setpriv to become somebody else")
+        shutil.chown(folder, "nobody", "nogroup")
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*prefix, str(programs / program), *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
+    try:
+        run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "tournament", "--no-sync")
+        run("pg_ctl", "-D", f"{folder}/data", "-o", options, "-l", f"{folder}/log", "-w", "start")
+        try:
+            yield f"postgresql+psycopg://tournament@127.0.0.1:{port}"
+        finally:
+            run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _postgres_programs() -> Path:
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    for folder in [*reversed(installed), Path(shutil.which("initdb") or "/nowhere/initdb").parent]:
+        if (folder / "initdb").is_file() and (folder / "pg_ctl").is_file():
+            return folder
+    pytest.skip("no PostgreSQL server binaries (initdb, pg_ctl) on PATH or in /usr/lib/postgresql")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty ledger of its own, on each kind of database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    import psycopg
+
+    server = request.getfixturevalue("postgres_server")
+    name = f"ledger_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An MLflow database without content."""
+    from registry.models import Models
+
+    home = tmp_path_factory.mktemp("mlflow")
+    assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
+    return (home / "mlflow.db").read_bytes()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run fast tests first; among equals the order of the files stays."""
+    """Run fast tests first; among equals the order of the files stays.
+
+    Where several processes run them (`make test`), tests of a file stay together, because they share what it sets up;
+    and so do those that use what takes longest to set up.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for item in items:
+        shared = SHARED_SETUPS.intersection(getattr(item, "fixturenames", ()))
+        speed = "slow" if item.get_closest_marker("slow") else "fast"
+        path = item.path.relative_to(item.config.rootpath)
+        place = Path(*path.parts[:2]) if shared else path
+        item.add_marker(pytest.mark.xdist_group(f"{speed} {place.as_posix()}"))

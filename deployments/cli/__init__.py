@@ -16,7 +16,10 @@ from importlib.metadata import version
 
 from deployments.cli.common import Output
 
-COMMANDS = ("demo", "run", "data", "register", "candidates", "champion", "report", "score", "explain", "doctor")
+COMMANDS = (
+    "demo", "run", "reevaluate", "up", "down", "deploy",
+    "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
+)  # fmt: skip
 
 DESCRIPTION = """\
 Keep a product-search ensemble at the state of the art: candidates enter, SHAP says what each is worth,
@@ -32,7 +35,8 @@ EPILOG = """\
 exit codes:
   0 done              3 data cannot be used     6 a candidate failed      9 somebody else is at it
   1 failed            4 a spec is wrong         7 nobody fits the budget  10 not found
-  2 wrong usage       5 a leak was stopped      8 a store failed          130 interrupted
+  2 wrong usage       5 a leak was stopped      8 a store failed          11 a server does not come up
+                                                                          130 interrupted
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.
 """

@@ -7,43 +7,52 @@ from typing import Any
 
 from deployments.cli.common import Output, command, workspace_of
 
+DESCRIPTION = """\
+List every candidate and what became of it: registered (nobody has noticed it yet), refused, queued, training, judged,
+in review, member, benched or failed. The same words stand in the tags of its version in MLflow.
+"""
+
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    command(commands, "candidates", work, "list every candidate and what became of it")
+    command(commands, "candidates", work, "list every candidate and what became of it", DESCRIPTION)
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """List all candidates in the order they were registered."""
+    from registry.states import CandidateState, states
+    from registry.versions import FLOW_RUN_TAG
+    from tasks.report.progress import read_progress
+
     workspace = workspace_of(options)
-    ledger, models = workspace.ledger, workspace.models
-    champion = ledger.champion(models.ensemble_name)
-    members = set(models.ensemble(champion.version).members) if champion else set()
-    states = {entry.candidate: entry.tournament for entry in ledger.entries()}
-    failed = {event.subject: event.payload["reason"] for event in ledger.events(kind="candidate_failed")}
+    known = states(workspace.ledger, workspace.settings.ensemble_name)
+    running = workspace.folder("progress")
     rows = []
-    for version in models.candidates():
-        state, why = "waiting", version.complaint
-        if version.id in members:
-            state = "member"
-        elif version.id in failed:
-            state, why = "failed", failed[version.id]
-        elif version.id in states:
-            state = "benched"
-        elif version.complaint:
-            state = "unreadable"
+    for version in workspace.models.candidates():
+        one = known.get(version.id, CandidateState())
+        state, why = one.state, one.reason
+        if state == "registered" and version.complaint:
+            state, why = "refused", version.complaint
+        link = version.tags.get(FLOW_RUN_TAG, "")
+        share, doing = (read_progress(running, one.flow_run) if state == "training" else None) or (None, "")
         rows.append(
             {
                 "candidate": version.id,
                 "family": version.spec.family if version.spec else "?",
                 "state": state,
-                "tournament": states.get(version.id, ""),
+                "progress": share,
+                "doing": doing,
+                "tournament": one.tournament,
+                "flow_run": one.flow_run,
+                "link": link,
                 "entered": version.entered,
                 "metrics": version.metrics,
                 "reason": why,
             }
         )
-        output.say(f"{version.id:<28} {rows[-1]['family']:<16} {state:<10} {rows[-1]['tournament']:<20} {why}")
+        shown = state if share is None else f"{state} {share:.0%}"
+        words = "  ".join(word for word in (one.tournament, doing, why, link) if word)
+        output.say(f"{version.id:<28} {rows[-1]['family']:<16} {shown:<13} {words}".rstrip())
     if not rows:
         output.say("no candidates yet; register some: tournament register --help")
     output.document(rows)

@@ -1,11 +1,16 @@
-"""`tournament champion`: who serves, who served before, and one step back."""
+"""`tournament champion`: who serves, who served before, one step back, and newer data for whoever serves."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, add_common_options, workspace_of
+from deployments.cli.common import Output, add_common_options, served_workspace_of, settings_of, workspace_of
+
+if TYPE_CHECKING:
+    from registry.workspace import Workspace
 
 
 def add_parser(commands: Any) -> None:
@@ -13,10 +18,17 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("champion", help="show the champion and its history, or take one step back")
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     showing = parts.add_parser("show", help="the champion, its members and its metrics")
-    past = parts.add_parser("history", help="who was champion when, by whose decision and why")
+    past = parts.add_parser("history", help="who was champion when, by whose decision and why, with links")
+    past.add_argument("--export", type=Path, metavar="FILE", help="write it to a .json or .csv file")
     back = parts.add_parser("rollback", help="take one step back to the champion before this one")
     back.add_argument("--reason", required=True, help="why; it stays in the history")
-    for part, work in ((showing, show), (past, history), (back, rollback)):
+    right = parts.add_parser("restore", help="put aliases that were moved by hand back to what the ledger says")
+    newer = parts.add_parser("refresh", help="have scorers take up newer products and behaviour; nobody is judged")
+    newer.add_argument(
+        "--data", metavar="DIR|URL|sql", help="folder, archive or base address with the official files, or sql"
+    )
+    works = ((showing, show), (past, history), (back, rollback), (right, put_right), (newer, refresh))
+    for part, work in works:
         add_common_options(part)
         part.set_defaults(work=work)
 
@@ -57,30 +69,25 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 
 def history(options: argparse.Namespace, output: Output) -> None:
-    """Show every promotion and rollback, oldest first."""
-    workspace = workspace_of(options)
-    rows = []
-    for chapter in workspace.ledger.history(workspace.settings.ensemble_name):
-        promotion, decision = chapter.promotion, chapter.decision
-        rows.append(
-            {
-                "sequence": promotion.sequence,
-                "at": promotion.at.isoformat(timespec="seconds"),
-                "kind": promotion.kind,
-                "version": promotion.version,
-                "by": decision.reviewer if decision else promotion.who,
-                "reason": promotion.reason,
-                "tournament": chapter.verdict.tournament if chapter.verdict else None,
-                "done_at": chapter.done_at.isoformat(timespec="seconds") if chapter.done_at else None,
-            }
-        )
-        last = rows[-1]
+    """Show every promotion and rollback, oldest first, and write them to a file if one is named."""
+    from registry.chronicle import chronicle, export_chronicle
+
+    rows = chronicle(served_workspace_of(options))
+    for row in rows:
         output.say(
-            f"{last['sequence']:>3}  {last['at']}  {last['kind']:<8}  version {last['version']}  "
-            f"by {last['by']}: {last['reason']}"
+            f"{row['sequence']:>3}  {row['at']}  {row['kind']:<8}  version {row['version']}  "
+            f"by {row['by']}: {row['reason']}"
         )
+        changes = [f"{word} {', '.join(row[key])}" for key, word in (("came", "in:"), ("went", "out:")) if row[key]]
+        if changes:
+            output.say(f"     {'; '.join(changes)}")
+        for title, address in row["links"].items():
+            output.say(f"     {title}: {address}")
     if not rows:
         output.say("no champion yet")
+    if options.export:
+        export_chronicle(rows, options.export)
+        output.say(f"written to {options.export}")
     output.document(rows)
 
 
@@ -88,7 +95,41 @@ def rollback(options: argparse.Namespace, output: Output) -> None:
     """Take one step back."""
     from registry.promotion import rollback as step_back
 
-    workspace = workspace_of(options)
+    workspace = served_workspace_of(options)
     promotion = step_back(workspace.ledger, workspace.models, options.reason)
+    if "PREFECT_API_URL" in os.environ:
+        _announce(workspace, promotion.version, options.reason)
     output.say(f"champion is version {promotion.version} again; {options.reason}")
     output.document({"version": promotion.version, "sequence": promotion.sequence, "reason": options.reason})
+
+
+def _announce(workspace: Workspace, version: int, reason: str) -> None:
+    from deployments.local import quiet_prefect
+
+    quiet_prefect(workspace.settings)
+    from flows.announce import announce
+
+    name = f"{workspace.settings.ensemble_name}/{version}"
+    announce("promotion", name, {"title": f"rolled back: version {version} is champion again", "text": reason})
+
+
+def refresh(options: argparse.Namespace, output: Output) -> None:
+    """Load and validate newer data, and have scorers take it up."""
+    from deployments.local import refresh_here
+
+    version = refresh_here(settings_of(options), options.data, output)
+    output.say(f"scorers of this home take up data {version[:12]}: its products, and the behaviour around them")
+    output.document({"data_version": version})
+
+
+def put_right(options: argparse.Namespace, output: Output) -> None:
+    """Put the aliases back to what the ledger says."""
+    from registry.promotion import restore
+
+    workspace = workspace_of(options)
+    found = restore(workspace.ledger, workspace.models)
+    for one in found:
+        output.say(f"alias {one.alias!r}: {one.mlflow or 'nothing'} -> {one.ledger or 'nothing'}")
+    if not found:
+        output.say("the aliases say what the ledger says; nothing was changed")
+    output.document([{"alias": one.alias, "was": one.mlflow, "is": one.ledger} for one in found])

@@ -108,6 +108,18 @@ def workspace_of(options: argparse.Namespace, **overrides: object) -> Workspace:
     return Workspace(settings_of(options, **overrides))
 
 
+def served_workspace_of(options: argparse.Namespace) -> Workspace:
+    """Return the workspace, with the addresses of what `tournament up` runs for it; call it before Prefect's import."""
+    from deployments.stack.state import running
+
+    workspace = workspace_of(options)
+    state = running(workspace.settings.home)
+    if state is None:
+        return workspace
+    os.environ.setdefault("PREFECT_API_URL", state.api)
+    return workspace_of(options, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
+
+
 def add_tournament_options(parser: argparse.ArgumentParser) -> None:
     """Add the settings that are worth an option of their own; all others are in tournament.toml."""
     group = parser.add_argument_group("tournament settings")

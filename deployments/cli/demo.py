@@ -30,7 +30,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from tasks.data.synthesize import synthesize
 
     options.home = options.home or Path(".tournament/demo")
-    settings = settings_of(options, seed=options.seed)
+    settings = settings_of(options, seed=options.seed, review="none")  # it is to end with a champion
     world = settings.home / f"world-{options.queries}-{options.seed}"
     if not (world / "world.json").is_file():
         synthesize(world, queries=options.queries, seed=options.seed)

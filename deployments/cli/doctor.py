@@ -40,19 +40,21 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("ledger", lambda: _ledger(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
     ]
-    rows = []
+    rows, failed = [], []
     for name, check in checks:
         try:
-            rows.append({"check": name, "ok": True, "says": check()})
+            ok, says = True, check()
         except Exception as error:  # a doctor reports every illness
-            rows.append({"check": name, "ok": False, "says": str(error)})
-        output.say(f"{'ok  ' if rows[-1]['ok'] else 'FAIL'}  {name}: {rows[-1]['says']}")
+            ok, says = False, str(error)
+            failed.append(name)
+        rows.append({"check": name, "ok": ok, "says": says})
+        output.say(f"{'ok  ' if ok else 'FAIL'}  {name}: {says}")
     output.say("settings in force:")
     shown = {key: clean(str(value)) for key, value in settings.model_dump(mode="json").items()}
     for key, value in shown.items():
         output.say(f"  {key} = {value}")
     output.document({"checks": rows, "settings": shown})
-    if failed := [row["check"] for row in rows if not row["ok"]]:
+    if failed:
         raise TournamentError(f"{', '.join(failed)}: not in order; what to do stands above")
 
 

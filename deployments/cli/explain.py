@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.cli.common import Output, command, workspace_of
+
+if TYPE_CHECKING:
+    from registry.models import EnsembleVersion
+    from registry.workspace import Workspace
+    from tasks.ensemble.served import Served
 
 DESCRIPTION = """\
 Say for one pair which label the champion gives, and what each member contributed to each class (SHAP, exact: the
@@ -38,7 +43,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from tasks.ensemble.explain import explain_pairs, save_picture
     from tasks.ensemble.served import TEXT_COLUMNS
 
-    served = load_champion(workspace_of(options), options.device)
+    _, served = load_champion(workspace_of(options), options.device)
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
     frame = pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
     name = f"{options.query} -> {options.title or options.product_id}"
@@ -50,8 +55,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
     output.document(explanation.to_dict())
 
 
-def load_champion(workspace: Any, device: str) -> Any:
-    """Return the champion as it is served.
+def load_champion(workspace: Workspace, device: str) -> tuple[EnsembleVersion, Served]:
+    """Return which version is champion, and that version as it is served.
 
     Raises:
         NotFoundError: if there is none.
@@ -63,4 +68,4 @@ def load_champion(workspace: Any, device: str) -> Any:
     champion = workspace.models.champion()
     if champion is None:
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    return Served.load(workspace.models.download(champion), str(resolve_device(device)))
+    return champion, Served.load(workspace.models.download(champion), str(resolve_device(device)))

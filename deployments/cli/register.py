@@ -10,7 +10,8 @@ from deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
 Check the specs of a TOML file and register each as a version of a registered model in MLflow. A spec that is
-registered already keeps its version. The next `tournament run --data DIR` without --candidates lets them compete.
+registered already keeps its version. Where `tournament up` runs they compete by themselves; else the next
+`tournament run --data DIR` without --candidates lets them.
 
 example file:
   [[candidate]]

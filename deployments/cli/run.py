@@ -50,5 +50,7 @@ def show(outcome: Any, output: Output) -> None:
         output.say("Nothing has changed since this tournament was held; nothing was trained.")
     render_table(outcome.summary, output.console())
     output.say(f"report: {outcome.report}")
+    if outcome.summary.awaits_review:
+        output.say("it waits for a reviewer: tournament review list")
     document = json.loads(outcome.summary.to_json()) | {"report": str(outcome.report), "unchanged": outcome.unchanged}
     output.document(document)

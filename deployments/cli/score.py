@@ -31,9 +31,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from deployments.cli.explain import load_champion
 
     frame = read_table(options.file)
-    workspace = workspace_of(options)
-    champion = workspace.models.champion()
-    served = load_champion(workspace, options.device)
+    champion, served = load_champion(workspace_of(options), options.device)
     answer = frame.join(served.predict(frame))
     if options.out:
         write_table(answer, options.out)

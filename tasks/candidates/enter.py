@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +18,13 @@ from registry.specs import (
     PyfuncSpec,
     ScoresSpec,
 )
+from registry.stages import StageStore
 from tasks.candidates.checkpoint import check_checkpoint
 from tasks.candidates.families import candidate_class
-from tasks.candidates.provenance import read_queries
+from tasks.candidates.provenance import Seen, read_queries
 from tasks.candidates.score_file import check_score_file
 from tasks.candidates.sources import check_source
-from tasks.candidates.steps import Bout, content_digest
+from tasks.candidates.steps import FULL, Bout, Origin, content_digest
 
 Role = Literal["member", "newcomer", "bench"]
 
@@ -70,24 +71,33 @@ def check_spec(spec: CandidateSpec, allowed_pyfunc_sources: Sequence[str] = ()) 
 
 
 def newcomers(
-    models: Models, specs: Sequence[CandidateSpec], untried: set[str], allowed_pyfunc_sources: Sequence[str] = ()
+    models: Models,
+    specs: Sequence[CandidateSpec],
+    untried: set[str],
+    allowed_pyfunc_sources: Sequence[str] = (),
+    versions: Sequence[str] = (),
 ) -> list[CandidateVersion]:
-    """Return the versions that want in: those of `specs`, registered now if need be; without specs, all that wait.
+    """Return the versions that want in: those named, specs registered now if need be; with none named, all that wait.
 
     Args:
         models: the registry.
         specs: candidates that were named; every one is checked before the first is registered.
         untried: ids the ledger knows and no finished tournament has tried. A version whose spec cannot be read is not
             in the ledger; it waits too, so that it is told why it cannot compete.
+        allowed_pyfunc_sources: where pyfuncs may come from.
+        versions: candidate ids (`name/version`) that were named, tried before or not.
 
     Raises:
         SpecError: if a named spec points to something that is no checkpoint.
+        NotFoundError: if the registry has no such version.
     """
-    if specs:
+    if specs or versions:
         for spec in specs:
             check_spec(spec, allowed_pyfunc_sources)
-        return [models.register_candidate(spec) for spec in specs]
-    return [version for version in models.candidates() if version.id in untried or version.spec is None]
+        named = [models.candidate(id) for id in versions] + [models.register_candidate(spec) for spec in specs]
+        return list({version.id: version for version in named}.values())
+    known = models.candidates(with_metrics=False)
+    return [version for version in known if version.id in untried or version.spec is None]
 
 
 def readable(version: CandidateVersion, allowed_pyfunc_sources: Sequence[str] = ()) -> str:
@@ -101,11 +111,24 @@ def readable(version: CandidateVersion, allowed_pyfunc_sources: Sequence[str] = 
     return ""
 
 
-def make_bout(version: CandidateVersion, data_version: str, roles: str, seed: int, device: str) -> Bout:
-    """Return what the stages of a readable candidate are keyed by."""
+def unaltered(version: CandidateVersion, digest: str) -> str:
+    """Return why a version that is on record with `digest` ("" when it is not) cannot compete, "" when it can."""
+    if digest and version.digest != digest:
+        return (
+            f"candidate {version.id}: its spec is another one than when it entered; put it back, or register the new "
+            "spec as a version of its own"
+        )
+    return ""
+
+
+def make_bout(
+    version: CandidateVersion, data_version: str, roles: str, seed: int, device: str, fitted: Origin | None = None
+) -> Bout:
+    """Return what the stages of a readable candidate are keyed by; `fitted` when its model is that of older data."""
     assert version.spec is not None
     spec = version.spec
     return Bout(
+        fitted=fitted,
         candidate=version.id,
         spec=spec,
         content=content_digest(spec),
@@ -114,3 +137,15 @@ def make_bout(version: CandidateVersion, data_version: str, roles: str, seed: in
         seed=seed if spec.seed is None else spec.seed,
         device=device,
     )
+
+
+def with_model_of(bout: Bout, origin: Origin, stages: StageStore) -> Bout | None:
+    """Return the bout of the model that was fitted on `origin`, None when that model cannot be used any more.
+
+    It must be in the stage store, with all that it has seen on record.
+    """
+    if origin == bout.origin:
+        return bout
+    older = replace(bout, fitted=origin)
+    folder = stages.find(older.train_key(stages, FULL))
+    return older if folder is not None and Seen.whole(folder) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -15,18 +15,28 @@ from safetensors.torch import load_file, save_file
 from registry.errors import CandidateError, LeakError
 from registry.specs import GraphNetworkSpec
 from tasks.candidates.device import resolve_device, seeded
+from tasks.candidates.graph_refresh import refreshed
 from tasks.candidates.protocol import FitData
 from tasks.data.dataset import LOCALES, normalise_query
 from tasks.graph.catalogue import Catalogue, identities
 from tasks.graph.embeddings import echoes, product_states
 from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts, text_digest
 from tasks.graph.lexicon import Lexicon
+from tasks.graph.memory import GraphMemory, Relation
 from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
-from tasks.graph.networks import PairNetwork
+from tasks.graph.networks import PairNetwork, ProductTower
+from tasks.graph.seal import seal
 from tasks.graph.training import PairInputs, World, train
 
 _CHUNK = 8192
 _SAMPLE = 100_000  # nodes whose texts set the scale
+
+
+class _Fitted(NamedTuple):
+    network: PairNetwork
+    lexicon: Lexicon
+    encoder: Lsa | Pretrained
+    catalogue: Catalogue
 
 
 class GraphNetwork:
@@ -45,6 +55,7 @@ class GraphNetwork:
         self.lexicon: Lexicon | None = None
         self.encoder: Lsa | Pretrained | None = None
         self.catalogue: Catalogue | None = None
+        self.memory: GraphMemory | None = None
         self.history: dict[str, float] = {}
 
     def fit(self, data: FitData) -> Self:
@@ -58,7 +69,10 @@ class GraphNetwork:
         self.device = resolve_device(data.device)
         recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
         edges = self._usable_edges(data)
-        graph = self._build(edges, len(data.products))
+        parts = self._parts(edges)
+        fanout = self._fanout + 1  # one to spare: the pair's own query is masked
+        graphs = [build(part, len(data.products), fanout) for part in parts]
+        graph = graphs[0] if len(graphs) == 1 else stack(graphs)
 
         texts = product_texts(data.products, np.arange(len(data.products)))
         node_queries = _query_texts(edges, graph)
@@ -84,8 +98,40 @@ class GraphNetwork:
         run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
         checkpoint = data.work / f"epochs-{run[:32]}.safetensors"
         self.history = train(self.network, world, fit, validation, recipe, seed, checkpoint, data.progress)
-        self.catalogue = self._compute_ahead(graph, text, texts, data)
+        self.catalogue = self._compute_ahead(self.network.products, graph, text, texts, data)
+        kept = tuple(Relation.of(one, part) for one, part in zip(graphs, parts, strict=True))
+        self.memory = GraphMemory(kept, text[len(texts) :].astype(np.float16))
         return self
+
+    def refresh(self, edges: pd.DataFrame, products: pd.DataFrame) -> int:
+        """Take up edges that came, went or changed, and products that are new; return how many states changed.
+
+        Only products within reach of a change are computed anew. What the model has learnt stays as it is. This is for
+        a model that serves: a model that is still to be judged must not see the edges of judged queries.
+
+        Args:
+            edges: all edges as they are now, columns as in :class:`FitData`.
+            products: the catalogue as it is now, in any order; `edges` name its rows.
+
+        Raises:
+            CandidateError: if the model is not fitted or keeps no graph, or a relation has no edges.
+        """
+        network, _, encoder, catalogue = self._fitted()
+        if self.memory is None:
+            raise CandidateError(f"{self.spec.name} was trained before graphs were kept with the model; train it again")
+        found = refreshed(
+            self.spec.name,
+            network.products,
+            encoder,
+            self.memory,
+            catalogue,
+            self._parts(edges),
+            products,
+            self._fanout,
+            self.device,
+        )
+        self.memory, self.catalogue = found.memory, found.catalogue
+        return found.changed
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
@@ -96,8 +142,7 @@ class GraphNetwork:
         Raises:
             CandidateError: if the model is not fitted or a probability is not finite.
         """
-        if self.network is None or self.lexicon is None or self.encoder is None or self.catalogue is None:
-            raise CandidateError(f"{self.spec.name} is not fitted; call fit or load first")
+        network, lexicon, encoder, _ = self._fitted()
         result = np.empty((len(pairs), 4), dtype=np.float32)
         if not len(pairs):
             return result
@@ -105,10 +150,10 @@ class GraphNetwork:
         texts = product_texts(products, rows)
         states, product_text, echo = self._describe(products, rows, texts)
         queries, query_rows = _distinct(pairs["query"])
-        query_text = self.encoder.encode(queries)
-        overlap = self.lexicon.overlap(queries, texts, query_rows, product_rows)
+        query_text = encoder.encode(queries)
+        overlap = lexicon.overlap(queries, texts, query_rows, product_rows)
         locale = _one_hot(pairs["locale"])
-        self.network.eval()
+        network.eval()
         with torch.inference_mode():
             for start in range(0, len(pairs), _CHUNK):
                 part = slice(start, start + _CHUNK)
@@ -122,7 +167,7 @@ class GraphNetwork:
                     locale[part],
                 )
                 tensors = [torch.from_numpy(array.astype(np.float32)).to(self.device) for array in arrays]
-                result[part] = self.network.score(*tensors).softmax(1).cpu().numpy()
+                result[part] = network.score(*tensors).softmax(1).cpu().numpy()
         if not np.isfinite(result).all():
             wrong = int((~np.isfinite(result)).any(axis=1).sum())
             raise CandidateError(f"{self.spec.name}: {wrong} of {len(pairs)} pairs have no finite probabilities")
@@ -130,14 +175,16 @@ class GraphNetwork:
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), encoder, catalogue (npy) and spec (JSON, last) into an empty folder."""
-        if self.network is None or self.lexicon is None or self.encoder is None or self.catalogue is None:
-            raise CandidateError(f"{self.spec.name} is not fitted; there is nothing to save")
+        network, lexicon, encoder, catalogue = self._fitted("there is nothing to save")
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, folder / "network.safetensors")
-        np.save(folder / "lexicon_idf.npy", self.lexicon.idf)
-        self.encoder.save(folder)
-        self.catalogue.save(folder)
+        np.save(folder / "lexicon_idf.npy", lexicon.idf)
+        encoder.save(folder)
+        catalogue.save(folder)
+        if self.memory is not None:
+            self.memory.save(folder)
+        seal(folder, [*folder.glob("catalogue_*.npy"), *folder.glob("graph/**/*.npy")])
         (folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
         (folder / "spec.json").write_text(self.spec.model_dump_json(indent=2), encoding="utf-8")
 
@@ -155,6 +202,7 @@ class GraphNetwork:
             model.lexicon = Lexicon(np.load(folder / "lexicon_idf.npy", allow_pickle=False))
             model.encoder = load_encoder(folder, model.lexicon, model.device)
             model.catalogue = Catalogue.load(folder)
+            model.memory = GraphMemory.load(folder)
             spec, dimensions = model.spec, model.encoder.dimensions
             network = PairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
             network.load_state_dict(load_file(folder / "network.safetensors"))
@@ -163,22 +211,37 @@ class GraphNetwork:
         model.network = network.to(model.device).eval()
         return model
 
+    def rows_of(self, products: pd.DataFrame) -> np.ndarray:
+        """Return the row of each product in the catalogue, int64 (n,), -1 for one that is not there."""
+        catalogue = self._fitted().catalogue
+        texts = product_texts(products, np.arange(len(products)))
+        return catalogue.find(identities(products["product_id"], products["locale"].astype(str), texts))
+
     def parameters(self) -> int:
         """Return the parameters of the network and of the frozen text encoder, without what is computed ahead."""
-        if self.network is None or self.encoder is None:
-            raise CandidateError(f"{self.spec.name} is not fitted; it has no parameters yet")
-        return sum(parameter.numel() for parameter in self.network.parameters()) + self.encoder.parameters()
+        network, _, encoder, _ = self._fitted("it has no parameters yet")
+        return sum(parameter.numel() for parameter in network.parameters()) + encoder.parameters()
+
+    def _fitted(self, otherwise: str = "call fit or load first") -> _Fitted:
+        """Return what a fitted model is made of.
+
+        Raises:
+            CandidateError: if the model is not fitted; the message ends with `otherwise`.
+        """
+        if self.network is None or self.lexicon is None or self.encoder is None or self.catalogue is None:
+            raise CandidateError(f"{self.spec.name} is not fitted; {otherwise}")
+        return _Fitted(self.network, self.lexicon, self.encoder, self.catalogue)
 
     @property
     def _fanout(self) -> int:
         """Neighbours used of each node in each relation."""
         return -(-self.spec.recipe.fanout // len(self.spec.relations))
 
-    def _build(self, edges: pd.DataFrame, n_products: int) -> Neighbourhoods:
-        fanout = self._fanout + 1  # one to spare: the pair's own query is masked
+    def _parts(self, edges: pd.DataFrame) -> list[pd.DataFrame]:
+        """Return the edges of each relation, in the order of the spec."""
         if len(self.spec.relations) == 1:
-            return build(edges, n_products, fanout)
-        return stack([build(_of_relation(edges, one), n_products, fanout) for one in self.spec.relations])
+            return [edges]
+        return [_of_relation(edges, one) for one in self.spec.relations]
 
     def _usable_edges(self, data: FitData) -> pd.DataFrame:
         missing = list(self.spec.relations)
@@ -201,10 +264,12 @@ class GraphNetwork:
                 )
         return data.edges
 
-    def _compute_ahead(self, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData) -> Catalogue:
+    def _compute_ahead(
+        self, tower: ProductTower, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData
+    ) -> Catalogue:
         total = len(texts)
         states = np.empty((total, self.spec.recipe.hidden_size), dtype=np.float16)
-        chunks = product_states(self.network.products, graph, text, self._fanout, self.device, data.work)
+        chunks = product_states(tower, graph, text, self._fanout, self.device, data.work)
         for rows, part in chunks:
             states[rows] = part
             data.progress(1.0, f"embeddings of {rows.stop} of {total} products")
@@ -221,28 +286,30 @@ class GraphNetwork:
         self, products: pd.DataFrame, rows: np.ndarray, texts: list[str]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return state, text and echo of each product, float16: looked up if known, else from its text alone."""
-        chosen = products[["product_id", "locale"]].iloc[rows]
-        found = self.catalogue.find(identities(chosen["product_id"], chosen["locale"].astype(str), texts))
+        network, _, encoder, catalogue = self._fitted()
+        ids, locales = (np.asarray(products[name].array.take(rows), object) for name in ("product_id", "locale"))
+        found = catalogue.find(identities(ids, locales, texts))
         known, cold = np.flatnonzero(found >= 0), np.flatnonzero(found < 0)
-        tables = (self.catalogue.states, self.catalogue.texts, self.catalogue.echoes)
+        # Plain arrays over the maps: every access to an np.memmap makes another one
+        tables = [np.asarray(table) for table in (catalogue.states, catalogue.texts, catalogue.echoes)]
         states, text, echo = (np.zeros((len(rows), table.shape[1]), dtype=np.float16) for table in tables)
         for output, table in zip((states, text, echo), tables, strict=True):
             output[known] = table[found[known]]
         if len(cold):
-            vectors = self.encoder.encode([texts[row] for row in cold])
+            vectors = encoder.encode([texts[row] for row in cold])
             text[cold] = vectors
-            states[cold] = self._states_without_neighbours(vectors)
+            states[cold] = self._states_without_neighbours(network.products, vectors)
         return states, text, echo
 
-    def _states_without_neighbours(self, vectors: np.ndarray) -> np.ndarray:
-        total, layers = len(vectors), len(self.network.products.layers)
+    def _states_without_neighbours(self, tower: ProductTower, vectors: np.ndarray) -> np.ndarray:
+        total, layers = len(vectors), len(tower.layers)
         text = torch.from_numpy(vectors).to(self.device)
         with torch.inference_mode():
-            inputs = self.network.products.inputs_of(text, torch.zeros(total, device=self.device))
+            inputs = tower.inputs_of(text, torch.zeros(total, device=self.device))
             edges = torch.empty((2, 0), dtype=torch.int64, device=self.device)
             nothing, ones = torch.empty(0, device=self.device), torch.ones(total, device=self.device)
             facts = edges, nothing, ones, edges[0]
-            states = self.network.products(inputs, *facts, (total,) * (layers + 1), (0,) * layers)
+            states = tower(inputs, *facts, (total,) * (layers + 1), (0,) * layers)
         return states.cpu().numpy()
 
 

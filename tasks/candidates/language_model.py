@@ -190,6 +190,11 @@ class LanguageModel:
         self._ahead = ProductVectors.write(folder, scorer.network.digest(), keys, scorer.network.width, vectors())
         return self._ahead
 
+    @property
+    def ahead(self) -> ProductVectors | None:
+        """The product vectors in use."""
+        return self._ahead
+
     def use_products(self, folder: Path) -> None:
         """Use the vectors that :meth:`embed_products` of this very model wrote into a folder.
 

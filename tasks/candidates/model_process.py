@@ -9,7 +9,6 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from registry.errors import CandidateError
+from registry.processes import module_path, python_module
 from tasks.candidates.memory import GIB, memory_watch, resident_bytes
 from tasks.data.store import write_frame
 
@@ -86,10 +86,12 @@ class ModelProcess:
         self._kill()
         self._said = queue.Queue()
         environment = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
-        environment |= {"HOME": str(self._scratch), "TMPDIR": str(self._scratch), "PYTHONHASHSEED": "0"}
+        environment |= module_path() | {"HOME": str(self._scratch), "TMPDIR": str(self._scratch), "PYTHONHASHSEED": "0"}
+        # Compiled files in the model's own folder would make it another model than the one that was saved.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.candidates.model_worker", str(self.folder), str(limit), str(os.getpid())],
+            python_module("tasks.candidates.model_worker", str(self.folder), str(limit), str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -10,8 +10,6 @@ import json
 import os
 import resource
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from registry.pyfuncs import open_pyfunc
+from tasks.candidates.orphans import end_with_parent
 from tasks.data.dataset import LABELS
 from tasks.data.store import read_frame
 
@@ -27,7 +26,7 @@ def main(folder: str, limit: str, parent: str) -> int:
     """Open the model, say so, and answer requests until standard input ends."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    _end_with(int(parent))
+    end_with_parent(int(parent))
 
     def say(**message: object) -> None:
         channel.write(json.dumps(message) + "\n")
@@ -74,15 +73,6 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "allocate memory" in said:
         return "out of memory: it wanted more than the setting pyfunc_memory_gib gives it"
     return f"{type(error).__name__}: {said}"
-
-
-def _end_with(parent: int) -> None:
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(3)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 if __name__ == "__main__":

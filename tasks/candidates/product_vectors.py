@@ -13,6 +13,7 @@ import numpy as np
 
 from registry.errors import SpecError
 from registry.files import write_atomically
+from tasks.graph.seal import seal
 
 _KEYS, _ROWS, _VECTORS, _HEADER = "keys.npy", "rows.npy", "vectors.npy", "header.json"
 
@@ -63,6 +64,7 @@ class ProductVectors:
         rows = np.argsort(keys, kind="stable")
         np.save(folder / _KEYS, keys[rows])
         np.save(folder / _ROWS, rows)
+        seal(folder, [folder / name for name in (_KEYS, _ROWS, _VECTORS)])
         write_atomically(folder / _HEADER, json.dumps({"model": model, "products": len(keys)}).encode())
         return cls.open(folder, model)
 

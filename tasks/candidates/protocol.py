@@ -50,7 +50,12 @@ class FitData:
 class Candidate(Protocol):
     """A model that may enter a tournament. Implementations hold no connection and open no file but in save and load."""
 
-    spec: CandidateSpec
+    def __init__(self, spec: CandidateSpec) -> None:
+        """Make a model that is not fitted yet; a family takes specs of its own kind only."""
+
+    @property
+    def spec(self) -> CandidateSpec:
+        """What it was made from."""
 
     def fit(self, data: FitData) -> Self:
         """Learn, keep the best epoch by macro F1 on `data.validation`, and return self."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from registry.errors import LeakError, SpecError
+from registry.errors import DataError, LeakError, SpecError
 from registry.specs import DeclaredSpec, NamedSpec
 from tasks.candidates.protocol import FitData
 from tasks.data.dataset import query_keys
 
 KEYS, IDS, SPLITS = "trained_keys.npy", "trained_query_ids.npy", "trained_splits.json"
+EDGES = "trained_edge_keys.npy"
 
 
 @dataclass(frozen=True)
@@ -26,32 +28,42 @@ class Seen:
 
     Attributes:
         keys: query keys, uint64. ids: query ids, int64. splits: official splits it knows as a whole.
+        edges: keys of the queries whose behaviour its graph holds, uint64; who judged them later makes no difference.
     """
 
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     splits: tuple[str, ...] = ()
+    edges: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
         np.save(folder / KEYS, self.keys)
         np.save(folder / IDS, self.ids)
+        np.save(folder / EDGES, self.edges)
         (folder / SPLITS).write_text(json.dumps(self.splits), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Seen:
         """Return what :meth:`write` wrote; models of earlier versions have only the keys."""
-        ids, splits = folder / IDS, folder / SPLITS
+        ids, splits, edges = folder / IDS, folder / SPLITS, folder / EDGES
         return cls(
             np.load(folder / KEYS),
             np.load(ids) if ids.is_file() else np.zeros(0, np.int64),
             tuple(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else (),
+            np.load(edges) if edges.is_file() else np.zeros(0, np.uint64),
         )
+
+    @staticmethod
+    def whole(folder: Path) -> bool:
+        """Tell whether all that a model has seen is on record beside it; an earlier version kept no keys of edges."""
+        return (folder / EDGES).is_file()
 
     def of(self, pairs: pd.DataFrame) -> np.ndarray:
         """Return which pairs belong to a query that was seen, bool (n,)."""
         return (
             np.isin(pairs["query_key"].to_numpy(), self.keys)
+            | np.isin(pairs["query_key"].to_numpy(), self.edges)
             | np.isin(pairs["query_id"].to_numpy(), self.ids)
             | np.isin(pairs["split"].astype(str).to_numpy(), self.splits)
         )
@@ -107,6 +119,33 @@ def read_queries(path: Path) -> Seen:
         f"trained_queries {path}: needed is a column query_id of whole numbers without gaps, or query and "
         f"product_locale; found {found}"
     )
+
+
+def without_seen(roles: pd.DataFrame, pairs: pd.DataFrame, models: Iterable[Seen]) -> pd.DataFrame:
+    """Return the roles with every pair in quarantine that would be judged and whose query one of the models has seen.
+
+    Args:
+        roles: `role` and `fold` of each pair, as `tasks.data.split.assign_roles` gives them.
+        pairs: the pairs, in the same order.
+        models: what each model has seen.
+
+    Raises:
+        DataError: if no pair is left for the aggregator, or none for the judge.
+    """
+    judged = roles["role"].isin(("blend", "test")).to_numpy()
+    seen = np.zeros(int(judged.sum()), dtype=bool)
+    for model in models:
+        seen |= model.of(pairs[judged])
+    role = roles["role"].copy()
+    role.iloc[np.flatnonzero(judged)[seen]] = "quarantine"
+    for name in ("blend", "test"):
+        if not (role == name).any():
+            raise DataError(
+                f"no pair of the {name} part is left: the models, fitted on older data, have seen all of its queries",
+                count=int((roles["role"] == name).sum()),
+                advice="fit them again with the setting refit, or bring queries that are new to them",
+            )
+    return roles.assign(role=role)
 
 
 def declaration(spec: NamedSpec) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,15 @@ FIT_RECORD = "fit.json"
 CONSTANT = 1e-6  # columns that vary by less say nothing
 SHIFT_PAIRS = 2_000  # pairs that suffice to see the shift between fold models and the served model
 FULL = "full"  # the plan of the model that serves
+SESSION_RELATIONS = {"bought_together", "same_session"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was fitted on: a data version, and the key of the stage that gave its pairs their roles."""
+
+    data_version: str
+    roles: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Bout:
         roles: key of the stage that gave every pair its role.
         seed: seed in force for this candidate.
         device: torch device.
+        fitted: what its model was fitted on when that is older data; such a model is never fitted again, and scores
+            only pairs whose query it has not seen.
     """
 
     candidate: str
@@ -53,6 +64,12 @@ class Bout:
     roles: str
     seed: int
     device: str
+    fitted: Origin | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What its model is, or will be, fitted on."""
+        return self.fitted or Origin(self.data_version, self.roles)
 
     def train_key(self, stages: StageStore, plan: str) -> str:
         """Return the stage key of the model of one plan; the device is no part of it."""
@@ -60,8 +77,8 @@ class Bout:
             "train",
             spec=self.spec.digest(),
             content=self.content,
-            data=self.data_version,
-            roles=self.roles,
+            data=self.origin.data_version,
+            roles=self.origin.roles,
             plan=plan,
             seed=self.seed,
         )
@@ -83,7 +100,9 @@ class Bout:
 
     def recipe(self) -> str:
         """Return the digest under which the score store keeps the scores."""
-        content = [self.spec.digest(), self.content, self.roles, self.seed]
+        content: list[object] = [self.spec.digest(), self.content, self.roles, self.seed]
+        if self.fitted:
+            content.append([self.fitted.data_version, self.fitted.roles])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -109,10 +128,18 @@ def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progr
     """Fit the candidate on one plan and return the folder of the model; one that is there is not fitted again.
 
     Beside the model stand the keys of every query it has seen: they decide later what is out of sample.
+
+    Raises:
+        NotFoundError: if the model was fitted on older data and is not there any more.
     """
     key = bout.train_key(stages, plan.name)
     if found := stages.find(key):
         return found
+    if bout.fitted:
+        raise NotFoundError(
+            f"the model of {bout.candidate}, fitted on data version {bout.fitted.data_version[:12]}, is not in the "
+            "stage store any more; fit it again with the setting refit"
+        )
     work = stages.work(key)
     # A worker whose supervisor was killed ends within a second; until then it may still write its checkpoint.
     with FileLock(work.with_suffix(".lock")):
@@ -134,7 +161,7 @@ def _fit(
         progress=progress,
     )
     model = make_candidate(bout.spec).fit(data)
-    seen = what_it_saw(bout.spec, data)
+    seen = replace(what_it_saw(bout.spec, data), edges=_behaviour_keys(bout.spec, plan, dataset, data.edges))
 
     def build(folder: Path) -> None:
         model.save(folder)
@@ -147,15 +174,31 @@ def _fit(
 
 def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
     """Return the edges a graph network may see: those of every judged query that it does not fit on are held out."""
-    if not isinstance(bout.spec, GraphNetworkSpec):
+    spec = bout.spec
+    if not isinstance(spec, GraphNetworkSpec):
         return None
-    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=bout.spec.relation)
+    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=spec.relation)
 
     def build(folder: Path) -> None:
-        frame = edges(dataset, bout.spec.relation, held_out_keys(dataset.pairs, plan))
+        frame = edges(dataset, spec.relation, held_out_keys(dataset.pairs, plan))
         write_frame(frame, folder / "edges.arrow")
 
     return read_frame(stages.obtain(key, build) / "edges.arrow")
+
+
+def _behaviour_keys(spec: CandidateSpec, plan: FitPlan, dataset: Dataset, edges: pd.DataFrame | None) -> np.ndarray:
+    """Return the keys of the queries whose behaviour is in a model's graph, uint64, ascending.
+
+    An edge between products does not say which query its session began with, so all that are not held out count.
+    """
+    keys = np.zeros(0, np.uint64)
+    if edges is not None and "query_key" in edges:
+        of_queries = edges["source"].to_numpy() < 0 if "source" in edges else np.ones(len(edges), dtype=bool)
+        keys = np.unique(edges["query_key"].to_numpy()[of_queries])
+    if isinstance(spec, GraphNetworkSpec) and dataset.events is not None and SESSION_RELATIONS & set(spec.relations):
+        of_sessions = np.setdiff1d(dataset.events["query_key"].to_numpy(), held_out_keys(dataset.pairs, plan))
+        keys = np.union1d(keys, of_sessions)
+    return keys.astype(np.uint64)
 
 
 def score(
@@ -168,8 +211,11 @@ def score(
 ) -> None:
     """Score every pair of the plans with a model that did not see its query, into the score store.
 
+    A model that was fitted on older data leaves out the pairs whose query it has seen, in pairs or in behaviour.
+
     Raises:
         LeakError: if a model is asked to score a query it was fitted on.
+        CandidateError: if a model of older data has seen every query that is to be scored.
     """
     recipe = bout.recipe()
     if scores.has(bout.candidate, bout.data_version, recipe):
@@ -178,8 +224,15 @@ def score(
     for number, plan in enumerate(plans):
         progress(number / len(plans), f"score {plan.name}")
         folder = train(bout, plan, dataset, stages)
-        pairs = dataset.pairs.iloc[plan.score]
-        Seen.read(folder).check(pairs, f"{bout.candidate}, plan {plan.name}")
+        pairs, seen = dataset.pairs.iloc[plan.score], Seen.read(folder)
+        if bout.fitted:
+            pairs = pairs[~seen.of(pairs)]
+            if not len(pairs):
+                raise CandidateError(
+                    f"{bout.candidate}: its model, fitted on older data, has seen every query that is judged now; fit "
+                    "it again with the setting refit"
+                )
+        seen.check(pairs, f"{bout.candidate}, plan {plan.name}")
         model = load_candidate(folder, bout.device)
         cover.append(getattr(model, "cover", len)(pairs))
         rows.append(checked_scores(bout.candidate, model.predict_proba(pairs, dataset.products), pairs))

@@ -10,9 +10,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from registry.processes import module_path, python_module
 from registry.settings import Settings
 from registry.stages import StageStore
 from tasks.candidates.memory import GIB, memory_watch
@@ -78,7 +80,8 @@ def supervise(
 
 def _bout(bout: Bout) -> dict[str, Any]:
     fields = {name: getattr(bout, name) for name in bout.__dataclass_fields__}
-    return fields | {"spec": bout.spec.model_dump(mode="json")}
+    fitted = bout.fitted and asdict(bout.fitted)
+    return fields | {"spec": bout.spec.model_dump(mode="json"), "fitted": fitted}
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -102,20 +105,24 @@ def _run(
     progress: Progress,
 ) -> tuple[dict[int, str], str]:
     """Run one worker; return what became of each step it finished ("" for done) and how the worker ended."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONHASHSEED": "0",
-        **more,
-    }
+    environment = (
+        os.environ
+        | module_path()
+        | {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "PYTHONHASHSEED": "0",
+            **more,
+        }
+    )
     with tempfile.TemporaryDirectory() as scratch, log.open("ab") as stderr:
         job_file = Path(scratch, "job.json")
         job_file.write_text(json.dumps(job), encoding="utf-8")
         worker = subprocess.Popen(
-            [sys.executable, "-m", "tasks.candidates.worker", str(job_file)],
+            python_module("tasks.candidates.worker", str(job_file)),
             stdout=subprocess.PIPE,
             stderr=stderr,
             stdin=subprocess.DEVNULL,

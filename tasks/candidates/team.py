@@ -49,7 +49,7 @@ class Team:
         if self.size == 1:
             return values
         on_device = torch.as_tensor(values, dtype=torch.float64).to(PartialState().device)
-        return reduce(on_device, "sum").cpu().numpy()  # type: ignore[union-attr]
+        return reduce(on_device, "sum").cpu().numpy()
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Put the sum of every process's gradients in place of this one's; no gradient counts as zero."""
@@ -57,7 +57,7 @@ class Team:
             return
         trained = list(parameters)
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
-        flat: torch.Tensor = reduce(torch.cat([each.flatten() for each in gradients]), "sum")  # type: ignore[assignment]
+        flat: torch.Tensor = reduce(torch.cat([each.flatten() for each in gradients]), "sum")
         for parameter, part in zip(trained, flat.split([each.numel() for each in trained]), strict=True):
             parameter.grad = part.view_as(parameter)
 

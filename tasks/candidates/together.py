@@ -23,8 +23,10 @@ import numpy as np
 import torch
 
 from registry.errors import CandidateError, SpecError, TournamentError
+from registry.processes import module_path, python_module
 from registry.specs import LanguageModelSpec, parse_spec
 from tasks.candidates.device import resolve_device
+from tasks.candidates.orphans import end_with_parent
 from tasks.candidates.protocol import FitData, Progress
 from tasks.candidates.team import Team
 from tasks.data.store import read_frame, write_frame
@@ -79,7 +81,7 @@ def main(job_folder: str) -> int:
 
     job, rank = Path(job_folder), int(os.environ["RANK"])
     told = json.loads((job / "job.json").read_text(encoding="utf-8"))
-    _end_with_parent(told["parent"])
+    end_with_parent(told["parent"])
     device = told["devices"][rank]
     if device == "cpu":
         torch.set_num_threads(told["threads"])
@@ -130,8 +132,8 @@ def _run(job: Path, devices: Sequence[str], progress: Progress) -> None:
         for rank in range(len(devices)):
             numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             member = subprocess.Popen(
-                [sys.executable, "-m", "tasks.candidates.together", str(job)],
-                env=environment | numbers, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                python_module("tasks.candidates.together", str(job)),
+                env=environment | module_path() | numbers, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
             stack.callback(_end, member)
             team.append(member)
@@ -180,17 +182,6 @@ def _end(member: subprocess.Popen[Any]) -> None:
     if member.poll() is None:
         member.kill()
     member.wait()
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process soon after the one that started it has gone, killed or not."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(3)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 if __name__ == "__main__":

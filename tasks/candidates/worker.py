@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,13 +16,14 @@ from registry.errors import TournamentError
 from registry.scores import ScoreStore
 from registry.specs import parse_spec
 from registry.stages import StageStore
+from tasks.candidates.orphans import end_with_parent
 
 
 def main(job_file: str) -> int:
     """Run every step of the job in turn; a step that fails is reported and ends the job."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
-    _end_with_parent(job["supervisor"])
+    end_with_parent(job["supervisor"])
     import torch
 
     torch.set_num_threads(job["threads"])
@@ -47,13 +46,14 @@ def main(job_file: str) -> int:
 
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     """Run one step of one candidate: all the training and scoring it needs, or its profile."""
-    from tasks.candidates.steps import Bout, measure, measure_shift, score, train
+    from tasks.candidates.steps import Bout, Origin, measure, measure_shift, score, train
     from tasks.data.plans import read_plans
     from tasks.data.store import open_dataset
 
     dataset, plans = open_dataset(Path(job["dataset"])), read_plans(Path(job["roles_folder"]))
     stages, scores = StageStore(Path(job["stages"])), ScoreStore(Path(job["scores"]))
-    bout = Bout(**(step["bout"] | {"spec": parse_spec(step["bout"]["spec"])}))
+    fitted = step["bout"]["fitted"] and Origin(**step["bout"]["fitted"])
+    bout = Bout(**(step["bout"] | {"spec": parse_spec(step["bout"]["spec"]), "fitted": fitted}))
     if step["stage"] == "profile":
         measure(bout, dataset, plans[-1], stages)
         return
@@ -81,17 +81,6 @@ def _keep_output_to_ourselves() -> None:
 def _say(**message: object) -> None:
     _channel.write(json.dumps(message) + "\n")
     _channel.flush()
-
-
-def _end_with_parent(supervisor: int) -> None:
-    """End this process soon after the supervisor has gone, killed or not: an orphan would train for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == supervisor:
-            time.sleep(0.5)
-        os._exit(3)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 if __name__ == "__main__":

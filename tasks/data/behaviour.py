@@ -160,7 +160,7 @@ def _together(dataset: Dataset, events: pd.DataFrame | None, relation: str) -> p
     code, count = source * products + product, np.ones(len(source))
     if dataset.edges is not None:
         table = dataset.edges[_of(dataset.edges, relation) & (dataset.edges["source"] >= 0).to_numpy()]
-        ends = table["source"].to_numpy(np.int64), table["product"].to_numpy(np.int64)
+        ends = [table[name].to_numpy(np.int64) for name in ("source", "product")]
         different = ends[0] != ends[1]
         ends, weight = [end[different] for end in ends], table["weight"].to_numpy(np.float64)[different]
         code = np.concatenate([code, ends[0] * products + ends[1], ends[1] * products + ends[0]])

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from registry.errors import DataError, StoreError
-from tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
+from tasks.data.layout import EXAMPLES_FILE, LOG_FILES, PRODUCTS_FILE
 
 # The repository holds Git LFS pointers; the files themselves are served by another host.
 POINTER_URL = "https://raw.githubusercontent.com/amazon-science/esci-data/main/shopping_queries_dataset"
@@ -82,6 +83,93 @@ def download(
         ) from error
     progress(1.0, "fetched")
     return [folder / name for name in FILES]
+
+
+def has_pointers(base_url: str) -> bool:
+    """Tell whether a base address has Git LFS pointers, by which its files can be verified.
+
+    Raises:
+        DataError: if the server cannot be reached.
+    """
+    base_url = base_url.rstrip("/")
+    if base_url == BASE_URL:
+        return True
+    url = f"{base_url}/pointers/{EXAMPLES_FILE}"
+    with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+        return _answer(client, url, lambda response: response.status_code == 200)
+
+
+def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share, doing: None) -> list[Path]:
+    """Fetch the official files and the logs of behaviour beside them from an address that has no pointers.
+
+    Args:
+        base_url: Folder of the files; logs that it does not have are left out, and removed from `folder`.
+        folder: An existing folder.
+        progress: Called with the share of files that is there, and the file.
+
+    Raises:
+        DataError: if the server cannot be reached, refuses, or has no official file, or a file breaks off.
+    """
+    base_url, found = base_url.rstrip("/"), []
+    names = (*FILES, *LOG_FILES)
+    for number, name in enumerate(names):
+
+        def report(share: float, number: int = number, name: str = name) -> None:
+            progress((number + share) / len(names), f"fetching {name}")
+
+        part = folder / f"{name}.part"
+        if fetch_address(f"{base_url}/{name}", part, report, optional=name in LOG_FILES):
+            os.replace(part, folder / name)
+            found.append(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return found
+
+
+def fetch_address(
+    url: str, path: Path, report: Callable[[float], None], optional: bool = False, pause_seconds: float = 1.0
+) -> bool:
+    """Fetch one address into a file, from its beginning; return False when it is optional and not there.
+
+    Raises:
+        DataError: if the server cannot be reached, refuses, or breaks off however often it is asked.
+    """
+
+    def take(response: httpx.Response) -> bool:
+        if optional and response.status_code in (404, 410):
+            return False
+        _refuse_errors(response, url)
+        total = int(response.headers.get("Content-Length", 0))
+        with path.open("wb") as file:
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                report(min(1.0, file.tell() / total) if total else 0.0)
+            if total and file.tell() != total:
+                raise httpx.ReadError(f"it ended after {file.tell()} of {total} bytes")
+        return True
+
+    with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+        return _answer(client, url, take, pause_seconds)
+
+
+def _answer(client: httpx.Client, url: str, take: Callable[[httpx.Response], bool], pause_seconds: float = 1.0) -> bool:
+    """Return what `take` makes of the answer of an address; a connection that breaks is tried again."""
+    shown = without_secrets(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+                return take(response)
+        except httpx.TransportError as error:
+            _wait_or_give_up(attempt, shown, error, pause_seconds)
+        except httpx.InvalidURL as error:
+            raise DataError(f"the address is none ({error})", file=shown, advice="check it") from None
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def without_secrets(url: str) -> str:
+    """Return an address as it may be shown: without user, password, query or fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def parse_pointer(text: str, url: str) -> Pointer:
@@ -164,6 +252,7 @@ def _continue(client: httpx.Client, url: str, part: Path, have: int, size: int, 
 
 
 def _refuse_errors(response: httpx.Response, url: str) -> None:
+    url = without_secrets(url)
     status = response.status_code
     if status in (200, 206):
         return

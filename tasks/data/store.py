@@ -53,6 +53,21 @@ def read_frame(path: Path) -> pd.DataFrame:
     return feather.read_table(str(path), memory_map=True).to_pandas()
 
 
+def write_test(pairs: pd.DataFrame, folder: Path) -> None:
+    """Write the test pairs' ids and labels into an existing, empty folder."""
+    np.save(folder / "answers.npy", _answers(pairs))
+
+
+def share_in_test(pairs: pd.DataFrame, folder: Path) -> float:
+    """Return the share of test pairs that :func:`write_test` wrote, of another test split, with the same label."""
+    return float(np.isin(_answers(pairs), np.load(folder / "answers.npy")).mean()) if len(pairs) else 0.0
+
+
+def _answers(pairs: pd.DataFrame) -> np.ndarray:
+    """Return each pair's id and label in one number, int64 (n,)."""
+    return pairs["example_id"].to_numpy(np.int64) * 8 + pairs["label"].to_numpy(np.int64)
+
+
 def digest_of_test(pairs: pd.DataFrame) -> str:
     """Return a SHA-256 of the test pairs' ids and labels: what a look at the test split is a look at.
 

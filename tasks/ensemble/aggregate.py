@@ -1,23 +1,31 @@
-"""The aggregator: gradient-boosted trees (LightGBM) over the members' out-of-sample class probabilities."""
+"""The aggregator: gradient-boosted trees (LightGBM) over the members' out-of-sample class probabilities.
+
+Where data is scarce the trees start from a log-linear pool of the members (`pool.py`) in place of nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightgbm
 import numpy as np
 
 from registry.errors import StoreError, UsageError
 from tasks.data.dataset import salted_uniform
+from tasks.ensemble.pool import Pool, fit_pool
 from tasks.ensemble.scores import CLASSES
+from tasks.ensemble.trees import FlatTrees
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"
 _ROWS_WORTH_THREADS = 20_000
+_ROWS_WALKED = 1000  # up to here our own walk over the trees is the faster one
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,9 @@ class AggregatorParameters:
         folds: folds of the cross-validation that chooses the number of rounds.
         threads: LightGBM threads; below 20,000 pairs one is used, threads would wait for each other more than work.
         seed: seed of all sampling.
+        balance: power of the inverse class frequency that weighs a pair in the fit: 0 for none, 1 for classes of equal
+            weight. Probabilities lean towards rare classes accordingly.
+        start: what boosting starts from: nothing, or a log-linear pool of the members.
     """
 
     learning_rate: float = 0.1
@@ -53,6 +64,8 @@ class AggregatorParameters:
     folds: int = 5
     threads: int = 2
     seed: int = 0
+    balance: float = 0.0
+    start: Literal["nothing", "pool"] = "nothing"
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 12:
@@ -97,23 +110,45 @@ class Aggregator:
     Attributes:
         members: k names, the order of the columns.
         booster: the LightGBM model over 4 k columns, member by member, E, S, C, I within each.
-        rounds: boosting rounds.
+        rounds: boosting rounds; none where the pool alone is best.
         parameters: what it was fitted with.
+        pool: what the trees start from; None for nothing.
     """
 
     members: tuple[str, ...]
     booster: lightgbm.Booster
     rounds: int
     parameters: AggregatorParameters = field(default_factory=AggregatorParameters)
+    pool: Pool | None = None
 
     def raw_scores(self, columns: np.ndarray) -> np.ndarray:
         """Return the scores before the softmax, float64 (n, 4), of member scores float32 (n, k, 4)."""
         features = flatten(columns, self.members)
         if not len(features):
             return np.zeros((0, CLASSES))
-        threads = self.parameters.threads_for(len(columns))
+        scores = self._tree_scores(features)
+        return scores if self.pool is None else scores + self.pool.raw_scores(columns)
+
+    def _tree_scores(self, features: np.ndarray) -> np.ndarray:
+        if len(features) <= _ROWS_WALKED and np.isfinite(features).all():
+            return self._trees.raw_scores(features)
+        threads = self.parameters.threads_for(len(features))
         scores = self.booster.predict(features, raw_score=True, num_threads=threads)
         return np.asarray(scores).reshape(-1, CLASSES)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all that the scores follow from."""
+        content = self.booster.model_to_string() + json.dumps(self.pool.to_json() if self.pool else None)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def prepared(self) -> Aggregator:
+        """Read the trees now, which takes some 80 ms, and not when the first page waits for it; return self."""
+        _ = self._trees
+        return self
+
+    @cached_property
+    def _trees(self) -> FlatTrees:
+        return FlatTrees.of(self.booster.model_to_string())
 
     def predict_proba(self, columns: np.ndarray) -> np.ndarray:
         """Return class probabilities, float32 (n, 4), order E, S, C, I, of member scores float32 (n, k, 4)."""
@@ -130,6 +165,7 @@ class Aggregator:
             StoreError: if the folder cannot be written.
         """
         card = {"members": list(self.members), "rounds": self.rounds, "parameters": asdict(self.parameters)}
+        card["pool"] = self.pool.to_json() if self.pool else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / _MODEL, self.booster.model_to_string())
@@ -149,9 +185,9 @@ class Aggregator:
         try:
             card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
             booster = lightgbm.Booster(model_str=(folder / _MODEL).read_text(encoding="utf-8"))
-            aggregator = cls(
-                tuple(card["members"]), booster, int(card["rounds"]), AggregatorParameters(**card["parameters"])
-            )
+            pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # earlier versions have none
+            parameters = AggregatorParameters(**card["parameters"])
+            aggregator = cls(tuple(card["members"]), booster, int(card["rounds"]), parameters, pool)
         except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
             raise StoreError(f"aggregator in {folder} cannot be read: {error}; fit it again") from error
         if booster.num_feature() != CLASSES * len(aggregator.members):
@@ -194,10 +230,10 @@ def cross_validate(
     parameters = parameters or AggregatorParameters()
     check_shapes(columns, labels, groups)
     order = canonical_order(columns, labels, groups)
-    features = columns[order].reshape(len(order), -1).astype(np.float64)
     truth = labels[order].astype(np.int64)
     fold = fold_of(groups[order], parameters.folds)
-    runs = [_Fold(features, truth, fold == number, parameters) for number in range(parameters.folds)]
+    weights = pair_weights(truth, parameters.balance)
+    runs = [_Fold(columns[order], truth, weights, fold == number, parameters) for number in range(parameters.folds)]
     rounds, loss = _boost_together(runs, parameters)
     probabilities = np.empty((len(order), CLASSES), dtype=np.float32)
     for run in runs:
@@ -237,11 +273,40 @@ def fit_aggregator(
     order = canonical_order(columns, labels, groups)
     names = [f"{position}_{letter}" for position in range(len(members)) for letter in "ESCI"]
     settings = parameters.lightgbm(len(order))
-    features = columns[order].reshape(len(order), -1).astype(np.float64)
-    data = lightgbm.Dataset(features, labels[order], feature_name=names, params=settings)
-    booster = lightgbm.train(settings, data, num_boost_round=rounds)
+    ordered, truth = columns[order], labels[order].astype(np.int64)
+    weights = pair_weights(truth, parameters.balance)
+    pool = fit_pool(ordered, truth, weights) if parameters.start == "pool" else None
+    data = _dataset(ordered, truth, weights, pool, settings, feature_name=names)
+    booster = lightgbm.Booster(settings, data)
+    for _ in range(rounds):
+        if booster.update():
+            break
     # The round trip through text drops the training data and makes a fresh fit and a loaded one the same object
-    return Aggregator(tuple(members), lightgbm.Booster(model_str=booster.model_to_string()), rounds, parameters)
+    text = booster.model_to_string()
+    return Aggregator(tuple(members), lightgbm.Booster(model_str=text), rounds, parameters, pool)
+
+
+def _dataset(
+    columns: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    pool: Pool | None,
+    settings: dict[str, Any],
+    **rest: Any,
+) -> lightgbm.Dataset:
+    """Return pairs as LightGBM reads them, with what boosting starts from."""
+    start = None if pool is None else pool.raw_scores(columns).ravel(order="F")  # class by class
+    features = columns.reshape(len(columns), -1).astype(np.float64)
+    return lightgbm.Dataset(features, labels, weight=weights, init_score=start, params=settings, **rest)
+
+
+def pair_weights(labels: np.ndarray, balance: float) -> np.ndarray | None:
+    """Return what each pair weighs, float64 (n,) of mean 1: frequency of its class to the power -`balance`; or None."""
+    if not balance:
+        return None
+    counts = np.maximum(np.bincount(labels, minlength=CLASSES), 1)
+    weights = ((len(labels) / counts) ** balance)[labels]
+    return weights / weights.mean()
 
 
 def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
@@ -298,37 +363,64 @@ class _Fold:
     """One fold of the cross-validation: boosted round by round, watched on its held-out rows."""
 
     def __init__(
-        self, features: np.ndarray, labels: np.ndarray, held_out: np.ndarray, parameters: AggregatorParameters
+        self,
+        columns: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray | None,
+        held_out: np.ndarray,
+        parameters: AggregatorParameters,
     ) -> None:
         if not held_out.any() or held_out.all():
             raise UsageError(
                 f"a fold of {parameters.folds} has no query to learn from or to be tested on: too few queries "
                 "(fewer than about 30); lower `folds` or give the aggregator more pairs"
             )
-        self.held_out, self._threads = held_out, parameters.threads_for(len(features))
-        self._features, self._labels = features[held_out], labels[held_out]
-        settings = parameters.lightgbm(len(features))
-        data = lightgbm.Dataset(features[~held_out], labels[~held_out], params=settings)
+        self.held_out, self._threads = held_out, parameters.threads_for(len(columns))
+        self._columns, self._labels = columns[held_out], labels[held_out]
+        settings = parameters.lightgbm(len(columns))
+        fitted_weights, held_weights = (None, None) if weights is None else (weights[~held_out], weights[held_out])
+        self._weights = held_weights
+        self.weight = float(len(self._labels) if held_weights is None else held_weights.sum())
+        fitted, truth = columns[~held_out], labels[~held_out]
+        self._pool = fit_pool(fitted, truth, fitted_weights) if parameters.start == "pool" else None
+        data = _dataset(fitted, truth, fitted_weights, self._pool, settings)
         self._booster = lightgbm.Booster(settings, data)
-        self._booster.add_valid(
-            lightgbm.Dataset(self._features, self._labels, reference=data, params=settings), "held out"
-        )
+        held = _dataset(self._columns, self._labels, held_weights, self._pool, settings, reference=data)
+        self._booster.add_valid(held, "held out")
         self.finished = False
 
+    @property
+    def loss_before(self) -> float:
+        """Log loss before the first round, summed over the weighed held-out rows, nats; infinite without a pool."""
+        if self._pool is None:
+            return np.inf
+        shares = softmax(self._pool.raw_scores(self._columns))
+        logs = np.log(np.maximum(shares[np.arange(len(shares)), self._labels], 1e-15))
+        return -float(logs.sum() if self._weights is None else self._weights @ logs)
+
     def update(self) -> float:
-        """Boost one round and return the log loss summed over the held-out rows, nats."""
+        """Boost one round and return the log loss summed over the weighed held-out rows, nats."""
         self.finished = self._booster.update()
-        return float(self._booster.eval_valid()[0][2]) * len(self._labels)
+        return float(self._booster.eval_valid()[0][2]) * self.weight
 
     def predict(self, rounds: int) -> np.ndarray:
-        return np.asarray(self._booster.predict(self._features, num_iteration=rounds, num_threads=self._threads))
+        """Return the held-out rows' probabilities after some rounds, float64 (rows, 4)."""
+        features = self._columns.reshape(len(self._columns), -1).astype(np.float64)
+        if self._pool is None:
+            return np.asarray(self._booster.predict(features, num_iteration=rounds, num_threads=self._threads))
+        scores = self._pool.raw_scores(self._columns)
+        if rounds:  # LightGBM takes 0 for all of them
+            trees = self._booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=self._threads)
+            scores = scores + np.asarray(trees).reshape(-1, CLASSES)
+        return softmax(scores)
 
 
 def _boost_together(runs: Sequence[_Fold], parameters: AggregatorParameters) -> tuple[int, float]:
-    rows = sum(len(run.held_out.nonzero()[0]) for run in runs)
-    best_round, best_loss = 1, np.inf
+    weight = sum(run.weight for run in runs)
+    before = sum(run.loss_before for run in runs) / weight
+    best_round, best_loss = (0, before) if np.isfinite(before) else (1, np.inf)
     for number in range(1, parameters.maximum_rounds + 1):
-        loss = sum(run.update() for run in runs) / rows
+        loss = sum(run.update() for run in runs) / weight
         if loss < best_loss:
             best_round, best_loss = number, loss
         if number - best_round >= parameters.patience or all(run.finished for run in runs):

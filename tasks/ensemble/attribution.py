@@ -83,6 +83,8 @@ def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 2) -> np
     else:
         for block in blocks:
             work(block)
+    if forest.pool is not None:
+        values += forest.pool.contributions(features.reshape(rows, forest.groups, CLASSES))
     return values
 
 

@@ -6,27 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from registry.errors import UsageError
+from registry.settings import Settings
 from tasks.ensemble.budget import Budget, Cost
 from tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
-
-
-class DeclaredSettings(Protocol):
-    """The part of :class:`registry.settings.Settings` that the judge reads."""
-
-    primary_metric: str
-    required_gain: float
-    alpha: float
-    resamples: int
-    guardrail_margin: float
-    minimum_test_queries: int
-    not_worse_margin: float
-    cheaper_by: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -51,9 +37,19 @@ class JudgeSettings:
     threads: int = field(default=2, compare=False)
 
     @classmethod
-    def of(cls, settings: DeclaredSettings) -> JudgeSettings:
+    def of(cls, settings: Settings) -> JudgeSettings:
         """Return the judge's part of `settings`."""
-        return cls(**{name: getattr(settings, name) for name in DeclaredSettings.__annotations__})
+        return cls(
+            primary_metric=settings.primary_metric,
+            required_gain=settings.required_gain,
+            alpha=settings.alpha,
+            resamples=settings.resamples,
+            guardrail_margin=settings.guardrail_margin,
+            minimum_test_queries=settings.minimum_test_queries,
+            not_worse_margin=settings.not_worse_margin,
+            cheaper_by=settings.cheaper_by,
+            seed=settings.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,7 @@ class JudgeInput:
         query_key: uint64 (q,), unique. locale: str (q,).
         challenger, champion: int32 (q, 4, 4), confusion of each query, true label by predicted; champion may be None.
         challenger_gaps, champion_gaps: float64 (q, 15), see :func:`tasks.ensemble.counts.confidence_gaps`, or None.
+        absent: members of the champion that have no scores on these pairs: then it cannot be compared with.
         expected_locales: locales that the ensemble serves; each needs test data.
         challenger_cost, champion_cost: measured cost of the ensembles, or None.
         budget: what the challenger must fit, or None.
@@ -76,6 +73,7 @@ class JudgeInput:
     champion: np.ndarray | None = None
     challenger_gaps: np.ndarray | None = None
     champion_gaps: np.ndarray | None = None
+    absent: tuple[str, ...] = ()
     expected_locales: tuple[str, ...] = ()
     challenger_cost: Cost | None = None
     champion_cost: Cost | None = None
@@ -139,6 +137,8 @@ def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
     """Return a SHA-256 over everything that the verdict follows from; threads are not among it."""
     rest = {key: value for key, value in asdict(settings).items() if key != "threads"}
     rest |= {"locales": list(case.expected_locales), "looks": case.looks}
+    if case.absent:
+        rest["absent"] = list(case.absent)
     for name in ("challenger_cost", "champion_cost", "budget"):
         value = getattr(case, name)
         rest[name] = None if value is None else asdict(value)

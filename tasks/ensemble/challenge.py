@@ -15,10 +15,12 @@ from registry.errors import CandidateError
 from registry.settings import Settings
 from tasks.candidates.protocol import Progress, silent
 from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from tasks.ensemble.balance import choose_balance
 from tasks.ensemble.budget import Budget, Cost
 from tasks.ensemble.scores import MemberScores, stack
 from tasks.ensemble.select import Eviction, Selection, select
 from tasks.ensemble.similarity import compare_members
+from tasks.ensemble.start import choose_start
 from tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
 from tasks.ensemble.worth import Worth, measure_worth
 
@@ -34,7 +36,8 @@ class Challenge:
         members: candidate ids of the challenger, in the aggregator's order.
         aggregator: the LightGBM stage over their scores.
         result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
-            ensemble of everybody), "drop_one", "shapley" (or {} when too many re-fits), "selection", "likeness".
+            ensemble of everybody), "drop_one", "shapley" (or {} when too many re-fits), "selection", "start",
+            "balance", "likeness".
     """
 
     members: tuple[str, ...]
@@ -91,6 +94,10 @@ def build_challenge(
         progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
 
     parameters = AggregatorParameters(seed=settings.seed)
+    start = choose_start(columns, labels, groups, parameters)
+    parameters = replace(parameters, start=start.chosen)
+    balance = choose_balance(columns, labels, groups, parameters, settings.primary_metric, settings.guardrail_margin)
+    parameters = replace(parameters, balance=balance.power)
     game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear)
     selection = select(
         game,
@@ -116,6 +123,8 @@ def build_challenge(
         "drop_one": game.drop_one(selection.kept),
         "shapley": shapley(game, selection),
         "selection": asdict(selection),
+        "start": asdict(start),
+        "balance": asdict(balance),
         "likeness": [asdict(pair) for pair in compare_members(columns, labels, names)],
         "refits": game.refits,
     }

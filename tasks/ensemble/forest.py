@@ -21,7 +21,9 @@ from numba import njit
 
 from registry.errors import UsageError
 from tasks.ensemble.aggregate import Aggregator
+from tasks.ensemble.pool import Pool
 from tasks.ensemble.scores import CLASSES
+from tasks.ensemble.trees import Tree, parse_trees
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Forest:
         table: float64, for each leaf and each member on its path 2**d answers.
         group: int64, the members on each leaf's path.
         bits: int64 (leaves,), d.
-        base: float64 (4,), the expected raw score of each class.
+        base: float64 (4,), the expected raw score of each class, with the pool's.
         groups: number of members.
+        pool: what the trees start from; None for nothing.
     """
 
     first_node: np.ndarray
@@ -57,6 +60,7 @@ class Forest:
     bits: np.ndarray
     base: np.ndarray
     groups: int
+    pool: Pool | None = None
 
 
 def tabulate(aggregator: Aggregator) -> Forest:
@@ -65,7 +69,7 @@ def tabulate(aggregator: Aggregator) -> Forest:
     Raises:
         UsageError: if a path asks more than 16 distinct columns, or a split is categorical.
     """
-    trees = _parse(aggregator.booster.model_to_string())
+    trees = parse_trees(aggregator.booster.model_to_string())
     groups = len(aggregator.members)
     base = np.zeros(CLASSES)
     paths = _Paths()
@@ -115,50 +119,10 @@ def tabulate(aggregator: Aggregator) -> Forest:
         table=table,
         group=group,
         bits=bits.astype(np.int64),
-        base=base,
+        base=base if aggregator.pool is None else base + aggregator.pool.base,
         groups=groups,
+        pool=aggregator.pool,
     )
-
-
-@dataclass(frozen=True)
-class _Tree:
-    column: np.ndarray
-    threshold: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    value: np.ndarray
-    leaf_count: np.ndarray
-    node_count: np.ndarray
-
-    def expected(self) -> float:
-        if len(self.value) == 1:
-            return float(self.value[0])
-        return float(self.value @ (self.leaf_count / self.node_count[0]))
-
-
-def _parse(text: str) -> list[_Tree]:
-    """Read the trees of LightGBM's text format."""
-    trees = []
-    for section in text.split("\nTree=")[1:]:
-        fields = dict(line.split("=", 1) for line in section.split("\n\n", 1)[0].splitlines()[1:] if "=" in line)
-        if fields.get("num_cat", "0") != "0" or fields.get("is_linear", "0") != "0":
-            raise UsageError("the aggregator has categorical splits or linear leaves; fit it with fit_aggregator")
-
-        def numbers(name: str, kind: type, fields: dict[str, str] = fields) -> np.ndarray:
-            return np.array(fields.get(name, "").split(), dtype=kind)
-
-        trees.append(
-            _Tree(
-                numbers("split_feature", np.int64),
-                numbers("threshold", np.float64),
-                numbers("left_child", np.int64),
-                numbers("right_child", np.int64),
-                numbers("leaf_value", np.float64),
-                numbers("leaf_count", np.float64),
-                numbers("internal_count", np.float64),
-            )
-        )
-    return trees
 
 
 class _Paths:
@@ -176,7 +140,7 @@ class _Paths:
         self.shares: list[list[float]] = []
         self.values: list[float] = []
 
-    def add(self, tree: _Tree) -> None:
+    def add(self, tree: Tree) -> None:
         leaves, nodes = len(tree.value), len(tree.column)
         columns: list[list[int]] = [[] for _ in range(leaves)]
         shares: list[list[float]] = [[] for _ in range(leaves)]

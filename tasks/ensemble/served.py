@@ -17,7 +17,7 @@ from tasks.candidates.protocol import Candidate
 from tasks.data.dataset import LABELS, LOCALES
 from tasks.ensemble.aggregate import Aggregator
 
-MANIFEST = "ensemble.json"
+MANIFEST, AGGREGATOR = "ensemble.json", "aggregator"
 REQUIRED = ("query", "product_locale")
 TEXT_COLUMNS = {
     "title": "product_title",
@@ -44,9 +44,8 @@ class Served:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Served:
         """Return the ensemble that :func:`write_ensemble` wrote."""
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        members = {one["id"]: load_candidate(folder / one["folder"], device) for one in manifest["members"]}
-        return cls(members, Aggregator.load(folder / "aggregator"))
+        members = {name: load_candidate(place, device) for name, place in member_folders(folder).items()}
+        return cls(members, Aggregator.load(folder / AGGREGATOR))
 
     def member_scores(self, frame: pd.DataFrame) -> np.ndarray:
         """Return every member's probabilities for the rows of `frame`, float32 (rows, members, 4)."""
@@ -67,6 +66,16 @@ class Served:
         answer = pd.DataFrame(probabilities, columns=list(LABELS), index=frame.index)
         answer["label"] = np.asarray(LABELS)[probabilities.argmax(axis=1)]
         return answer
+
+
+def member_folders(folder: Path) -> dict[str, Path]:
+    """Return candidate id -> folder of the fitted model, in the aggregator's order.
+
+    Raises:
+        OSError, ValueError, KeyError: if it is no folder that :func:`write_ensemble` wrote.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return {one["id"]: folder / one["folder"] for one in manifest["members"]}
 
 
 def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -116,7 +125,7 @@ def write_ensemble(folder: Path, members: Sequence[tuple[str, Path]], aggregator
         place = f"members/{candidate.replace('/', '-')}"
         shutil.copytree(source, folder / place, ignore=shutil.ignore_patterns("stage.json", "trained_*"))
         entries.append({"id": candidate, "folder": place})
-    (folder / "aggregator").mkdir()
-    aggregator.save(folder / "aggregator")
+    (folder / AGGREGATOR).mkdir()
+    aggregator.save(folder / AGGREGATOR)
     manifest = {"members": entries, "labels": list(LABELS)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")

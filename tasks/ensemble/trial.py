@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
 from registry.settings import Settings
 from tasks.data.dataset import LABELS, LOCALES
 from tasks.ensemble.aggregate import Aggregator
@@ -60,16 +59,13 @@ def hold_trial(
         looks: looks that were taken at this test split before.
         settings: the judge's thresholds and the budget.
 
+    A champion with a member that has no scores cannot be compared with: then the verdict is not evaluable, and says so.
+
     Raises:
         LeakError: if a score is not out of sample.
-        CandidateError: if a member of the champion has no scores, so that there is nothing to compare with.
     """
     by_name = {one.member: one for one in scores}
-    if champion and (absent := [name for name in champion.aggregator.members if name not in by_name]):
-        raise CandidateError(
-            f"the champion cannot be compared with: its member {absent[0]} has no scores on this data; the champion "
-            "stays. Bring that member's checkpoint back, or see in its log why it failed, and run the tournament again"
-        )
+    absent = absent_members(champion.aggregator.members if champion else (), by_name)
     ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
     groups, locales = pairs["query_key"].to_numpy(), pairs["locale"].astype(str).to_numpy()
 
@@ -82,7 +78,8 @@ def hold_trial(
         groups,
         locales,
         probabilities,
-        None if champion is None else answer(champion),
+        None if champion is None or absent else answer(champion),
+        absent=absent,
         expected_locales=expected_locales(pairs),
         challenger_cost=challenger.cost,
         champion_cost=None if champion is None else champion.cost,
@@ -94,6 +91,11 @@ def hold_trial(
         confusion=confusion(labels, probabilities.argmax(axis=1)).tolist(),
         alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales) for name, one in by_name.items()},
     )
+
+
+def absent_members(members: Iterable[str], scored: Container[str]) -> tuple[str, ...]:
+    """Return the members that are not among those with scores."""
+    return tuple(name for name in members if name not in scored)
 
 
 def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ class Game:
         self._everything = columns, labels, groups
         if len(set(members)) != len(members):
             raise UsageError(f"members {list(members)} repeat a name; name each once")
-        rows = _whole_queries(groups, maximum_rows)
+        rows = whole_queries(groups, maximum_rows)
         self.columns, self.labels, self.groups = columns[rows], labels[rows], groups[rows]
         self.members, self.metric = tuple(members), metric
         self.parameters = parameters or AggregatorParameters()
@@ -153,7 +153,7 @@ class Game:
             self._heard(key, self.values[key])
 
 
-def _whole_queries(groups: np.ndarray, maximum_rows: int | None) -> np.ndarray:
+def whole_queries(groups: np.ndarray, maximum_rows: int | None) -> np.ndarray:
     """Return the rows of as many whole queries as fit, int64; the lowest keys, which a hash has made random."""
     if maximum_rows is None or len(groups) <= maximum_rows:
         return np.arange(len(groups))

@@ -59,7 +59,7 @@ class Verdict:
         outcome: promote, refuse or not_evaluable. reason: why, in words.
         route: "gain" or "cheaper" when promoted, else "".
         checks: every check, in the order they were made. metrics: both sides, overall, by locale and by class.
-        missing: what kept it from being evaluable: "champion", "queries", "locale <name>".
+        missing: what kept it from being evaluable: "champion", "members" (of the champion), "queries", "locale <name>".
         cautions: what a reviewer should know beside the outcome, a sentence each.
         look: number of this look at the test split. level: the error probability it could spend.
         alpha_left: share of alpha left after it. spends_look: whether it counts as a look; not-evaluable does not.

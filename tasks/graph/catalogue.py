@@ -46,12 +46,34 @@ class Catalogue:
         rows = np.argsort(identity, kind="stable").astype(np.int32)
         return cls(identity[rows], rows, states, texts, echoes)
 
+    @classmethod
+    def empty(cls, state_dimensions: int, text_dimensions: int) -> Catalogue:
+        """Return a catalogue without a product: every product is then computed from its text."""
+        tables = [np.zeros((0, width), np.float16) for width in (state_dimensions, text_dimensions, text_dimensions)]
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32), *tables)
+
+    def only(self, rows: np.ndarray) -> Catalogue:
+        """Return the catalogue of some rows of the tables alone, int64 (m,), copied into memory."""
+        return self.make(self.identity[rows], *(np.asarray(table[rows]) for table in self._tables))
+
+    @property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.states, self.texts, self.echoes
+
+    @property
+    def identity(self) -> np.ndarray:
+        """What stands in each row of the tables, uint64 (n,); see :func:`identities`."""
+        result = np.empty(len(self.keys), dtype=np.uint64)
+        result[self.rows] = self.keys
+        return result
+
     def find(self, identity: np.ndarray) -> np.ndarray:
         """Return the row of each product in the tables, int64 (n,), -1 for one that is not known."""
-        if not len(self.keys):
+        keys, rows = np.asarray(self.keys), np.asarray(self.rows)  # plain arrays over the maps are faster to access
+        if not len(keys):
             return np.full(len(identity), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(self.keys, identity), len(self.keys) - 1)
-        return np.where(self.keys[place] == identity, self.rows[place].astype(np.int64), -1)
+        place = np.minimum(np.searchsorted(keys, identity), len(keys) - 1)
+        return np.where(keys[place] == identity, rows[place].astype(np.int64), -1)
 
     def save(self, folder: Path) -> None:
         """Write one .npy file an array."""

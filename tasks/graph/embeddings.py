@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tasks.graph.memory import NodeText
 from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
 from tasks.graph.networks import ProductTower
 from tasks.graph.subgraphs import neighbours_of, trees
@@ -19,7 +20,7 @@ _CHUNK = 16_384
 def product_states(
     tower: ProductTower,
     graph: Neighbourhoods,
-    text: np.ndarray,
+    text: np.ndarray | NodeText,
     fanout: int,
     device: torch.device,
     work: Path,
@@ -32,7 +33,7 @@ def product_states(
     Args:
         tower: the trained module.
         graph: neighbourhoods of all nodes.
-        text: float16 or float32 (n_nodes, text_dimensions), may be memory-mapped.
+        text: float16 or float32 (n_nodes, text_dimensions), may be memory-mapped, or gathers rows.
         fanout: neighbours used of each node.
         chunk: nodes computed at a time.
     """
@@ -60,7 +61,9 @@ def product_states(
             before = after
 
 
-def echoes(graph: Neighbourhoods, text: np.ndarray, nodes: np.ndarray, banned: np.ndarray, fanout: int) -> np.ndarray:
+def echoes(
+    graph: Neighbourhoods, text: np.ndarray | NodeText, nodes: np.ndarray, banned: np.ndarray, fanout: int
+) -> np.ndarray:
     """Return the mean text of each node's neighbours, weighted by strength, float32 (n, text_dimensions); 0 if none."""
     rows, neighbours, strengths, _, degrees = neighbours_of(graph, nodes, banned, fanout)
     result = np.zeros((len(nodes), text.shape[1]), dtype=np.float32)
@@ -92,7 +95,7 @@ def affected_products(graph: Neighbourhoods, changed: np.ndarray, hops: int, fan
 def refreshed_states(
     tower: ProductTower,
     graph: Neighbourhoods,
-    text: np.ndarray,
+    text: np.ndarray | NodeText,
     fanout: int,
     device: torch.device,
     changed: np.ndarray,
@@ -106,7 +109,7 @@ def refreshed_states(
     tower.eval()
     layers = len(tower.layers)
     products = affected_products(graph, changed, layers, fanout)
-    parts = [np.empty((0, tower.skips[0].out_features), dtype=np.float32)]
+    parts = [np.empty((0, tower.outputs), dtype=np.float32)]
     for start in range(0, len(products), chunk):
         roots = products[start : start + chunk]
         part = trees(graph, roots, _nobody(roots), layers, fanout)
@@ -123,7 +126,7 @@ def _one_step(
     tower: ProductTower,
     number: int,
     graph: Neighbourhoods,
-    text: np.ndarray,
+    text: np.ndarray | NodeText,
     before: np.ndarray | None,
     degrees: np.ndarray,
     nodes: np.ndarray,

@@ -134,7 +134,8 @@ class Pretrained:
         folder = fetch_checkpoint(str(source))
         self.tokenizer = open_tokenizer(folder)
         model = open_encoder(folder)
-        self.model = model.to(device).eval().requires_grad_(False)
+        # transformers wraps Module.to, which hides from mypy that it is a method
+        self.model = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.dimensions = int(model.config.hidden_size)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

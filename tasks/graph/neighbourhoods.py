@@ -143,6 +143,22 @@ def refresh(
     Raises:
         CandidateError: as :func:`build` does, or when the catalogue has shrunk or the graph holds several relations.
     """
+    ends = changed["product"].to_numpy(dtype=np.int64)
+    if "source" in edges.columns:
+        products, keys = np.concatenate([ends, changed["source"].to_numpy(dtype=np.int64)]), np.empty(0, np.uint64)
+    else:
+        products, keys = ends, changed["query_key"].to_numpy(dtype=np.uint64)
+    return refresh_at(old, edges, products, keys, n_products)
+
+
+def refresh_at(
+    old: Neighbourhoods, edges: pd.DataFrame, products: np.ndarray, keys: np.ndarray, n_products: int | None = None
+) -> tuple[Neighbourhoods, np.ndarray]:
+    """Do what :func:`refresh` does, given both ends of all changed edges: products int (n,) and query keys uint64 (m,).
+
+    Raises:
+        CandidateError: as :func:`refresh` does.
+    """
     n_products = old.n_products if n_products is None else n_products
     if n_products < old.n_products or old.relations > 1:
         raise CandidateError(
@@ -154,13 +170,12 @@ def refresh(
     _check(edges, n_products)
     between_products = "source" in edges.columns
     is_touched = np.zeros(n_products, dtype=bool)
-    is_touched[changed["product"].to_numpy(dtype=np.int64)] = True
+    is_touched[products] = True
     if between_products:
-        is_touched[changed["source"].to_numpy(dtype=np.int64)] = True
         near = is_touched[edges["product"].to_numpy()] | is_touched[edges["source"].to_numpy()]
         keys = touched_keys = old.query_keys
     else:
-        touched_keys = np.unique(changed["query_key"].to_numpy(dtype=np.uint64))
+        touched_keys = np.unique(keys.astype(np.uint64))
         of_touched_query = _is_among(edges["query_key"].to_numpy(dtype=np.uint64), touched_keys)
         near = is_touched[edges["product"].to_numpy()] | of_touched_query
         left = np.unique(edges["query_key"].to_numpy(dtype=np.uint64)[of_touched_query])

@@ -83,11 +83,13 @@ def _layer(architecture: GNNArchitecture, inputs: int, outputs: int, heads: int,
 class ProductTower(nn.Module):
     """Message passing over the graph; every layer also sees the node's own text, all that a cold product has."""
 
+    text_scale: Tensor  # a buffer
+
     def __init__(
         self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int, relations: int = 1
     ) -> None:
         super().__init__()
-        self.inputs = text_dimensions + 1
+        self.inputs, self.outputs = text_dimensions + 1, recipe.hidden_size
         self.register_buffer("text_scale", torch.ones(text_dimensions))
         widths = [self.inputs] + [recipe.hidden_size] * recipe.layers
         pairs = itertools.pairwise(widths)

@@ -42,6 +42,8 @@ class HgtLayer(nn.Module):
     paper adds to it, the state of the node itself, the tower adds from the node's own text.
 
     W and M are applied at the targets, once a node and type, not once an edge: the same result, as both are linear.
+    Rows that stand in several edges are gathered by `index_select`: what goes back through it is added up in one order
+    on any number of threads, which is not so for indexing by a tensor.
 
     Args:
         types: types of edges; the two directions of a relation are two types.
@@ -78,14 +80,15 @@ class HgtLayer(nn.Module):
         for one, rows in enumerate(of_type):
             if len(rows):
                 turned = torch.einsum("nhf,hdf->nhd", queries, self.attention[one])
-                score = (keys[source[rows]] * turned[target[rows]]).sum(-1) * self.prior[one] / math.sqrt(self.width)
+                from_sources, at_targets = keys.index_select(0, source[rows]), turned.index_select(0, target[rows])
+                score = (from_sources * at_targets).sum(-1) * self.prior[one] / math.sqrt(self.width)
                 scores = scores.index_copy(0, rows, score)
         shares = softmax(scores, target, num_nodes=total)
 
         gathered = values.new_zeros(total, self.heads, self.width)
         for one, rows in enumerate(of_type):
             if len(rows):
-                weighted = values[source[rows]] * shares[rows].unsqueeze(-1)
+                weighted = values.index_select(0, source[rows]) * shares[rows].unsqueeze(-1)
                 summed = scatter(weighted, target[rows], dim=0, dim_size=total, reduce="sum")
                 gathered = gathered + torch.einsum("nhd,hdf->nhf", summed, self.messages[one])
         return self.update(functional.gelu(gathered.flatten(1)), is_query[:total])

@@ -83,7 +83,8 @@ def trees(
     """
     nodes, bans = [np.asarray(roots, dtype=np.int64)], np.asarray(banned, dtype=np.int64)
     sources, targets, strengths, types, degrees = [], [], [], [], []
-    nodes_to_depth, edges_to_depth, first = [len(roots)], [], 0
+    nodes_to_depth, first = [len(roots)], 0
+    edges_to_depth: list[int] = []
     for hop in range(layers):
         rows, children, strength, kind, degree = neighbours_of(graph, nodes[-1], bans, fanout)
         if hop == 0 and isolated is not None:

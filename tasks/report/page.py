@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tasks.report import figures, words
+from tasks.report import exits, figures, words
 from tasks.report.summary import ModelSummary, Summary
 
 _COLOURS = {
@@ -43,6 +43,7 @@ def render(summary: Summary) -> str:
     return environment.get_template("page.html.j2").render(
         summary=summary,
         words=words,
+        exits=exits,
         data=summary.data,
         selection=summary.selection,
         primary=words.metric_name(words.primary_metric(summary)),
@@ -185,8 +186,8 @@ def calibration_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
         rows.append(("Ensemble", words.ABSENT, words.number(summary.ensemble_calibration_error), words.ABSENT))
     for model in summary.models:
         if model.calibration_error is not None:
-            found = (model.temperature, model.calibration_error, model.calibration_error_after)
-            rows.append((words.display_name(model), *map(words.number, found)))
+            before, after = words.number(model.calibration_error), words.number(model.calibration_error_after)
+            rows.append((words.display_name(model), words.number(model.temperature), before, after))
     return rows
 
 

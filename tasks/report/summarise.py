@@ -118,6 +118,15 @@ def summarise_models(
     return sorted(rows, key=lambda row: (order[row.status], -(row.utility or row.utility_all or 0.0), row.name))
 
 
+def refused_models(refused: Mapping[str, str]) -> list[ModelSummary]:
+    """Return those who wanted in and were turned away at the door: candidate id -> reason."""
+    rows = []
+    for candidate, reason in sorted(refused.items()):
+        name, _, version = candidate.rpartition("/")
+        rows.append(ModelSummary(name, version, "unknown", "refused, never trained", "candidate", "failed", reason))
+    return rows
+
+
 def _calibration(found: Calibration | None) -> dict[str, Any]:
     if found is None:
         return {}
@@ -179,6 +188,8 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
         "path": path,
         "regret": chosen["regret"],
         "refits": chosen["refits"],
+        "start": challenge.get("start", {}),
+        "balance": challenge.get("balance", {}),
         "curve_memory": [[point["limit"], point["value"]] for point in chosen["memory_curve"]],
         "curve_latency": [[point["limit"], point["value"]] for point in chosen["latency_curve"]],
     }

@@ -99,8 +99,12 @@ class Summary:
             "threshold", "sentence"}], ...}.
         decision: {"decision", "by", "reason"} or {} when none was made; ensemble_version: version in MLflow or "".
         promoted: whether the challenger became champion.
+        awaits_review: whether a person is to decide and has not yet.
         links: title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
         ensemble_calibration_error, ensemble_reliability: as of a model, of the challenger.
+        early_exit: JSON of `tasks.ensemble.early_exit.EarlyExit` of the challenger; {} when it will not serve.
+        drift: JSON of `tasks.data.drift.DriftReport` since the data of the last tournament; {} when none was measured.
+        excluded: candidate id -> why it is not on the bench, of a re-evaluation.
     """
 
     tournament: str
@@ -133,6 +137,10 @@ class Summary:
     ensemble_reliability: list[list[float]] = field(default_factory=list)
     likeness: list[dict[str, Any]] = field(default_factory=list)
     shapley: dict[str, float] = field(default_factory=dict)
+    early_exit: dict[str, Any] = field(default_factory=dict)
+    awaits_review: bool = False
+    drift: dict[str, Any] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order above."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.report import words
+from tasks.report import exits, words
+from tasks.report.markdown import Bold, escape, grid
 from tasks.report.summary import Metrics, Summary
 
 _TONES = {"promote": "bold green", "refuse": "bold red"}
 _STATUS = {"member": "green", "failed": "red", "champion": "bold green", "challenger": "bold"}
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
 
 def render_table(summary: Summary, console: Console) -> None:
@@ -47,6 +45,8 @@ def render_table(summary: Summary, console: Console) -> None:
     console.print(Text(words.comparison(summary)))
     console.print(Text(f"{words.capitalised(words.metric_name(words.primary_metric(summary)))}: {_locales(summary)}"))
     console.print(Text("; ".join(f"{row['name']}: {row['sentence']}" for row in words.budget_rows(summary))))
+    if early := exits.sentence(summary):
+        console.print(Text(early))
     for title, address in summary.links.items():
         # Addresses are never wrapped: a broken path cannot be opened.
         console.print(Text(f"{words.clean(title)}: {words.clean(address)}"), soft_wrap=True)
@@ -55,21 +55,19 @@ def render_table(summary: Summary, console: Console) -> None:
 def as_markdown(summary: Summary) -> str:
     """Return the report as Markdown tables, every text of others escaped; it ends with a line break."""
     parts = [
-        f"**{_escape(words.headline(summary))}**",
-        f"Verdict: **{_escape(words.verdict_words(summary))}**. "
-        f"{_escape(words.capitalised(summary.verdict.get('reason', '')))}".strip(),
+        f"**{escape(words.headline(summary))}**",
+        f"Verdict: **{escape(words.verdict_words(summary))}**. "
+        f"{escape(words.capitalised(summary.verdict.get('reason', '')))}".strip(),
     ]
     if decision := words.decision_sentence(summary):
-        parts.append(_escape(decision))
+        parts.append(escape(decision))
     parts += [
-        _escape(" ".join(words.composition(summary))),
-        _escape(words.comparison(summary)),
+        escape(" ".join(words.composition(summary))),
+        escape(words.comparison(summary)),
         _markdown_models(summary),
     ]
     if reasons := [model for model in summary.models if model.reason]:
-        lines = (
-            f"- {_escape(words.display_name(model))}, {model.status}: {_escape(model.reason)}" for model in reasons
-        )
+        lines = (f"- {escape(words.display_name(model))}, {model.status}: {escape(model.reason)}" for model in reasons)
         parts.append("\n".join(lines))
     parts.append(_markdown_changes(summary))
     if checks := summary.verdict.get("checks"):
@@ -83,14 +81,16 @@ def as_markdown(summary: Summary) -> str:
             ]
             for check in checks
         ]
-        parts.append(_grid(["check", "result", "value", "threshold", "in words"], rows, "llrrl"))
+        parts.append(grid(["check", "result", "value", "threshold", "in words"], rows, "llrrl"))
     if summary.ensemble_by_locale:
         rows = [[locale, *_metrics(summary.ensemble_by_locale.get(locale))] for locale in words.locales(summary)]
-        parts.append(_grid(["locale", *words.METRIC_NAMES.values()], rows, "lrrr"))
+        parts.append(grid(["locale", *words.METRIC_NAMES.values()], rows, "lrrr"))
     budget = "; ".join(f"{row['name'].lower()}: {row['sentence']}" for row in words.budget_rows(summary))
-    parts.append(_escape(f"Budget: {budget}. {words.regret_sentence(summary)}"))
+    parts.append(escape(f"Budget: {budget}. {words.regret_sentence(summary)}"))
+    if early := exits.sentence(summary):
+        parts.append(escape(early))
     if summary.machine:
-        parts.append(_escape(f"Machine: {words.machine(summary)}. Duration: {words.duration(summary.seconds)}."))
+        parts.append(escape(f"Machine: {words.machine(summary)}. Duration: {words.duration(summary.seconds)}."))
     return "\n\n".join(parts) + "\n"
 
 
@@ -153,7 +153,7 @@ def _markdown_models(summary: Summary) -> str:
         texts = [words.display_name(model), kind, f"{model.status} ({model.entry})"]
         worth = [words.share(model.utility) + spread, words.signed(model.drop_one)]
         rows.append(row(texts, model.test, worth, words.cost_row(model)))
-    return _grid([*head, "parameters", "fit"], rows, "lllrrrrrrrrr")
+    return grid([*head, "parameters", "fit"], rows, "lllrrrrrrrrr")
 
 
 def _markdown_changes(summary: Summary) -> str:
@@ -164,19 +164,4 @@ def _markdown_changes(summary: Summary) -> str:
         spread = words.interval(*(summary.ensemble_intervals.get(metric) or (None, None))) or words.ABSENT
         difference = words.signed(None if before is None else after - before)
         rows.append([name, words.number(before), words.number(after), spread, difference])
-    return _grid(["metric", "champion before", "challenger after", "interval", "difference"], rows, "lrrlr")
-
-
-class Bold(str):
-    """A cell that is set in bold."""
-
-
-def _grid(head: list[str], rows: list[list[str]], sides: str) -> str:
-    lines = [head, ["---:" if side == "r" else "---" for side in sides]]
-    for row in rows:
-        lines.append([f"**{_escape(cell)}**" if isinstance(cell, Bold) else _escape(cell) for cell in row])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: object) -> str:
-    return _MARKDOWN.sub(r"\\\1", words.clean(text))
+    return grid(["metric", "champion before", "challenger after", "interval", "difference"], rows, "lrrlr")

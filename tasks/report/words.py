@@ -185,7 +185,12 @@ def headline(summary: Summary) -> str:
         if summary.champion is None:
             return f"The first champion is installed: {new}."
         return f"The challenger is champion now: {new} replaces {old.removeprefix('champion ')}."
-    stays = f"{old} stays" if summary.champion is not None else "there is still no champion"
+    reigns = summary.champion is not None or summary.champion_version
+    stays = f"{old} stays" if reigns else "there is still no champion"
+    if summary.awaits_review:
+        if outcome(summary) == "promote":
+            return f"The challenger passed every check and waits for review; until then {stays}."
+        return f"There is nobody to compare the challenger with, and it waits for review; until then {stays}."
     if outcome(summary) == "promote":
         if summary.decision:
             return f"The challenger passed, but was not promoted; {stays}."
@@ -286,7 +291,11 @@ def regret_sentence(summary: Summary) -> str:
         return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; the best possible set is not known."
     known = "the best set known that fits the budget"
     best = f"it is {known}" if regret <= 0 else f"{known} has {number(regret, 4)} more {metric}"
-    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}."
+    power = (selection.get("balance") or {}).get("power")
+    rare = f" Rare classes weigh in the fit by their frequency to the power −{power:g}." if power else ""
+    pooled = (selection.get("start") or {}).get("chosen") == "pool"
+    start = " The trees start from a log-linear pool of the members, which pairs so few teach better." if pooled else ""
+    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}.{start}{rare}"
 
 
 def cost_row(model: ModelSummary) -> dict[str, str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from deployments.stack.services import api_url, services_of
+from deployments.stack.supervise import Supervisor
+from registry.settings import read_settings
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -131,3 +137,32 @@ def held(
     answer = tournament("run", "--home", home, "--data", tiny_world, "--candidates", specs, "--json")
     assert answer.code == 0, answer.err
     return HeldTournament(home, tiny_world, specs, answer.document)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server, empty and as `tournament up` starts it; yields the address of its API."""
+    settings = read_settings(home=tmp_path_factory.mktemp("prefect-server"), prefect_port=free_port())
+    server = next(one for one in services_of(settings) if one.name == "prefect")
+    supervisor, healthy = Supervisor(settings, [server]), threading.Event()
+    running = threading.Thread(target=supervisor.run, args=(lambda _: healthy.set(),))
+    running.start()
+    try:
+        assert healthy.wait(settings.startup_timeout_s)
+        yield api_url(settings)
+    finally:
+        supervisor.stop()
+        running.join()
+
+
+@pytest.fixture
+def free_ports() -> list[int]:
+    """Three ports of loopback that nobody listens on."""
+    return [free_port() for _ in range(3)]

@@ -1,8 +1,10 @@
 import subprocess
 import sys
+import time
 
 import pytest
 
+from registry.database import KEEP_SECONDS
 from registry.errors import BusyError
 from registry.locks import tournament_lock
 
@@ -49,3 +51,61 @@ def test_the_lock_can_be_taken_again_and_leaves_no_name(tmp_path):
 def test_two_homes_do_not_wait_for_each_other(tmp_path):
     with tournament_lock(tmp_path / "one"), tournament_lock(tmp_path / "two"):
         pass
+
+
+KEEP = """
+import sys, time
+from registry.ledger import Ledger
+with Ledger.open(sys.argv[1]) as ledger, ledger.keep("the device", 5.0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def keeper(ledger_url):
+    process = subprocess.Popen([sys.executable, "-c", KEEP, ledger_url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def is_held_within(ledger, wanted, seconds):
+    end = time.monotonic() + seconds
+    while ledger.is_held("the device") is not wanted:
+        assert time.monotonic() < end, f"held: {not wanted} for {seconds} s"
+        time.sleep(0.05)
+
+
+def test_a_lock_that_is_kept_is_held_until_its_process_is_killed(ledger, keeper):
+    assert ledger.is_held("the device")
+    assert not ledger.is_held("another device")
+    with pytest.raises(BusyError, match="the device"), ledger.keep("the device", 0.2):
+        pytest.fail("two holders")
+    keeper.kill()
+    keeper.wait()
+    is_held_within(ledger, False, 5)
+    with ledger.keep("the device", 0.2):
+        pass
+
+
+@pytest.mark.parametrize("ledger_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+def test_a_lock_that_is_kept_is_taken_again_when_the_database_drops_its_connections(ledger_url, ledger, keeper):
+    import psycopg
+
+    with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()"
+        )
+        free = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
+    assert free == (0,)
+    is_held_within(ledger, True, KEEP_SECONDS)
+
+
+def test_a_process_that_holds_the_home_may_take_it_again(tmp_path):
+    with tournament_lock(tmp_path), tournament_lock(tmp_path):
+        assert (tmp_path / "tournament.holder.json").is_file()

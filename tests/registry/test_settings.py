@@ -70,3 +70,21 @@ def test_settings_cannot_be_changed():
 
 def test_every_setting_says_what_it_is():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_paths_mean_the_same_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = ("models", "models:/shop-", str(tmp_path / "elsewhere"))
+    made = Settings(
+        mlflow_uri="sqlite:///mlflow.db", ledger_url="sqlite:///kept/ledger.db", allowed_pyfunc_sources=sources
+    )
+    assert made.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert made.ledger_url == f"sqlite:///{tmp_path}/kept/ledger.db"
+    assert made.allowed_pyfunc_sources == (f"{tmp_path}/models", "models:/shop-", f"{tmp_path}/elsewhere")
+    for address in (
+        "sqlite:////absolute.db",
+        "sqlite:///:memory:",
+        "postgresql+psycopg://host/ledger",
+        "http://mlflow:5000",
+    ):
+        assert Settings(mlflow_uri=address).mlflow_uri == address

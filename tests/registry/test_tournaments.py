@@ -56,6 +56,17 @@ def test_the_first_one_is_new_and_meets_nobody(ledger: Ledger) -> None:
     assert (attempt.state, attempt.against, attempt.champion) == ("new", 0, None)
 
 
+def test_one_that_won_the_title_by_review_after_it_ended_is_finished_until_somebody_else_has_it(ledger: Ledger) -> None:
+    attempt = begin(ledger, "q")
+    finish(ledger, attempt)
+    assert find_attempt(ledger, ENSEMBLE, "q").state == "finished", "it waits for its reviewer"
+    promote(ledger, attempt, version=1)
+    again = find_attempt(ledger, ENSEMBLE, "q")
+    assert (again.state, again.tournament) == ("finished", attempt.tournament)
+    hold(ledger, "other", version=2)
+    assert find_attempt(ledger, ENSEMBLE, "q").state == "new"
+
+
 def test_looking_leaves_no_trace(ledger: Ledger) -> None:
     before = ledger.export()
     assert find_attempt(ledger, ENSEMBLE, "q") == find_attempt(ledger, ENSEMBLE, "q")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from registry.errors import SpecError
+from registry.errors import NotFoundError, SpecError
 from registry.models import Models
 from registry.specs import CandidateSpec, parse_spec
 from registry.versions import SPEC_TAG
-from tasks.candidates.enter import check_spec, make_bout, newcomers, readable
+from tasks.candidates.enter import check_spec, make_bout, newcomers, readable, unaltered
 
 
 def graph(name: str, **changes: object) -> CandidateSpec:
@@ -58,6 +58,21 @@ def test_one_bad_spec_keeps_all_from_being_registered(models: Models, tmp_path: 
     with pytest.raises(SpecError):
         newcomers(models, [graph("innocent"), text("guilty", tmp_path)], set())
     assert models.candidates("innocent") == []
+
+
+def test_named_versions_enter_once_whether_they_were_tried_or_not(models: Models) -> None:
+    named = models.register_candidate(graph("named"))
+    models.register_candidate(graph("named-too"))
+    found = newcomers(models, [graph("named")], set(), versions=["named-too/1", "named/1", "named-too/1"])
+    assert [one.id for one in found] == ["named-too/1", named.id]
+    with pytest.raises(NotFoundError, match="named/7"):
+        newcomers(models, [], set(), versions=["named/7"])
+
+
+def test_a_spec_that_was_changed_after_it_entered_is_refused(models: Models) -> None:
+    version = models.register_candidate(graph("altered"))
+    assert unaltered(version, "") == unaltered(version, version.digest) == ""
+    assert "another one than when it entered" in unaltered(version, "0" * 64)
 
 
 def test_without_specs_those_enter_that_wait(models: Models) -> None:

@@ -166,7 +166,8 @@ def test_saved_model_answers_the_same(world, fitted, tmp_path) -> None:
     assert np.array_equal(again.predict_proba(world.test, world.products), expected)
     assert again.spec == fitted.spec
     assert again.parameters() == fitted.parameters() > 0
-    assert {path.suffix for path in Path(moved).iterdir()} == {".safetensors", ".json", ".npy"}
+    files = [path for path in Path(moved).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".npy"}
     assert isinstance(again.catalogue.states, np.memmap)
 
 

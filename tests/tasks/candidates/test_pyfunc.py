@@ -214,3 +214,9 @@ def test_a_folder_that_is_no_model_is_named(guest, fit):
     (guest.folder.parent / "none").mkdir()
     with pytest.raises(SpecError, match="is no MLflow model"):
         fit(guest.folder.parent / "none")
+
+
+def test_code_that_a_model_brings_is_not_compiled_into_its_folder(fit, tmp_path: Path) -> None:
+    fit().save(tmp_path / "saved")
+    assert list(tmp_path.rglob("guest_code.py"))
+    assert not list(tmp_path.rglob("__pycache__"))

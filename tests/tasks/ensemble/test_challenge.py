@@ -78,7 +78,8 @@ def test_worth_is_told_of_the_challenger_and_of_everybody(challenge: Challenge) 
 
 def test_shapley_values_add_up_to_what_the_ensemble_reaches(challenge: Challenge) -> None:
     columns = stack(SCORES, PAIRS["example_id"].to_numpy())
-    game = Game(columns, PAIRS["label"].to_numpy(), PAIRS["query_key"].to_numpy(), list(COSTS))
+    labels, groups = PAIRS["label"].to_numpy(), PAIRS["query_key"].to_numpy()
+    game = Game(columns, labels, groups, list(COSTS), challenge.aggregator.parameters)
     total = game.value(challenge.members) - game.value(())
     assert sum(challenge.result["shapley"].values()) == pytest.approx(total)
     assert set(challenge.result["drop_one"]) == set(challenge.result["shapley"]) == set(challenge.members)

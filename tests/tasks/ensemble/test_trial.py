@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import CandidateError, LeakError
+from registry.errors import LeakError
 from registry.settings import Settings
 from tasks.ensemble.aggregate import Aggregator, fit_aggregator
 from tasks.ensemble.budget import Budget, Cost
 from tasks.ensemble.scores import MemberScores, stack
 from tasks.ensemble.trial import (
     Side,
+    absent_members,
     as_json,
     by_class,
     expected_locales,
@@ -98,9 +99,13 @@ def test_one_in_sample_test_score_is_a_leak() -> None:
         hold_trial(PAIRS, [replace(SCORES[0], out_of_sample=learnt), SCORES[1]], GOOD, WEAK, 0, SETTINGS)
 
 
-def test_a_champion_whose_member_has_no_scores_is_named_and_stays() -> None:
-    with pytest.raises(CandidateError, match=r"its member weak/1 has no scores.*the champion stays"):
-        hold_trial(PAIRS, SCORES[:1], GOOD, WEAK, 0, SETTINGS)
+def test_a_champion_whose_member_has_no_scores_is_not_compared_with_and_costs_no_look():
+    verdict = hold_trial(PAIRS, SCORES[:1], GOOD, WEAK, 2, SETTINGS).verdict
+    assert (verdict.outcome, verdict.missing, verdict.spends_look) == ("not_evaluable", ("members",), False)
+    assert "its member weak/1 has no scores on this data; it stays" in verdict.reason
+    assert absent_members(WEAK.aggregator.members, {"good/1"}) == ("weak/1",)
+    # It is no world without a champion, into which anybody may be let
+    assert verdict.digest != hold_trial(PAIRS, SCORES[:1], GOOD, None, 2, SETTINGS).verdict.digest
 
 
 def test_a_challenger_over_the_budget_is_not_promoted() -> None:

@@ -17,6 +17,7 @@ from tasks.ensemble.trial import Trial
 from tasks.report.summarise import (
     describe_data,
     describe_spec,
+    refused_models,
     sides,
     summarise_models,
     summarise_selection,
@@ -201,3 +202,8 @@ def test_the_data_is_counted_by_split_locale_class_and_role(tiny_dataset: Datase
     assert sum(row["queries"] for row in rows) == found["queries"]
     assert found["roles"]["test"] == int((roles["role"] == "test").sum())
     assert describe_data(replace(tiny_dataset, events=None, source=Path("x")), roles)["events"] == 0
+
+
+def test_who_was_turned_away_at_the_door_is_in_the_report_with_the_reason() -> None:
+    [row] = refused_models({"sage/3": "no checkpoint"})
+    assert (row.name, row.version, row.status, row.reason, row.test) == ("sage", "3", "failed", "no checkpoint", None)

@@ -98,9 +98,9 @@ def test_markdown_of_a_sparse_summary_leaves_out_what_is_missing(sparse_summary)
 @settings(max_examples=50, deadline=None)
 @given(name=st.text(max_size=40))
 def test_no_name_breaks_a_markdown_table(name):
-    from tasks.report.table import _grid
+    from tasks.report.markdown import grid
 
-    lines = _grid(["model", "value"], [[name, "1"], ["other", name]], "lr").split("\n")
+    lines = grid(["model", "value"], [[name, "1"], ["other", name]], "lr").split("\n")
     assert len(lines) == 4
     # A pipe counts unless an odd number of backslashes stands before it.
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {3}

@@ -60,10 +60,19 @@ PROMOTE, REFUSE, OPEN = {"outcome": "promote"}, {"outcome": "refuse"}, {"outcome
             {"promoted": False, "decision": {}},
             "The challenger passed every check and awaits a decision; until then champion version 3 stays.",
         ),
+        (
+            {"promoted": False, "decision": {}, "awaits_review": True},
+            "The challenger passed every check and waits for review; until then champion version 3 stays.",
+        ),
+        (
+            {"promoted": False, "awaits_review": True, "champion": None, "champion_version": "", "verdict": OPEN},
+            "There is nobody to compare the challenger with, and it waits for review; until then there is still no "
+            "champion.",
+        ),
         ({"promoted": False}, "The challenger passed, but was not promoted; champion version 3 stays."),
         ({"promoted": False, "verdict": REFUSE}, "The challenger is refused; champion version 3 stays."),
         (
-            {"promoted": False, "verdict": OPEN, "champion": None},
+            {"promoted": False, "verdict": OPEN, "champion": None, "champion_version": ""},
             "The challenger could not be judged; there is still no champion.",
         ),
     ],

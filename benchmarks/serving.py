@@ -1,0 +1,325 @@
+"""The scorer over HTTP, pages of 40: cached and not, in closed and in open loop, and through swaps.
+
+The scorer and its peer run as processes of their own, in turn, and the load comes from this one, all on the machine at
+hand. The peer is `mlflow models serve` with a pyfunc that returns a constant for a page of 40: what MLflow's server
+takes before any model has done anything. The champion is that of TOURNAMENT_HOME if it is set, else that of a small
+generated world (`tournament demo --queries 300`, two minutes). Uncached pages are compared with the time their members
+take when they are called one after the other, in process, with nothing around them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
+from benchmarks.load.generator import Load, closed_loop, open_loop, request
+
+PAGE, PAGES = 40, 50
+_PEER = "mlflow models serve, constant pyfunc"
+_CONSTANT = """
+import mlflow
+import numpy as np
+import pandas as pd
+
+
+class Constant(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        return pd.DataFrame(np.full((len(model_input), 4), 0.25), columns=["E", "S", "C", "I"])
+
+
+mlflow.models.set_model(Constant())
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
+    options = arguments("serving", __doc__, argv)
+    seconds = 3.0 if options.quick else 20.0
+    with tempfile.TemporaryDirectory() as temporary:
+        home = _home(Path(temporary))
+        figures = list(measure(home, seconds, 20.0 if options.quick else 600.0, 2 if options.quick else 20))
+    report("serving", figures, options.json)
+    return 0 if options.quick or all(each.met is not False for each in figures) else 1
+
+
+def measure(home: Path, seconds: float, swapping_seconds: float, swaps: int) -> Iterator[Figure]:
+    """Yield all figures.
+
+    Args:
+        home: with a champion; labels and copies are written there. seconds: of each load. swapping_seconds: of the run
+            with `swaps` swaps.
+    """
+    shutil.rmtree(home / "cache", ignore_errors=True)
+    with _peer() as address:
+        body = {"dataframe_split": {"columns": ["query"], "data": [["red lamp"]] * PAGE}}
+        asked = [request(address, "/invocations", json.dumps(body).encode())]
+        peer_alone, peer_many = _loads(address, asked, seconds)
+    with _scorer(home) as (address, process):
+        pages = _pages(home, PAGES)
+        known = [request(address, "/v1/score", json.dumps(page).encode()) for page in pages]
+        _fill(address, known)
+        alone, many = _loads(address, known, seconds)
+        rate = 0.8 * many.per_second
+        peer_p50, peer_p99 = peer_alone.milliseconds(50), peer_alone.milliseconds(99)
+        yield figure("cached page, one client, p50", alone.milliseconds(50), "ms", "<= 3", _PEER, peer_p50)
+        yield figure("cached page, one client, p99", alone.milliseconds(99), "ms", "<= 10", _PEER, peer_p99)
+        yield figure("cached pages, 8 clients", many.per_second, "requests/s", "", _PEER, peer_many.per_second)
+        times = many.per_second / peer_many.per_second
+        yield figure("cached pages against the peer", times, "times", ">= 3", _PEER, 1.0)
+        yield figure("failed requests, closed loop", alone.failed + many.failed, "requests", "<= 0")
+        for share in (0.5, 0.8):
+            load = open_loop(address, known, share * many.per_second, seconds)
+            name = f"cached pages, open loop at {share:.0%} of capacity"
+            yield figure(f"{name}, p50", load.milliseconds(50), "ms")
+            yield figure(f"{name}, p99", load.milliseconds(99), "ms")
+        yield from _uncached(address, home, pages, seconds)
+        yield from _swapping(address, process, home, known, rate, swapping_seconds, swaps)
+
+
+def _uncached(address: str, home: Path, pages: list[dict], seconds: float) -> Iterator[Figure]:
+    # What slow members can do is asked here, not what is answered within the default deadline
+    fresh = [
+        {**page, "query": f"{page['query']} {number}", "deadline_ms": 60_000} for number, page in enumerate(pages * 40)
+    ]
+    asked = [request(address, "/v1/score", json.dumps(page).encode()) for page in fresh]
+    load = closed_loop(address, asked[: len(asked) // 2], 1, min(seconds, 10))
+    crowd = closed_loop(address, asked[len(asked) // 2 :], 8, min(seconds, 10))
+    bare = _bare_milliseconds(home, pages[:5])
+    p50 = load.milliseconds(50)
+    yield figure("uncached page, one client, p50", p50, "ms", "", "its members alone, one after the other", bare)
+    yield figure("uncached page against its members", p50 / bare, "times", "<= 1.1", "the members alone", 1.0)
+    yield figure("uncached pages, 8 clients", crowd.per_second, "requests/s", "", "its members alone", 1000 / bare)
+    yield figure("failed requests, uncached", load.failed + crowd.failed, "requests", "<= 0")
+
+
+def _swapping(
+    address: str, process: int, home: Path, known: list[bytes], rate: float, seconds: float, swaps: int
+) -> Iterator[Figure]:
+    """Load at 80 % of capacity while champions change places; a page is uncached after each change of champion."""
+    before = _memory_mib(process)
+    load = Load()
+    changing = _Swaps(home)
+    peak = before
+    for number in range(swaps):
+        changing.step()
+        part = open_loop(address, known, rate, seconds / swaps)
+        load.seconds += part.seconds
+        load.elapsed += part.elapsed
+        for status, count in part.failures.items():
+            load.failures[status] = load.failures.get(status, 0) + count
+        peak = max(peak, _memory_mib(process))
+        say(f"swap {number + 1} of {swaps}: {load.failed} failed, {_memory_mib(process):.0f} MiB")
+    seen = _metric(address, "scorer_swaps_total")
+    after = _memory_mib(process)
+    name = f"{seconds:.0f} s at 80 % of capacity with {swaps} swaps"
+    yield figure(f"{name}: failed requests", load.failed, "requests", "<= 0")
+    yield figure(f"{name}: swaps taken over", seen, "swaps", f">= {swaps}")
+    yield figure(f"{name}: p99", load.milliseconds(99), "ms")
+    yield figure(f"{name}: memory at the end", after, "MiB", "", "at the beginning", before)
+    yield figure(f"{name}: growth of memory", after / before, "times", "<= 1.2")
+
+
+class _Swaps:
+    """Promotes a second version with the champion's own files, and rolls back, in turn."""
+
+    def __init__(self, home: Path) -> None:
+        from registry.settings import read_settings
+        from registry.workspace import Workspace
+
+        self._workspace = Workspace(read_settings(home=home))
+        ledger, models = self._workspace.ledger, self._workspace.models
+        promotion = ledger.champion(models.ensemble_name)
+        assert promotion is not None
+        first = models.ensemble(promotion.version)
+        tournament = "t-benchmark"
+        data = next(one.data_version for one in ledger.tournaments() if one.tournament == first.tournament)
+        ledger.start_tournament(tournament, data)
+        self._version = models.register_ensemble(models.download(first), first.members, tournament)
+        ledger.record_ensemble(tournament, first.name, self._version.version, {"members": list(first.members)})
+        self._first = promotion.version
+
+    def step(self) -> None:
+        from registry import promotion
+
+        ledger, models = self._workspace.ledger, self._workspace.models
+        standing = ledger.standing(models.ensemble_name)
+        assert standing.champion is not None
+        if standing.champion.version == self._version.version:
+            promotion.rollback(ledger, models, f"a benchmark, {time.time()}")
+            return
+        verdict = ledger.record_verdict(self._version.tournament, "promote", against=standing.sequence)
+        decision = ledger.record_decision(verdict.id, "approve", "a benchmark", "to measure")
+        promotion.promote(ledger, models, self._version, decision, standing.sequence)
+
+
+def _loads(address: str, asked: list[bytes], seconds: float) -> tuple[Load, Load]:
+    closed_loop(address, asked, 2, 1.0)
+    return closed_loop(address, asked, 1, seconds), closed_loop(address, asked, 8, seconds)
+
+
+def _fill(address: str, known: list[bytes]) -> None:
+    """Ask for the pages until the cache has what it keeps of them, however slow the members are."""
+    before, now = -1.0, 0.0
+    while before < now:
+        closed_loop(address, known, 1, 10.0)
+        time.sleep(0.5)  # labels are written behind the answers
+        before, now = now, _metric(address, "scorer_cache_entries")
+
+
+def _pages(home: Path, number: int) -> list[dict]:
+    """Return pages of products of the champion's catalogue, asked for by words of their titles."""
+    from tasks.data.store import read_frame
+
+    products = read_frame(next((home / "stages").glob("load-*")) / "products.arrow")
+    chosen = products[products["locale"] == "us"].sample(PAGE * number, replace=True, random_state=0)
+    pages = []
+    for start in range(0, PAGE * number, PAGE):
+        rows = chosen.iloc[start : start + PAGE]
+        query = " ".join(rows["title"].iloc[0].split()[:2]) + f" {start}"
+        pages.append({"query": query, "locale": "us", "products": [{"id": one} for one in rows["product_id"]]})
+    return pages
+
+
+def _bare_milliseconds(home: Path, pages: list[dict]) -> float:
+    """Return the median time of a page in all members, one after the other; the best of torch's numbers of threads."""
+    import torch
+
+    from deployments.scorer.catalogue import Catalogue
+    from deployments.scorer.compute.pairs import Pairs
+    from tasks.ensemble.served import Served
+
+    folder = next(next((home / "serving" / "champions").glob("*-*/ensemble")).iterdir())
+    served = Served.load(folder)
+    source = next((home / "stages").glob("load-*")) / "products.arrow"
+    catalogue = Catalogue.open(source, home / "serving" / "catalogues")
+
+    def once(frames: tuple) -> None:
+        for member in served.members.values():
+            member.predict_proba(*frames)
+
+    def median(frames: tuple, threads: int) -> float:
+        torch.set_num_threads(threads)
+        once(frames)
+        return median_seconds(lambda: once(frames), 15)
+
+    numbers = {1, torch.get_num_threads()}
+    times = []
+    for page in pages:
+        rows = catalogue.find(page["locale"], [one["id"] for one in page["products"]])
+        frames = Pairs(page["query"], page["locale"], catalogue.texts(rows.tolist())).frames
+        times.append(min(median(frames, threads) for threads in numbers))
+    return statistics.median(times) * 1000
+
+
+def _home(temporary: Path) -> Path:
+    """Return a home with a champion that may be written to."""
+    given = os.environ.get("TOURNAMENT_HOME")
+    home = temporary / "home"
+    if given:
+        say(f"copying {given}")
+        shutil.copytree(given, home, ignore=shutil.ignore_patterns("serving", "cache", "*.lock"))
+        return home
+    say("holding a tournament on a small world: two minutes")
+    command = [sys.executable, "-m", "deployments.cli", "demo", "--queries", "300", "--home", str(home)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return home
+
+
+@contextmanager
+def _scorer(home: Path) -> Iterator[tuple[str, int]]:
+    command = [sys.executable, "-m", "deployments.cli", "serve", "--home", str(home), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = ""
+            while "}" not in lines:
+                lines += process.stdout.readline()
+            address = json.loads(lines)["address"]
+            _until_ready(f"{address}/readyz", process)
+            yield address, process.pid
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def _peer() -> Iterator[str]:
+    """Run `mlflow models serve` with one worker, on a model that returns a constant."""
+    import mlflow
+
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        code = Path(folder) / "constant.py"
+        code.write_text(_CONSTANT, encoding="utf-8")
+        mlflow.pyfunc.save_model(f"{folder}/model", python_model=str(code), pip_requirements=[])
+        command = [
+            *(sys.executable, "-m", "mlflow", "models", "serve", "-m", f"{folder}/model", "-p", str(port)),
+            *("-h", "127.0.0.1", "--env-manager", "local", "-w", "1"),
+        ]
+        # MLflow calls uvicorn by its name
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True, **silent) as process:
+            try:
+                _until_ready(f"http://127.0.0.1:{port}/ping", process)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, 15)
+                process.wait(60)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _until_ready(url: str, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with code {process.returncode}")
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"{url} does not get ready")
+
+
+def _metric(address: str, name: str) -> float:
+    with urlopen(f"{address}/metrics", timeout=10) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    return 0.0
+
+
+def _memory_mib(process: int) -> float:
+    """Return the memory of a process and of all below it; what they share counts once (PSS)."""
+    import psutil
+
+    tree = psutil.Process(process)
+    total = 0
+    for one in (tree, *tree.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            facts = one.memory_full_info()
+            total += getattr(facts, "pss", facts.rss)
+    return total / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""`tournament deploy`: the deployments on a Prefect server of one's own, with work pools, limits and schedules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.cli.common import Output, command, settings_of
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
+DESCRIPTION = """\
+Apply deployments/prefect.yaml to a Prefect server: work pools, deployments with their concurrency limits, the weekly
+schedule, triggers, GPU slots, notifications. Safe to run again: what is there is brought up to date.
+
+The server is the one of --api, of PREFECT_API_URL, or of `tournament up`. Workers are started where the GPUs are:
+  prefect worker start --pool tournaments --type process
+  prefect worker start --pool reviews --type process
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "deploy", work, "put the deployments on a Prefect server", DESCRIPTION)
+    parser.add_argument("--api", metavar="URL", help="address of the Prefect API, such as http://prefect:4200/api")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Make pools and limits, deploy, and say what stands."""
+    from deployments.stack.state import prefect_api_url
+    from registry.errors import UsageError
+
+    settings = settings_of(options)
+    api = options.api or os.environ.get("PREFECT_API_URL") or prefect_api_url(settings.home)
+    if not api:
+        raise UsageError("no Prefect server: name one with --api URL or PREFECT_API_URL, or start `tournament up`")
+    os.environ["PREFECT_API_URL"] = api
+    made = prepare_server(settings, api)
+    for name in made:
+        output.say(f"made the work pool {name}")
+    deployed = apply(settings)
+    for name in deployed:
+        output.say(f"deployed {name}")
+    output.document({"api": api, "work_pools_made": made, "deployments": deployed})
+
+
+def prepare_server(settings: Settings, api: str) -> list[str]:
+    """Make work pools, GPU slots and automations; return the pools that were missing.
+
+    Raises:
+        ServiceError: if no Prefect server answers.
+    """
+    import asyncio
+
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from deployments import server
+    from registry.errors import ServiceError
+
+    async def make() -> list[str]:
+        async with get_client() as client:
+            made = await server.make_pools(client)
+            await server.put(client, server.silence())
+            await server.prepare(client, settings)
+            return made
+
+    try:
+        return asyncio.run(make())
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise ServiceError(f"the Prefect server at {api} does not do it: {error}; check --api and its log") from error
+
+
+def apply(settings: Settings) -> list[str]:
+    """Apply prefect.yaml, its schedule as the settings say, and return the names of the deployments."""
+    from deployments.served import served
+    from registry.errors import ServiceError
+    from registry.processes import python_module
+
+    place = write_file(settings)
+    done = subprocess.run(
+        python_module("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(place)),
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "200"},  # its words are read below, unbroken
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = [one.full_name for one in served(settings)]
+    missing = [name for name in names if f"'{name}' successfully created" not in " ".join(done.stdout.split())]
+    if done.returncode or missing:
+        raise ServiceError(
+            f"prefect deploy of {', '.join(missing) or 'all'} failed: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
+    return names
+
+
+def write_file(settings: Settings) -> Path:
+    """Write prefect.yaml with the schedule of the settings into the home, and return its place."""
+    import yaml
+
+    from deployments.stack.state import stack_folder
+
+    content = yaml.safe_load((files("deployments") / "prefect.yaml").read_text(encoding="utf-8"))
+    for deployment in content["deployments"]:
+        for schedule in deployment["schedules"]:
+            schedule["cron"] = settings.weekly_cron
+    place = stack_folder(settings.home) / "prefect.yaml"
+    place.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return place

@@ -1,0 +1,135 @@
+"""`tournament review`: what waits for a reviewer, and the reviewer's word."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from deployments.cli.common import Output, add_common_options, served_workspace_of
+
+if TYPE_CHECKING:
+    from registry.reviews import Case
+    from registry.workspace import Workspace
+
+DESCRIPTION = """\
+Decide whether a challenger becomes champion. The same decision can be made in the Prefect UI; whichever comes second
+is told what stands. VERDICT is the number that `list` shows, or the id of a tournament.
+
+examples:
+  tournament review list
+  tournament review show 7
+  tournament review approve 7 --reviewer ana --reason "better in every locale"
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its parts."""
+    parser = commands.add_parser(
+        "review",
+        help="decide whether a challenger becomes champion",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    listing = parts.add_parser("list", help="the verdicts that wait for a decision")
+    listing.add_argument("--all", action="store_true", help="those that were decided as well")
+    showing = parts.add_parser("show", help="what would change, what it gains and costs, and until when it waits")
+    showing.add_argument("verdict", metavar="VERDICT")
+    for part, work in ((listing, show_list), (showing, show)):
+        add_common_options(part)
+        part.set_defaults(work=work)
+    for outcome, help in (("approve", "make the challenger champion"), ("refuse", "let the champion stay")):
+        part = parts.add_parser(outcome, help=help)
+        part.add_argument("verdict", metavar="VERDICT")
+        part.add_argument("--reviewer", help="who decides (default: the user of this process)")
+        part.add_argument("--reason", required=True, help="why; it stays in the champion's history")
+        add_common_options(part)
+        part.set_defaults(work=decide, outcome=outcome)
+
+
+def show_list(options: argparse.Namespace, output: Output) -> None:
+    """List the verdicts that wait, or all that asked for a promotion."""
+    from registry.reviews import cases
+
+    workspace = _workspace(options)
+    found = cases(workspace.ledger, workspace.settings.ensemble_name)
+    rows = [_row(workspace, case) for case in found if options.all or case.state == "waits"]
+    for row in rows:
+        until = f"until {row['deadline']}" if row["state"] == "waits" and row["deadline"] else ""
+        by = f"by {row['reviewer']}: {row['reason']}" if row["reviewer"] else until
+        output.say(f"{row['verdict']:>4}  {row['state']:<12}  version {row['version']}  {row['tournament']}  {by}")
+        if row["state"] == "waits" and row["flow_run"]:
+            output.say(f"      {row['flow_run']}")
+    if not rows:
+        output.say("no verdict waits for a decision" if not options.all else "no verdict has asked for a decision")
+    output.document(rows)
+
+
+def show(options: argparse.Namespace, output: Output) -> None:
+    """Show one verdict as its reviewer reads it."""
+    from flows.review_runs import describe
+    from registry.reviews import find_case
+
+    workspace = _workspace(options)
+    case = find_case(workspace.ledger, workspace.settings.ensemble_name, options.verdict)
+    text = describe(workspace, case)
+    row = _row(workspace, case)
+    output.say(text)
+    if row["state"] == "waits":
+        if row["flow_run"]:
+            output.say(f"Decide in Prefect: {row['flow_run']}")
+        output.say(f"or: tournament review approve|refuse {case.id} --reviewer NAME --reason WHY")
+    else:
+        output.say(f"{row['state']} by {row['reviewer']} at {row['decided']}: {row['reason']}")
+    output.document(row | {"markdown": text})
+
+
+def decide(options: argparse.Namespace, output: Output) -> None:
+    """Record the decision and do what follows from it."""
+    import uuid
+
+    from flows.decision import answer
+    from flows.review import end_waiting_runs
+    from registry.ledger import user_and_host
+    from registry.reviews import find_case
+
+    workspace = _workspace(options)
+    case = find_case(workspace.ledger, workspace.settings.ensemble_name, options.verdict)
+    reviewer = user_and_host().split("@")[0] if options.reviewer is None else options.reviewer
+    came_of = answer(
+        workspace, case, options.outcome, reviewer, options.reason, "command line", f"command line {uuid.uuid4().hex}"
+    )
+    case = find_case(workspace.ledger, workspace.settings.ensemble_name, case.id)
+    end_waiting_runs(workspace, case)
+    output.say(came_of)
+    output.document(_row(workspace, case) | {"came_of": came_of})
+
+
+def _workspace(options: argparse.Namespace) -> Workspace:
+    """Return the workspace, Prefect told to be silent."""
+    from deployments.local import quiet_prefect
+
+    workspace = served_workspace_of(options)
+    quiet_prefect(workspace.settings)
+    return workspace
+
+
+def _row(workspace: Workspace, case: Case) -> dict[str, Any]:
+    from flows.review_runs import run_link
+
+    decision, deadline = case.decision, case.deadline(workspace.settings)
+    return {
+        "verdict": case.id,
+        "state": case.state,
+        "tournament": case.tournament,
+        "version": case.ensemble.version,
+        "outcome": case.verdict.outcome,
+        "opened": case.opened_at.isoformat(timespec="seconds") if case.opened_at else None,
+        "deadline": deadline.isoformat(timespec="seconds") if deadline else None,
+        "rounds": len(case.reviews),
+        "flow_run": run_link(case.flow_run),
+        "reviewer": decision.reviewer if decision else "",
+        "reason": decision.reason if decision else "",
+        "decided": decision.at.isoformat(timespec="seconds") if decision else None,
+        "promoted": case.promotion is not None,
+    }

@@ -1,0 +1,161 @@
+"""`tournament up`: Prefect, MLflow, the worker and the watcher, with one command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.cli.common import Output, command, settings_of
+
+if TYPE_CHECKING:
+    from deployments.stack.state import State
+    from registry.settings import Settings
+
+DESCRIPTION = """\
+Start a Prefect server and an MLflow server with their UIs, the worker that holds tournaments, reviews and weekly
+re-evaluations, and the watcher that enters whatever is registered. Waits until each is healthy, brings back who
+dies, and ends them all on Ctrl-C or `tournament down`. A second `up` says what runs.
+
+examples:
+  tournament up --data esci/                stay in the foreground
+  tournament up --data esci/ --detach       return once all is healthy
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "up", work, "start servers, worker and watcher on this machine", DESCRIPTION)
+    parser.add_argument("--data", metavar="DIR", help="what registered candidates compete on (default: setting data)")
+    parser.add_argument("--detach", action="store_true", help="return once all is healthy")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    for name in ("prefect", "mlflow", "watcher"):
+        parser.add_argument(f"--{name}-port", type=int, metavar="PORT", help=f"port of {name}")
+
+
+def work(options: argparse.Namespace, output: Output) -> None:
+    """Start the stack, or say what runs already."""
+    from deployments.stack.state import stack_folder
+
+    settings = settings_of(
+        options,
+        data=data_of(options.data),
+        host=options.host,
+        prefect_port=options.prefect_port,
+        mlflow_port=options.mlflow_port,
+        watcher_port=options.watcher_port,
+    )
+    stack_folder(settings.home)
+    if state := wait_for_running(settings):
+        output.say(f"the stack of {settings.home} runs already")
+        show(settings, state, output)
+    elif options.detach:
+        show(settings, detach(settings), output)
+        output.say(f"end it with: tournament down --home {settings.home}")
+    else:
+        stay(settings, output)
+
+
+def data_of(said: str | None) -> str | None:
+    """Return the data in a form that holds in any folder; DataError when a folder is named that is not there."""
+    from registry.errors import DataError
+
+    if said is None or said == "sql" or "://" in said:
+        return said
+    folder = Path(said).expanduser().resolve()
+    if not folder.is_dir():
+        raise DataError(
+            f"--data: there is no folder {folder}", advice="make one with: tournament data download --to DIR"
+        )
+    return str(folder)
+
+
+def wait_for_running(settings: Settings) -> State | None:
+    """Return what runs for the home, once it is healthy; None when nothing runs."""
+    from deployments.stack.state import running
+
+    end = time.monotonic() + settings.startup_timeout_s
+    while (state := running(settings.home)) and not state.healthy and time.monotonic() < end:
+        time.sleep(0.2)
+    return state
+
+
+def stay(settings: Settings, output: Output) -> None:
+    """Run the stack in this process until Ctrl-C or a signal."""
+    from deployments.stack.supervise import Supervisor
+
+    supervisor = Supervisor(settings, say=output.say)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.stop())
+    output.say("starting; the first start of a home takes up to a minute")
+
+    def when_healthy(state: State) -> None:
+        show(settings, state, output)
+        output.say("Ctrl-C ends them all")
+
+    supervisor.run(when_healthy)
+    output.say("all has ended")
+
+
+def detach(settings: Settings) -> State:
+    """Run the stack in a process of its own, and return once it is healthy."""
+    from deployments.stack.services import environment_of, services_of
+    from deployments.stack.state import running
+    from deployments.stack.supervise import check_ports, end_leftovers
+    from registry import errors
+    from registry.processes import module_path, python_module
+
+    end_leftovers(settings.home)
+    check_ports(settings.host, services_of(settings))
+    log = settings.home / "logs" / "stack.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            python_module("deployments.cli", "up"),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=os.environ | environment_of(settings) | module_path(),
+            start_new_session=True,
+        )
+    while process.poll() is None:
+        state = running(settings.home)
+        if state is not None and state.healthy:
+            return state
+        time.sleep(0.2)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "no reason")
+    raise errors.ServiceError(f"the stack did not come up: {said}; its log is {log}")
+
+
+def show(settings: Settings, state: State, output: Output) -> None:
+    """Say where everything is."""
+    from deployments.stack.supervise import warning_of
+
+    named = {"prefect": "Prefect", "mlflow": "MLflow", "watcher": "watcher"}
+    for name, words in named.items():
+        if name in state.addresses:
+            output.say(f"{words:<8} {state.addresses[name]}")
+    output.say(f"logs     {settings.home / 'logs'}")
+    if state.data:
+        output.say(f"data     {state.data}")
+    else:
+        output.say("no data: candidates wait until it is named, with --data or the setting data")
+    if warning := warning_of(settings.host):
+        output.say(warning)
+    output.document(
+        {
+            "home": str(settings.home),
+            "supervisor": state.supervisor.pid,
+            "services": {name: process.pid for name, process in state.services.items()},
+            "addresses": state.addresses,
+            "prefect_api_url": state.api,
+            "tracking_uri": state.tracking_uri,
+            "data": state.data,
+            "healthy": state.healthy,
+        }
+    )

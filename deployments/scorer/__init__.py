@@ -1,0 +1,1 @@
+"""The scorer: the champion behind HTTP, from a page of products to labels in milliseconds."""

@@ -1,0 +1,235 @@
+"""The scorer over HTTP: routes, errors and their words. What a page comes to is decided in `service`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from deployments.scorer import schemas
+from deployments.scorer.admission import Overloaded
+from deployments.scorer.gate import Gate, Stranger
+from deployments.scorer.openapi import JSON, answers, describe, score_operation
+from deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
+from deployments.scorer.swap import Following
+
+_log = logging.getLogger("scorer")
+_MIB = 2**20
+_BODY_SECONDS = 10.0
+_MOST_COMPLAINTS = 20
+
+Running = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Refused(Exception):
+    """Raised when a request is refused before it is looked at."""
+
+    def __init__(self, status: int, error: str, message: str, fields: list[dict[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.error, self.fields = status, error, fields or []
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running = _nothing) -> FastAPI:
+    """Return the application.
+
+    Args:
+        scorer: what answers pages. gate: who may ask, and how often. following: what /readyz says of swaps.
+        running: entered while the application runs, for what runs beside it.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with running():
+            yield
+
+    app = FastAPI(
+        title="ESCI scorer",
+        version=version("esci-tournament"),
+        summary="Labels query-product pairs Exact, Substitute, Complement or Irrelevant with the champion ensemble.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    describe(app)
+
+    @app.post("/v1/score", **score_operation())
+    async def score(request: Request) -> Response:
+        """Label a page: one query and up to 1,000 products, by id or by text."""
+        begun = time.perf_counter()
+        scorer.metrics.in_flight.inc()
+        status = 500
+        try:
+            await gate.admit(request)
+            page = _read(await _body(request, int(scorer.settings.body_mib * _MIB)))
+            content = await scorer.answer(page, begun)
+            status = 200
+            return Response(content, media_type=JSON)
+        except Exception as error:
+            response = problem_of(error)
+            status = response.status_code
+            if status == 500:
+                _log.exception("a page could not be answered")
+            scorer.metrics.refused.labels(_word_of(error)).inc()
+            return response
+        finally:
+            scorer.metrics.in_flight.dec()
+            scorer.metrics.requests.labels(str(status)).inc()
+
+    @app.get("/v1/champion", responses=answers(401, 429, 503), response_model=schemas.ChampionAnswer)
+    async def champion(request: Request) -> Response:
+        """Say who serves."""
+        await gate.admit(request)
+        serving = scorer.seat.champion
+        if serving is None:
+            raise NoChampion("no champion serves yet")
+        facts = {
+            "name": serving.card.name,
+            "version": serving.card.version,
+            "tournament": serving.card.tournament,
+            "members": list(serving.names),
+            "data": serving.card.data_version,
+            "edges": serving.card.edges or None,
+            "since": serving.since.isoformat(timespec="seconds"),
+            "device": ", ".join(serving.fleet.devices),
+            "replicas": len(serving.dispatcher.replicas),
+            "products": len(serving.catalogue),
+        }
+        return Response(orjson.dumps(facts), media_type=JSON)
+
+    @app.get("/healthz", response_model=schemas.Health)
+    async def healthz() -> Response:
+        """Say that the process lives. Restart it when this fails."""
+        return Response(b'{"alive":true}', media_type=JSON)
+
+    @app.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
+    async def readyz() -> Response:
+        """Say whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
+        serving = scorer.seat.champion
+        members = [] if serving is None else list(serving.members.values())
+        ready = serving is not None and serving.usable
+        facts = {
+            "ready": ready,
+            "champion": serving.card.version if serving else None,
+            "members": [
+                {"name": one.name, "fenced": one.breaker.fenced, "reason": one.breaker.reason} for one in members
+            ],
+            "queued_pairs": scorer.engine.admission.pairs,
+            "trouble": following.trouble,
+            "refused": following.refused,
+            "looked_s_ago": round(time.time() - following.looked, 1) if following.looked else None,
+        }
+        return Response(orjson.dumps(facts), status_code=200 if ready else 503, media_type=JSON)
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers(401, 429)},
+    )
+    async def metrics(request: Request) -> Response:
+        """Metrics in Prometheus' text format."""
+        await gate.admit(request)
+        return Response(scorer.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def on_error(_request: Request, error: Exception) -> Response:
+        return problem_of(error)
+
+    for kind in (Refused, Stranger, Overloaded, NoChampion, NothingInTime, NobodyAnswers, HTTPException, Exception):
+        app.add_exception_handler(kind, on_error)
+    return app
+
+
+def problem_of(error: Exception) -> Response:
+    """Return the answer to a request that has none."""
+    status, headers, fields = 500, {}, []
+    if isinstance(error, Refused):
+        status, fields = error.status, error.fields
+    elif isinstance(error, Stranger):
+        status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, Overloaded):
+        status, headers = 429, {"Retry-After": str(error.retry_after_s)}
+    elif isinstance(error, NoChampion):
+        status, headers = 503, {"Retry-After": "2"}
+    elif isinstance(error, NothingInTime):
+        status = 504
+    elif isinstance(error, NobodyAnswers):
+        status = 502
+    elif isinstance(error, HTTPException):
+        status, headers = error.status_code, dict(error.headers or {})
+    message = str(error) if status != 500 else "the scorer failed; its log says why"
+    if isinstance(error, HTTPException):
+        message = str(error.detail)
+    content = {"error": _word_of(error), "message": message, "fields": fields}
+    return Response(orjson.dumps(content), status_code=status, headers=headers, media_type=JSON)
+
+
+def _word_of(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return error.error
+    if isinstance(error, HTTPException):
+        return {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    words = {
+        Stranger: "unauthorized",
+        NoChampion: "no_champion",
+        NothingInTime: "deadline",
+        NobodyAnswers: "members_failed",
+    }
+    return "too_many_requests" if isinstance(error, Overloaded) else words.get(type(error), "internal")
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        Refused: if it is no JSON by its header, larger than `most` bytes, or does not come.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Refused(415, "unsupported_media_type", f"the content type is {kind or 'absent'}; send {JSON}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refused(415, "unsupported_media_type", "the body is compressed; send it as it is")
+    too_large = Refused(413, "body_too_large", f"a body may have {most} bytes (setting body_mib)")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, "body_timeout", f"the body did not come within {_BODY_SECONDS:g} s") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read(body: bytes) -> schemas.ScoreRequest:
+    """Return the page in a body.
+
+    Raises:
+        Refused: naming each wrong field (422), or because of too many products (413).
+    """
+    try:
+        return schemas.ScoreRequest.model_validate_json(body)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)
+        if any(one["type"] == "too_long" and one["loc"] == ("products",) for one in wrong):
+            message = f"a page has {schemas.MOST_PRODUCTS} products at most; send several pages"
+            raise Refused(413, "too_many_products", message) from None
+        fields = [{"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in wrong[:_MOST_COMPLAINTS]]
+        first = fields[0]
+        where = f"field {first['field']}" if first["field"] else "the body"
+        raise Refused(422, "invalid_request", f"{where}: {first['message']}", fields) from None

@@ -1,0 +1,329 @@
+"""A champion that is loaded and ready to serve: its members at work, its aggregators, and who still uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from deployments.scorer.catalogue import Catalogue
+from deployments.scorer.compute.dispatcher import Dispatcher, Member, Surroundings
+from deployments.scorer.compute.fleet import Fleet
+from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.replica import Replica
+from registry.errors import NotFoundError, TournamentError
+from tasks.ensemble.aggregate import Aggregator
+from tasks.ensemble.attribution import Forest, attribute, tabulate
+from tasks.ensemble.early_exit import FILE as EXIT_FILE
+from tasks.ensemble.early_exit import EarlyExit
+from tasks.ensemble.equipment import SUBSETS
+from tasks.ensemble.served import AGGREGATOR, member_folders
+from tasks.ensemble.subsets import Subsets
+
+_log = logging.getLogger("scorer")
+_MAKE_ANEW = "let a tournament make the ensemble anew"
+_AGAIN_SECONDS = (
+    0.0,
+    1.0,
+    2.0,
+    5.0,
+    15.0,
+    30.0,
+)  # before a replica that is gone is replaced, the last for all that follow
+_STEADY_SECONDS = 60.0  # without a loss: the next one is replaced at once
+
+
+@dataclass(frozen=True)
+class Card:
+    """Which ensemble it is.
+
+    Attributes:
+        name, version: of the registered model. tournament: that built it. members: candidate ids.
+        data_version: whose products it knows: the tournament's, or newer data's when it is `refreshed`.
+        edges: data version whose edges graph networks have taken up since they were fitted, "" for none.
+    """
+
+    name: str
+    version: int
+    tournament: str
+    data_version: str
+    members: tuple[str, ...]
+    refreshed: bool = False
+    edges: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    @property
+    def title(self) -> str:
+        """Its id, and which newer data it knows."""
+        return f"{self.id} with data {self.data_version[:12]}" if self.refreshed else self.id
+
+    @cached_property
+    def number(self) -> int:
+        """What labels are kept under: another number for other edges, another tournament, or another registry."""
+        facts = [self.name, str(self.version), self.tournament, *([self.edges] if self.edges else [])]
+        content = "\x1f".join(facts).encode()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        content = json.loads(text)
+        return cls(**{**content, "members": tuple(content["members"])})
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the members that answered come to.
+
+    Attributes:
+        probabilities: float32 (n, 4). members: who was heard.
+        contributions: float64 (n, 4, members), what each added to each raw score; None unless asked for.
+        base: float64 (4,), the expected raw scores; None unless asked for.
+    """
+
+    probabilities: np.ndarray
+    members: tuple[str, ...]
+    contributions: np.ndarray | None = None
+    base: np.ndarray | None = None
+
+
+class Champion:
+    """An ensemble at work; used in the event loop's thread, but for what says otherwise.
+
+    Use it between :meth:`acquire` and :meth:`release`: once it is retired, it closes when the last request that uses it
+    has its answer.
+
+    Args:
+        names: candidate ids of the members, in the aggregator's order. fleet: where they compute.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        names: Sequence[str],
+        fleet: Fleet,
+        subsets: Subsets,
+        early_exit: EarlyExit | None,
+        catalogue: Catalogue,
+        around: Surroundings,
+    ) -> None:
+        self.card, self.catalogue, self.subsets, self.early_exit = card, catalogue, subsets, early_exit
+        self.exit_stages = stages_of(early_exit) if early_exit else []
+        self.since = dt.datetime.now(dt.UTC)
+        self.fleet = fleet
+        self.dispatcher = Dispatcher(names, around, self._lost)
+        self._metrics = around.metrics
+        self._forests: dict[tuple[str, ...], Forest] = {}
+        self._tabulating = threading.Lock()
+        self._uses, self._retired = 0, False
+        self._losses, self._lost_at = 0, 0.0
+        self._replacing: set[asyncio.Task[None]] = set()
+        self.closed = threading.Event()
+
+    @classmethod
+    def load(cls, folder: Path, card: Card, catalogue: Catalogue, fleet: Fleet, around: Surroundings) -> Champion:
+        """Return the ensemble in a folder, nobody at work yet; pages name their products by `catalogue`.
+
+        Called in a thread of its own.
+
+        Raises:
+            TournamentError: if a file is missing or damaged, or the members are not those that the aggregator knows.
+        """
+        names, aggregator = tuple(member_folders(folder)), Aggregator.load(folder / AGGREGATOR)
+        if names != aggregator.members:
+            raise TournamentError(
+                f"{folder} holds the members {', '.join(names)} and an aggregator of "
+                f"{', '.join(aggregator.members)}; {_MAKE_ANEW}"
+            )
+        subsets, early_exit = Subsets.load(folder / SUBSETS, aggregator), None
+        if (folder / EXIT_FILE).is_file():
+            early_exit = EarlyExit.load(folder, around.settings.early_exit_risk)
+            if sorted(early_exit.order) != sorted(names):
+                raise TournamentError(f"{folder}: early exit is about {', '.join(early_exit.order)}; {_MAKE_ANEW}")
+        return cls(card, names, fleet, subsets, early_exit, catalogue, around)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.dispatcher.members)
+
+    @property
+    def members(self) -> dict[str, Member]:
+        return self.dispatcher.members
+
+    @property
+    def usable(self) -> bool:
+        """Whether somebody computes, and there is a member that is not fenced off."""
+        fenced = all(member.breaker.fenced for member in self.members.values())
+        return bool(self.dispatcher.replicas) and not fenced
+
+    def combine(self, scores: Mapping[str, np.ndarray], contributions: bool = False) -> Combined:
+        """Return what the aggregator of these members makes of their scores, float32 (n, 4) each; from any thread.
+
+        Raises:
+            NotAnswered: if no aggregator is kept for so few members.
+        """
+        try:
+            aggregator, members = self.subsets.best(scores)
+        except NotFoundError as error:
+            raise NotAnswered(str(error)) from error
+        columns = np.stack([scores[name] for name in members], axis=1)
+        probabilities = aggregator.predict_proba(columns)
+        if not contributions:
+            return Combined(probabilities, members)
+        values, base = attribute(aggregator, columns, threads=1, forest=self._forest(aggregator))
+        return Combined(probabilities, members, values, base)
+
+    async def recruit(self, patient: bool = False) -> Replica:
+        """Let one more replica compute, and return it.
+
+        Args:
+            patient: it gives way to everything else on the machine.
+
+        Raises:
+            TournamentError: if there is none to be had.
+        """
+        replica = await self.fleet.replica(self.dispatcher.ended, patient)
+        self.dispatcher.attach(replica)
+        self._show()
+        return replica
+
+    async def man(self, replicas: Sequence[Replica], page: Pairs, seconds: float) -> None:
+        """Let all of the fleet compute in place of `replicas`, each of them warm.
+
+        Args:
+            page: what each new one answers first. seconds: that it may take.
+
+        Raises:
+            TournamentError: if a replica does not start, or a member fails or is late.
+        """
+        for replica in replicas:
+            self.dispatcher.detach(replica)
+        fresh = []
+        for _ in range(self.fleet.size):
+            fresh.append(await self.recruit())
+            await self.scores(page, seconds)
+            self.dispatcher.withdraw(fresh[-1])
+        for replica in fresh:
+            self.dispatcher.attach(replica)
+        self._show()
+
+    def try_out(self, scores: Mapping[str, np.ndarray]) -> None:
+        """Use every aggregator once, and look at what comes out; from any thread.
+
+        Raises:
+            TournamentError: if a member or the aggregator answers with what are no probabilities.
+        """
+        for name, answer in scores.items():
+            if np.abs(answer.sum(axis=1) - 1).max() > 1e-3 or answer.min() < -1e-6:
+                raise TournamentError(f"{self.card.id}: member {name} answers with what are no probabilities")
+        probabilities = self.combine(scores, contributions=True).probabilities
+        if not np.isfinite(probabilities).all():
+            raise TournamentError(f"{self.card.id}: the aggregator answers with numbers that are not finite")
+        for subset in self.subsets.kept:
+            self.combine({name: scores[name] for name in subset.members})
+
+    def acquire(self) -> Champion:
+        """Count one more user."""
+        self._uses += 1
+        return self
+
+    def release(self) -> None:
+        """Count one user less."""
+        self._uses -= 1
+        self._close_if_unused()
+
+    def retire(self) -> None:
+        """Close as soon as nobody uses it."""
+        self._retired = True
+        self._close_if_unused()
+
+    def close(self) -> None:
+        """Let all that computes end."""
+        for task in self._replacing:
+            task.cancel()
+        self.dispatcher.close()
+        self.fleet.close()
+        self.closed.set()
+
+    def _close_if_unused(self) -> None:
+        if self._retired and self._uses == 0:
+            self.close()
+
+    def _forest(self, aggregator: Aggregator) -> Forest:
+        with self._tabulating:
+            if aggregator.members not in self._forests:
+                self._forests[aggregator.members] = tabulate(aggregator)
+            return self._forests[aggregator.members]
+
+    async def scores(self, page: Pairs, seconds: float) -> dict[str, np.ndarray]:
+        """Return every member's scores of a page.
+
+        Raises:
+            TournamentError: if a member fails, or takes longer than `seconds`.
+        """
+        questions = self.dispatcher.ask(self.names, page)
+        await asyncio.wait([question.answer for question in questions], timeout=seconds)
+        late = [question for question in questions if not question.done]
+        for question in late:
+            question.drop()
+        if late:
+            names = ", ".join(question.member for question in late)
+            raise TournamentError(f"{self.card.id}: no answer from {names} within {seconds:g} s")
+        scores: dict[str, np.ndarray] = {}
+        for question in questions:
+            answer = question.answer.result()
+            if isinstance(answer, NotAnswered):
+                raise TournamentError(f"{self.card.id}: member {question.member} failed: {answer}")
+            scores[question.member] = answer
+        return scores
+
+    def _lost(self, why: str) -> None:
+        """Replace a replica that is gone, later and later while they do not last."""
+        self._show()
+        if self.closed.is_set():
+            return
+        now = time.monotonic()
+        self._losses = self._losses + 1 if now - self._lost_at < _STEADY_SECONDS else 0
+        self._lost_at = now
+        wait = _AGAIN_SECONDS[min(self._losses, len(_AGAIN_SECONDS) - 1)]
+        _log.warning("%s: %s; another takes its place in %g s", self.card.id, why, wait)
+        self._metrics.replicas_lost.inc()
+        task = asyncio.get_running_loop().create_task(self._replace(wait))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, wait: float) -> None:
+        await asyncio.sleep(wait)
+        try:
+            await self.recruit()
+        except TournamentError as error:
+            self._lost(str(error))
+
+    def _show(self) -> None:
+        self._metrics.replicas.labels(self.card.name).set(len(self.dispatcher.replicas))
+
+
+def stages_of(rule: EarlyExit) -> list[tuple[int, tuple[str, ...]]]:
+    """Return after how many members somebody may leave, and who is asked for it: the others are asked together."""
+    stages, begun = [], 0
+    for stage in range(1, len(rule.order) + 1):
+        if stage == len(rule.order) or rule.level.thresholds[stage - 1] is not None:
+            stages.append((stage, rule.order[begun:stage]))
+            begun = stage
+    return stages

@@ -1,0 +1,399 @@
+"""Which replica computes what: questions wait for their member, and go out in batches as replicas are free.
+
+A free replica takes what is there at once: all that waits for one member, up to `batch_pairs`. Only while other
+requests have arrived and are not queued yet does it wait for them, a few milliseconds at most; while it computes, what
+comes next gathers by itself. When there are several replicas, a batch is no more than its share of the work that waits,
+so that one page is computed by all of them (guided self-scheduling, Polychronopoulos and Kuck 1987).
+
+Everything here runs in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.scorer.compute.breaker import Breaker
+from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.replica import Answer, Replica
+from deployments.scorer.metrics import Metrics
+from registry.settings import Settings
+from tasks.data.dataset import LABELS
+
+_LEAST_PAIRS, _LEAST_SECONDS = 8, 0.004  # of a batch: smaller ones cost more than they save
+_SMOOTHING = 0.2  # weight of the newest batch in a member's seconds a pair
+_MOST_DEATHS = 2  # of replicas that computed a question, until it is given up
+
+
+class Arrivals:
+    """How many requests are being read at this moment. Counted by the service, looked at by the dispatcher."""
+
+    coming = 0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all champions in a process share."""
+
+    settings: Settings
+    arrivals: Arrivals
+    metrics: Metrics
+
+
+@dataclass(eq=False)
+class Question:
+    """What is asked of one member: the scores of some pairs.
+
+    Attributes:
+        member: candidate id. pairs: of one request. order: of its page among all.
+        answer: float32 (len(pairs), 4), or why there is none; a result, never an exception.
+        todo: rows that no replica has been given yet. deaths: replicas that died with it.
+    """
+
+    member: str
+    pairs: Pairs
+    order: int
+    answer: asyncio.Future[Answer]
+    todo: deque[tuple[int, int]]
+    dropped: bool = False
+    deaths: int = 0
+    _scores: np.ndarray = field(init=False)
+    _left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scores, self._left = np.empty((len(self.pairs), len(LABELS)), dtype=np.float32), len(self.pairs)
+
+    @property
+    def done(self) -> bool:
+        return self.answer.done()
+
+    @property
+    def scores(self) -> np.ndarray | None:
+        """The answer, if there is one."""
+        found = self.answer.result() if self.answer.done() else None
+        return found if isinstance(found, np.ndarray) else None
+
+    @property
+    def waiting(self) -> int:
+        """Pairs that wait for a replica."""
+        return 0 if self.dropped else sum(stop - start for start, stop in self.todo)
+
+    def drop(self) -> None:
+        """Let go of what no replica was given yet: nobody needs the answer any more."""
+        self.dropped = True
+
+    def fill(self, start: int, stop: int, scores: np.ndarray) -> None:
+        """Take scores of some rows; the last of them is the answer."""
+        self._scores[start:stop] = scores
+        self._left -= stop - start
+        if not self._left:
+            self._say(self._scores)
+
+    def fail(self, reason: NotAnswered) -> None:
+        """Say that there is no answer."""
+        self.drop()
+        self._say(reason)
+
+    def _say(self, answer: Answer) -> None:
+        # Whoever asked may be gone, and the loop with it
+        if not self.answer.done() and not self.answer.get_loop().is_closed():
+            self.answer.set_result(answer)
+
+
+@dataclass
+class Member:
+    """A member of the champion: who waits for it, and how it has been doing."""
+
+    name: str
+    breaker: Breaker
+    queue: deque[Question] = field(default_factory=deque)
+    seconds_a_pair: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Pairs that wait for a replica."""
+        return sum(question.waiting for question in self.queue)
+
+    @property
+    def expected_seconds(self) -> float:
+        """Time that what waits will take a replica, as far as is known."""
+        return (self.seconds_a_pair or 0.0) * self.waiting
+
+    def learn(self, seconds: float, pairs: int) -> None:
+        """Take note of a batch's time."""
+        newest = seconds / max(pairs, 1)
+        known = self.seconds_a_pair
+        self.seconds_a_pair = newest if known is None else known + _SMOOTHING * (newest - known)
+
+
+@dataclass(eq=False)
+class _Batch:
+    member: Member
+    parts: list[tuple[Question, int, int]]
+    seat: _Seat
+    timer: asyncio.TimerHandle | None = None
+    lost: bool = False  # it took too long: nobody waits for it any more
+
+    @property
+    def pairs(self) -> int:
+        return sum(stop - start for _, start, stop in self.parts)
+
+    @property
+    def questions(self) -> list[Question]:
+        return list(dict.fromkeys(question for question, _, _ in self.parts))
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A replica and the batches that it was given, oldest first."""
+
+    replica: Replica
+    batches: list[_Batch] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        """Batches that it may be given now. One that computes a single batch is given the next ahead of time."""
+        return max(self.replica.slots, 2) - len(self.batches)
+
+    @property
+    def computing(self) -> list[_Batch]:
+        return self.batches[: self.replica.slots]
+
+    def takes(self, member: Member) -> bool:
+        """Whether it may be given a batch of a member: of each one at a time, so that what comes next gathers."""
+        return self.replica.slots == 1 or all(batch.member is not member for batch in self.batches)
+
+
+class Dispatcher:
+    """Puts questions to the members of one champion.
+
+    Args:
+        names: candidate ids of the members.
+        lost: called with why whenever a replica is gone that was not detached; another may be attached for it.
+    """
+
+    def __init__(self, names: Iterable[str], around: Surroundings, lost: Callable[[str], None] | None = None) -> None:
+        self._settings, self._arrivals, self._metrics = around.settings, around.arrivals, around.metrics
+        failures, retry_s = self._settings.member_failures, self._settings.member_retry_s
+        self.members = {name: Member(name, Breaker(failures, retry_s)) for name in names}
+        self.lost = lost or _unheard
+        self._seats: list[_Seat] = []
+        self._order = 0
+        self._woken_by: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    @property
+    def replicas(self) -> list[Replica]:
+        return [seat.replica for seat in self._seats]
+
+    def attach(self, replica: Replica) -> None:
+        """Let a replica take part."""
+        if self._closed:
+            replica.end()
+        elif not replica.alive:
+            self.lost("a replica ended before it took part")
+        else:
+            self._seats.append(_Seat(replica))
+        self._wake()
+
+    def withdraw(self, replica: Replica) -> None:
+        """Let a replica take no part for now; what it was given is given to another."""
+        for seat in [seat for seat in self._seats if seat.replica is replica]:
+            self._seats.remove(seat)
+            self._take_back(seat, deadly=False)
+
+    def detach(self, replica: Replica) -> None:
+        """Let a replica take no part any more, and end."""
+        self.withdraw(replica)
+        replica.end()
+
+    def ended(self, replica: Replica, why: str) -> None:
+        """A replica is gone: what it was given is given to another, once; then it is what replicas die of."""
+        for seat in [seat for seat in self._seats if seat.replica is replica]:
+            self._seats.remove(seat)
+            self._take_back(seat, deadly=True)
+            self.lost(why)
+
+    def ask(self, names: Iterable[str], pairs: Pairs) -> list[Question]:
+        """Put the same question to some members; whoever is fenced off has answered already that it does not."""
+        loop = asyncio.get_running_loop()
+        self._order += 1
+        questions = []
+        for name in names:
+            member = self.members[name]
+            question = Question(name, pairs, self._order, loop.create_future(), deque([(0, len(pairs))]))
+            questions.append(question)
+            if self._closed:
+                question.fail(NotAnswered("it is closed"))
+            elif not member.breaker.admits():
+                question.fail(NotAnswered(f"fenced off: {member.breaker.reason}"))
+            else:
+                member.queue.append(question)
+        self._wake()
+        return questions
+
+    def close(self) -> None:
+        """Answer nothing more, and let the replicas end."""
+        self._closed, self.lost = True, _unheard  # whoever was told is not kept alive by this
+        for member in self.members.values():
+            _fail(member.queue, NotAnswered("it is closed"))
+            self._metrics.member_gone(member.name)
+        seats, self._seats = self._seats, []
+        for seat in seats:
+            batches, seat.batches = seat.batches, []
+            for batch in batches:
+                _disarm(batch)
+                _fail(batch.questions, NotAnswered("it is closed"))
+            seat.replica.end()
+
+    def _wake(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._woken_by is not loop:  # else it has been woken already
+            self._woken_by = loop
+            loop.call_soon(self._dispatch, time.monotonic() + self._settings.batch_window_ms / 1000)
+
+    def _dispatch(self, until: float) -> None:
+        waiting = sum(member.waiting for member in self.members.values())
+        left = until - time.monotonic()
+        if waiting and self._arrivals.coming > 0 and left > 0 and waiting < self._settings.batch_pairs:
+            asyncio.get_running_loop().call_later(min(left, 0.0005), self._dispatch, until)
+            return
+        self._woken_by = None
+        while (seat := max(self._seats, key=lambda seat: seat.room, default=None)) and seat.room > 0:
+            member = self._next(seat)
+            if member is None:
+                return
+            self._send(seat, member)
+
+    def _next(self, seat: _Seat) -> Member | None:
+        """Return the member that has waited longest; of those that wait for one page, the one that takes longest."""
+        for member in self.members.values():
+            while member.queue and not member.queue[0].waiting:
+                member.queue.popleft()
+        waiting = [member for member in self.members.values() if member.queue and seat.takes(member)]
+        return min(waiting, key=lambda one: (one.queue[0].order, -one.expected_seconds), default=None)
+
+    def _send(self, seat: _Seat, member: Member) -> None:
+        batch = _Batch(member, self._gather(member, self._most_pairs(member)), seat)
+        seat.batches.append(batch)
+        slices = [(question.pairs, start, stop) for question, start, stop in batch.parts]
+        seat.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
+        self._arm(seat)
+
+    def _most_pairs(self, member: Member) -> int:
+        most = self._settings.batch_pairs
+        if len(self._seats) < 2 or not member.seconds_a_pair:
+            return most
+        share = sum(one.expected_seconds for one in self.members.values()) / len(self._seats)
+        return min(most, max(_LEAST_PAIRS, math.ceil(max(share, _LEAST_SECONDS) / member.seconds_a_pair)))
+
+    def _gather(self, member: Member, most: int) -> list[tuple[Question, int, int]]:
+        """Return questions' rows, taken out of the queue; only the first question is taken in part."""
+        parts: list[tuple[Question, int, int]] = []
+        room = most
+        while member.queue and (not parts or member.queue[0].waiting <= room):
+            question = member.queue[0]
+            while question.todo and not question.dropped and room > 0:
+                start, stop = question.todo.popleft()
+                if stop - start >= room + _LEAST_PAIRS:  # a small rest goes along
+                    question.todo.appendleft((start + room, stop))
+                    stop = start + room
+                parts.append((question, start, stop))
+                room -= stop - start
+            if question.waiting:
+                break
+            member.queue.popleft()
+        return parts
+
+    def _arm(self, seat: _Seat) -> None:
+        for batch in seat.computing:
+            if batch.timer is None:
+                after = asyncio.get_running_loop().call_later
+                batch.timer = after(self._settings.member_timeout_s, self._hangs, batch)
+
+    def _arrived(self, batch: _Batch, answers: Sequence[Answer], seconds: float) -> None:
+        if batch.lost:
+            batch.member.breaker.returned()
+            return
+        if batch not in batch.seat.batches:  # it was given to another
+            return
+        batch.seat.batches.remove(batch)
+        _disarm(batch)
+        member = batch.member
+        self._metrics.batch(member.name, batch.pairs, len(batch.questions), seconds)
+        if all(isinstance(answer, np.ndarray) for answer in answers):
+            member.learn(seconds, batch.pairs)
+        for (question, start, stop), answer in zip(batch.parts, answers, strict=True):
+            self._heard(member, question, start, stop, answer)
+        if batch.seat in self._seats:
+            self._arm(batch.seat)
+        self._wake()
+
+    def _heard(self, member: Member, question: Question, start: int, stop: int, answer: Answer) -> None:
+        if isinstance(answer, np.ndarray):
+            question.fill(start, stop, answer)
+            if question.done:
+                member.breaker.succeeded()
+        elif not question.done:
+            question.fail(answer)
+            self._metrics.member_failed(member.name, "error", member.breaker.failed(str(answer)))
+
+    def _hangs(self, batch: _Batch) -> None:
+        """Fence a member off whose batch takes too long; its replica's place is free again at once."""
+        if batch not in batch.seat.batches:
+            return
+        member, limit = batch.member, self._settings.member_timeout_s
+        reason = NotAnswered(f"no answer within {limit:g} s (setting member_timeout_s)")
+        batch.lost, batch.timer = True, None
+        batch.seat.batches.remove(batch)
+        member.breaker.hangs(str(reason))
+        self._metrics.member_failed(member.name, "timeout", True)
+        _fail(batch.questions, reason)
+        _fail(member.queue, reason)
+        if batch.seat.replica.give_up():
+            member.breaker.returned()
+            self._seats.remove(batch.seat)
+            self._take_back(batch.seat, deadly=False)
+            self.lost(f"{member.name}: {reason}")
+        else:
+            self._arm(batch.seat)
+        self._wake()
+
+    def _take_back(self, seat: _Seat, deadly: bool) -> None:
+        """Queue again what a replica was given; `deadly`: it may have died of what it was computing."""
+        computing, seat_batches, seat.batches = seat.computing, seat.batches, []
+        for batch in reversed(seat_batches):
+            _disarm(batch)
+            suspected = deadly and batch in computing
+            for question, start, stop in reversed(batch.parts):
+                question.deaths += suspected
+                if question.deaths >= _MOST_DEATHS:
+                    self._heard(batch.member, question, start, stop, NotAnswered("the process that computed it died"))
+                    continue
+                question.todo.appendleft((start, stop))
+                if question not in batch.member.queue:
+                    batch.member.queue.appendleft(question)
+        self._wake()
+
+
+def _unheard(_why: str) -> None:
+    """Tell nobody."""
+
+
+def _fail(questions: Iterable[Question], reason: NotAnswered) -> None:
+    for question in list(questions):
+        question.fail(reason)
+    if isinstance(questions, deque):
+        questions.clear()
+
+
+def _disarm(batch: _Batch) -> None:
+    if batch.timer is not None:
+        batch.timer.cancel()
+        batch.timer = None

@@ -1,0 +1,71 @@
+"""The pairs of a page that must be scored, as members read them and as they go to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from deployments.scorer.catalogue import TEXTS, Text
+
+Frames = tuple[pd.DataFrame, pd.DataFrame]
+
+
+class NotAnswered(Exception):
+    """Raised for a member that gives no scores for a request: it failed, hangs, or is fenced off."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The pairs of one request that must be scored: its query and some products.
+
+    Attributes:
+        query, locale: of the request. texts: what there is to read of each product.
+    """
+
+    query: str
+    locale: str
+    texts: list[Text]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def part(self, rows: Sequence[int]) -> Pairs:
+        """Return some of the pairs."""
+        return Pairs(self.query, self.locale, [self.texts[row] for row in rows])
+
+    def between(self, start: int, stop: int) -> Pairs:
+        """Return the pairs from `start` to before `stop`."""
+        return self if (start, stop) == (0, len(self)) else self.part(range(start, stop))
+
+    @cached_property
+    def frames(self) -> Frames:
+        """The pairs and the products as candidates read them; made once for all members."""
+        return frames_of([self])
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The pairs as JSON; made once for all members and replicas."""
+        return orjson.dumps([self.query, self.locale, [list(text) for text in self.texts]])
+
+    @classmethod
+    def decoded(cls, content: bytes | memoryview) -> Pairs:
+        """Return the pairs that :attr:`encoded` tells."""
+        query, locale, texts = orjson.loads(content)
+        return cls(query, locale, [Text(*text) for text in texts])
+
+
+def frames_of(parts: Sequence[Pairs]) -> Frames:
+    """Return pairs (query, locale, product) and products (columns of `Dataset.products`) of several requests."""
+    queries, locales, texts = [], [], []
+    for part in parts:
+        queries += [part.query] * len(part)
+        locales += [part.locale] * len(part)
+        texts += part.texts
+    columns = dict(zip(("product_id", *TEXTS), map(list, zip(*texts, strict=True)), strict=True))
+    pairs = pd.DataFrame({"query": queries, "locale": locales, "product": np.arange(len(texts), dtype=np.int32)})
+    return pairs, pd.DataFrame({"product_id": columns.pop("product_id"), "locale": locales} | columns)

@@ -1,0 +1,224 @@
+"""From pairs to probabilities within a deadline: every member is asked, and whoever has answered by then is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.scorer.admission import Admission
+from deployments.scorer.champion import Champion, Combined
+from deployments.scorer.compute.dispatcher import Question
+from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.metrics import Metrics
+from tasks.data.dataset import LABELS
+from tasks.ensemble.early_exit import EarlyExit
+
+_CHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of some pairs.
+
+    Attributes:
+        combined: the probabilities; None when nobody answered in time.
+        members: who was heard on at least one pair. missing: who should have been and was not.
+        early: bool (n,), pairs that were sure before every member was asked; None when early exit was not used.
+        late: whether somebody was asked who had neither answered nor failed when the time was up.
+    """
+
+    combined: Combined | None
+    members: tuple[str, ...]
+    missing: tuple[str, ...]
+    early: np.ndarray | None = None
+    late: bool = False
+
+
+class Engine:
+    """Asks the members of a champion; used in the event loop, which never waits for a thread.
+
+    Args:
+        admission: bounds what is under way. check_share: share of early exits that are checked against all members.
+    """
+
+    def __init__(self, metrics: Metrics, admission: Admission, check_share: float = 0.0) -> None:
+        self.metrics, self.admission, self._check_share = metrics, admission, check_share
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="aggregate")
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def score(
+        self,
+        champion: Champion,
+        pairs: Pairs,
+        until: float,
+        *,
+        contributions: bool = False,
+        too_late: Callable[[Combined], None] = lambda combined: None,
+    ) -> Scored:
+        """Return what the members that answer before `until` (seconds of `time.monotonic`) make of the pairs.
+
+        Unless the queue is crowded, those that come later are waited for in the background.
+
+        Args:
+            contributions: also what each member added; with fewer members only of those.
+            too_late: called with the whole ensemble's answer when it comes after the deadline.
+
+        Raises:
+            Overloaded: if too many pairs wait already.
+        """
+        self._enter(champion, pairs)
+        questions: list[Question] = []
+        try:
+            questions = champion.dispatcher.ask(champion.names, pairs)
+            late = await _wait(questions, until)
+            scores = {one.member: one.scores for one in questions if one.scores is not None}
+            combined = await self._combine(champion, scores, contributions)
+        finally:
+            self._end(champion, pairs, questions, too_late)
+        heard = combined.members if combined is not None else ()
+        return Scored(combined, heard, tuple(name for name in champion.names if name not in heard), late=late)
+
+    async def label(self, champion: Champion, pairs: Pairs, until: float) -> Scored:
+        """Return probabilities that are good for labels: members are asked in turn, until a pair's label is sure.
+
+        Where nobody may exit early, everybody is asked at once.
+
+        Raises:
+            Overloaded: if too many pairs wait already.
+        """
+        rule = champion.early_exit
+        if rule is None or not rule.on:
+            return await self.score(champion, pairs, until)
+        self._enter(champion, pairs)
+        questions: list[Question] = []
+        try:
+            scored = await self._in_turn(champion, rule, pairs, until, questions)
+        finally:
+            self._end(champion, pairs, questions, lambda combined: None)
+        early = scored.early
+        if scored.combined is not None and early is not None and early.any() and self._wants_check():
+            rows = np.flatnonzero(early)
+            labels = scored.combined.probabilities[rows].argmax(axis=1)
+            self._background(self._check(champion, pairs.part(rows.tolist()), labels))
+        return scored
+
+    async def _in_turn(
+        self, champion: Champion, rule: EarlyExit, pairs: Pairs, until: float, questions: list[Question]
+    ) -> Scored:
+        found = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
+        early = np.zeros(len(pairs), dtype=bool)
+        rows = np.arange(len(pairs))  # those that are not sure yet
+        known: dict[str, np.ndarray] = {}
+        heard_any = late = False
+        for stage, names in champion.exit_stages:
+            part = pairs if len(rows) == len(pairs) else pairs.part(rows.tolist())
+            asked = champion.dispatcher.ask(names, part)
+            questions += asked
+            late |= await _wait(asked, until)
+            known |= {one.member: one.scores for one in asked if one.scores is not None}
+            combined = await self._combine(champion, known)
+            if combined is not None:
+                heard_any = True
+                found[rows] = combined.probabilities
+                if len(known) == stage:  # else somebody is missing, and the thresholds are those of others
+                    sure = rule.sure(stage, combined.probabilities)
+                    if stage < len(rule.order):
+                        early[rows[sure]] = True
+                        self.metrics.saved(rule.order[stage:], int(sure.sum()))
+                    rows = rows[~sure]
+                    known = {name: scores[~sure] for name, scores in known.items()}
+            if not len(rows) or time.monotonic() >= until:
+                break
+        heard = tuple(one.member for one in questions if one.scores is not None)
+        unheard = tuple(name for name in champion.names if name not in heard) if len(rows) else ()
+        return Scored(Combined(found, heard) if heard_any else None, heard, unheard, early, late)
+
+    def close(self) -> None:
+        """End the threads; what is under way in the background is given up."""
+        for task in self._later:
+            if not task.get_loop().is_closed():  # with its loop it has ended already
+                task.cancel()
+        self._pool.shutdown(wait=False)
+
+    def _enter(self, champion: Champion, pairs: Pairs) -> None:
+        self.admission.enter(len(pairs))
+        self.metrics.queued_pairs.set(self.admission.pairs)
+        champion.acquire()
+
+    def _end(
+        self,
+        champion: Champion,
+        pairs: Pairs,
+        questions: Sequence[Question],
+        too_late: Callable[[Combined], None],
+    ) -> None:
+        if all(question.done for question in questions):
+            self._leave(champion, pairs)
+            return
+        for question in questions if self.admission.crowded else ():
+            question.drop()
+        self._background(self._finish(champion, pairs, questions, too_late))
+
+    async def _finish(
+        self,
+        champion: Champion,
+        pairs: Pairs,
+        questions: Sequence[Question],
+        too_late: Callable[[Combined], None],
+    ) -> None:
+        try:
+            pending = [one.answer for one in questions if not one.done and not one.dropped]
+            if pending:
+                await asyncio.wait(pending)
+            scores = {one.member: one.scores for one in questions if one.scores is not None}
+            if len(scores) == len(champion.names) and all(len(each) == len(pairs) for each in scores.values()):
+                combined = await self._combine(champion, scores)
+                if combined is not None:
+                    too_late(combined)
+        finally:
+            self._leave(champion, pairs)
+
+    async def _check(self, champion: Champion, pairs: Pairs, labels: np.ndarray) -> None:
+        scored = await self.score(champion, pairs, time.monotonic() + _CHECK_SECONDS)
+        if scored.combined is not None and not scored.missing:
+            self.metrics.exit_checked.inc(len(labels))
+            self.metrics.exit_differed.inc(int((scored.combined.probabilities.argmax(axis=1) != labels).sum()))
+
+    def _wants_check(self) -> bool:
+        return random.random() < self._check_share and not self.admission.crowded
+
+    def _leave(self, champion: Champion, pairs: Pairs) -> None:
+        champion.release()
+        self.admission.leave(len(pairs))
+        self.metrics.queued_pairs.set(self.admission.pairs)
+
+    def _background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _combine(
+        self, champion: Champion, scores: Mapping[str, np.ndarray], contributions: bool = False
+    ) -> Combined | None:
+        if not scores:
+            return None
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, champion.combine, scores, contributions)
+        except NotAnswered:  # no aggregator is kept for so few
+            return None
+
+
+async def _wait(questions: Sequence[Question], until: float) -> bool:
+    """Wait for answers; return whether any was late."""
+    pending = [question.answer for question in questions if not question.done]
+    if not pending:
+        return False
+    _, late = await asyncio.wait(pending, timeout=max(until - time.monotonic(), 0))
+    return bool(late)

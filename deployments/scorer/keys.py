@@ -1,0 +1,190 @@
+"""API keys: made once, shown once, kept as scrypt hashes in one file of the home."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from registry.errors import NotFoundError, StoreError, UsageError
+from registry.files import disk_in_words, write_atomically
+
+FILE = "scorer-keys.json"
+_PREFIX = "esci"
+_SHAPE = re.compile(rf"{_PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43}})")
+_COST = {"n": 2**14, "r": 8, "p": 1}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One API key as it is kept: its secret is not.
+
+    Attributes:
+        id: part of the key, by which it is found. name: whose it is. salt, hash: hex; scrypt of the secret.
+        rate_per_s: its own rate, None for the setting's. revoked: when, "" while it is good.
+    """
+
+    id: str
+    name: str
+    salt: str
+    hash: str
+    created: str
+    rate_per_s: float | None = None
+    revoked: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what may be shown."""
+        return {name: value for name, value in asdict(self).items() if name not in ("salt", "hash")}
+
+
+class Keys:
+    """The keys of one home. Changes of the file, by any process, are seen by the next call.
+
+    Args:
+        file: where they are kept; absent: no key was ever made.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._stamp: tuple[int, int] | None = None
+        self._keys: dict[str, Key] = {}
+        self._pepper = secrets.token_bytes(32)
+        self._good: dict[bytes, str] = {}  # what scrypt said before, under a keyed hash that lives with the process
+        self._bad: set[bytes] = set()
+
+    def create(self, name: str, rate_per_s: float | None = None) -> tuple[Key, str]:
+        """Return a new key and its text, which is nowhere kept.
+
+        Raises:
+            UsageError: if the name is blank or a good key has it already.
+            StoreError: if the file cannot be written.
+        """
+        if not name.strip():
+            raise UsageError("a key needs a name; say whose it is")
+        id, secret, salt = secrets.token_hex(6), secrets.token_urlsafe(32), secrets.token_bytes(16)
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        key = Key(id, name.strip(), salt.hex(), _hash(secret, salt).hex(), now, rate_per_s)
+        with self._writing() as keys:
+            if any(other.name == key.name and not other.revoked for other in keys.values()):
+                raise UsageError(f"there is a key named {key.name!r}; revoke it first, or choose another name")
+            keys[id] = key
+        return key, f"{_PREFIX}_{id}_{secret}"
+
+    def revoke(self, name: str) -> Key:
+        """Revoke the good key with this name or id.
+
+        Raises:
+            NotFoundError: if there is none.
+        """
+        with self._writing() as keys:
+            found = [key for key in keys.values() if name in (key.name, key.id) and not key.revoked]
+            if not found:
+                raise NotFoundError(f"no key {name!r} that is not revoked; `tournament keys list` shows them")
+            now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            keys[found[0].id] = Key(**{**asdict(found[0]), "revoked": now})
+            return keys[found[0].id]
+
+    def all(self) -> list[Key]:
+        """Return all keys, the oldest first."""
+        self._read()
+        return list(self._keys.values())
+
+    @property
+    def configured(self) -> bool:
+        """Whether a key was ever made: then every request needs one, also when all are revoked by now."""
+        self._read()
+        return bool(self._keys)
+
+    def known(self, text: str) -> Key | bool | None:
+        """Return the key of a text that was verified before, False for one that is wrong, None when scrypt must say."""
+        self._read()
+        shape = _SHAPE.fullmatch(text)
+        key = self._keys.get(shape[1]) if shape else None
+        if key is None or key.revoked:
+            return False
+        mark = self._mark(text)
+        if self._good.get(mark) == key.id:
+            return key
+        return False if mark in self._bad else None
+
+    def verify(self, text: str) -> Key | None:
+        """Return the key that a text is, or None; the first time it costs tens of milliseconds."""
+        known = self.known(text)
+        if known is not None:
+            return known if isinstance(known, Key) else None
+        shape = _SHAPE.fullmatch(text)
+        assert shape is not None
+        key = self._keys[shape[1]]
+        mark = self._mark(text)
+        if not hmac.compare_digest(_hash(shape[2], bytes.fromhex(key.salt)), bytes.fromhex(key.hash)):
+            if len(self._bad) > 10_000:
+                self._bad.clear()
+            self._bad.add(mark)
+            return None
+        self._good[mark] = key.id
+        return key
+
+    def _mark(self, text: str) -> bytes:
+        return hashlib.blake2b(text.encode(), key=self._pepper, digest_size=32).digest()
+
+    def _read(self) -> None:
+        try:
+            facts = self.file.stat()
+        except OSError:
+            self._stamp, self._keys = None, {}
+            return
+        stamp = (facts.st_mtime_ns, facts.st_ino)
+        if stamp != self._stamp:
+            try:
+                rows = json.loads(self.file.read_text(encoding="utf-8"))["keys"]
+                self._keys = {row["id"]: Key(**row) for row in rows}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(
+                    f"the API keys in {self.file} cannot be read: {error}; restore it, or remove it and make new keys"
+                ) from error
+            self._stamp = stamp
+
+    def _writing(self) -> _Writing:
+        return _Writing(self)
+
+
+class _Writing:
+    """Read, change and write the file under its lock."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._lock = FileLock(keys.file.with_suffix(".lock"), timeout=30)
+
+    def __enter__(self) -> dict[str, Key]:
+        with disk_in_words("API keys", self._keys.file.parent):
+            self._keys.file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        try:
+            self._keys._read()
+        except StoreError:
+            self._lock.release()
+            raise
+        self._changed = dict(self._keys._keys)
+        return self._changed
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        try:
+            if kind is None:
+                content = {"keys": [asdict(key) for key in self._changed.values()]}
+                with disk_in_words("API keys", self._keys.file.parent):
+                    write_atomically(self._keys.file, json.dumps(content, indent=1, ensure_ascii=False).encode())
+                    self._keys.file.chmod(0o600)
+        finally:
+            self._lock.release()
+
+
+def _hash(secret: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(secret.encode(), salt=salt, dklen=32, maxmem=64 * 2**20, **_COST)

@@ -1,0 +1,81 @@
+"""The OpenAPI document: what FastAPI cannot see, because bodies are read and answers written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from deployments.scorer import schemas
+
+JSON = "application/json"
+_REF = "#/components/schemas/{model}"
+_RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
+_WORDS = {
+    401: "A good API key is needed.",
+    408: "The body did not come in time.",
+    413: "The body is too large, or there are more than 1,000 products.",
+    415: "The body is no JSON.",
+    422: "A field is wrong; `fields` names it.",
+    429: "Too much waits, or this key asks too often.",
+    502: "Every member failed on this page.",
+    503: "No champion serves yet.",
+    504: "No member answered before the deadline.",
+}
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what is documented of answers that are problems."""
+    return {
+        status: {
+            "model": schemas.Problem,
+            "description": _WORDS[status],
+            **({"headers": _RETRY} if status in (429, 503) else {}),
+        }
+        for status in statuses
+    }
+
+
+def score_operation() -> dict[str, Any]:
+    """Return the documentation of POST /v1/score."""
+    example = {"content": {JSON: {"example": schemas.ANSWER_EXAMPLE}}}
+    return {
+        "response_model": schemas.ScoreAnswer,
+        "responses": {200: example, **answers(401, 408, 413, 415, 422, 429, 502, 503, 504)},
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {
+                        "schema": {"$ref": _REF.format(model="ScoreRequest")},
+                        "examples": schemas.REQUEST_EXAMPLES,
+                    }
+                },
+            },
+        },
+    }
+
+
+def describe(app: FastAPI) -> None:
+    """Let the application's OpenAPI document name the request's schema and the ways to send a key."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            request = schemas.ScoreRequest.model_json_schema(ref_template=_REF)
+            components = made.setdefault("components", {})
+            definitions = {**request.pop("$defs"), "ScoreRequest": request}
+            components["schemas"] = {**components.get("schemas", {}), **definitions}
+            components["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+            for path in ("/v1/score", "/v1/champion", "/metrics"):
+                for operation in made["paths"][path].values():
+                    operation["security"] = _SECURITY
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

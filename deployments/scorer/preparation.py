@@ -1,0 +1,99 @@
+"""What is made ready for a champion before it takes its seat: what is computed ahead, and the labels asked for most."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.scorer.champion import Champion
+from deployments.scorer.compute.pairs import Pairs
+from deployments.scorer.labels import Labels
+from deployments.scorer.warm import Frequent, fill
+from registry.errors import StoreError, TournamentError
+from registry.files import disk_in_words
+from registry.settings import Settings
+
+_log = logging.getLogger("scorer")
+_FADE_SECONDS, _SAVE_SECONDS = 86_400.0, 60.0
+_PAGE_SECONDS = 30.0
+
+Await = Callable[[Coroutine[Any, Any, Any]], Any]  # runs a coroutine in the event loop, from another thread
+
+
+class Preparation:
+    """Knows what is asked for most, and readies each new champion for it.
+
+    Args:
+        labels: where labels are put. folder: where counts and vectors are kept; made when something is written.
+    """
+
+    def __init__(self, settings: Settings, labels: Labels, folder: Path) -> None:
+        self._settings, self._labels, self._folder = settings, labels, folder
+        self.frequent = Frequent.load(self._counts, max(settings.warm_pairs, 1))
+        self._saved = self._faded = time.monotonic()
+
+    @property
+    def _counts(self) -> Path:
+        return self._folder / "frequent.json"
+
+    def ready(self, champion: Champion, wait_for: Await, going_on: Callable[[], bool]) -> None:
+        """Label the pairs asked for most ahead, for `warm_s` at most. Called in a thread of its own.
+
+        Args:
+            wait_for: has the champion's members asked. going_on: asked between pages; it ends when that says no.
+        """
+        if self._labels.cache is None or not self._settings.warm_pairs:
+            return
+        until = time.monotonic() + self._settings.warm_s
+        try:
+            scored = fill(
+                self._labels.cache,
+                self.frequent.pages(self._settings.warm_pairs),
+                champion.card.number,
+                lambda locale, ids: _versions(champion, locale, ids),
+                lambda locale, query, ids: _score(champion, wait_for, locale, query, ids),
+                lambda: going_on() and time.monotonic() < until,
+            )
+        except TournamentError as error:  # one page that a member cannot bear is no reason to refuse a champion
+            _log.warning("%s: labels are not put into the cache ahead: %s", champion.card.id, error)
+            return
+        _log.info("%s: %d frequent pairs are labelled ahead", champion.card.id, scored)
+
+    def retrieved(self) -> dict[str, int]:
+        """Return how often the products asked for most were retrieved, by id."""
+        counts: dict[str, int] = {}
+        for (_, _, product), count in self.frequent.most(2 * self.frequent.capacity):
+            counts[product] = counts.get(product, 0) + count
+        return counts
+
+    def remember(self, now: bool = False) -> None:
+        """Keep the counts over a restart: once a minute, or `now`. What is frequent fades, by half a day."""
+        elapsed = time.monotonic()
+        if not len(self.frequent) or not (now or elapsed - self._saved > _SAVE_SECONDS):
+            return
+        if elapsed - self._faded > _FADE_SECONDS:
+            self.frequent.fade()
+            self._faded = elapsed
+        self._saved = elapsed
+        try:
+            with disk_in_words("counts of pairs", self._folder):
+                self.frequent.save(self._counts)
+        except (OSError, StoreError) as error:
+            _log.warning("what is asked for most cannot be kept: %s", error)
+
+
+def _versions(champion: Champion, locale: str, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    rows = champion.catalogue.find(locale, ids)
+    known = [one for one, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
+    return known, champion.catalogue.versions(rows[rows >= 0])
+
+
+def _score(champion: Champion, wait_for: Await, locale: str, query: str, ids: Sequence[str]) -> np.ndarray:
+    texts = champion.catalogue.texts(champion.catalogue.find(locale, ids).tolist())
+    scores = wait_for(champion.scores(Pairs(query, locale, texts), _PAGE_SECONDS))
+    return champion.combine(scores).probabilities

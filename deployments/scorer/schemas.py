@@ -1,0 +1,191 @@
+"""What goes in and out over HTTP. Requests are validated by these models; answers are only described by them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tasks.data.dataset import LABELS
+
+MOST_PRODUCTS = 1000
+LONGEST_QUERY = 1000
+TEXTS = ("title", "brand", "color", "bullets", "description")
+
+Want = Literal["labels", "probabilities", "contributions"]
+Locale = Literal["us", "es", "jp"]
+Label = Literal["E", "S", "C", "I"]
+
+_PAGE = {
+    "query": "red desk lamp",
+    "locale": "us",
+    "products": [{"id": "B07XJ8C8F5"}, {"title": "Velo desk lamp, red", "brand": "Velo", "color": "red"}],
+}
+
+
+class _Strict(BaseModel):
+    """A request's part: types are taken literally and unknown keys are refused, so that a typo is no silence."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _whole(value: Any) -> Any:
+    """To JSON 50.0 is as whole a number as 50."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Product(_Strict):
+    """A product: an id that the catalogue knows, or its text. Text in a request stands for the product's whole text."""
+
+    id: str | None = Field(None, max_length=200, description="id in the catalogue; with text it is only echoed")
+    title: str | None = Field(None, description="title")
+    brand: str | None = Field(None, description="brand")
+    color: str | None = Field(None, description="colour")
+    bullets: str | None = Field(None, description="bullet points")
+    description: str | None = Field(None, description="description")
+
+
+class ScoreRequest(_Strict):
+    """A page: one query and up to 1,000 products."""
+
+    query: Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY, pattern=r"\S", description="the query")]
+    locale: Locale = Field(description="locale of the query and of the products")
+    products: list[Product] = Field(min_length=1, max_length=MOST_PRODUCTS, description="1 to 1,000 products")
+    want: Want = Field(
+        "probabilities",
+        description="labels alone are the cheapest; contributions say what each member added, and cost most",
+    )
+    deadline_ms: Annotated[int | None, BeforeValidator(_whole)] = Field(
+        None, ge=1, le=60_000, description="ms this page may take; then it is answered by the members that made it"
+    )
+
+
+class Champion(BaseModel):
+    """Who scored."""
+
+    name: str
+    version: int
+
+
+class ItemError(BaseModel):
+    """Why one product has no label; the others of the page have."""
+
+    code: Literal["unknown_product", "empty_product", "not_scored"]
+    message: str
+
+
+class ProductAnswer(BaseModel):
+    """One product's answer; those of a page are in the order of the request."""
+
+    id: str | None = Field(description="the id of the request")
+    label: Label | None = Field(None, description="the most probable class; null when there is an error")
+    probabilities: dict[Label, float] | None = Field(None, description="probability of each class; absent for `labels`")
+    contributions: dict[str, dict[Label, float]] | None = Field(
+        None, description="what each member adds to each class's raw score; with `base` they add up to it"
+    )
+    cached: bool = Field(description="whether the label came from the cache")
+    error: ItemError | None = Field(None, description="why there is no label")
+
+
+class ScoreAnswer(BaseModel):
+    """The answer to a page."""
+
+    champion: Champion
+    products: list[ProductAnswer]
+    base: dict[Label, float] | None = Field(None, description="expected raw score of each class, for `contributions`")
+    members: list[str] = Field(description="members that scored products of this page; none when all were cached")
+    missing: list[str] = Field(description="members that did not make it: late, failed or fenced off")
+    complete: bool = Field(description="whether every product was answered by the whole ensemble")
+    cache_hits: int
+    milliseconds: float = Field(description="time in the scorer")
+
+
+class ChampionAnswer(BaseModel):
+    """Who serves."""
+
+    name: str
+    version: int
+    tournament: str
+    members: list[str]
+    data: str = Field(description="version of the data whose products it knows")
+    edges: str | None = Field(description="version of newer data whose edges graph networks have taken up")
+    since: str = Field(description="when it took over in this scorer, UTC")
+    device: str = Field(description="what the members compute on")
+    replicas: int = Field(description="processes that compute, each with all members")
+    products: int = Field(description="products in the catalogue")
+
+
+class Health(BaseModel):
+    """The process lives."""
+
+    alive: bool
+
+
+class MemberState(BaseModel):
+    """How a member does."""
+
+    name: str
+    fenced: bool = Field(description="it failed or hangs, and is not asked until it has recovered")
+    reason: str
+
+
+class Readiness(BaseModel):
+    """Whether pages can be answered, and what is wrong."""
+
+    ready: bool
+    champion: int | None = Field(description="version that serves")
+    members: list[MemberState]
+    queued_pairs: int = Field(description="pairs that wait for the members or are being scored")
+    trouble: str = Field(description='why the ledger or MLflow could not be read at the last look, "" when they could')
+    refused: dict[str, str] = Field(description="champions that failed their warm-up, and why")
+    looked_s_ago: float | None = Field(description="seconds since the ledger was last read")
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    error: str = Field(description="a word for programs")
+    message: str = Field(description="a sentence for people")
+    fields: list[FieldProblem] = Field(default_factory=list, description="what is wrong with which field")
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(description='where, such as "products.3.title"; "" is the body itself')
+    message: str
+
+
+Problem.model_rebuild()
+
+REQUEST_EXAMPLES: dict[str, dict[str, Any]] = {
+    "page": {"summary": "Products by id and by text", "value": _PAGE},
+    "labels": {
+        "summary": "Labels alone, within 50 ms",
+        "value": {**_PAGE, "want": "labels", "deadline_ms": 50},
+    },
+    "contributions": {"summary": "And why", "value": {**_PAGE, "want": "contributions"}},
+}
+
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "champion": {"name": "esci-ensemble", "version": 3},
+    "products": [
+        {
+            "id": "B07XJ8C8F5",
+            "label": "E",
+            "probabilities": dict(zip(LABELS, (0.8123, 0.1411, 0.0217, 0.0249), strict=True)),
+            "cached": True,
+        },
+        {
+            "id": None,
+            "label": None,
+            "cached": False,
+            "error": {"code": "empty_product", "message": "no id and no text"},
+        },
+    ],
+    "members": [],
+    "missing": [],
+    "complete": True,
+    "cache_hits": 1,
+    "milliseconds": 0.41,
+}

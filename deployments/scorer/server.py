@@ -1,0 +1,170 @@
+"""Everything a scorer consists of, put together, and served by uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from deployments.scorer.address import check_address, is_loopback
+from deployments.scorer.admission import Admission
+from deployments.scorer.app import make_app
+from deployments.scorer.cache import open_cache
+from deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from deployments.scorer.compute.fleet import Fleets
+from deployments.scorer.engine import Engine
+from deployments.scorer.gate import Gate
+from deployments.scorer.keys import FILE, Keys
+from deployments.scorer.labels import Labels
+from deployments.scorer.metrics import Metrics
+from deployments.scorer.preparation import Preparation
+from deployments.scorer.service import Scorer
+from deployments.scorer.swap import Follower
+from registry.errors import StoreError
+from registry.settings import Settings
+from registry.workspace import Workspace
+
+_SHOW_SECONDS = 0.25
+SWITCH_SECONDS = 0.0005  # a cached page must not wait 5 ms, Python's default, for another thread
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A scorer and what runs beside it. Made without opening anything; all begins when the application starts."""
+
+    app: FastAPI
+    scorer: Scorer
+    follower: Follower
+    gate: Gate
+
+
+def put_together(settings: Settings, *, catalogue: Path | None = None, open_to_all: bool = True) -> Rig:
+    """Return a scorer for the champion of a home.
+
+    Args:
+        settings: of the home. catalogue: folder of the products; default: the data set of the champion's tournament.
+        open_to_all: whether no key is needed as long as none was made.
+
+    Raises:
+        UsageError: if the device is not there.
+    """
+    if settings.device not in ("auto", "cpu"):
+        from tasks.candidates.device import resolve_device
+
+        resolve_device(settings.device)
+    metrics, arrivals = Metrics(), Arrivals()
+    around = Surroundings(settings, arrivals, metrics)
+    engine = Engine(metrics, Admission(settings.queued_pairs), settings.exit_check_share)
+    workspace, cache = Workspace(settings), open_cache(settings)
+    metrics.show_cache(cache)
+    labels = Labels(cache, metrics)
+    preparation = Preparation(settings, labels, settings.home / "serving")
+    scorer = Scorer(settings, metrics, engine, labels, arrivals, preparation.frequent)
+    gate = Gate(Keys(settings.home / FILE), settings.rate_per_s, settings.rate_burst_s, open_to_all)
+    fleets = Fleets(settings, settings.device, settings.home / "serving" / "vectors")
+    beside = _Beside(scorer, preparation, fleets)
+    follower = Follower(workspace, around, fleets, preparation, scorer.seat.take, beside.wait_for, catalogue)
+    beside.follower = follower
+    app = make_app(scorer, gate, follower.state, beside.running)
+    return Rig(app, scorer, follower, gate)
+
+
+class _Beside:
+    """What runs while the application does: the follower, and the processes that compute."""
+
+    follower: Follower
+
+    def __init__(self, scorer: Scorer, preparation: Preparation, fleets: Fleets) -> None:
+        self._scorer, self._preparation, self._fleets = scorer, preparation, fleets
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
+        watching = self._loop.create_task(self._show())
+        self._fleets.start()
+        self.follower.start()
+        try:
+            yield
+        finally:
+            self.follower.stop()
+            watching.cancel()
+            self._scorer.engine.close()
+            if self._scorer.seat.champion is not None:
+                self._scorer.seat.champion.retire()
+            await self._loop.run_in_executor(None, self._scorer.labels.close)
+            await self._loop.run_in_executor(None, self._fleets.close)
+            self._preparation.remember(now=True)
+
+    def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the event loop and wait for it, in another thread."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _show(self) -> None:
+        while True:
+            await asyncio.sleep(_SHOW_SECONDS)
+            champion = self._scorer.seat.champion
+            if champion is not None:
+                fenced = {name: member.breaker.fenced for name, member in champion.members.items()}
+                self._scorer.metrics.show_fenced(fenced)
+
+
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    catalogue: Path | None = None,
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until the process is told to stop; requests under way are finished.
+
+    Args:
+        host, port: where to listen; port 0 takes a free one. ready: called with the address once it is bound.
+
+    Raises:
+        UsageError: if the address is not loopback and no API key was made.
+        StoreError: if the address cannot be bound.
+    """
+    import uvicorn
+
+    check_address(settings, host)
+    # A registry that is out of reach must not hold up what serves
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    rig = put_together(settings, catalogue=catalogue, open_to_all=is_loopback(host))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    config = uvicorn.Config(
+        rig.app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=round(settings.drain_s),
+        timeout_keep_alive=75,
+    )
+    with _bound(host, port) as listening:
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port") from error
+    return listening

@@ -1,0 +1,287 @@
+"""One page from request to answer: products found, labels looked up, the rest scored, all by one champion."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from deployments.scorer.catalogue import TEXTS, Text, text_version
+from deployments.scorer.champion import Champion, Combined
+from deployments.scorer.compute.dispatcher import Arrivals
+from deployments.scorer.compute.pairs import Pairs
+from deployments.scorer.engine import Engine, Scored
+from deployments.scorer.labels import Labels
+from deployments.scorer.metrics import Metrics
+from deployments.scorer.schemas import ScoreRequest
+from deployments.scorer.warm import Frequent
+from registry.settings import Settings
+from tasks.data.dataset import LABELS
+
+
+class NoChampion(Exception):
+    """Raised while there is no champion to serve."""
+
+
+class NothingInTime(Exception):
+    """Raised when no member answered any product of a page before its deadline."""
+
+
+class NobodyAnswers(Exception):
+    """Raised when there is no label for any product of a page, and every member has failed on it or is fenced off."""
+
+
+class Seat:
+    """Who serves now. Changed and read by the event loop's thread alone."""
+
+    def __init__(self) -> None:
+        self.champion: Champion | None = None
+
+    def take(self, champion: Champion) -> threading.Event | None:
+        """Let a champion serve all requests that come from now on; the one before it ends with its last request.
+
+        Returns:
+            What says that the one before it has ended; None when there was none.
+        """
+        before, self.champion = self.champion, champion
+        if before is None:
+            return None
+        before.retire()
+        return before.closed
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page's products as they were found.
+
+    Attributes:
+        rows: catalogue row of each product, -1 where there is none. texts: of products that brought their own.
+        ids, versions: of the products that can be scored, in order: id ("" for none) and text version.
+        places: where those stand in the request. errors: place -> code and message of the others.
+    """
+
+    rows: list[int]
+    texts: dict[int, Text]
+    places: list[int]
+    ids: list[str]
+    versions: np.ndarray
+    errors: dict[int, dict[str, str]]
+
+    @property
+    def known(self) -> list[str]:
+        """The ids that the catalogue knows: what is asked for by text cannot be labelled ahead."""
+        if not self.texts:
+            return self.ids
+        return [one for place, one in zip(self.places, self.ids, strict=True) if place not in self.texts]
+
+    def texts_at(self, champion: Champion, places: Sequence[int]) -> list[Text]:
+        """Return what there is to read of some products."""
+        known = [place for place in places if place not in self.texts]
+        found = dict(zip(known, champion.catalogue.texts([self.rows[place] for place in known]), strict=True))
+        return [self.texts[place] if place in self.texts else found[place] for place in places]
+
+
+@dataclass
+class Scorer:
+    """Answers pages; its methods run in the event loop."""
+
+    settings: Settings
+    metrics: Metrics
+    engine: Engine
+    labels: Labels
+    arrivals: Arrivals
+    frequent: Frequent
+    seat: Seat = field(default_factory=Seat)
+
+    async def answer(self, request: ScoreRequest, begun: float) -> bytes:
+        """Return the answer to a page as JSON.
+
+        Args:
+            request: the page. begun: when it arrived, seconds of `time.perf_counter`.
+
+        Raises:
+            NoChampion: if nobody serves yet.
+            NothingInTime, NobodyAnswers: if there is not a single product to give a label for.
+            Overloaded: if too much waits.
+        """
+        champion = self.seat.champion
+        if champion is None:
+            raise NoChampion("no champion serves yet; hold a tournament, or wait until it is loaded")
+        champion.acquire()
+        try:
+            return await self._answer(champion, request, begun)
+        finally:
+            champion.release()
+
+    async def _answer(self, champion: Champion, request: ScoreRequest, begun: float) -> bytes:
+        page = _find(champion, request)
+        total = len(page.places)
+        look_up = request.want != "contributions" and total > 0
+        keys = (
+            self.labels.keys(champion.card.number, request.locale, request.query, page.ids, page.versions)
+            if total
+            else None
+        )
+        probabilities = np.zeros((total, len(LABELS)))
+        chosen = np.zeros(total, dtype=np.int64)
+        hit = np.zeros(total, dtype=bool)
+        if look_up and keys is not None:
+            hit, chosen, probabilities = await self.labels.get(keys, labels_only=request.want == "labels")
+        missed = np.flatnonzero(~hit).tolist()
+        scored: Scored | None = None
+        if missed:
+            scored = await self._score(champion, request, page, missed, keys, begun)
+            if scored.combined is not None:
+                probabilities[missed] = self.labels.rounded(scored.combined.probabilities)
+                chosen[missed] = scored.combined.probabilities.argmax(axis=1)
+        labelled = hit if scored is None or scored.combined is None else np.ones(total, dtype=bool)
+        if total and not labelled.any():
+            if scored is not None and scored.late:
+                raise NothingInTime(f"no member of {champion.card.id} answered in time; raise deadline_ms")
+            raise NobodyAnswers(f"every member of {champion.card.id} failed on this page; /readyz says who and why")
+        products = _products(champion, request, page, scored, missed, hit, labelled, chosen, probabilities)
+        self.frequent.seen(request.locale, request.query, page.known)
+        self._count(request.locale, page, hit, labelled, scored)
+        answer = {
+            "champion": {"name": champion.card.name, "version": champion.card.version},
+            "products": products,
+            "members": list(scored.members) if scored else [],
+            "missing": list(scored.missing) if scored else [],
+            "complete": scored is None or not scored.missing,
+            "cache_hits": int(hit.sum()),
+        }
+        if scored is not None and scored.combined is not None and scored.combined.base is not None:
+            answer["base"] = dict(zip(LABELS, scored.combined.base.round(5).tolist(), strict=True))
+        seconds = time.perf_counter() - begun
+        self.metrics.seconds.labels("scored" if missed else "cached").observe(seconds)
+        answer["milliseconds"] = round(seconds * 1000, 3)
+        return orjson.dumps(answer)
+
+    async def _score(
+        self,
+        champion: Champion,
+        request: ScoreRequest,
+        page: _Page,
+        missed: list[int],
+        keys: Any,
+        begun: float,
+    ) -> Scored:
+        until = time.monotonic() + self._deadline_s(request) - (time.perf_counter() - begun)
+        pairs = Pairs(request.query, request.locale, page.texts_at(champion, [page.places[row] for row in missed]))
+        await self._let_others_in()
+        own = keys[missed]
+
+        def keep(combined: Combined) -> None:
+            self.labels.put(own, combined.probabilities)
+
+        if request.want == "labels":
+            scored = await self.engine.label(champion, pairs, until)
+        else:
+            wanted = request.want == "contributions"
+            scored = await self.engine.score(champion, pairs, until, contributions=wanted, too_late=keep)
+        if scored.combined is not None and not scored.missing:
+            self.labels.put(own, scored.combined.probabilities, scored.early)
+        elif scored.missing:
+            self.metrics.incomplete.inc()
+        return scored
+
+    def _deadline_s(self, request: ScoreRequest) -> float:
+        return (request.deadline_ms or self.settings.deadline_ms) / 1000
+
+    async def _let_others_in(self) -> None:
+        """Requests that are there already are read before this one is scored, so that they share its batches."""
+        self.arrivals.coming += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self.arrivals.coming -= 1
+
+    def _count(self, locale: str, page: _Page, hit: np.ndarray, labelled: np.ndarray, scored: Scored | None) -> None:
+        hits, total = int(hit.sum()), len(hit)
+        fresh = "scored" if scored is None or not scored.missing else "partial"
+        counts = {"cached": hits, fresh: int(labelled.sum()) - hits, "not_scored": total - int(labelled.sum())}
+        for error in page.errors.values():
+            counts[error["code"]] = counts.get(error["code"], 0) + 1
+        for outcome, number in counts.items():
+            if number:
+                self.metrics.products.labels(locale, outcome).inc(number)
+
+
+_EMPTY = {"code": "empty_product", "message": "it has neither an id nor text"}
+_UNKNOWN = {"code": "unknown_product", "message": "the catalogue does not know this id in this locale; send its text"}
+_NOT_SCORED = {"code": "not_scored", "message": "no member answered in time"}
+
+
+def _find(champion: Champion, request: ScoreRequest) -> _Page:
+    products = request.products
+    texts: dict[int, Text] = {}
+    errors: dict[int, dict[str, str]] = {}
+    asked: list[int] = []
+    for place, product in enumerate(products):
+        if product.title or product.brand or product.color or product.bullets or product.description:
+            own = [getattr(product, name) or "" for name in TEXTS]
+            if any(map(str.strip, own)):
+                texts[place] = Text(product.id or "", *own)
+                continue
+        if product.id:
+            asked.append(place)
+        else:
+            errors[place] = _EMPTY
+    rows = [-1] * len(products)
+    versions = np.zeros(len(products), dtype=np.uint64)
+    if asked:
+        found = champion.catalogue.find(request.locale, [products[place].id or "" for place in asked])
+        known = found >= 0
+        versions[np.asarray(asked)[known]] = champion.catalogue.versions(found[known])
+        for place, row in zip(asked, found.tolist(), strict=True):
+            rows[place] = row
+            if row < 0:
+                errors[place] = _UNKNOWN
+    for place, text in texts.items():
+        versions[place] = text_version(text)
+    places = [place for place in range(len(products)) if place not in errors] if errors else list(range(len(products)))
+    ids = [products[place].id or "" for place in places]
+    return _Page(rows, texts, places, ids, versions[places], errors)
+
+
+def _products(
+    champion: Champion,
+    request: ScoreRequest,
+    page: _Page,
+    scored: Scored | None,
+    missed: list[int],
+    hit: np.ndarray,
+    labelled: np.ndarray,
+    chosen: np.ndarray,
+    probabilities: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Return one answer for each product of the request, in its order."""
+    answers: list[dict[str, Any]] = [{}] * len(request.products)
+    for place, error in page.errors.items():
+        answers[place] = {"id": request.products[place].id, "label": None, "cached": False, "error": error}
+    with_probabilities = request.want != "labels"
+    rows = zip(
+        page.places, hit.tolist(), labelled.tolist(), chosen.tolist(), probabilities.round(4).tolist(), strict=True
+    )
+    for place, cached, good, label, values in rows:
+        answer: dict[str, Any] = {"id": request.products[place].id, "label": LABELS[label] if good else None}
+        if not good:
+            answer["error"] = _NOT_SCORED
+        elif with_probabilities:
+            answer["probabilities"] = dict(zip(LABELS, values, strict=True))
+        answer["cached"] = cached
+        answers[place] = answer
+    if scored is not None and scored.combined is not None and scored.combined.contributions is not None:
+        values = scored.combined.contributions.transpose(0, 2, 1).round(5).tolist()
+        for row, members in zip(missed, values, strict=True):
+            answers[page.places[row]]["contributions"] = {
+                name: dict(zip(LABELS, added, strict=True))
+                for name, added in zip(scored.combined.members, members, strict=True)
+            }
+    return answers

@@ -1,0 +1,268 @@
+"""Follows the ledger: whoever is promoted is copied, loaded and warmed beside the champion, and then takes its seat."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from deployments.scorer.catalogue import Catalogue, Text, import_products
+from deployments.scorer.champion import Card, Champion
+from deployments.scorer.compute.dispatcher import Surroundings
+from deployments.scorer.compute.fleet import Fleets
+from deployments.scorer.compute.pairs import Pairs
+from deployments.scorer.copies import Copies
+from deployments.scorer.newer import NewerData
+from deployments.scorer.preparation import Await, Preparation
+from registry.errors import BusyError, NotFoundError, StoreError, TournamentError
+from registry.records import Promotion, Tournament
+from registry.workspace import Workspace
+from tasks.data.dataset import LOCALES
+
+_log = logging.getLogger("scorer")
+_PAGE, _WARM_PAGES = 40, 3
+_WARM_UP_SECONDS = 120.0
+_ANY = Text("", "desk lamp, red", "", "", "", "")
+
+
+@dataclass
+class Following:
+    """How the following goes, for /readyz.
+
+    Attributes:
+        looked: when the ledger was last read, Unix time, 0 for never. trouble: what failed last, "" when nothing did.
+        refused: versions that failed their warm-up, and why.
+    """
+
+    looked: float = 0.0
+    trouble: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Follower:
+    """Looks at the ledger every `swap_interval_s` seconds, in a thread of its own.
+
+    Args:
+        workspace: where ledger and MLflow are.
+        fleets: where champions' members compute. preparation: readies a warm champion before it serves.
+        seat: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
+        wait_for: runs a coroutine in the event loop.
+        catalogue: folder of a catalogue for all champions; default: the data set of each champion's tournament.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        around: Surroundings,
+        fleets: Fleets,
+        preparation: Preparation,
+        seat: Callable[[Champion], threading.Event | None],
+        wait_for: Await,
+        catalogue: Path | None = None,
+    ) -> None:
+        self._workspace, self._around, self._fleets = workspace, around, fleets
+        self._preparation, self._seat, self._wait_for = preparation, seat, wait_for
+        self._own_catalogue = catalogue
+        self.state = Following()
+        self._newer = NewerData(workspace, fleets, self._not_refreshed)
+        self._found: dict[tuple[str, int], tuple[Card, Tournament]] = {}  # by name and version; they never change
+        self._serving: Card | None = None
+        self._refused: tuple[int, Card] | None = None  # the promotion of the champion that was refused
+        self._catalogue: tuple[Path, Catalogue] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="follow the ledger")
+
+    @cached_property
+    def copies(self) -> Copies:
+        return Copies(self._workspace.folder("serving", "champions"))
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; a champion that is being loaded is not waited for."""
+        self._stop.set()
+
+    def look(self) -> bool:
+        """Look once; return whether a champion took its seat."""
+        begun = time.monotonic()
+        try:
+            promotion = self._workspace.ledger.champion(self._workspace.settings.ensemble_name)
+            wanted = self._card(promotion) if promotion is not None else None
+        except (StoreError, BusyError) as error:
+            self._trouble("ledger", error)
+            return self._serving is None and self._take_last_good()
+        self.state.looked, self.state.trouble = time.time(), ""
+        self._around.metrics.last_look.set(self.state.looked)
+        if promotion is None or wanted is None or wanted == self._serving or (promotion.id, wanted) == self._refused:
+            return False
+        try:
+            folder = self._folder(wanted)
+        except (StoreError, NotFoundError, BusyError) as error:
+            self._trouble("mlflow", error)
+            return self._serving is None and self._take_last_good()
+        taken = self._take(wanted, folder, begun)
+        self._refused = None if taken else (promotion.id, wanted)
+        # A process that begins with a champion it must refuse goes on with the one that served here before
+        return taken or (self._serving is None and self._take_last_good())
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except Exception:  # whatever it is, the champion that serves goes on
+                _log.exception("looking for a new champion failed")
+                self._around.metrics.looks_failed.labels("other").inc()
+            self._preparation.remember()
+            self._stop.wait(self._around.settings.swap_interval_s)
+
+    def _card(self, promotion: Promotion) -> Card:
+        """Return what shall serve by the ledger."""
+        base, held = self._found.get((promotion.ensemble, promotion.version)) or self._find(promotion)
+        return self._newer.card_of(base, held, self._serving, self.copies)
+
+    def _find(self, promotion: Promotion) -> tuple[Card, Tournament]:
+        ledger, name, version = self._workspace.ledger, promotion.ensemble, promotion.version
+        record = next((one for one in ledger.ensembles() if (one.name, one.version) == (name, version)), None)
+        if record is None:
+            raise StoreError(f"the ledger says that {name}/{version} is champion, and not who built it")
+        held = next(one for one in ledger.tournaments() if one.tournament == record.tournament)
+        card = Card(name, version, record.tournament, held.data_version, tuple(record.payload.get("members", ())))
+        self._found[name, version] = card, held
+        return card, held
+
+    def _folder(self, card: Card) -> Path:
+        found = self.copies.find(card.name, card.version, card.data_version if card.refreshed else "")
+        if found is not None and found[1] == card:
+            return found[0]
+        return self.copies.fetch(self._workspace.models, card)
+
+    def _take_last_good(self) -> bool:
+        """Begin with the champion that served last on this machine."""
+        found = self.copies.last_good()
+        if found is None or found[1].title in self.state.refused:
+            return False
+        folder, card = found
+        _log.warning("serving the local copy of %s, which served last", card.title)
+        return self._take(card, folder, time.monotonic())
+
+    def _take(self, card: Card, folder: Path, begun: float) -> bool:
+        products = None
+        try:
+            products = self._products(card)
+            champion = self._ready(card, folder, products)
+        except Exception as error:  # a champion may fail in any way that a model can
+            self._refuse(card, error)
+            return False
+        if self._serving is None:
+            # What was imported to get here stays: no collection looks at it again, which would take tens of ms
+            gc.collect()
+            gc.freeze()
+        self.state.refused.pop(card.title, None)
+        freed = self._wait_for(self._take_seat(champion))
+        self._serving = card
+        metrics = self._around.metrics
+        if freed is not None:
+            (metrics.refreshes if card.refreshed else metrics.swaps).inc()
+        metrics.swap_seconds.observe(time.monotonic() - begun)
+        metrics.champion.labels(card.name).set(card.version)
+        _log.info("champion %s serves, %.1f s after it was noticed", card.title, time.monotonic() - begun)
+        try:
+            self.copies.served(card)
+        except StoreError as error:
+            self._trouble("copies", error)
+        threading.Thread(target=self._embed, args=(champion,), daemon=True, name="product vectors").start()
+        return True
+
+    def _ready(self, card: Card, folder: Path, products: Path | None) -> Champion:
+        """Return a champion that is loaded and warm, and knows the labels asked for most."""
+        catalogue = self._catalogue_of(card, products)
+        fleet = self._fleets.fleet(folder, products, card.data_version, self._preparation.retrieved())
+        try:
+            champion = Champion.load(folder, card, catalogue, fleet, self._around)
+        except BaseException:
+            fleet.close()
+            raise
+        try:
+            patient = self._wait_for(champion.recruit(patient=True))
+            pages = warm_pages(catalogue)
+            for page in pages:
+                champion.try_out(self._wait_for(champion.scores(page, _WARM_UP_SECONDS)))
+            self._preparation.ready(champion, self._wait_for, lambda: not self._stop.is_set())
+            self._wait_for(champion.man([patient], pages[0], _WARM_UP_SECONDS))
+        except BaseException:
+            self._wait_for(_closed(champion))
+            raise
+        return champion
+
+    async def _take_seat(self, champion: Champion) -> threading.Event | None:
+        return self._seat(champion)
+
+    def _embed(self, champion: Champion) -> None:
+        """Have bi-encoders' product vectors computed while the champion serves; vectors that are kept are found."""
+        try:
+            for name, number in self._wait_for(champion.fleet.embed()).items():
+                _log.info("%s holds the vectors of %d products", name, number)
+        except Exception:  # it serves without them
+            if not self._stop.is_set():
+                _log.exception("product vectors of %s cannot be computed", champion.card.id)
+
+    def _refuse(self, card: Card, error: Exception) -> None:
+        reason = str(error) if isinstance(error, TournamentError) else f"{type(error).__name__}: {error}"
+        self.state.refused[card.title] = reason
+        self._around.metrics.swaps_refused.inc()
+        _log.error("champion %s is refused: %s; whoever served goes on", card.title, reason)
+        self.copies.discard(card)  # what is promoted again under this version is copied again
+        if card.refreshed:
+            self._newer.give_up(card)
+        try:
+            self._workspace.ledger.record_event("scorer_refused", card.id, payload={"reason": reason[:2000]})
+        except (StoreError, BusyError) as failed:
+            self._trouble("ledger", failed)
+
+    def _not_refreshed(self, why: str) -> None:
+        self.state.trouble = why
+        self._around.metrics.looks_failed.labels("newer data").inc()
+
+    def _trouble(self, what: str, error: Exception) -> None:
+        if self.state.trouble != str(error):
+            _log.warning("%s", error)
+        self.state.trouble = str(error)
+        self._around.metrics.looks_failed.labels(what).inc()
+
+    def _catalogue_of(self, card: Card, file: Path | None) -> Catalogue:
+        """Return the catalogue of a champion; the one before it when its data set is not on this machine."""
+        if file is None:
+            _log.warning("no catalogue: the data set of %s is not in this home (see --catalogue)", card.tournament)
+            return self._catalogue[1] if self._catalogue else Catalogue.empty()
+        if self._catalogue is None or self._catalogue[0] != file:
+            self._catalogue = file, Catalogue.open(file, self._workspace.folder("serving", "catalogues"))
+        return self._catalogue[1]
+
+    def _products(self, card: Card) -> Path | None:
+        if self._own_catalogue is not None:
+            return import_products(self._own_catalogue, self._workspace.folder("serving", "catalogues"))
+        stages = self._workspace.stages
+        folder = stages.find(stages.key("load", version=card.data_version))
+        return folder / "products.arrow" if folder else None
+
+
+async def _closed(champion: Champion) -> None:
+    champion.close()
+
+
+def warm_pages(catalogue: Catalogue) -> list[Pairs]:
+    """Return pages to warm up with: products of the catalogue, asked for by the words of their titles."""
+    texts = catalogue.texts(catalogue.sample(_PAGE * _WARM_PAGES)) or [_ANY] * _PAGE
+    pages = [texts[start : start + _PAGE] for start in range(0, len(texts), _PAGE)]
+    pages.append(texts[:1])
+    return [
+        Pairs(" ".join(page[0].title.split()[:3]) or "lamp", LOCALES[number % len(LOCALES)], page)
+        for number, page in enumerate(pages)
+    ]

@@ -1,0 +1,138 @@
+"""The pairs asked for most often, and their labels put into the cache before a new champion goes live."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deployments.scorer.cache import LabelCache, entries_of, pair_keys
+from registry.files import write_atomically
+from tasks.data.dataset import normalise_query
+
+_FORM = 1
+_TEXT_OF_AN_ID = 200  # characters; longer ids and queries are not counted, they would fill the memory
+_TEXT_OF_A_QUERY = 1000
+
+Page = tuple[str, str, list[str]]  # locale, normalised query, product ids
+
+
+class Frequent:
+    """Counts of pairs with bounded memory: the most frequent ones are always among those kept.
+
+    Misra and Gries (1982), pruned in batches as by Agarwal et al. (2013, "Mergeable summaries"): when twice `capacity`
+    pairs are counted, the count of the `capacity`-th is taken off all of them and who has none left goes. A pair seen
+    more than `total / capacity` times is kept, and no count is too low by more than `lost`.
+
+    Args:
+        capacity: pairs that may be asked for.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = max(capacity, 1)
+        self.total = self.lost = 0
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def seen(self, locale: str, query: str, product_ids: Sequence[str]) -> None:
+        """Count the pairs of one page."""
+        if len(query) > _TEXT_OF_A_QUERY:
+            return
+        text = normalise_query(query)
+        with self._lock:
+            counts = self._counts
+            for product in product_ids:
+                if len(product) <= _TEXT_OF_AN_ID:
+                    pair = locale, text, product
+                    counts[pair] = counts.get(pair, 0) + 1
+            self.total += len(product_ids)
+            if len(counts) > 2 * self.capacity:
+                self._prune()
+
+    def most(self, limit: int) -> list[tuple[tuple[str, str, str], int]]:
+        """Return the `limit` most frequent pairs (locale, query, product), each with its count, by falling count."""
+        with self._lock:
+            ranked = sorted(self._counts.items(), key=lambda one: (-one[1], one[0]))
+        return ranked[:limit]
+
+    def pages(self, limit: int, size: int = 200) -> Iterator[Page]:
+        """Yield the `limit` most frequent pairs by query, in pages of at most `size` products."""
+        products: dict[tuple[str, str], list[str]] = {}
+        for (locale, query, product), _ in self.most(limit):
+            products.setdefault((locale, query), []).append(product)
+        for (locale, query), ids in products.items():
+            for start in range(0, len(ids), size):
+                yield locale, query, ids[start : start + size]
+
+    def fade(self) -> None:
+        """Halve all counts: what was frequent long ago makes room for what is now."""
+        with self._lock:
+            self._counts = {pair: count // 2 for pair, count in self._counts.items() if count > 1}
+            self.total, self.lost = self.total // 2, self.lost // 2
+
+    def save(self, path: Path) -> None:
+        """Write the counts as JSON, whole or not at all."""
+        pairs = [[*pair, count] for pair, count in self.most(2 * self.capacity)]
+        content = {"form": _FORM, "total": self.total, "lost": self.lost, "pairs": pairs}
+        write_atomically(path, json.dumps(content).encode())
+
+    @classmethod
+    def load(cls, path: Path, capacity: int) -> Frequent:
+        """Return what was saved; nothing has been counted yet when the file is absent or damaged."""
+        counter = cls(capacity)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["form"] != _FORM:
+                return counter
+            pairs = {(str(a), str(b), str(c)): int(count) for a, b, c, count in content["pairs"]}
+            total, lost = int(content["total"]), int(content["lost"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return counter
+        counter._counts, counter.total, counter.lost = pairs, total, lost
+        if len(pairs) > 2 * counter.capacity:
+            counter._prune()
+        return counter
+
+    def _prune(self) -> None:
+        taken = sorted(self._counts.values(), reverse=True)[self.capacity]
+        self._counts = {pair: count - taken for pair, count in self._counts.items() if count > taken}
+        self.lost += taken
+
+
+def fill(
+    cache: LabelCache,
+    pages: Iterable[Page],
+    version: int,
+    text_versions: Callable[[str, Sequence[str]], tuple[list[str], np.ndarray]],
+    score: Callable[[str, str, Sequence[str]], np.ndarray],
+    going_on: Callable[[], bool] = lambda: True,
+) -> int:
+    """Put the labels of pages into the cache that are not there yet; return how many pairs were scored.
+
+    Args:
+        pages: see :meth:`Frequent.pages`.
+        version: of the champion that will serve.
+        text_versions: locale and product ids -> the ids that the catalogue still knows, and their text versions.
+        score: locale, query and product ids -> probabilities of the whole ensemble, float32 (n, 4).
+        going_on: asked before each page; warming up ends when it says no.
+    """
+    scored = 0
+    for locale, query, asked in pages:
+        if not going_on():
+            break
+        known, versions = text_versions(locale, asked)
+        if not known:
+            continue
+        keys = pair_keys(version, locale, query, known, versions)
+        missing = np.flatnonzero(~cache.get(keys)[0])
+        if len(missing):
+            probabilities = score(locale, query, [known[row] for row in missing])
+            cache.put(np.ascontiguousarray(keys[missing]), entries_of(probabilities))
+            scored += len(missing)
+    return scored

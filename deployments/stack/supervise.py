@@ -1,0 +1,261 @@
+"""Start the services in order, wait until each is healthy, bring back who dies or hangs, end them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from deployments.stack import leash
+from deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
+from deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
+from registry.errors import BusyError, ServiceError
+from registry.settings import Settings
+
+TICK_S = 0.2
+STOP_S = 20.0  # a flow run that is told to end writes down what it was at
+LEFTOVER_S = 3.0  # nobody listens any more to what is left of a killed stack
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each restart, the last for all that follow
+STEADY_S = 60.0  # who lived this long is not failing: its next death starts the back-off anew
+LOOK_S = 15.0  # between two looks at the health of a service; fewer where little time is given
+FIRST_TRIES = 2  # a service that dies so often before it was ever healthy cannot run here
+LOG_BYTES = 50_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Watched:
+    """A service and the process that runs it now, if one does."""
+
+    service: Service
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    healthy: bool = False
+    was_healthy: bool = False
+    deaths: int = 0
+    not_before: float = 0.0
+    looked: float = 0.0  # when its health was last asked for
+    answered: float = 0.0  # when it was last good
+
+
+class Supervisor:
+    """Runs the stack of one home until it is told to stop.
+
+    Args:
+        settings: addresses, ports, home.
+        services: what is run; default: the whole stack.
+        say: told in words what happens after the start: deaths, restarts.
+    """
+
+    def __init__(self, settings: Settings, services: Sequence[Service] | None = None, say: Say = print) -> None:
+        self.settings = settings
+        self.say = say
+        self._services = services
+        self._watched: list[Watched] = []
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask for the end; `run` returns when all services have ended. May be called from a signal handler."""
+        self._stop.set()
+
+    def run(self, when_healthy: Callable[[State], None]) -> None:
+        """Run the stack until `stop` is called.
+
+        Args:
+            when_healthy: called once, when every service has answered.
+
+        Raises:
+            BusyError: if a stack of this home runs already, or a port is taken.
+            ServiceError: if a service does not come up.
+            StoreError: if the home cannot be written.
+        """
+        with supervising(self.settings.home):
+            end_leftovers(self.settings.home)
+            logs = self.settings.home / "logs"
+            logs.mkdir(exist_ok=True)
+            services = list(self._services if self._services is not None else services_of(self.settings))
+            check_ports(self.settings.host, services)
+            self._watched = [Watched(service, logs / f"{service.name}.log") for service in services]
+            try:
+                self._write()
+                self._until_stopped(when_healthy)
+            finally:
+                self._end()
+                remove_state(self.settings.home)
+
+    def _until_stopped(self, when_healthy: Callable[[State], None]) -> None:
+        told = False
+        while not self._stop.is_set():
+            for one in self._watched:
+                self._attend(one)
+            if not told and all(one.healthy for one in self._watched):
+                told = True
+                when_healthy(self._write(healthy=True))
+            self._stop.wait(TICK_S)
+
+    def _attend(self, one: Watched) -> None:
+        """Do for a service what is due: start it, see how it is, or note its death."""
+        if one.process is None:
+            ready = {each.service.name for each in self._watched if each.healthy}
+            if time.time() >= one.not_before and ready.issuperset(one.service.after):
+                self._start(one)
+        elif one.process.poll() is not None:
+            self._bury(one, "died")
+        elif not one.healthy:
+            if one.service.health(one.started):
+                one.healthy = one.was_healthy = True
+                one.looked = one.answered = time.time()
+                if one.deaths:
+                    self.say(f"{one.service.name} is back after {time.time() - one.started:.1f} s")
+            elif time.time() - one.started > self.settings.startup_timeout_s:
+                self._bury(one, f"did not answer for {self.settings.startup_timeout_s:g} s (setting startup_timeout_s)")
+
+        else:
+            self._look(one)
+
+    def _look(self, one: Watched) -> None:
+        """Look after a healthy service from time to time; one that does not answer for long is started again."""
+        now, limit = time.time(), self.settings.hang_timeout_s
+        if now - one.looked < min(LOOK_S, limit / 3):
+            return
+        one.looked = now
+        if one.service.health(now - limit):
+            one.answered = time.time()
+        elif now - one.answered > limit and self._steady(one.service.after, limit):
+            self._bury(one, f"has not answered for {limit:g} s (setting hang_timeout_s)")
+
+    def _steady(self, names: Sequence[str], seconds: float) -> bool:
+        """Tell whether some services have been there all the time: else it may be they who do not answer."""
+        others = [each for each in self._watched if each.service.name in names]
+        return all(each.healthy and time.time() - each.started > 2 * seconds for each in others)
+
+    def _start(self, one: Watched) -> None:
+        one.started, one.healthy = time.time(), False
+        with _open_log(one.log) as log:
+            one.process = subprocess.Popen(
+                [sys.executable, "-S", leash.__file__, *one.service.command],
+                stdin=subprocess.PIPE,  # never written to: it closes when this process ends, whatever ends it
+                stdout=log,
+                stderr=log,
+                env=os.environ | one.service.environment,
+                cwd=self.settings.home,  # Prefect looks for what it imports in the current folder first
+                start_new_session=True,
+            )
+        self._write(healthy=all(each.was_healthy for each in self._watched))
+
+    def _bury(self, one: Watched, how: str) -> None:
+        """Note that a service is gone and when it may be started again; give up on one that never ran."""
+        assert one.process is not None
+        _kill(one.process.pid, signal.SIGKILL)
+        one.process.wait()
+        if one.process.stdin:
+            one.process.stdin.close()
+        one.process = None
+        one.deaths = 1 if one.healthy and time.time() - one.started > STEADY_S else one.deaths + 1
+        one.healthy = False
+        if not one.was_healthy and one.deaths >= FIRST_TRIES:
+            raise ServiceError(
+                f"{one.service.name} {how} before it was up, {one.deaths} times; its log {one.log} ends with: "
+                f"{_last_words(one.log)}"
+            )
+        wait = BACKOFF_S[min(one.deaths, len(BACKOFF_S)) - 1]
+        one.not_before = time.time() + wait
+        self.say(f"{one.service.name} {how}; it is started again in {wait:g} s")
+
+    def _end(self) -> None:
+        """End all services, last started first: a worker says its last words to a server that still listens."""
+        servers = [one for one in self._watched if not one.service.after]
+        for group in ([one for one in self._watched if one.service.after], servers):
+            processes = {one.process.pid: one.process for one in group if one.process is not None}
+            end_groups(list(processes), partial(_runs, processes))
+
+    def _write(self, healthy: bool = False) -> State:
+        state = State(
+            supervisor=Process.of(os.getpid()),
+            services={one.service.name: Process.of(one.process.pid) for one in self._watched if one.process},
+            addresses={one.service.name: one.service.address for one in self._watched if one.service.address},
+            api=api_url(self.settings),
+            tracking_uri=self.settings.tracking_uri,
+            data=self.settings.data or "",
+            healthy=healthy,
+        )
+        write_state(self.settings.home, state)
+        return state
+
+
+def check_ports(host: str, services: Sequence[Service]) -> None:
+    """Raise BusyError when a port of the stack is taken; the message names port, setting and who has it."""
+    for service in services:
+        if service.port is not None and (who := who_listens(host, service.port)):
+            variable = f"TOURNAMENT_{service.setting.upper()}"
+            raise BusyError(
+                f"port {service.port} on {host}, where {service.name} listens, is taken: {who}; end it, or choose "
+                f"another port with the setting {service.setting} ({variable}, or in tournament.toml)"
+            )
+
+
+def end_leftovers(home: Path) -> list[str]:
+    """End what a killed supervisor left behind, by number and start time; return the names of what was ended."""
+    state = read_state(home)
+    if state is None or state.supervisor.is_alive():
+        return []
+    left = {name: process for name, process in state.services.items() if process.is_alive()}
+    alive = {process.pid: process for process in left.values()}
+    end_groups(list(alive), lambda pid: alive[pid].is_alive(), LEFTOVER_S)
+    remove_state(home)
+    return list(left)
+
+
+def end_groups(leaders: Sequence[int], runs: Callable[[int], bool], grace_s: float = STOP_S) -> None:
+    """Ask process groups to end, and end those that have not after `grace_s` seconds."""
+    for pid in leaders:
+        _kill(pid, signal.SIGTERM)
+    end = time.monotonic() + grace_s
+    while time.monotonic() < end and any(runs(pid) for pid in leaders):
+        time.sleep(0.05)
+    for pid in leaders:
+        if runs(pid):
+            _kill(pid, signal.SIGKILL)
+    while any(runs(pid) for pid in leaders):
+        time.sleep(0.05)
+
+
+def warning_of(host: str) -> str:
+    """Return what to say about an address that others reach, "" for loopback."""
+    if is_loopback(host):
+        return ""
+    return (
+        f"warning: the servers listen on {host}: whoever reaches this machine may read, decide and promote. "
+        "docs/production.md shows a stack with secrets"
+    )
+
+
+def _runs(processes: Mapping[int, subprocess.Popen[bytes]], pid: int) -> bool:
+    return processes[pid].poll() is None
+
+
+def _kill(group: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _open_log(path: Path) -> BinaryIO:
+    if path.is_file() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-3:]) or "nothing"

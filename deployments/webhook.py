@@ -1,0 +1,110 @@
+"""The receiver of MLflow's webhooks: an event that is genuine, fresh and new wakes the watcher, and nothing more.
+
+What an event says is not believed: it names a version that is then read from the registry. A receiver that is down
+misses events, and nothing is lost by it, because the watcher looks by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+
+from registry.versions import SPEC_TAG
+
+SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
+PATH = "/mlflow-webhook"
+LARGEST_BYTES = 1_000_000  # a spec is a tag of at most 100,000 characters
+_DELIVERIES = 100_000  # ids remembered at most; older ones than the oldest allowed are forgotten anyway
+
+
+def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
+    """Return the signature that MLflow sends with a body: HMAC-SHA256 over delivery id, timestamp and body."""
+    content = f"{delivery}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
+
+
+class Guard:
+    """Tells genuine, fresh, new deliveries from all others.
+
+    Args:
+        secret: What both sides know.
+        age_s: How old a delivery may be, and how far ahead its clock, seconds.
+    """
+
+    def __init__(self, secret: str, age_s: float) -> None:
+        self._secret, self._age_s = secret, age_s
+        self._seen: dict[str, float] = {}  # delivery id -> its timestamp
+        self._lock = threading.Lock()
+
+    def complaint(self, signature: str, timestamp: str, delivery: str, body: bytes) -> str:
+        """Return why a delivery is refused, "" for one that is genuine; that one is a replay from now on."""
+        if not (signature and timestamp and delivery):
+            return f"headers {SIGNATURE}, {TIMESTAMP} and {DELIVERY} are required"
+        expected = sign(self._secret, delivery, timestamp, body)
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            return "the signature is wrong: the secrets of sender and receiver differ, or the body was changed"
+        if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
+            return "the timestamp is no number of seconds"
+        if abs(time.time() - int(timestamp)) > self._age_s:
+            return f"the delivery is older than {self._age_s:g} s, or the clocks differ by as much"
+        with self._lock:
+            oldest = time.time() - self._age_s
+            if len(self._seen) >= _DELIVERIES:
+                self._seen = {id: at for id, at in self._seen.items() if at >= oldest}
+            if delivery in self._seen:
+                return "the delivery was received before"
+            self._seen[delivery] = int(timestamp)
+        return ""
+
+
+def version_of(body: bytes) -> str | None:
+    """Return the version (`name/version`) that an event is about, None when no candidate can come of it."""
+    try:
+        said = json.loads(body)
+        entity, action, data = said["entity"], said["action"], said["data"]
+        id = f"{data['name']}/{int(data['version'])}"
+    except (ValueError, KeyError, TypeError):
+        return None
+    if (entity, action) == ("model_version", "created"):
+        return id
+    return id if (entity, action) == ("model_version_tag", "set") and data.get("key") == SPEC_TAG else None
+
+
+def make_app(guard: Guard, wake: Callable[[str], None], health: Callable[[], dict[str, Any]]) -> FastAPI:
+    """Return the application.
+
+    Args:
+        guard: Whom to believe.
+        wake: Called with the id of the version that an event is about.
+        health: What `/healthz` answers; it is for machines and never fails.
+    """
+    app = FastAPI(title="Watcher", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, Any]:
+        return health()
+
+    @app.post(PATH, status_code=202)
+    async def receive(request: Request) -> dict[str, str]:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_BYTES:
+                raise HTTPException(413, f"the body is larger than {LARGEST_BYTES} bytes")
+        headers = request.headers
+        said = (headers.get(SIGNATURE, ""), headers.get(TIMESTAMP, ""), headers.get(DELIVERY, ""))
+        if complaint := guard.complaint(*said, body):
+            raise HTTPException(401, complaint)
+        if version := version_of(body):
+            wake(version)
+        return {"status": "received"}
+
+    return app

@@ -1,0 +1,128 @@
+"""`python -m deployments.worker`: run here what Prefect asks for: tournaments, reviews, weekly re-evaluations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from importlib.util import find_spec
+from uuid import UUID
+
+import httpx
+import psutil
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.runner import Runner
+from prefect.states import Crashed
+
+from deployments.served import Served, served
+from deployments.server import prepare
+from registry.errors import TournamentError
+from registry.settings import Settings, read_settings
+
+QUERY_S = 2.0  # a resumed review goes on within this time
+LAST_WORDS_S = 10.0  # flow runs that were told to end report it themselves
+
+# A run in one of these states has, or is about to have, a process of this worker.
+HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+_log = logging.getLogger("worker")
+
+
+def main() -> None:
+    """Serve the deployments until SIGTERM."""
+    _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides what is said here
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    failed: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            asyncio.run(_serve(read_settings()))
+        except BaseException as error:
+            failed.append(error)
+            if isinstance(error, httpx.HTTPError | RuntimeError):
+                _log.error("the Prefect server does not answer: %s", error)
+            else:
+                _log.exception("the worker cannot go on")
+        finally:
+            ended.set()
+
+    # Not in the main thread: there, Prefect's runner would cancel every run when this process is told to end, and a
+    # cancelled run looks like one that somebody wanted to end. Runs that are told to end report a crash.
+    threading.Thread(target=serve, daemon=True, name="runner").start()
+    ended.wait()
+    _, alive = psutil.wait_procs(psutil.Process().children(), timeout=LAST_WORDS_S)
+    for process in alive:
+        process.kill()
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)  # the runner's thread polls for ever
+
+
+async def _serve(settings: Settings) -> None:
+    runner = Runner(
+        name="tournament-worker", limit=settings.worker_processes, query_seconds=QUERY_S, pause_on_shutdown=False
+    )
+    async with get_client() as client:
+        try:
+            await prepare(client, settings)
+        except TournamentError as error:  # nobody is told, and everything else goes on
+            _log.warning("%s", error)
+        ids = [await runner.aadd_deployment(as_deployment(one)) for one in available(settings)]
+        await close_orphans(client, ids)
+    await runner.start()
+
+
+def available(settings: Settings) -> list[Served]:
+    """Return the deployments whose flow is installed."""
+    return [one for one in served(settings) if find_spec(one.entrypoint.rpartition(".")[0])]
+
+
+def as_deployment(one: Served) -> RunnerDeployment:
+    """Return a deployment that this process serves."""
+    return RunnerDeployment.from_entrypoint(
+        one.entrypoint,
+        name=one.name,
+        description=one.description,
+        concurrency_limit=one.concurrency_limit,
+        schedules=[CronSchedule(cron=one.cron, timezone="UTC")] if one.cron else None,
+        triggers=[DeploymentEventTrigger(name=f"{one.full_name} on {one.event}", expect={one.event})]
+        if one.event
+        else None,
+    )
+
+
+async def close_orphans(client: PrefectClient, deployments: list[UUID]) -> int:
+    """Tell Prefect that runs which a killed worker held have crashed; return how many.
+
+    Without it they would be running for ever, and hold their deployment's place in line.
+    """
+    found = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(HELD)))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=deployments)),
+    )
+    for run in found:
+        crashed: State[None] = Crashed(
+            message="The worker that held this run was ended; what it had finished is stored."
+        )
+        await client.set_flow_run_state(run.id, crashed, force=True)
+        _log.info("run %s of a worker that was ended is marked as crashed", run.name)
+    return len(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Tell Prefect what happened, as an event: automations turn it into a message to whoever wants to know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prefect import runtime
+from prefect.client.orchestration import get_client
+from prefect.events import Event
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_API_URL
+
+Kind = Literal["verdict", "review", "promotion", "failure"]
+
+# Seconds to wait before each try: a server that is being restarted is back within them, a flow is not held up longer.
+TRIES_S = (0.0, 2.0, 6.0)
+
+
+def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None) -> bool:
+    """Send the event `tournament.<kind>` about a tournament, an ensemble version or a candidate. Never raises.
+
+    Args:
+        kind: What happened.
+        subject: Whom it happened to, an id such as `t-0123abcd` or `esci-ensemble/3`.
+        payload: JSON-able content. A notification shows `title` (one line), `text` (what happened, in words) and
+            `links` (name to address); whatever else is there is for machines.
+
+    Returns:
+        Whether a server took it. Without a configured server nobody listens, and nothing is sent.
+    """
+    if not PREFECT_API_URL.value():
+        return False
+    try:
+        event = Event(
+            event=f"tournament.{kind}",
+            resource={
+                "prefect.resource.id": f"esci-tournament.{subject}",
+                "prefect.resource.name": subject,
+                "prefect.resource.role": kind,
+            },
+            related=_flow_run(),
+            payload={"title": f"{kind}: {subject}", "text": "", "links": {}} | dict(payload or {}),
+        )
+        # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
+        body = [event.model_dump(mode="json")]
+        return any(_post(body, wait) for wait in TRIES_S)
+    except Exception as error:  # whatever it is, nobody's verdict or promotion may fail for want of a message
+        get_logger("announce").warning("%s of %s was not announced: %s", kind, subject, error)
+        return False
+
+
+def _post(body: list[dict[str, Any]], wait: float) -> bool:
+    time.sleep(wait)
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=body).raise_for_status()
+    except Exception as error:
+        get_logger("announce").warning("Prefect took no event (%s)", error)
+        return False
+    return True
+
+
+def _flow_run() -> list[dict[str, str]]:
+    if not runtime.flow_run.id:
+        return []
+    return [{"prefect.resource.id": f"prefect.flow-run.{runtime.flow_run.id}", "prefect.resource.role": "flow-run"}]

@@ -1,0 +1,218 @@
+"""From a reviewer's answer to what follows from it: the row in the ledger, the champion, the report.
+
+The review's flow run and the command line come here alike. An answer is one row; all that follows can be done again
+after a kill, by whoever comes next, and is done once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from flows.announce import announce
+from flows.reports import log_report, read_summary, write_report
+from flows.review_runs import links, open_round
+from registry import promotion
+from registry.errors import BusyError, UsageError
+from registry.models import EnsembleVersion
+from registry.records import Decision, Promotion
+from registry.reviewers import complaint, registrants
+from registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
+from registry.workspace import Workspace
+from tasks.report.summary import Summary
+
+NOBODY = "nobody"  # the reviewer of record when silence is the answer
+LOCK_S = 600.0  # judging again may take minutes on large data
+RACES = 3  # a champion that changes more often than this while it is looked at is somebody else's business
+
+
+def what_is_wrong(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str) -> str:
+    """Return the complaint about an answer, "" when it may be recorded."""
+    registered_by = registrants(workspace.ledger, workspace.models, case)
+    return complaint(workspace.settings, outcome, reviewer, reason, registered_by)
+
+
+def answer(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> str:
+    """Record a reviewer's answer, do what follows from it, and return in words what came of it.
+
+    Args:
+        case: what is decided on.
+        outcome: approve or refuse.
+        reviewer, reason: who and why.
+        via: how the answer came: "prefect" or "command line".
+        mark: the same whenever the same answer is given again after a kill.
+
+    Raises:
+        UsageError: if the answer breaks a rule; the message is the complaint.
+        BusyError: if the case was decided before, by another answer; the message says what stands.
+    """
+    check_outcome(outcome)
+    if case.decision is None:
+        if wrong := what_is_wrong(workspace, case, outcome, reviewer, reason):
+            raise UsageError(wrong)
+        decision = record(workspace, case, outcome, reviewer, reason, via, mark)
+    else:
+        decision = case.decision
+    if decision.payload.get("mark") != mark:
+        if any(one.id == case.id for one in unsettled(workspace.ledger, case.ensemble.name)):
+            settle(workspace, case)  # whoever answered was killed before it was carried out
+        raise BusyError(what_stands(decision))
+    return settle(workspace, case)
+
+
+def record(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> Decision:
+    """Record an answer, or return the decision that stands already."""
+    content = {"via": via, "mark": mark}
+    try:
+        return workspace.ledger.record_decision(case.id, outcome, reviewer.strip(), reason.strip(), content)
+    except BusyError:
+        standing = find_case(workspace.ledger, case.ensemble.name, case.id).decision
+        if standing is None:
+            raise
+        return standing
+
+
+def what_stands(decision: Decision) -> str:
+    """Return in words that a verdict was decided already."""
+    return (
+        f"verdict {decision.verdict} was decided already: {decision.outcome} by {decision.reviewer} at "
+        f"{decision.at:%Y-%m-%d %H:%M} UTC ({decision.reason}); nothing was changed"
+    )
+
+
+def settle(workspace: Workspace, case: Case) -> str:
+    """Do what follows from a recorded decision, and return it in words; doing it again changes nothing."""
+    ledger = workspace.ledger
+    with ledger.exclusive(f"reviews of {case.ensemble.name}", LOCK_S):
+        case = find_case(ledger, case.ensemble.name, case.id)
+        decision = case.decision
+        assert decision is not None
+        version = workspace.models.ensemble(case.ensemble.version)
+        if decision.outcome != "approve":
+            kind, came_of = "review", _close(workspace, case, version, decision)
+        elif (promoted := case.promotion or _promote(workspace, case, version, decision)) is not None:
+            kind, came_of = "promotion", _install(workspace, case, version, decision, promoted)
+        else:
+            kind, came_of = "verdict", _judge_again(workspace, case, version, decision)
+        closed = {event.subject for event in ledger.events(case.tournament, CLOSED)}
+        if str(case.id) not in closed:
+            announce(kind, version.id, _message(workspace, case, decision, came_of))  # type: ignore[arg-type]
+            ledger.record_event(CLOSED, str(case.id), case.tournament, {"came_of": came_of})
+    return came_of
+
+
+def _close(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:
+    """Tell the report of a no, or of silence."""
+    _tell_report(workspace, case, version, decision, promoted=False)
+    said = "was not answered for" if decision.outcome == "expired" else f"was refused by {decision.reviewer}"
+    return f"version {version.version} {said}: {decision.reason}"
+
+
+def _promote(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> Promotion | None:
+    """Promote if the champion is still the one that the verdict is about; None when it is another."""
+    if case.superseded:
+        return None
+    ledger = workspace.ledger
+    judged_against = champion_at(ledger, case.ensemble.name, case.verdict.against)
+    for _ in range(RACES):
+        standing = ledger.standing(case.ensemble.name)
+        today = standing.champion.version if standing.champion else None
+        if today != judged_against:
+            return None
+        try:
+            return promotion.promote(ledger, workspace.models, version, decision, standing.sequence)
+        except BusyError:
+            if ledger.standing(case.ensemble.name).sequence == standing.sequence:
+                raise  # it is the alias that somebody holds
+    raise BusyError(f"the champion of {case.ensemble.name} changes all the time; approve verdict {case.id} again")
+
+
+def _install(
+    workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: Promotion
+) -> str:
+    """Finish a promotion whose intent is recorded, and tell the report."""
+    promotion.reconcile(workspace.ledger, workspace.models)
+    _tell_report(workspace, case, version, decision, promoted=True)
+    return f"version {promoted.version} is champion, approved by {decision.reviewer}: {decision.reason}"
+
+
+def _judge_again(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:
+    """Judge against the champion of today, once, and ask again or close; return in words what came of it."""
+    from flows.rejudge import judge_again  # all of the judge's libraries, which a review seldom needs
+
+    verdicts = workspace.ledger.verdicts(case.tournament)
+    known = [one for one in verdicts if one.payload.get("judged_again", {}).get("verdict") == case.id]
+    verdict = known[0] if known else judge_again(workspace, case)
+    champion = verdict.payload["judged_again"]["champion"]
+    start = (
+        f"{decision.reviewer} approved version {version.version}, but the champion changed to version {champion} "
+        f"meanwhile; it was judged again: {verdict.payload['reason']}"
+    )
+    summary = _judged(read_summary(workspace, case.tournament, version), verdict.payload, champion)
+    if verdict.outcome != "promote":
+        closed = {"decision": "refuse", "by": "the verdict", "reason": start}
+        _write(workspace, version, replace(summary, decision=closed, promoted=False, awaits_review=False))
+        return f"{start}; the champion stays"
+    again = find_case(workspace.ledger, case.ensemble.name, verdict.id)
+    if again.state == "waits":
+        _write(workspace, version, replace(summary, decision={}, promoted=False, awaits_review=True))
+        if not again.reviews:
+            open_round(workspace, again, f"{start}. Please decide again.", "champion changed")
+    return f"{start}; it waits for review again as verdict {verdict.id}"
+
+
+def _judged(summary: Summary, payload: dict[str, Any], champion: int) -> Summary:
+    """Return the summary under another verdict; without a trial nothing is known of the champion's metrics."""
+    from tasks.ensemble.trial import Trial
+    from tasks.ensemble.verdict import Verdict
+    from tasks.report.summarise import sides
+
+    content = {name: value for name, value in payload.items() if name != "judged_again"}
+    changes: dict[str, Any] = {"verdict": content, "champion": None}
+    if content["metrics"]:
+        changes = sides(Trial(Verdict.from_json(json.dumps(content)), summary.confusion, {}))
+    return replace(summary, champion_version=str(champion), **changes)
+
+
+def _tell_report(
+    workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: bool
+) -> None:
+    """Let the stored report, its copy in MLflow and the version's tags say what was decided."""
+    words = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason}
+    summary = read_summary(workspace, case.tournament, version)
+    summary = replace(
+        summary,
+        decision=words,
+        ensemble_version=str(version.version),
+        promoted=promoted,
+        awaits_review=False,
+    )
+    _write(workspace, version, summary)
+    workspace.models.tag(version, {f"tournament.{name}": text for name, text in _tags(decision).items()})
+
+
+def _tags(decision: Decision) -> dict[str, str]:
+    return {
+        "decision": decision.outcome,
+        "reviewer": decision.reviewer,
+        "reason": decision.reason[:4000],
+        "decided": decision.at.isoformat(timespec="seconds"),
+    }
+
+
+def _write(workspace: Workspace, version: EnsembleVersion, summary: Summary) -> None:
+    write_report(workspace, summary, with_figures=False)
+    log_report(workspace, version.tournament)
+
+
+def _message(workspace: Workspace, case: Case, decision: Decision, came_of: str) -> dict[str, object]:
+    return {
+        "title": came_of.split(": ")[0],
+        "text": came_of,
+        "links": links(workspace, case),
+        "verdict": case.id,
+        "tournament": case.tournament,
+        "decision": decision.outcome,
+        "reviewer": decision.reviewer,
+    }

@@ -1,0 +1,44 @@
+"""Who was noticed in the model registry enters the queue, or is refused with the reason; once, however many watch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows.announce import announce
+from registry.poll import Sighting
+from registry.queue import Queue
+from registry.records import Arrival
+from registry.workspace import Workspace
+from tasks.candidates.enter import readable, unaltered
+
+
+def news(queue: Queue, sightings: Sequence[Sighting]) -> list[Sighting]:
+    """Return the sightings that the ledger does not know: neither entered, nor refused with this very spec."""
+    entered, refused = set(), set()
+    for row in queue.arrivals({one.id for one in sightings}):
+        if row.outcome == "refused":
+            refused.add((row.candidate, row.digest))
+        else:
+            entered.add(row.candidate)
+    return [one for one in sightings if one.id not in entered and (one.id, one.digest) not in refused]
+
+
+def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival | None:
+    """Let a version enter, or refuse it; None when somebody else did so before.
+
+    The spec is checked here, before anything is spent on it. A refused one gets another chance when its tag changes.
+    """
+    candidate = sighting.candidate()
+    entered = {"entered": candidate.entered}
+    if candidate.id in queue.tried([candidate.id]):
+        return queue.arrive(candidate.id, sighting.digest, "tried", entered)
+    known = queue.recorded(candidate.id)
+    complaint = readable(candidate, workspace.settings.allowed_pyfunc_sources) or unaltered(candidate, known)
+    if complaint or candidate.spec is None:
+        arrival = queue.arrive(candidate.id, sighting.digest, "refused", entered | {"complaint": complaint})
+        if arrival is not None:
+            title = f"Candidate {candidate.id} is refused"
+            announce("failure", candidate.id, {"title": title, "text": complaint})
+        return arrival
+    workspace.ledger.record_candidate(candidate.id, candidate.digest, candidate.spec.family)
+    return queue.arrive(candidate.id, sighting.digest, "queued", entered)

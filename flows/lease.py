@@ -1,0 +1,35 @@
+"""GPU slots, leased from Prefect's global concurrency limit `gpu`: those of a killed holder come back by themselves."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from prefect.concurrency.sync import concurrency
+from prefect.settings import PREFECT_API_URL
+
+from registry.settings import Settings
+from tasks.candidates.device import resolve_device
+
+LIMIT = "gpu"
+
+
+def gpu(settings: Settings, slots: int = 1) -> AbstractContextManager[Any]:
+    """Return a context in which so many GPU slots are held; it waits until they are free.
+
+    Nothing is leased on a CPU or without a configured Prefect API, unless the setting `lease` says so. A limit that
+    does not exist is an error (`strict`): a worker that counts nothing would share its GPU with anybody.
+    """
+    wanted = settings.lease == "always"
+    if settings.lease == "auto":
+        wanted = bool(PREFECT_API_URL.value()) and resolve_device(settings.device).type == "cuda"
+    if not wanted:
+        return nullcontext()
+    return concurrency(
+        LIMIT,
+        occupy=slots,
+        strict=True,
+        lease_duration=settings.lease_s,
+        # A server that is being restarted does not end hours of training; only who is dead loses its slots.
+        raise_on_lease_renewal_failure=False,
+    )

@@ -1,0 +1,27 @@
+"""How often a test split has been looked at before: looks at what is mostly the same pairs are looks at the same."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from flows.held import Held
+from registry.workspace import Workspace
+from tasks.data.store import digest_of_test, share_in_test, write_test
+
+
+def looks_before(workspace: Workspace, held: Held, pairs: pd.DataFrame) -> int:
+    """Return how many looks count as looks at these test pairs, but for the one that this tournament takes.
+
+    Newer data has a test split of its own, by its digest. As long as fewer of its pairs are new than the setting
+    `fresh_share` asks for, it inherits the looks at the older one: else the error that a split's life may have would be
+    given anew every week. A split whose pairs are not in the stage store is taken for a relative.
+    """
+    ledger, stages, settings = workspace.ledger, workspace.stages, workspace.settings
+    own = held.id, held.attempt.against
+    digest = digest_of_test(pairs)
+    stages.obtain(stages.key("test_split", digest=digest), lambda folder: write_test(pairs, folder))
+    related = {digest: True}
+    for split in {look.test_split for look in ledger.looks()} - {digest}:
+        folder = stages.find(stages.key("test_split", digest=split))
+        related[split] = folder is None or share_in_test(pairs, folder) > 1 - settings.fresh_share
+    return sum(related[look.test_split] for look in ledger.looks() if (look.tournament, look.against) != own)

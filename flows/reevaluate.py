@@ -1,0 +1,60 @@
+"""Every week: champion and bench are evaluated again on the newest data, and go the way of any tournament."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from prefect import flow
+
+from flows import preparation, renewal
+from flows.announce import announce
+from flows.held import Outcome, Renewed
+from flows.progress import publish_outcome, published
+from flows.tournament import compete
+from flows.turn import turn
+from registry.errors import TournamentError
+from registry.settings import read_settings
+from registry.workspace import Workspace
+
+
+@flow(name="reevaluate", flow_run_name="champion and bench again", validate_parameters=False)
+def reevaluate(data: str | None = None, settings: dict[str, Any] | None = None) -> Renewed:
+    """Evaluate champion and bench again, on data that may be newer; nothing is trained that need not be.
+
+    Args:
+        data: folder, URL or `sql`; default: the setting `data`.
+        settings: settings that differ from those of the environment.
+    """
+    workspace = Workspace(read_settings(**(settings or {})))
+    with _told(), turn(workspace, "a re-evaluation"), published(workspace):
+        renewed = again(workspace, data)
+        publish_outcome(renewed.outcome)
+        renewal.publish(renewed)
+        return renewed
+
+
+def again(workspace: Workspace, data: str | None) -> Renewed:
+    """Evaluate champion and bench again, inside a flow and in its turn."""
+    folder = preparation.fetch(workspace, data)
+    source = preparation.load(workspace, folder)
+    checked = preparation.validate(workspace, source)
+    if workspace.settings.refresh_served:
+        preparation.serve(workspace, source)
+    roles = preparation.split(workspace, source)
+    drift = preparation.drift(workspace, source)
+    held = preparation.enter(workspace, source, roles, [], again=True, drift=drift)
+    before = renewal.champion_before(workspace, held)
+    outcome: Outcome = held.unchanged or compete(workspace, held, checked)
+    return renewal.record(workspace, held, outcome, before, drift)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Announce what ends a run that nobody watches."""
+    try:
+        yield
+    except TournamentError as error:
+        announce("failure", "reevaluation", {"title": "The re-evaluation ended early", "text": str(error)})
+        raise

@@ -1,0 +1,28 @@
+"""Newer products and behaviour for whoever serves, without another champion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows import preparation
+from flows.progress import published
+from registry.settings import read_settings
+from registry.workspace import Workspace
+
+
+@flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)
+def refresh(data: str | None = None, settings: dict[str, Any] | None = None) -> str:
+    """Load and validate newer data, and have scorers take it up; return its version. Nothing is judged or promoted.
+
+    Args:
+        data: folder, URL or `sql`; default: the setting `data`.
+        settings: settings that differ from those of the environment.
+    """
+    workspace = Workspace(read_settings(**(settings or {})))
+    with published(workspace):
+        source = preparation.load(workspace, preparation.fetch(workspace, data))
+        preparation.validate(workspace, source)
+        preparation.serve(workspace, source)
+        return source.version

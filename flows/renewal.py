@@ -1,0 +1,64 @@
+"""What a re-evaluation leaves behind: the champion's numbers before and after, in the ledger and in Prefect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_API_URL
+
+from flows.held import Held, Outcome, Renewed, stage_task
+from registry.tournaments import metrics_of_champion
+from registry.workspace import Workspace
+from tasks.report.renewal import as_markdown, in_words
+
+EVENT = "reevaluated"
+
+
+@stage_task
+def champion_before(workspace: Workspace, held: Held) -> dict[str, Any]:
+    """Return what the last tournament measured of the champion that is evaluated again, {} when there is nothing."""
+    if held.attempt.champion is None:
+        return {}
+    return metrics_of_champion(workspace.ledger, workspace.settings.ensemble_name, held.attempt.champion)
+
+
+@stage_task
+def record(
+    workspace: Workspace, held: Held, outcome: Outcome, before: dict[str, Any], drift: dict[str, Any]
+) -> Renewed:
+    """Record in the ledger that champion and bench were evaluated again, with the numbers; once a tournament.
+
+    That nothing had changed is on record too: it is how one sees that the weekly run runs.
+    """
+    ledger, name = workspace.ledger, workspace.settings.ensemble_name
+    champion = f"{name}/{held.attempt.champion}" if held.attempt.champion is not None else ""
+    facts: dict[str, Any] = {"unchanged": outcome.unchanged, "data_version": held.source.version, "champion": champion}
+    if not outcome.unchanged:
+        after = metrics_of_champion(ledger, name, held.attempt.champion) if held.attempt.champion is not None else {}
+        facts |= {
+            "champion_before": before,
+            "champion_after": after,
+            "bench": [one.id for one in held.entrants if one.role == "bench"],
+            "excluded": held.excluded,
+            "kept": [f"{one.name}/{one.version}" for one in outcome.summary.models if one.status == "member"],
+            "verdict": outcome.summary.verdict["outcome"],
+            "promoted": outcome.summary.promoted,
+            "drifted": [row["words"] for row in drift.get("rows", ()) if row["drifted"]],
+        }
+    renewed = Renewed(outcome, facts)
+    known = [event for event in ledger.events(held.id, EVENT) if not event.payload["unchanged"]]
+    if outcome.unchanged or not known:
+        ledger.record_event(EVENT, champion, held.id, facts | {"words": in_words(facts)})
+    return renewed
+
+
+def publish(renewed: Renewed) -> None:
+    """Show in Prefect's UI what the re-evaluation came to, where a server is configured. Never raises."""
+    if not PREFECT_API_URL.value():
+        return
+    try:
+        create_markdown_artifact(as_markdown(renewed.facts), "reevaluation", "Champion and bench evaluated again")
+    except Exception as error:  # what was evaluated is on record; no run fails for want of a picture of it
+        get_logger("renewal").warning("no artifact of the re-evaluation in Prefect: %s", error)

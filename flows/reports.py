@@ -1,0 +1,46 @@
+"""The stored report of a tournament: written when it ends, and again when somebody decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from registry.files import write_atomically
+from registry.models import EnsembleVersion
+from registry.workspace import Workspace
+from tasks.report.summary import Summary
+
+
+def reports_folder(workspace: Workspace, tournament: str) -> Path:
+    """Return the folder of a tournament's report."""
+    return workspace.folder("tournaments", tournament)
+
+
+def write_report(workspace: Workspace, summary: Summary, with_figures: bool = True) -> Path:
+    """Write summary, page and figures of a tournament, and return the page."""
+    from tasks.report.figures import save_all  # they draw, which takes seconds to import
+    from tasks.report.page import render
+
+    folder = reports_folder(workspace, summary.tournament)
+    write_atomically(folder / "summary.json", summary.to_json().encode())
+    write_atomically(folder / "report.html", render(summary).encode())
+    if with_figures:
+        figures = folder / "figures"
+        figures.mkdir(exist_ok=True)
+        save_all(summary, figures)
+    return folder / "report.html"
+
+
+def read_summary(workspace: Workspace, tournament: str, version: EnsembleVersion) -> Summary:
+    """Return the summary of a tournament that was held here, or elsewhere and is known from MLflow.
+
+    Raises:
+        NotFoundError: if neither this home nor MLflow has it.
+    """
+    here = workspace.settings.home / "tournaments" / tournament / "summary.json"
+    return Summary.read(here if here.is_file() else workspace.models.report(version) / "summary.json")
+
+
+def log_report(workspace: Workspace, tournament: str) -> None:
+    """Put the page and the summary as they stand now beside the ensemble in MLflow."""
+    folder = reports_folder(workspace, tournament)
+    workspace.models.log_report(tournament, [folder / "report.html", folder / "summary.json"])

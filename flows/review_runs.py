@@ -1,0 +1,269 @@
+"""The flow runs in which reviews wait: opened through the deployment `review/review`, looked after, ended.
+
+Everything goes through Prefect's API; without a configured one nothing is opened, and the command line decides.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from contextlib import suppress
+from typing import Literal
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from prefect.states import Cancelled, Completed, Scheduled
+
+from flows.announce import announce
+from flows.reports import read_summary, reports_folder
+from registry.reviews import RETRIED, Case, champion_at, waiting
+from registry.settings import Settings
+from registry.workspace import Workspace
+from tasks.report.review_words import review_markdown, review_title
+from tasks.report.table import as_markdown
+
+DEPLOYMENT = "review/review"
+RETRIES = 3  # times that one flow run is started again before another takes its place
+
+FORM_S = 30.0  # the form is stored right after the state that waits for it
+
+Condition = Literal["live", "answering", "broken", "cancelled", "over", "lost"]
+
+
+def has_api() -> bool:
+    """Return whether a Prefect API is configured; the one that Prefect starts by itself has no UI to review in."""
+    return bool(PREFECT_API_URL.value())
+
+
+def review_required(settings: Settings) -> bool:
+    """Return whether a person decides on promotions."""
+    return settings.review == "required" or (settings.review == "auto" and has_api())
+
+
+def ui_link(path: str) -> str:
+    """Return an address in Prefect's newer UI, the one whose forms can be filled in; "" without a server."""
+    base = PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").rstrip("/").removesuffix("/api")
+    return f"{base.rstrip('/')}/v2/{path}" if base else ""
+
+
+def run_link(flow_run: str | None) -> str:
+    """Return where a reviewer finds a flow run; "" when there is none."""
+    return ui_link(f"runs/flow-run/{flow_run}") if flow_run else ""
+
+
+# What a reviewer is told
+
+
+def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), deadline: dt.datetime | None = None) -> str:
+    """Return a case as the Markdown that stands beside the form."""
+    version = workspace.models.ensemble(case.ensemble.version)
+    summary = read_summary(workspace, case.tournament, version)
+    champion = champion_at(workspace.ledger, case.ensemble.name, case.verdict.against)
+    before = workspace.models.ensemble(champion).members if champion is not None else ()
+    when = (deadline or case.deadline(workspace.settings) or _from_now(workspace.settings)).astimezone(dt.UTC)
+    return review_markdown(summary, before, links(workspace, case), notes, f"on {when:%Y-%m-%d at %H:%M} UTC")
+
+
+def links(workspace: Workspace, case: Case) -> dict[str, str]:
+    """Return where a case is documented: its report, its version and run in MLflow, its review in Prefect."""
+    version = workspace.models.ensemble(case.ensemble.version)
+    found = {"Full report": str(reports_folder(workspace, case.tournament) / "report.html")}
+    found |= workspace.models.addresses(version)
+    if address := ui_link(f"artifacts/key/{_key('report', case)}"):
+        found["Report in Prefect"] = address
+    return found
+
+
+def _from_now(settings: Settings) -> dt.datetime:
+    return dt.datetime.now(dt.UTC) + dt.timedelta(hours=settings.review_deadline_h)
+
+
+# One round
+
+
+def open_round(workspace: Workspace, case: Case, note: str = "", because: str = "") -> str:
+    """Lay a case before the reviewers once more, and return in words what was done.
+
+    With an API and our deployment on it, a flow run is made; else the case is left to the command line. Whoever is
+    killed in the middle, or does it at the same time as another, makes the same flow run and the same row.
+    """
+    number = len(case.reviews) + 1
+    flow_run = _make_run(case, number, note) if has_api() else None
+    if flow_run is None and case.reviews:
+        return ""  # it was left to the command line before
+    token = uuid.uuid4().hex
+    content = {"flow_run": flow_run, "link": run_link(flow_run), "note": note, "because": because, "token": token}
+    review = workspace.ledger.record_review(case.id, number, content)
+    if review.payload["token"] != token:
+        return ""
+    summary = read_summary(workspace, case.tournament, workspace.models.ensemble(case.ensemble.version))
+    if flow_run:
+        _publish(workspace, case, flow_run, as_markdown(summary), note)
+    where = run_link(flow_run) or f"tournament review show {case.id}"
+    announce(
+        "review",
+        f"{case.ensemble.name}/{case.ensemble.version}",
+        {
+            "title": f"Review: {review_title(summary)}",
+            "text": f"{note} Decide in Prefect, or with `tournament review approve|refuse {case.id}`.".strip(),
+            "links": {"Review": where, **links(workspace, case)},
+            "verdict": case.id,
+            "tournament": case.tournament,
+            "round": number,
+        },
+    )
+    return f"verdict {case.id} waits for review: {where}"
+
+
+def open_review(workspace: Workspace, tournament: str) -> str:
+    """Lay the verdict of a tournament that has just ended before the reviewers; a server that is down gets it later."""
+    for case in waiting(workspace.ledger, workspace.settings.ensemble_name):
+        if case.tournament == tournament and not case.reviews:
+            try:
+                return open_round(workspace, case)
+            except (PrefectException, httpx.HTTPError, RuntimeError) as error:
+                get_logger("reviews").warning("verdict %s: the review is not open yet: %s", case.id, error)
+    return ""
+
+
+def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
+    """Say again that a case waits: an event, and an artifact on its flow run."""
+    deadline = case.deadline(workspace.settings)
+    text = f"The review has waited for {waited_h:.0f} h; silence means no on {deadline:%Y-%m-%d at %H:%M} UTC."
+    where = run_link(case.flow_run) or f"tournament review show {case.id}"
+    if case.flow_run and has_api():
+        with get_client(sync_client=True) as client:
+            _artifact(client, _key("reminder", case), f"{text}\n\n[Decide]({where})", case.flow_run, text)
+    announce(
+        "review",
+        f"{case.ensemble.name}/{case.ensemble.version}",
+        {
+            "title": f"Reminder: version {case.ensemble.version} waits for review",
+            "text": text,
+            "links": {"Review": where, **links(workspace, case)},
+            "verdict": case.id,
+            "tournament": case.tournament,
+        },
+    )
+
+
+def _make_run(case: Case, number: int, note: str) -> str | None:
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:  # nobody serves reviews on this server
+            return None
+        run = client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"verdict": case.id, "tournament": case.tournament, "note": note},
+            name=f"review {case.ensemble.name} v{case.ensemble.version}" + (f", round {number}" if number > 1 else ""),
+            # The moment of the verdict tells two ledgers apart that share a server.
+            idempotency_key=f"review {case.tournament} {case.verdict.against} {case.verdict.at.isoformat()} {number}",
+        )
+        return str(run.id)
+
+
+def _publish(workspace: Workspace, case: Case, flow_run: str, report: str, note: str) -> None:
+    with get_client(sync_client=True) as client:
+        _artifact(client, _key("report", case), report, flow_run, "The whole report of the tournament")
+        shown = describe(workspace, case, (note,) if note else ())
+        _artifact(client, _key("review", case), shown, flow_run, "What the reviewer decides on")
+
+
+def _artifact(client: SyncPrefectClient, key: str, markdown: str, flow_run: str, description: str) -> None:
+    content = ArtifactCreate(
+        key=key, type="markdown", data=markdown, flow_run_id=UUID(flow_run), description=description
+    )
+    client.create_artifact(content)
+
+
+def _key(kind: str, case: Case) -> str:
+    return f"{kind}-{case.tournament}-{case.id}".lower().replace("_", "-")
+
+
+# What became of a flow run
+
+
+def condition(flow_run: str, stuck_s: float) -> Condition:
+    """Return how a flow run of a review is doing: `live` waits for somebody, `broken` can be started again."""
+    with get_client(sync_client=True) as client:
+        run = _read(client, flow_run)
+        if run is None or run.state is None:
+            return "lost"
+        state = run.state
+        match state.type:
+            case StateType.PAUSED:
+                return "live" if _has_form(client, run, state) else "lost"
+            case StateType.SCHEDULED:
+                return "live"
+            case StateType.CANCELLED | StateType.CANCELLING:
+                return "cancelled"
+            case StateType.COMPLETED:
+                return "over"
+            case StateType.FAILED | StateType.CRASHED:
+                return "broken"
+            case _:
+                age = (dt.datetime.now(dt.UTC) - state.timestamp).total_seconds()
+                return "broken" if age > stuck_s else "answering"
+
+
+def start_again(workspace: Workspace, case: Case, flow_run: str) -> bool:
+    """Start a broken flow run again, which keeps the answers it was given; False when that was tried too often."""
+    tried = sum(
+        event.payload["flow_run"] == flow_run
+        for event in workspace.ledger.events(case.tournament, RETRIED)
+        if event.subject == str(case.id)
+    )
+    if tried >= RETRIES:
+        return False
+    workspace.ledger.record_event(RETRIED, str(case.id), case.tournament, {"flow_run": flow_run})
+    again: State[None] = Scheduled(name="AwaitingRetry", message="The review's process was lost; it goes on.")
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run), again, force=True)
+    return True
+
+
+def end_run(flow_run: str, words: str, said_no: bool = False) -> bool:
+    """End a flow run that waits for an answer which came otherwise; return whether nothing of it is left.
+
+    A run that is just being answered is left alone: it finds out for itself that the verdict is decided.
+    """
+    with get_client(sync_client=True) as client:
+        run = _read(client, flow_run)
+        if run is None or run.state is None or run.state.is_final():
+            return True
+        if run.state.type not in (StateType.PAUSED, StateType.SCHEDULED):
+            return False
+        ended: State[None] = Cancelled(message=words) if said_no else Completed(name="Decided", message=words)
+        client.set_flow_run_state(run.id, ended, force=True)
+        return True
+
+
+def answered_gates(flow_run: str) -> int:
+    """Return the number of the last gate of a flow run that was answered, 0 for none."""
+    gates = "suspended-gate-"
+    with get_client(sync_client=True) as client:
+        inputs = client.filter_flow_run_input(UUID(flow_run), key_prefix=gates, limit=200, exclude_keys=set())
+    given = [one.key for one in inputs if one.key.endswith("-response")]
+    return max((int(key.split("-")[2]) for key in given), default=0)
+
+
+def _read(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:
+    with suppress(ObjectNotFound):
+        return client.read_flow_run(UUID(flow_run))
+    return None
+
+
+def _has_form(client: SyncPrefectClient, run: FlowRun, state: State[object]) -> bool:
+    """Return whether a paused run can be answered: one that was killed before it stored its form cannot."""
+    key = (state.state_details.run_input_keyset or {}).get("schema")
+    if key is None:
+        return False
+    stored = client.filter_flow_run_input(run.id, key_prefix=key, limit=1, exclude_keys=set())
+    return bool(stored) or (dt.datetime.now(dt.UTC) - state.timestamp).total_seconds() < FORM_S

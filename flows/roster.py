@@ -1,0 +1,111 @@
+"""Who is called back: the champion's members and the bench, each with the model it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from flows.held import Roles, Source
+from registry.bench import find_bench
+from registry.models import EnsembleVersion
+from registry.queue import Queue
+from registry.tournaments import model_of
+from registry.workspace import Workspace
+from tasks.candidates.device import resolve_device
+from tasks.candidates.enter import Entrant, Role, make_bout, readable, unaltered, with_model_of
+from tasks.candidates.provenance import Seen, without_seen
+from tasks.candidates.steps import FULL, Origin
+from tasks.data.plans import read_roles
+from tasks.data.store import open_dataset, write_frame
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Members and bench that are called back; excluded: candidate id -> why it is not."""
+
+    entrants: list[Entrant] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+
+
+def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
+    """Return the members of today's champion and the bench; a seat whose model is gone is excluded, a member is not."""
+    ledger, settings = workspace.ledger, workspace.settings
+    standing = ledger.standing(settings.ensemble_name)
+    champion = workspace.models.ensemble(standing.champion.version) if standing.champion else None
+    members = champion.members if champion else ()
+    entrants = [incumbent(workspace, source, roles, member, champion) for member in members]
+    bench = find_bench(ledger, settings.ensemble_name, members, settings.bench_size)
+    excluded = dict(bench.excluded)
+    for candidate, tournament in bench.tournaments.items():
+        found = _seat(workspace, source, roles, candidate, tournament)
+        if isinstance(found, str):
+            excluded[candidate] = found
+        else:
+            entrants.append(found)
+    return Roster(entrants, excluded)
+
+
+def incumbent(
+    workspace: Workspace, source: Source, roles: Roles, member: str, champion: EnsembleVersion | None
+) -> Entrant:
+    """Return a member of the champion with the model that serves; fitted again if settings say so or it is gone."""
+    fresh = _entrant(workspace, source, roles, member, "member")
+    if champion is None:
+        return fresh
+    return _with_its_model(workspace, fresh, champion.tournament) or fresh
+
+
+def noticed(workspace: Workspace) -> set[str]:
+    """Return the candidates that a watcher has noticed: it sees to it that they enter."""
+    return {arrival.candidate for arrival in Queue(workspace.ledger).arrivals()}
+
+
+def judged_roles(workspace: Workspace, source: Source, roles: Roles, entrants: Sequence[Entrant]) -> Roles | None:
+    """Return the roles without the judged pairs that a model of older data has seen; None when there is no such model.
+
+    Raises:
+        DataError: if nothing is left to learn from, or nothing to judge.
+    """
+    stages = workspace.stages
+    models = sorted({one.bout.train_key(stages, FULL) for one in entrants if one.bout.fitted})
+    if not models:
+        return None
+    key = stages.key("judged", roles=roles.key, models=models)
+
+    def build(folder: Path) -> None:
+        pairs = open_dataset(source.folder).pairs
+        seen = (Seen.read(stages.root / model) for model in models)
+        write_frame(without_seen(read_roles(roles.folder), pairs, seen), folder / "roles.arrow")
+
+    return Roles(stages.obtain(key, build), str(key))
+
+
+def _seat(workspace: Workspace, source: Source, roles: Roles, candidate: str, tournament: str) -> Entrant | str:
+    """Return a model of the bench, or why it cannot compete."""
+    version = workspace.models.candidate(candidate)
+    known = {one.candidate: one.digest for one in workspace.ledger.candidates()}
+    reason = readable(version, workspace.settings.allowed_pyfunc_sources) or unaltered(version, known[candidate])
+    if reason:
+        return reason
+    if version.spec is not None and version.spec.family == "scores" and not workspace.settings.keep_score_files:
+        return "a score file answers only for the pairs it holds"
+    fresh = _entrant(workspace, source, roles, candidate, "bench")
+    found = _with_its_model(workspace, fresh, tournament)
+    return found or "its model is not in the stage store any more, or not all that it has seen is on record"
+
+
+def _with_its_model(workspace: Workspace, entrant: Entrant, tournament: str) -> Entrant | None:
+    """Return the entrant with the model it had in a tournament; as it is when it is to be fitted on the new data."""
+    settings = workspace.settings
+    if settings.refit or settings.out_of_sample == "kfold":  # fold models of older data do not cover the new queries
+        return entrant
+    known = model_of(workspace.ledger, tournament, entrant.id)
+    bout = with_model_of(entrant.bout, Origin(*known), workspace.stages) if known else None
+    return replace(entrant, bout=bout) if bout else None
+
+
+def _entrant(workspace: Workspace, source: Source, roles: Roles, candidate: str, role: Role) -> Entrant:
+    version, settings = workspace.models.candidate(candidate), workspace.settings
+    device = str(resolve_device(settings.device))
+    return Entrant(version, role, make_bout(version, source.version, roles.key, settings.seed, device))

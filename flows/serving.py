@@ -1,0 +1,47 @@
+"""What a challenger needs to serve in real time: made once, at the end of its tournament."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.competition import pairs_of, prices, read_cost, scores_of
+from flows.held import Held
+from flows.reporting import stage
+from registry.workspace import Workspace
+from tasks.ensemble.challenge import Challenge
+from tasks.ensemble.early_exit import EarlyExit
+from tasks.ensemble.equipment import make_equipment
+
+# The settings that it follows from.
+EQUIPMENT_SETTINGS = {"subsets_limit", "early_exit_risk", "primary_metric"}
+
+
+def equipment(workspace: Workspace, held: Held, challenge: Challenge) -> Path:
+    """Return the folder with the challenger's aggregators of subsets and its early exit, made when there is none."""
+    stages, settings = workspace.stages, workspace.settings
+    entrants = [one for one in held.entrants if one.id in challenge.members]
+    measured = {one.id: stages.find(one.bout.profile_key(stages)) for one in entrants}
+    costs = prices({name: read_cost(folder) for name, folder in measured.items() if folder})
+    key = stages.key(
+        "equipment",
+        members=challenge.members,
+        data=held.source.version,
+        scores=[[one.id, one.bout.recipe()] for one in entrants],
+        aggregator=challenge.aggregator.digest(),
+        costs={name: cost.milliseconds for name, cost in costs.items()},
+        settings=settings.model_dump(mode="json", include=EQUIPMENT_SETTINGS),
+    )
+
+    def make(folder: Path) -> None:
+        with stage("make ready for serving"):
+            pairs, scores = pairs_of(held, learns=True), scores_of(workspace, held, entrants)
+            worth = challenge.result["worth"]
+            make_equipment(folder, pairs, scores, challenge.aggregator, worth, costs, settings)
+
+    return stages.obtain(key, make)
+
+
+def early_exit(workspace: Workspace, held: Held, challenge: Challenge) -> dict[str, Any]:
+    """Return the challenger's rule of early exit, as the summary tells it."""
+    return EarlyExit.load(equipment(workspace, held, challenge)).to_json()

@@ -1,0 +1,152 @@
+"""One look around: who is new enters, who waits is sent on, what a crash left is finished, what is wrong is told.
+
+A sweep may be made by any number of processes at any time, killed anywhere and made again: all that it does is on
+record under a natural key. It is what makes registering enough; events only make it come sooner.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from flows.announce import announce
+from flows.dispatch import Dispatcher
+from flows.intake import news, take_in
+from flows.review import reconcile_reviews
+from flows.review_runs import has_api, run_link
+from registry import promotion
+from registry.errors import BusyError, NotFoundError
+from registry.poll import Poll, Sighting
+from registry.queue import Queue
+from registry.states import CandidateState, states, tags_of
+from registry.workspace import Workspace
+
+DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
+
+_log = logging.getLogger("watch")
+
+
+@dataclass
+class Swept:
+    """What a sweep did, in words, and what kept it from doing more."""
+
+    done: list[str] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+
+class Watch:
+    """Sweeps one workspace again and again.
+
+    Args:
+        workspace: Settings and stores.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._queue = Queue(workspace.ledger)
+        self._poll = Poll(workspace.models, workspace.settings.full_look_s)
+        self._dispatcher = Dispatcher(workspace)
+        self._unread: list[Sighting] = []  # seen, and not taken in because something was not there
+        self._mark: object = None
+        self._told: dict[str, CandidateState] = {}
+        self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
+
+    def sweep(self, named: Collection[str] = ()) -> Swept:
+        """Look around once. Never raises: a step that fails is reported, and the others are made all the same.
+
+        Args:
+            named: Ids of versions that an event has named; they are looked at first.
+        """
+        swept = Swept()
+        self._step(swept, lambda: self._take_in(named))
+        try:
+            # One at a time does what follows. It would be right without the lock as well, and four times the work.
+            with self._workspace.ledger.exclusive("watch", 0.0):
+                self._step(swept, self._finish_promotions)
+                if has_api():
+                    self._step(swept, self._dispatcher.advance)
+                self._step(swept, lambda: reconcile_reviews(self._workspace))
+                self._step(swept, self._tell_drift)
+                self._step(swept, self._tell_states)
+        except BusyError:
+            pass
+        except Exception as error:
+            swept.errors.append(error)
+        return swept
+
+    def _step(self, swept: Swept, step: Callable[[], list[str]]) -> None:
+        try:
+            swept.done += step()
+        except Exception as error:
+            _log.debug("a step of the sweep failed", exc_info=True)
+            swept.errors.append(error)
+
+    def _take_in(self, named: Collection[str]) -> list[str]:
+        done, left = [], []
+        seen = {one.id: one for one in [*self._unread, *self._poll.look(named)]}
+        self._unread = list(seen.values())  # should the ledger not be there
+        self._tags |= {one.id: one.tags for one in self._unread if one.id not in self._told}
+        trouble: Exception | None = None
+        for sighting in news(self._queue, self._unread):
+            try:
+                arrival = take_in(self._workspace, self._queue, sighting)
+            except Exception as error:  # one that cannot be checked now keeps nobody else out
+                left.append(sighting)
+                trouble = error
+                continue
+            if arrival is not None:
+                words = arrival.payload.get("complaint", "")
+                done.append(f"{arrival.candidate} is {arrival.outcome}" + (f": {words}" if words else ""))
+        self._unread = left
+        if trouble is not None:
+            for words in done:
+                _log.info("%s", words)
+            raise trouble
+        return done
+
+    def _finish_promotions(self) -> list[str]:
+        finished = promotion.reconcile(self._workspace.ledger, self._workspace.models)
+        return [f"{one.kind} {one.sequence} to version {one.version} was finished" for one in finished]
+
+    def _tell_drift(self) -> list[str]:
+        """Report aliases that were moved by hand, once for each drift."""
+        ledger, ensemble = self._workspace.ledger, self._workspace.settings.ensemble_name
+        found = promotion.drift(ledger, self._workspace.models)
+        now = {one.alias: {"ledger": one.ledger, "mlflow": one.mlflow} for one in found}
+        told = [event for kind in (DRIFTED, MENDED) for event in ledger.events(kind=kind) if event.subject == ensemble]
+        last = max(told, key=lambda event: event.id, default=None)
+        before = last.payload.get("aliases", {}) if last is not None and last.kind == DRIFTED else {}
+        if now == before:
+            return []
+        if not now:
+            ledger.record_event(MENDED, ensemble)
+            return [f"the aliases of {ensemble} say what the ledger says again"]
+        text = "; ".join(map(str, found))
+        ledger.record_event(DRIFTED, ensemble, payload={"aliases": now, "text": text})
+        announce("failure", ensemble, {"title": f"An alias of {ensemble} was moved by hand", "text": text})
+        return [text]
+
+    def _tell_states(self) -> list[str]:
+        """Bring the tags in the registry up to what the ledger says."""
+        mark = self._queue.mark()
+        if mark == self._mark:
+            return []
+        now = states(self._workspace.ledger, self._workspace.settings.ensemble_name)
+        for candidate, state in now.items():
+            if self._told.get(candidate) == state or state.state == "registered":
+                continue
+            try:
+                self._set(candidate, state)
+            except NotFoundError:
+                _log.info("%s is not in the registry any more", candidate)
+            self._told[candidate] = state
+        self._mark = mark
+        return []
+
+    def _set(self, candidate: str, state: CandidateState) -> None:
+        wanted = tags_of(state, run_link(state.flow_run))
+        there = self._tags.pop(candidate, None) or self._workspace.models.tags(candidate)
+        changed = {key: value for key, value in wanted.items() if there.get(key) != value}
+        if changed:
+            self._workspace.models.set_tags(candidate, changed)

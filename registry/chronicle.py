@@ -1,0 +1,105 @@
+"""The champion's history as rows that people and programs read: who, what, when, why, and where to look it up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.errors import NotFoundError, UsageError
+from registry.files import disk_in_words, write_atomically
+from registry.records import Chapter
+from registry.workspace import Workspace
+
+Row = dict[str, Any]
+
+
+def chronicle(workspace: Workspace) -> list[Row]:
+    """Return one row for each promotion and rollback, oldest first.
+
+    Keys: sequence, at, kind, version, members, came, went (candidate ids, against the champion before), by, via (how
+    the decision came), reason, tournament, verdict (its number), outcome, said (the verdict's reason), decided_at,
+    done_at, links (title -> address: report, MLflow version and run, review). Moments are ISO in UTC.
+    """
+    rows: list[Row] = []
+    before: tuple[str, ...] = ()
+    for chapter in workspace.ledger.history(workspace.settings.ensemble_name):
+        rows.append(_row(workspace, chapter, before))
+        before = tuple(rows[-1]["members"])
+    return rows
+
+
+def export_chronicle(rows: Sequence[Row], path: Path) -> None:
+    """Write the history to a file, as JSON or CSV by its suffix; in CSV lists are joined and each link is a column.
+
+    Raises:
+        UsageError: if the suffix is neither .json nor .csv.
+        StoreError: if the disk is full.
+    """
+    if path.suffix.lower() not in (".json", ".csv"):
+        raise UsageError(f"--export {path}: the suffix says the format, and it is .json or .csv")
+    text = json.dumps(list(rows), ensure_ascii=False, indent=1)
+    if path.suffix.lower() == ".csv":
+        text = _csv([_flat(row) for row in rows])
+    with disk_in_words("history", path.parent):
+        write_atomically(path, text.encode())
+
+
+def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row:
+    promotion, decision, verdict = chapter.promotion, chapter.decision, chapter.verdict
+    row: Row = {
+        "sequence": promotion.sequence,
+        "at": promotion.at.isoformat(timespec="seconds"),
+        "kind": promotion.kind,
+        "version": promotion.version,
+        "members": [],
+        "came": [],
+        "went": [],
+        "by": decision.reviewer if decision else promotion.who,
+        "via": decision.payload.get("via", "the verdict itself") if decision else "command line",
+        "reason": promotion.reason,
+        "tournament": verdict.tournament if verdict else None,
+        "verdict": verdict.id if verdict else None,
+        "outcome": verdict.outcome if verdict else None,
+        "said": verdict.payload.get("reason", "") if verdict else "",
+        "decided_at": decision.at.isoformat(timespec="seconds") if decision else None,
+        "done_at": chapter.done_at.isoformat(timespec="seconds") if chapter.done_at else None,
+        "links": {},
+    }
+    try:
+        version = workspace.models.ensemble(promotion.version)
+    except NotFoundError:  # deleted from the registry since; the ledger still knows that it was champion
+        return row
+    after = version.members
+    row["members"] = list(after)
+    row["came"] = [member for member in after if member not in before]
+    row["went"] = [member for member in before if member not in after]
+    report = workspace.settings.home / "tournaments" / version.tournament / "report.html"
+    row["links"] = {"Report": str(report)} if report.is_file() else {}
+    row["links"] |= workspace.models.addresses(version)
+    for review in workspace.ledger.reviews(verdict.id) if verdict else ():
+        if address := review.payload.get("link"):
+            row["links"]["Review"] = address
+    return row
+
+
+def _flat(row: Row) -> Row:
+    flat = {key: " ".join(value) if isinstance(value, list) else value for key, value in row.items() if key != "links"}
+    return flat | {f"link: {title}": address for title, address in row["links"].items()}
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    stream = io.StringIO(newline="")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(stream, columns, restval="")
+    writer.writeheader()
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+    return stream.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: a reason is typed by people."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,0 +1,144 @@
+"""Looking for candidates in the model registry again and again, cheaply: which versions are new, or were corrected?
+
+MLflow filters neither by moment of creation nor by the absence of a tag, reading 10,000 versions takes seconds, and
+tagging changes no time stamp. So each look asks three small questions (how many versions have a spec? which models
+changed last? who is refused?), and reads more only as far as the answers are not explained by what is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from mlflow.utils.search_utils import SearchUtils
+
+from registry.models import Models
+from registry.versions import SPEC_TAG, STATE_TAG, CandidateVersion, RegisteredVersion, as_candidate
+
+_HAS_SPEC = f"tags.`{SPEC_TAG}` != ''"
+_REFUSED = f"tags.`{STATE_TAG}` = 'refused'"
+_MODELS, _NEWEST, _REFUSALS, _OVERFLOW = 20, 50, 200, 1000  # rows that the questions ask for
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A version with a spec tag as the registry had it; `digest` is that of the tag's content."""
+
+    version: RegisteredVersion
+    digest: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.version.name}/{self.version.version}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.version.tags
+
+    def candidate(self) -> CandidateVersion:
+        """Return it as a candidate, its spec parsed."""
+        return as_candidate(self.version, {})
+
+
+class Poll:
+    """Looks at one registry and remembers what it has seen.
+
+    Args:
+        models: The registry.
+        full_look_s: Seconds between two looks at everything, whatever the cheap ones say.
+
+    Raises:
+        StoreError: by `look`, when MLflow cannot be read; the next look then is a full one.
+    """
+
+    def __init__(self, models: Models, full_look_s: float = 900.0) -> None:
+        self._models, self._tracking, self._full_look_s = models, models.tracking, full_look_s
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the next look be at everything: what was seen before was not dealt with."""
+        self._seen: dict[str, dict[str, str]] = {}  # model -> version -> digest of the spec tag
+        self._changed: dict[str, int] = {}  # model -> when it changed, of those that changed last
+        self._due = 0.0
+
+    def look(self, named: Collection[str] = ()) -> list[Sighting]:
+        """Return the versions that are new or whose spec tag changed since the last look, the oldest first.
+
+        Args:
+            named: Ids of versions that somebody says have changed; they are read whatever the questions answer.
+        """
+        try:
+            with self._tracking.words("look for candidates"):
+                found = self._everything() if time.monotonic() >= self._due else self._changes(named)
+        except Exception:
+            self.forget()
+            raise
+        return sorted(found, key=lambda one: (one.version.creation_timestamp, one.id))
+
+    def _everything(self) -> list[Sighting]:
+        self._changed = self._last_changed()
+        versions = self._tracking.search(_HAS_SPEC)
+        known, self._seen = self._seen, {}
+        found = self._note(versions)
+        self._due = time.monotonic() + self._full_look_s
+        return [one for one in found if known.get(one.version.name, {}).get(str(one.version.version)) != one.digest]
+
+    def _changes(self, named: Collection[str]) -> list[Sighting]:
+        known = self._count()
+        more = self._beyond(known)
+        found = []
+        changed = self._last_changed()
+        names = {name for name, at in changed.items() if self._changed.get(name) != at}
+        if len(names) >= _MODELS:  # perhaps there are more
+            return self._everything()
+        self._changed = changed
+        for name in sorted(names | {id.rpartition("/")[0] for id in named}):
+            mark = '"' if "'" in name else "'"
+            if mark in name:  # it cannot be said in a filter; a look at everything finds it
+                continue
+            here = self._tracking.search(f"name = {mark}{name}{mark}")
+            self._seen.pop(name, None) if not here else self._drop_missing(name, here)
+            found += self._note(one for one in here if one.tags.get(SPEC_TAG))
+        found += self._note(self._tracking.search_some(_REFUSED, _REFUSALS))
+        if more is None and self._count() >= known:  # deleted, and not in a model that changed
+            return self._everything()
+        if more and self._count() < known + more:  # tagged long after they were made
+            found += self._note(self._tracking.search_some(_HAS_SPEC, _NEWEST, ["creation_timestamp DESC"]))
+            if self._count() < known + more:
+                return found + self._everything()
+        return found
+
+    def _count(self) -> int:
+        return sum(map(len, self._seen.values()))
+
+    def _beyond(self, known: int) -> int | None:
+        """Return how many more versions have a spec than those known; None when there are fewer."""
+        token = SearchUtils.create_page_token(known - 1) if known > 1 else None
+        rows = len(self._tracking.search_some(_HAS_SPEC, _OVERFLOW, ["name ASC"], token))
+        if known == 0:
+            return rows
+        return rows - 1 if rows else None
+
+    def _last_changed(self) -> dict[str, int]:
+        models = self._tracking.client.search_registered_models(
+            max_results=_MODELS, order_by=["last_updated_timestamp DESC"]
+        )
+        return {model.name: model.last_updated_timestamp for model in models}
+
+    def _drop_missing(self, name: str, here: Iterable[RegisteredVersion]) -> None:
+        with_spec = {str(one.version) for one in here if one.tags.get(SPEC_TAG)}
+        kept = {number: digest for number, digest in self._seen.get(name, {}).items() if number in with_spec}
+        self._seen[name] = kept
+
+    def _note(self, versions: Iterable[RegisteredVersion]) -> list[Sighting]:
+        """Remember versions, and return those that are new or changed."""
+        found = []
+        for version in versions:
+            digest = hashlib.sha256(version.tags.get(SPEC_TAG, "").encode()).hexdigest()[:32]
+            numbers = self._seen.setdefault(version.name, {})
+            if numbers.get(str(version.version)) != digest:
+                numbers[str(version.version)] = digest
+                found.append(Sighting(version, digest))
+        return found

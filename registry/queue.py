@@ -1,0 +1,255 @@
+"""Candidates that wait for a tournament: who arrived, who was sent into which one, and how each attempt ended.
+
+Like everything in the ledger it is rows that are appended, and state that follows from them. A dispatch is a set of
+candidates that enter one tournament together; an attempt is one flow run of it. An attempt is on record before its
+run is asked for, so that whoever comes after a crash asks for the same run again (Prefect's idempotency key).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from uuid import uuid4
+
+from sqlalchemy import func, select
+
+from registry import tables
+from registry.errors import UsageError
+from registry.ledger import Ledger
+from registry.records import Arrival
+from registry.rows import Payload, Row, Rows
+
+# completed; failed: for a reason that may be the candidate's; outage: a store or the data was not there;
+# lost: its process was killed; given_up: no attempt follows.
+ENDS = ("completed", "failed", "outage", "lost", "given_up")
+AGAIN = ("failed", "outage", "lost")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One flow run of a dispatch.
+
+    Attributes:
+        id, number: of its row; 1, 2, 3 ... within the dispatch.
+        at: when it was decided on.
+        flow_run: id of the run, "" until Prefect has answered.
+        end: one of ENDS, "" while it lasts.
+        ended_at, reason: when and why it ended.
+    """
+
+    id: int
+    number: int
+    at: dt.datetime
+    flow_run: str = ""
+    end: str = ""
+    ended_at: dt.datetime | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Candidates sent into a tournament together, and the attempts at it, oldest first."""
+
+    id: str
+    device: str
+    candidates: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def last(self) -> Attempt:
+        return self.attempts[-1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still occupies its device: it runs, or is about to be tried again."""
+        return self.last.end in ("", *AGAIN)
+
+    def count(self, *ends: str) -> int:
+        """Return how many attempts ended in one of these ways."""
+        return sum(one.end in ends for one in self.attempts)
+
+    @property
+    def key(self) -> str:
+        """What the last attempt's flow run is asked for with: the same key never starts a second one."""
+        return f"{self.id}-{self.last.number}"
+
+
+class Queue:
+    """The queue in a ledger. Every method that records may be called again with the same arguments."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    # Who arrived
+
+    def arrive(self, candidate: str, digest: str, outcome: str, payload: Payload = None) -> Arrival | None:
+        """Record that a version was noticed; None when it had arrived before.
+
+        Args:
+            candidate: Its id, `name/version`.
+            digest: Digest of the content of its spec tag. Refused once under each content, it enters only once.
+            outcome: queued, refused, or tried.
+            payload: `entered` (when it was registered), `complaint` (why it was refused).
+        """
+        if outcome not in ("queued", "refused", "tried"):
+            raise UsageError(f"arrival of {candidate} as {outcome!r}; it is queued, refused or tried")
+        with self._ledger.writing() as rows:
+            before = rows.all(tables.arrivals, candidate=candidate)
+            if any(row["outcome"] != "refused" or row["digest"] == digest for row in before):
+                return None
+            values = {"candidate": candidate, "digest": digest, "outcome": outcome}
+            return Arrival.of(rows.insert(tables.arrivals, values, payload))
+
+    def arrivals(self, candidates: Collection[str] | None = None) -> list[Arrival]:
+        """Return all arrivals, or those of some candidates, oldest first."""
+        with self._ledger.reading() as rows:
+            if candidates is None or len(candidates) > 500:
+                found = rows.all(tables.arrivals)
+            else:
+                query = select(tables.arrivals).where(tables.arrivals.c.candidate.in_(candidates))
+                found = list(rows.connection.execute(query.order_by("id")).mappings())
+            return [Arrival.of(row) for row in found if candidates is None or row["candidate"] in candidates]
+
+    def waiting(self) -> list[Arrival]:
+        """Return who is queued and was neither dispatched nor tried by hand, the first to be registered first."""
+        with self._ledger.reading() as rows:
+            return _waiting(rows)
+
+    def tried(self, candidates: Collection[str]) -> set[str]:
+        """Return who of these has been in a finished tournament."""
+        entries, events = tables.entries, tables.events
+        query = select(entries.c.candidate).join(events, events.c.tournament == entries.c.tournament)
+        query = query.where(events.c.kind == "finished", entries.c.candidate.in_(candidates))
+        with self._ledger.reading() as rows:
+            return set(rows.connection.scalars(query))
+
+    def recorded(self, candidate: str) -> str:
+        """Return the digest of the spec that a candidate is on record with, "" when it is not."""
+        with self._ledger.reading() as rows:
+            row = rows.one(tables.candidates, {"candidate": candidate})
+            return row["digest"] if row else ""
+
+    # Who is sent into which tournament
+
+    def dispatch(self, device: str, share: int) -> Dispatch | None:
+        """Take the oldest that wait, and record a dispatch and its first attempt; None when there is nothing to do.
+
+        Args:
+            device: The device whose tournaments are held one after the other.
+            share: How many may share the tournament. Who was in a finished tournament meanwhile is left out.
+        """
+        with self._ledger.writing() as rows:
+            if _dispatches(rows, device, only_open=True):
+                return None
+            chosen = _waiting(rows)[:share]
+            if not chosen:
+                return None
+            dispatch = f"d-{uuid4().hex[:16]}"
+            rows.insert(tables.dispatches, {"dispatch": dispatch, "device": device})
+            for row in chosen:
+                rows.insert(tables.dispatched, {"dispatch": dispatch, "arrival": row.id})
+            rows.insert(tables.attempts, {"dispatch": dispatch, "number": 1})
+            return _dispatches(rows, device, only_open=True)[0]
+
+    def try_again(self, dispatch: Dispatch) -> Dispatch:
+        """Record the next attempt of a dispatch whose last one failed or was lost, and return it as it is then."""
+        with self._ledger.writing() as rows:
+            last = rows.all(tables.attempts, dispatch=dispatch.id)[-1]
+            ended = rows.one(tables.attempt_steps, {"attempt": last["id"], "step": "ended"})
+            if last["number"] == dispatch.last.number and ended is not None and ended["outcome"] in AGAIN:
+                rows.insert(tables.attempts, {"dispatch": dispatch.id, "number": last["number"] + 1})
+            return next(one for one in _dispatches(rows, dispatch.device) if one.id == dispatch.id)
+
+    def start(self, attempt: Attempt, flow_run: str) -> None:
+        """Record which flow run an attempt is."""
+        with self._ledger.writing() as rows:
+            rows.append(tables.attempt_steps, {"attempt": attempt.id, "step": "started"}, {"outcome": flow_run})
+
+    def end(self, attempt: Attempt, outcome: str, reason: str = "") -> bool:
+        """Record how an attempt ended; False when it had ended before, however that was."""
+        if outcome not in ENDS:
+            raise UsageError(f"end {outcome!r} of an attempt; it is one of {', '.join(ENDS)}")
+        natural = {"attempt": attempt.id, "step": "ended"}
+        with self._ledger.writing() as rows:
+            if rows.one(tables.attempt_steps, natural) is not None:
+                return False
+            rows.insert(tables.attempt_steps, natural | {"outcome": outcome}, {"reason": reason})
+            return True
+
+    def dispatches(self, device: str | None = None) -> list[Dispatch]:
+        """Return all dispatches, or those of a device, oldest first."""
+        with self._ledger.reading() as rows:
+            return _dispatches(rows, device)
+
+    def open(self, device: str) -> Dispatch | None:
+        """Return the dispatch that occupies a device, or None."""
+        with self._ledger.reading() as rows:
+            return next(iter(_dispatches(rows, device, only_open=True)), None)
+
+    def mark(self) -> tuple[int, ...]:
+        """Return a mark that changes whenever anything is appended that a candidate's state may follow from."""
+        watched = (
+            *(tables.candidates, tables.arrivals, tables.attempts, tables.attempt_steps, tables.events),
+            *(tables.entries, tables.verdicts, tables.decisions, tables.ensembles, tables.promotions),
+        )
+        with self._ledger.reading() as rows:
+            return tuple(rows.connection.scalar(select(func.max(table.c.id))) or 0 for table in watched)
+
+
+def _waiting(rows: Rows) -> list[Arrival]:
+    sent = select(tables.dispatched.c.arrival)
+    finished = select(tables.events.c.tournament).where(tables.events.c.kind == "finished")
+    tried = select(tables.entries.c.candidate).where(tables.entries.c.tournament.in_(finished))
+    query = select(tables.arrivals).where(
+        tables.arrivals.c.outcome == "queued",
+        tables.arrivals.c.id.not_in(sent),
+        tables.arrivals.c.candidate.not_in(tried),
+    )
+    found = [Arrival.of(row) for row in rows.connection.execute(query).mappings()]
+    return sorted(found, key=lambda row: (row.payload.get("entered", ""), row.id))
+
+
+def _dispatches(rows: Rows, device: str | None, only_open: bool = False) -> list[Dispatch]:
+    dispatches, dispatched, attempts, steps = (
+        *(tables.dispatches, tables.dispatched),
+        *(tables.attempts, tables.attempt_steps),
+    )
+    wanted = select(dispatches.c.dispatch)
+    if device is not None:
+        wanted = wanted.where(dispatches.c.device == device)
+    if only_open:
+        closed = select(attempts.c.dispatch).join(steps, steps.c.attempt == attempts.c.id)
+        closed = closed.where(steps.c.step == "ended", steps.c.outcome.not_in(AGAIN))
+        wanted = wanted.where(dispatches.c.dispatch.not_in(closed))
+    inside: dict[str, list[str]] = {}
+    joined = select(dispatched.c.dispatch, tables.arrivals.c.candidate).where(dispatched.c.dispatch.in_(wanted))
+    joined = joined.join(tables.arrivals, tables.arrivals.c.id == dispatched.c.arrival).order_by(dispatched.c.id)
+    for dispatch, candidate in rows.connection.execute(joined):
+        inside.setdefault(dispatch, []).append(candidate)
+    tries: dict[str, list[Attempt]] = {}
+    of_them = select(attempts).where(attempts.c.dispatch.in_(wanted)).order_by(attempts.c.id)
+    tried = list(rows.connection.execute(of_them).mappings())
+    taken = select(steps).where(steps.c.attempt.in_(select(attempts.c.id).where(attempts.c.dispatch.in_(wanted))))
+    found = {(row["attempt"], row["step"]): row for row in rows.connection.execute(taken).mappings()}
+    for row in tried:
+        tries.setdefault(row["dispatch"], []).append(_attempt(row, found))
+    ids = rows.connection.execute(
+        select(dispatches.c.dispatch, dispatches.c.device)
+        .where(dispatches.c.dispatch.in_(wanted))
+        .order_by(dispatches.c.id)
+    )
+    return [Dispatch(id, where, tuple(inside.get(id, ())), tuple(tries[id])) for id, where in ids]
+
+
+def _attempt(row: Row, steps: Mapping[tuple[int, str], Row]) -> Attempt:
+    started, ended = steps.get((row["id"], "started")), steps.get((row["id"], "ended"))
+    return Attempt(
+        id=row["id"],
+        number=row["number"],
+        at=row["at"],
+        flow_run=started["outcome"] if started else "",
+        end=ended["outcome"] if ended else "",
+        ended_at=ended["at"] if ended else None,
+        reason=ended["payload"].get("reason", "") if ended else "",
+    )

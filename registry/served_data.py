@@ -1,0 +1,27 @@
+"""Which data whoever serves shall know: its products, and the behaviour around them.
+
+A champion begins with the data of its tournament. Newer data that is sound may be named here; models do not learn from
+it, but graph networks read its edges and products are found in its catalogue.
+"""
+
+from __future__ import annotations
+
+from registry.ledger import Ledger
+from registry.records import Tournament
+
+EVENT = "data_served"
+
+
+def serve_data(ledger: Ledger, data_version: str) -> bool:
+    """Record that a data version is the newest to be known; return whether it was not so already."""
+    known = ledger.events(kind=EVENT)
+    if known and known[-1].subject == data_version:
+        return False
+    ledger.record_event(EVENT, data_version)
+    return True
+
+
+def served_data(ledger: Ledger, held: Tournament) -> str:
+    """Return the data version that the ensemble of a tournament shall know: its own, or what was named since."""
+    named = ledger.events(kind=EVENT)
+    return named[-1].subject if named and named[-1].at > held.at else held.data_version

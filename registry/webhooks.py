@@ -1,0 +1,68 @@
+"""MLflow is told where to send its events, and the secret that both sides sign them with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any
+
+from mlflow.entities.webhook import WebhookEvent
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from registry.errors import StoreError
+from registry.files import disk_in_words
+from registry.settings import Settings
+
+NAME = "esci-tournament"
+EVENTS = (("model_version", "created"), ("model_version_tag", "set"))
+
+
+def webhook_secret(settings: Settings) -> str:
+    """Return the secret of the settings, or the one of the home, made once and readable by its owner alone.
+
+    Raises:
+        StoreError: if it can be neither read nor written.
+    """
+    if settings.webhook_secret is not None:
+        return settings.webhook_secret.get_secret_value()
+    place = settings.home / "webhook.secret"
+    with disk_in_words("webhook secret", settings.home):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".webhook.secret.{os.getpid()}")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_urlsafe(32))
+        try:
+            os.link(partial, place)  # of two who make one, the first wins
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+        return place.read_text(encoding="ascii")
+
+
+def ensure_webhook(server: str, url: str, secret: str) -> bool:
+    """See to it that an MLflow server sends its events to `url`, signed with `secret`; return whether it was changed.
+
+    Args:
+        server: http(s) address of the MLflow server.
+        url: Where the watcher listens, as the server reaches it. Each address has one webhook.
+        secret: What events are signed with. A server does not give it back, so it is set at every call.
+
+    Raises:
+        StoreError: if the server cannot be reached, or does not send webhooks.
+    """
+    client = MlflowClient(tracking_uri=server, registry_uri=server)
+    events: list[Any] = [WebhookEvent(entity, action) for entity, action in EVENTS]
+    try:
+        same = [one for one in client.list_webhooks(max_results=100) if one.url == url]
+        if not same:
+            client.create_webhook(NAME, url, events, "wakes the watcher of candidates", secret, "ACTIVE")
+            return True
+        client.update_webhook(same[0].webhook_id, events=events, secret=secret, status="ACTIVE")
+        for more in same[1:]:
+            client.delete_webhook(more.webhook_id)
+        return False
+    except MlflowException as error:
+        raise StoreError(f"MLflow at {server} takes no webhook for {url}: {error}") from error

@@ -1,0 +1,46 @@
+"""An upper bound on a rare share when the pairs of one query are alike: Clopper-Pearson on an effective sample size."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import beta
+from scipy.stats import t as student
+
+
+def design_effect(wrong: np.ndarray, sizes: np.ndarray) -> float:
+    """Return how much wider the share of wrong pairs scatters than if all pairs were independent.
+
+    The variance of the ratio of two sums over queries (by linearisation) divided by that of a binomial share. 1 when
+    nothing or everything is wrong: then the data say nothing of it.
+
+    Args:
+        wrong: float (q,), wrong pairs of each query. sizes: float (q,), pairs of each query.
+    """
+    queries, pairs = len(sizes), float(sizes.sum())
+    share = float(wrong.sum()) / pairs
+    if queries < 2 or not 0 < share < 1:
+        return 1.0
+    variance = queries / (queries - 1) * float(((wrong - share * sizes) ** 2).sum()) / pairs**2
+    return variance / (share * (1 - share) / pairs)
+
+
+def upper_bound(wrong: np.ndarray, sizes: np.ndarray, level: float, at_least: float = 1.0) -> float:
+    """Return the one-sided upper confidence bound of the share of wrong pairs at error probability `level`.
+
+    Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24: the bound of Clopper and Pearson with the pairs divided by the
+    design effect and by the squared ratio of Student's quantiles with queries - 1 and pairs - 1 degrees of freedom. The
+    design effect is never taken to be below 1, so that the bound is never below that of independent pairs.
+
+    Args:
+        wrong: float (q,), wrong pairs of each query. sizes: float (q,), pairs of each query.
+        at_least: a design effect known from elsewhere; few wrong pairs tell too little of it.
+    """
+    queries, pairs = len(sizes), float(sizes.sum())
+    if queries < 2:
+        return 1.0
+    effect = max(1.0, at_least, design_effect(wrong, sizes))
+    ratio = student.isf(level, pairs - 1) / student.isf(level, queries - 1)
+    effective = pairs / effect * min(float(ratio) ** 2, 1.0)
+    hits = effective * float(wrong.sum()) / pairs
+    return 1.0 if effective - hits <= 0 else float(beta.isf(level, hits + 1, effective - hits))

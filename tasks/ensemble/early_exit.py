@@ -1,0 +1,191 @@
+"""Early exit: members answer one after the other, and the rest need not when the label would hardly change any more."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from registry.errors import NotFoundError, StoreError, UsageError
+from registry.files import write_atomically
+
+FILE = "early_exit.json"
+CONFIDENCE = 0.95
+_TINY = 1e-12  # keeps the logarithm of a probability finite
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is allowed at one risk, and what that brings. All shares are of the pairs it was calibrated on.
+
+    Attributes:
+        risk: share of labels that may differ from the whole ensemble's.
+        thresholds: for 1, 2, ... k - 1 members: the margin (see :func:`margins`) from which no more need be asked; None
+            where nobody is let go.
+        disagreement: share of labels that differ.
+        bound: upper bound of that share, at 95 % confidence; 0 when nobody is let go.
+        calls_saved: share of member calls saved. milliseconds_saved: share of the members' time.
+        metric_lost: metric of the whole ensemble's labels less that of the early ones.
+        exits: share of pairs that are done after 1, 2, ... k members.
+    """
+
+    risk: float
+    thresholds: tuple[float | None, ...]
+    disagreement: float = 0.0
+    bound: float = 0.0
+    calls_saved: float = 0.0
+    milliseconds_saved: float = 0.0
+    metric_lost: float = 0.0
+    exits: tuple[float, ...] = ()
+
+    @property
+    def on(self) -> bool:
+        """Whether any pair may leave early."""
+        return any(threshold is not None for threshold in self.thresholds)
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """The rule of early exit, at one of several risks that were calibrated together.
+
+    Attributes:
+        order: the members in the order in which they are asked: by falling worth a millisecond.
+        level: the risk in force. levels: all that were calibrated, by rising risk.
+        metric: what `metric_lost` is measured in. pairs, queries: what it was calibrated on.
+        reason: why nobody is let go, "" when somebody is.
+    """
+
+    order: tuple[str, ...]
+    level: Level
+    levels: tuple[Level, ...] = ()
+    metric: str = "macro_f1"
+    pairs: int = 0
+    queries: int = 0
+    reason: str = ""
+
+    @property
+    def on(self) -> bool:
+        """Whether any pair may leave early."""
+        return self.level.on
+
+    def sure(self, stage: int, probabilities: np.ndarray) -> np.ndarray:
+        """Return which labels stand without asking further members, bool (n,).
+
+        Args:
+            stage: how many members have answered, 1 to k; at k every label stands.
+            probabilities: float (n, 4), of the aggregator of `order[:stage]` (`Subsets.best`).
+
+        Raises:
+            UsageError: if no such stage exists.
+        """
+        if not 1 <= stage <= len(self.order):
+            raise UsageError(f"stage {stage} of early exit with {len(self.order)} members; pass 1 to {len(self.order)}")
+        if stage == len(self.order):
+            return np.ones(len(probabilities), dtype=bool)
+        threshold = self.level.thresholds[stage - 1]
+        if threshold is None:
+            return np.zeros(len(probabilities), dtype=bool)
+        return margins(probabilities) >= threshold
+
+    def at(self, risk: float) -> EarlyExit:
+        """Return the rule at the largest calibrated risk that is not above `risk`; at 0 nobody is let go."""
+        fitting = [level for level in self.levels if 0 < level.risk <= risk * (1 + 1e-9)]
+        level = max(fitting, key=lambda one: one.risk, default=None) or never(self.order, risk)
+        reason = "" if level.on else self.reason or why_off(risk, self.pairs, self.queries)
+        return EarlyExit(self.order, level, self.levels, self.metric, self.pairs, self.queries, reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rule as JSON-able facts."""
+        return asdict(self) | {"confidence": CONFIDENCE}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> EarlyExit:
+        """Return the rule that :meth:`to_json` told.
+
+        Raises:
+            ValueError, KeyError, TypeError: if it is none.
+        """
+        rule = cls(
+            tuple(map(str, facts["order"])),
+            _level(facts["level"]),
+            tuple(map(_level, facts["levels"])),
+            str(facts["metric"]),
+            int(facts["pairs"]),
+            int(facts["queries"]),
+            str(facts["reason"]),
+        )
+        for level in (rule.level, *rule.levels):
+            if len(level.thresholds) != max(len(rule.order) - 1, 0):
+                raise ValueError(f"{len(level.thresholds)} thresholds for {len(rule.order)} members")
+        return rule
+
+    def save(self, folder: Path) -> None:
+        """Write `early_exit.json` into `folder`."""
+        content = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        write_atomically(folder / FILE, (content + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path, risk: float | None = None) -> EarlyExit:
+        """Return what `save` wrote.
+
+        Args:
+            folder: of the ensemble.
+            risk: share of labels that may differ; default: the one that it was made for.
+
+        Raises:
+            NotFoundError: if the ensemble has none, as those of earlier versions.
+            StoreError: if the file is damaged.
+        """
+        path = folder / FILE
+        try:
+            rule = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{path} is not there: ensembles of earlier versions have no early exit; all members are asked"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} cannot be read: {error}; let a tournament make the ensemble anew") from error
+        return rule if risk is None else rule.at(risk)
+
+
+def margins(probabilities: np.ndarray) -> np.ndarray:
+    """Return how far the most probable class is ahead of the next, in nats (logarithm of their ratio), float64 (n,)."""
+    if not len(probabilities):
+        return np.zeros(0)
+    logarithms = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _TINY))
+    ordered = np.partition(logarithms, -2, axis=1)
+    return ordered[:, -1] - ordered[:, -2]
+
+
+def never(order: Sequence[str], risk: float = 0.0) -> Level:
+    """Return the level at which nobody is let go."""
+    stages = max(len(order) - 1, 0)
+    return Level(risk, (None,) * stages, exits=(*(0.0 for _ in range(stages)), 1.0))
+
+
+def why_off(risk: float, pairs: int, queries: int) -> str:
+    """Return why nobody is let go, in a sentence."""
+    if risk <= 0:
+        return "the risk is set to 0: every member is asked for every pair"
+    # Nothing wrong among n independent pairs bounds the share by about -log(0.05) / n
+    needed = math.ceil(-math.log(1 - CONFIDENCE) / risk)
+    if pairs < needed:
+        return (
+            f"{pairs} pairs of {queries} queries cannot show that at most {100 * risk:.3g} % of labels change: that "
+            f"takes {needed} at least"
+        )
+    return f"no threshold was shown to change at most {100 * risk:.3g} % of labels; every member is asked"
+
+
+def _level(facts: Mapping[str, Any]) -> Level:
+    numbers = {
+        name: float(facts[name])
+        for name in ("risk", "disagreement", "bound", "calls_saved", "milliseconds_saved", "metric_lost")
+    }
+    thresholds = tuple(None if one is None else float(one) for one in facts["thresholds"])
+    return Level(thresholds=thresholds, exits=tuple(map(float, facts["exits"])), **numbers)

@@ -1,0 +1,194 @@
+"""An aggregator for each of many subsets of the members: whoever has answered in time is enough for an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from registry.errors import NotFoundError, StoreError, UsageError
+from registry.files import write_atomically
+from tasks.ensemble.aggregate import Aggregator, check_shapes, cross_validate, fit_aggregator
+from tasks.ensemble.counts import confusion, metric_of
+from tasks.ensemble.value import whole_queries
+
+_CARD = "subsets.json"
+MOST_PAIRS = 60_000  # pairs that a subset's aggregator learns from: whole queries are left out above it
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the members with an aggregator of their own.
+
+    Attributes:
+        members: their names, in the ensemble's order. aggregator: fitted on their columns alone.
+        value: metric of its out-of-fold labels on the pairs the ensemble's aggregator learns from.
+    """
+
+    members: tuple[str, ...]
+    aggregator: Aggregator
+    value: float
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """The subsets that are kept, the largest first, among equally large ones the best first.
+
+    Attributes:
+        members: the ensemble's members, in its order.
+        kept: never without that of all members.
+        rows: int64 (n,), the rows of the fit's arguments that were learnt from; empty when loaded.
+        out_of_fold: members -> float32 (n, 4), probabilities of those rows by folds that did not see their query. Only
+            after a fit; it is not saved.
+    """
+
+    members: tuple[str, ...]
+    kept: tuple[Subset, ...]
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
+    out_of_fold: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        columns: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        complete: Aggregator,
+        order: Sequence[str] = (),
+        limit: int = 40,
+        metric: str = "macro_f1",
+        threads: int = 2,
+        maximum_rows: int | None = MOST_PAIRS,
+    ) -> Subsets:
+        """Fit an aggregator for each subset that :func:`subsets_to_keep` names.
+
+        Args:
+            columns: float32 (n, k, 4), the out-of-sample scores that `complete` was fitted on.
+            labels: int8 (n,). groups: uint64 (n,), query keys.
+            complete: the aggregator of all k members; it stands for them all.
+            order: the members as early exit asks them; default: the ensemble's own order.
+            limit: subsets to keep.
+            metric: by which equally large subsets are ranked.
+            threads: subsets fitted at once.
+            maximum_rows: pairs learnt from at most; None for all.
+
+        Raises:
+            UsageError: if shapes do not fit, or `order` names other members than `complete`.
+        """
+        members = complete.members
+        check_shapes(columns, labels, groups, members)
+        wanted = subsets_to_keep(members, order or members, limit)
+        rows = whole_queries(groups, maximum_rows)
+        columns, labels, groups = columns[rows], labels[rows], groups[rows]
+        one_thread = replace(complete.parameters, threads=1)  # subsets are fitted side by side instead
+
+        def work(subset: tuple[str, ...]) -> tuple[Subset, np.ndarray]:
+            own = np.ascontiguousarray(columns[:, [members.index(member) for member in subset]])
+            found = cross_validate(own, labels, groups, one_thread)
+            value = float(metric_of(metric, confusion(labels, found.probabilities.argmax(axis=1))))
+            if subset == members:
+                return Subset(subset, complete, value), found.probabilities
+            fitted = fit_aggregator(own, labels, groups, subset, one_thread, found.rounds)
+            return Subset(subset, fitted, value), found.probabilities
+
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
+            results = list(pool.map(work, wanted))
+        held_out = {one.members: probabilities for one, probabilities in results}
+        return cls(members, _ranked(one for one, _ in results), rows, held_out)
+
+    def best(self, available: Iterable[str]) -> tuple[Aggregator, tuple[str, ...]]:
+        """Return the aggregator of the largest kept subset of `available`, and its members in its own order.
+
+        Raises:
+            NotFoundError: if no kept subset has answered, which cannot be once a single member of a fit has.
+        """
+        present = set(available)
+        for subset in self.kept:
+            if present.issuperset(subset.members):
+                return subset.aggregator, subset.members
+        raise NotFoundError(
+            f"no aggregator is kept for {', '.join(sorted(present)) or 'nobody'} alone; wait for more members than "
+            f"that, or let a tournament make an ensemble of {', '.join(self.members)} anew: it keeps them"
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `subsets.json` and a folder for each aggregator (LightGBM's text format) into `folder`."""
+        entries = []
+        for number, subset in enumerate(self.kept):
+            subset.aggregator.save(folder / f"{number:03d}")
+            entries.append({"members": list(subset.members), "value": subset.value, "folder": f"{number:03d}"})
+        card = {"members": list(self.members), "subsets": entries}
+        write_atomically(folder / _CARD, (json.dumps(card, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path, complete: Aggregator | None = None) -> Subsets:
+        """Return what `save` wrote.
+
+        Args:
+            folder: where it stands; ensembles of earlier versions have none.
+            complete: the ensemble's aggregator: all that there is when the folder is absent.
+
+        Raises:
+            NotFoundError: if the folder is absent and `complete` is not given.
+            StoreError: if a file is damaged.
+        """
+        if not (folder / _CARD).is_file():
+            if complete is None:
+                raise NotFoundError(
+                    f"{folder} holds no aggregators of subsets; ensembles of earlier versions have none"
+                )
+            return cls(complete.members, (Subset(complete.members, complete, 0.0),))
+        try:
+            card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+            entries = [(tuple(one["members"]), folder / one["folder"], float(one["value"])) for one in card["subsets"]]
+            members = tuple(card["members"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{folder / _CARD} cannot be read: {error}; let a tournament make the ensemble anew"
+            ) from error
+        kept = [Subset(names, Aggregator.load(place).prepared(), value) for names, place, value in entries]
+        if wrong := [subset for subset in kept if subset.members != subset.aggregator.members]:
+            raise StoreError(
+                f"{folder / _CARD} names {', '.join(wrong[0].members)} where the aggregator is that of "
+                f"{', '.join(wrong[0].aggregator.members)}; let a tournament make the ensemble anew"
+            )
+        return cls(members, _ranked(kept))
+
+
+def subsets_to_keep(members: Sequence[str], order: Sequence[str], limit: int) -> list[tuple[str, ...]]:
+    """Return the subsets worth an aggregator, each in the members' own order, all of them first.
+
+    Every subset that is not empty if there are at most `limit`. Else all prefixes of `order`, each member alone (these
+    are kept whatever the limit: early exit and a single answer need them), and as many sets that lack one member as the
+    limit leaves room for, the last of `order` being the first to be left out.
+
+    Raises:
+        UsageError: if `order` does not name each member once, or the limit is below 1.
+    """
+    if sorted(order) != sorted(members) or len(set(members)) != len(members) or limit < 1:
+        raise UsageError(
+            f"members {list(members)} in the order {list(order)}, {limit} subsets: the order names each member once, "
+            "and at least one subset is kept"
+        )
+    size = len(members)
+    if 2**size - 1 <= limit:
+        chosen = [subset for count in range(size, 0, -1) for subset in combinations(order, count)]
+    else:
+        chosen = [tuple(order[:count]) for count in range(size, 0, -1)] + [(member,) for member in order]
+        lacking_one = [tuple(other for other in order if other != member) for member in reversed(order)]
+        chosen = _distinct(chosen)
+        chosen += [subset for subset in lacking_one if subset not in chosen][: max(limit - len(chosen), 0)]
+    return _distinct(tuple(member for member in members if member in set(subset)) for subset in chosen)
+
+
+def _distinct(subsets: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(subsets))
+
+
+def _ranked(subsets: Iterable[Subset]) -> tuple[Subset, ...]:
+    return tuple(sorted(subsets, key=lambda one: (-len(one.members), -one.value, one.members)))

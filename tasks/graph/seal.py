@@ -1,0 +1,42 @@
+"""A seal on files computed ahead: their sizes and digests, so that a damaged one is noticed before it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from registry.files import write_atomically
+
+FILE = "seal.json"
+
+
+def seal(folder: Path, files: Iterable[Path]) -> None:
+    """Write size and SHA-256 of some files below `folder` into its `seal.json`."""
+    marks = {path.relative_to(folder).as_posix(): [path.stat().st_size, _digest(path)] for path in sorted(files)}
+    write_atomically(folder / FILE, json.dumps(marks, indent=1).encode())
+
+
+def broken(folder: Path) -> list[str]:
+    """Return the sealed files that are absent, or are not what was sealed; `seal.json` itself when it is damaged.
+
+    Nothing is known of a folder without a seal, such as one of an earlier version: then nothing is returned.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    try:
+        marks = json.loads(path.read_text(encoding="utf-8"))
+        return [name for name, (size, digest) in marks.items() if not _is(folder / name, int(size), str(digest))]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return [FILE]
+
+
+def _is(path: Path, size: int, digest: str) -> bool:
+    return path.is_file() and path.stat().st_size == size and _digest(path) == digest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

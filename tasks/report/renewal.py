@@ -1,0 +1,57 @@
+"""What a re-evaluation came to, in words: for the terminal and for Prefect's UI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.report.markdown import escape, grid
+from tasks.report.words import METRIC_NAMES, capitalised, number, signed
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a re-evaluation in a few sentences.
+
+    Args:
+        facts: JSON-able facts as `flows.renewal.record` puts them into the ledger.
+    """
+    champion = facts["champion"] or "no champion"
+    if facts["unchanged"]:
+        return (
+            f"Nothing has changed since champion and bench were last evaluated (data version "
+            f"{facts['data_version'][:12]}, the same roster, the same settings, nobody waits): nothing was trained, "
+            f"{champion} stays."
+        )
+    told = [f"Champion and bench evaluated again on data version {facts['data_version'][:12]}."]
+    for metric, name in METRIC_NAMES.items():
+        before, after = (_value(facts[side], metric) for side in ("champion_before", "champion_after"))
+        if after is not None:
+            told.append(f"{capitalised(name)} of {champion}: {number(before)} before, {number(after)} now.")
+    benched = ", ".join(facts["bench"]) or "nobody"
+    told.append(f"Bench: {benched}; kept: {', '.join(facts['kept'])}. Verdict: {facts['verdict'].replace('_', ' ')}.")
+    if facts["drifted"]:
+        told.append(f"Drifted: {'; '.join(facts['drifted'])}.")
+    return " ".join(told)
+
+
+def as_markdown(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a re-evaluation as Markdown: a sentence, the champion's metrics, drift, who stayed away."""
+    parts = [escape(in_words(facts))]
+    if facts["unchanged"]:
+        return parts[0]
+    rows = []
+    for metric, name in METRIC_NAMES.items():
+        before, after = (_value(facts[side], metric) for side in ("champion_before", "champion_after"))
+        gap = None if before is None or after is None else after - before
+        rows.append([capitalised(name), number(before), number(after), signed(gap)])
+    parts.append(grid(["Champion, test split", "before", "now", "difference"], rows, "lrrr"))
+    if facts["drifted"]:
+        parts.append("Drift:\n\n" + "\n".join(f"- {escape(words)}" for words in facts["drifted"]))
+    if facts["excluded"]:
+        away = "\n".join(f"- {escape(name)}: {escape(reason)}" for name, reason in facts["excluded"].items())
+        parts.append(f"Not on the bench:\n\n{away}")
+    return "\n\n".join(parts)
+
+
+def _value(side: Mapping[str, Any], metric: str) -> float | None:
+    return side.get("metrics", {}).get("all", {}).get(metric)

@@ -1,0 +1,175 @@
+"""What a reviewer is shown beside the form: what would change, what it gains, what it costs, and where to read on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.ensemble.budget import Budget, Cost
+from tasks.report import words
+from tasks.report.markdown import Bold, Plain, escape, grid, link
+from tasks.report.summary import ModelSummary, Summary
+
+
+def review_title(summary: Summary) -> str:
+    """Return what is asked, in one line."""
+    version = f"version {words.clean(summary.ensemble_version)}" if summary.ensemble_version else "the challenger"
+    if summary.champion is None:
+        return f"Install {version} as the first champion?"
+    return f"Promote {version} over champion version {words.clean(summary.champion_version)}?"
+
+
+def review_markdown(
+    summary: Summary,
+    before: Sequence[str],
+    links: Mapping[str, str],
+    notes: Sequence[str] = (),
+    deadline: str = "",
+) -> str:
+    """Return all that a reviewer needs to decide, as Markdown with every text of others escaped.
+
+    Args:
+        summary: of the tournament, its verdict being the one that is to be decided.
+        before: members of the champion that it was judged against, candidate ids; () without one.
+        links: title -> address; what is no web address is shown as text.
+        notes: what to say first, such as why the question is asked again; a sentence each.
+        deadline: when silence becomes a no, in words such as "on 3 May"; "" leaves it out.
+    """
+    parts = [f"> **{escape(note)}**" for note in notes]
+    parts.append(f"### {escape(review_title(summary))}")
+    said, reason = words.verdict_words(summary), words.clean(summary.verdict.get("reason", ""))
+    if reason.lower().startswith(f"{said.lower()}:"):
+        reason = reason[len(said) + 1 :]
+    for metric, name in words.METRIC_NAMES.items():
+        reason = reason.replace(metric, name)
+    parts.append(f"**Verdict: {escape(said)}.** {escape(words.capitalised(reason))}".strip())
+    parts.append(changes(summary, before))
+    parts.append(metrics_table(summary))
+    if by_locale := locales_table(summary):
+        parts.append(by_locale)
+    parts.append(cost_table(summary, before))
+    if worth := worth_table(summary):
+        parts.append(worth)
+    parts += findings(summary)
+    if links:
+        parts.append("  \n".join(link(title, address) for title, address in links.items() if address))
+    if deadline:
+        parts.append(f"Silence means no: the review closes {escape(deadline)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def changes(summary: Summary, before: Sequence[str]) -> str:
+    """Return who comes in, who goes and who stays, against the members `before`."""
+    after = {_id(model): words.display_name(model) for model in words.members(summary)}
+    known = {_id(model): words.display_name(model) for model in summary.models}
+    come = [name for member, name in after.items() if member not in before]
+    gone = [known.get(member, member.replace("/", " v")) for member in before if member not in after]
+    stay = [name for member, name in after.items() if member in before]
+    rows = (("Members in", come), ("Members evicted", gone), ("Members that stay", stay))
+    return "  \n".join(f"{title}: {escape(words.enumerate_words(found)) or 'none'}" for title, found in rows)
+
+
+def metrics_table(summary: Summary) -> str:
+    """Return the three metrics before and after with their 95 % intervals."""
+    primary, rows = words.primary_metric(summary), []
+    for metric, name in words.METRIC_NAMES.items():
+        row = _row(summary, "all", metric)
+        cells = [_spread(row, "champion"), _spread(row, "challenger"), _spread(row, "difference", words.signed)]
+        rows.append([Bold(name) if metric == primary else name, *cells])
+    return grid(["metric on the test split", "before", "after", "difference"], rows, "lrrr")
+
+
+def locales_table(summary: Summary) -> str:
+    """Return the primary metric by locale before and after; "" when no locale was measured."""
+    metric = words.primary_metric(summary)
+    rows = []
+    for locale in words.locales(summary):
+        if locale in summary.ensemble_by_locale:
+            row = _row(summary, locale, metric)
+            cells = [_spread(row, "champion"), _spread(row, "challenger"), _spread(row, "difference", words.signed)]
+            rows.append([locale, *cells])
+        else:
+            rows.append([locale, words.ABSENT, "not measured", words.ABSENT])
+    return (
+        grid([f"{words.metric_name(metric)} by locale", "before", "after", "difference"], rows, "lrrr") if rows else ""
+    )
+
+
+def cost_table(summary: Summary, before: Sequence[str]) -> str:
+    """Return memory and latency before and after beside the budget."""
+    used, old = summary.selection.get("used") or {}, _cost_of(summary, before)
+    limits = summary.selection.get("budget") or {}
+    rows = []
+    for key, name, write, was in (
+        ("memory_mib", "memory", words.memory, old.memory_mib if old else None),
+        ("latency_ms", "latency, a page of 40 pairs", words.milliseconds, old.milliseconds if old else None),
+    ):
+        limit = limits.get(key)
+        rows.append([name, write(was), write(used.get(key)), "no limit" if limit is None else write(limit)])
+    return grid(["cost", "before", "after", "budget"], rows, "lrrr")
+
+
+def worth_table(summary: Summary) -> str:
+    """Return what each member is worth in the challenger; "" when nobody knows."""
+    metric = words.metric_name(words.primary_metric(summary))
+    rows = []
+    for model in words.members(summary):
+        low, high = model.utility_low, model.utility_high
+        spread = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+        price = words.cost_row(model)
+        worth = words.share(model.utility) + spread
+        rows.append([words.display_name(model), worth, words.signed(model.drop_one), price["memory"], price["p50"]])
+    heads = ["member", "SHAP share (95 % interval)", f"{metric} lost without it", "memory", "page"]
+    return grid(heads, rows, "lrrrr") if rows else ""
+
+
+def findings(summary: Summary) -> list[str]:
+    """Return what stands against a promotion or should be known: failed checks, cautions, models that failed."""
+    failed = [check["sentence"] for check in summary.verdict.get("checks", ()) if not check["passed"]]
+    cautions = list(summary.verdict.get("cautions", ()))
+    broken = [f"{words.display_name(model)} failed: {model.reason}" for model in words.others(summary, "failed")]
+    data = [check["sentence"] for check in summary.checks if not check["passed"]]
+    rows = (("Checks that failed", failed), ("Cautions", cautions), ("Models", broken), ("Data", data))
+    return [f"**{title}:**\n" + "\n".join(f"- {escape(one)}" for one in found) for title, found in rows if found]
+
+
+def _row(summary: Summary, scope: str, metric: str) -> Mapping[str, Any]:
+    """Return the verdict's row of a metric; what an older summary lacks is made of its other fields."""
+    for row in summary.verdict.get("metrics", ()):
+        if (row["scope"], row["metric"]) == (scope, metric):
+            return row
+    own = summary.ensemble if scope == "all" else summary.ensemble_by_locale[scope]
+    old = summary.champion if scope == "all" else None
+    low, high = (summary.ensemble_intervals.get(metric) if scope == "all" else None) or (None, None)
+    after, was = getattr(own, metric), None if old is None else getattr(old, metric)
+    return {
+        "challenger": after,
+        "challenger_low": low,
+        "challenger_high": high,
+        "champion": was,
+        "difference": None if was is None else after - was,
+    }
+
+
+def _spread(row: Mapping[str, Any], side: str, write: Any = words.number) -> str:
+    low, high = row.get(f"{side}_low"), row.get(f"{side}_high")
+    value = write(row.get(side))
+    if low is None or high is None:
+        return value
+    return Plain(f"{escape(value)} ({write(low)} to {write(high)})")
+
+
+def _cost_of(summary: Summary, members: Sequence[str]) -> Cost | None:
+    """Return what the members of the champion cost together, None when one of them was not measured here."""
+    costs = {
+        _id(model): Cost(model.cost["memory_mib"], model.cost["milliseconds_per_page_p50"], model.cost.get("kind", ""))
+        for model in summary.models
+        if model.cost
+    }
+    if not members or any(member not in costs for member in members):
+        return None
+    return Budget(execution=summary.settings.get("execution", "series")).used(members, costs)
+
+
+def _id(model: ModelSummary) -> str:
+    return f"{model.name}/{model.version}"

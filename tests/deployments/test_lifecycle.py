@@ -1,0 +1,173 @@
+"""From registration to champion and back, as people go through it: the commands, the servers, the databases."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from deployments.stack.state import running
+from registry.ledger import Ledger
+from registry.states import CandidateState, states
+from tasks.data.dataset import Dataset
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, on two cores that others use too
+
+SETTINGS = """
+minimum_test_queries = 10
+resamples = 1000
+keep_score_files = true
+watch_interval_s = 1
+"""
+CANDIDATE = """
+[[candidate]]
+name = "{name}"
+family = "scores"
+file = "{name}.parquet"
+trained_on = "other_queries"
+provenance = "made for a test"
+"""
+WAIT_S = 180.0  # a tournament of score files takes about 25 s on two cores with nothing else to do
+
+Command = Callable[..., Any]
+
+
+def score_file(folder: Path, dataset: Dataset, name: str, signal: float) -> Path:
+    """Write the scores of a model that knows the label by so much, and the file that registers it."""
+    generator = np.random.default_rng(len(name))
+    label = dataset.pairs["label"].to_numpy()
+    logits = generator.normal(size=(len(label), 4))
+    logits[np.arange(len(label)), label] += signal
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    frame = pd.DataFrame(shares.astype("float64"), columns=["E", "S", "C", "I"])
+    frame.insert(0, "example_id", dataset.pairs["example_id"].to_numpy())
+    frame.to_parquet(folder / f"{name}.parquet", index=False)
+    file = folder / f"{name}.toml"
+    file.write_text(CANDIDATE.format(name=name), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_dataset: Dataset) -> Path:
+    """A working folder with settings and two candidates, one weak and one strong, and folders named as ours are."""
+    for name in ("tasks", "flows", "registry"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('a folder of the user was taken for ours')")
+    (tmp_path / "tournament.toml").write_text(SETTINGS, encoding="utf-8")
+    score_file(tmp_path, tiny_dataset, "weak", 1.0)
+    score_file(tmp_path, tiny_dataset, "strong", 4.0)
+    return tmp_path
+
+
+def databases_of(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the variables that put ledger, MLflow and Prefect on databases of that kind."""
+    if kind == "sqlite":
+        return {}
+    import psycopg
+
+    server = request.getfixturevalue("postgres_server")
+    names = {name: f"{name}_{uuid.uuid4().hex}" for name in ("ledger", "mlflow", "prefect")}
+    with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
+        for name in names.values():
+            connection.execute(f"CREATE DATABASE {name}")
+    return {
+        "TOURNAMENT_LEDGER_URL": f"{server}/{names['ledger']}",
+        "TOURNAMENT_MLFLOW_URI": f"{server}/{names['mlflow']}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{server.replace('psycopg', 'asyncpg')}/{names['prefect']}",
+    }
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def databases(request: pytest.FixtureRequest) -> dict[str, str]:
+    return databases_of(request.param, request)
+
+
+@pytest.fixture
+def say(folder: Path, databases: dict[str, str], clean_environment: dict[str, str]) -> Iterator[Command]:
+    """Run `tournament` in the folder and return its document; whatever runs at the end is ended."""
+
+    def run(*arguments: object) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "deployments.cli", *map(str, arguments), "--home", "home", "--json"],
+            cwd=folder,
+            env=clean_environment | databases,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        logs = folder / "home" / "logs"
+        ends = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs.glob("*.log"))
+        assert done.returncode == 0, f"{arguments}: {done.stderr}\n{ends}"
+        return json.loads(done.stdout)
+
+    yield run
+    run("down")
+
+
+def wait_for_review(say: Command, ledger: Ledger, candidate: str) -> int:
+    """Return the number of the verdict on a candidate once it waits for a reviewer."""
+    end = time.monotonic() + WAIT_S
+    while (now := states(ledger, "esci-ensemble").get(candidate, CandidateState())).state != "in review":
+        assert now.state not in ("failed", "refused", "benched"), now
+        assert time.monotonic() < end, f"{candidate} was not judged in {WAIT_S:g} s: {now}"
+        time.sleep(0.5)
+    (case,) = say("review", "list")
+    assert case["tournament"] == now.tournament
+    assert case["flow_run"].startswith("http")
+    return case["verdict"]
+
+
+def test_registered_judged_approved_champion_and_one_step_back(
+    say: Command, databases: dict[str, str], folder: Path, tiny_world: Path, free_ports: list[int]
+) -> None:
+    if not databases:  # a home that tournaments without servers have been held in
+        assert say("run", "--data", tiny_world, "--candidates", "weak.toml")["promoted"]
+    ports = [f"--{name}-port={port}" for name, port in zip(("prefect", "mlflow", "watcher"), free_ports, strict=True)]
+    up = say("up", "--data", tiny_world, "--detach", *ports)
+    assert up["healthy"]
+    assert say("up")["services"] == up["services"]
+    ledger = Ledger.open(databases.get("TOURNAMENT_LEDGER_URL", f"sqlite:///{folder}/home/ledger.db"))
+    if databases:
+        say("register", "weak.toml")
+        verdict = wait_for_review(say, ledger, "weak/1")
+        say("review", "approve", verdict, "--reviewer", "ana", "--reason", "the first")
+
+    # What MLflow's server says: it and the command line see one registry.
+    mlflow = MlflowClient(up["addresses"]["mlflow"], up["addresses"]["mlflow"])
+
+    def aliased(alias: str) -> int:
+        return int(mlflow.get_model_version_by_alias("esci-ensemble", alias).version)
+
+    assert aliased("champion") == 1
+    say("register", "strong.toml")
+    verdict = wait_for_review(say, ledger, "strong/1")
+    assert aliased("champion") == 1
+    say("review", "approve", verdict, "--reviewer", "ana", "--reason", "better everywhere")
+    assert (aliased("champion"), aliased("previous")) == (2, 1)
+    assert "strong/1" in say("champion", "show")["members"]
+
+    started = time.monotonic()
+    say("champion", "rollback", "--reason", "slower than it looked")
+    assert time.monotonic() - started < 30
+    assert aliased("champion") == 1
+    history = [(row["kind"], row["version"], row["by"]) for row in say("champion", "history")]
+    first_by = "ana" if databases else "the verdict (no review in this run)"
+    assert history[:2] == [("promote", 1, first_by), ("promote", 2, "ana")]
+    assert history[2][:2] == ("rollback", 1)
+
+    assert say("down")["ended"] == ["mlflow", "prefect", "watcher", "worker"]
+    assert running(folder / "home") is None
+    for port in free_ports:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/", timeout=5)

@@ -1,0 +1,414 @@
+"""The watcher as it runs: many at once, killed and started again, told by events, with real servers and databases."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterIdempotencyKey,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Crashed, Failed, Running
+
+from deployments.webhook import DELIVERY, PATH, SIGNATURE, TIMESTAMP, sign
+from flows.dispatch import Dispatcher
+from flows.lease import LIMIT, gpu
+from flows.turn import device_lock
+from registry.ledger import Ledger
+from registry.models import Models
+from registry.queue import Queue
+from registry.settings import read_settings
+from registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
+from registry.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+SPEC = json.dumps({"family": "graph_network", "architecture": "gcn"})
+CANDIDATES, SHARE = 50, 10
+
+# One process loads what takes seconds to load, and forks the watchers; each line that it reads kills one of them with
+# signal 9 and starts another in its place.
+WATCHERS = """
+import os, signal, sys
+from deployments.watcher import Watcher
+from registry.settings import read_settings
+
+def start():
+    if child := os.fork():
+        return child
+    sys.stdin.close()
+    Watcher(read_settings()).run()
+
+children = [start() for _ in range(4)]
+print("started", flush=True)
+for number, line in enumerate(sys.stdin):
+    victim = children[number % 4]
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
+    children[number % 4] = start()
+for child in children:
+    os.kill(child, signal.SIGKILL)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Return the condition's answer as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+        time.sleep(0.1)
+    return answer
+
+
+def clean_environment(**more: object) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "MLFLOW_"))}
+    return kept | {key: str(value) for key, value in more.items()}
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_mlflow: bytes) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(empty_mlflow)
+    return folder
+
+
+class Worker(threading.Thread):
+    """Plays the worker: takes the runs of one test as they are scheduled, and ends each as its plan says.
+
+    Args:
+        ledger_url: Where a run that completes puts its finished tournament.
+        mine: Beginning of the names of the test's candidates.
+        plan: Versions and number of the attempt of them -> the state in which the run ends.
+    """
+
+    def __init__(self, ledger_url: str, mine: str, plan: Callable[[list[str], int], State[Any]]) -> None:
+        super().__init__(daemon=True)
+        self.context = copy_context()  # in which Prefect's settings are those of the test
+        self.ledger, self.mine, self.plan = Ledger.open(ledger_url), mine, plan
+        self.stopped, self.together, self.tries = threading.Event(), 0, Counter[tuple[str, ...]]()
+        self.ledger.record_data_version("data")
+        with get_client(sync_client=True) as client:
+            client.create_deployment(client.create_flow_from_name("tournament"), name="tournament")
+
+    def runs(self) -> list[FlowRun]:
+        """Return all runs of the test, in the order in which they were made."""
+        chosen = DeploymentFilter(name=DeploymentFilterName(any_=["tournament"]))
+        found: list[FlowRun] = []
+        with get_client(sync_client=True) as client:
+            while page := client.read_flow_runs(deployment_filter=chosen, offset=len(found), limit=200):
+                found += page
+        mine = [one for one in found if str(one.parameters.get("versions", "")).startswith(f"['{self.mine}")]
+        return sorted(mine, key=lambda one: str(one.created))
+
+    def run(self) -> None:
+        self.context.run(self.work)
+
+    def work(self) -> None:
+        while not self.stopped.wait(0.1):
+            waiting = [one for one in self.runs() if one.state is not None and not one.state.is_final()]
+            self.together = max(self.together, len(waiting))
+            for run in waiting:
+                self.play(run)
+
+    def play(self, run: FlowRun) -> None:
+        versions = run.parameters["versions"]
+        self.tries[tuple(versions)] += 1
+        state = self.plan(versions, self.tries[tuple(versions)])
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Running(), force=True)
+            if state.is_completed():
+                self.ledger.start_tournament(f"t-{run.id}", "data", dict.fromkeys(versions, "newcomer"))
+                self.ledger.finish_tournament(f"t-{run.id}")
+            client.set_flow_run_state(run.id, state, force=True)
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.join()
+        self.ledger.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_home(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the server keeps its files in."""
+    return next(tmp_path_factory.getbasetemp().glob("prefect-server*"))
+
+
+@pytest.fixture
+def connected(prefect_server: str) -> Iterator[str]:
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
+
+
+def plain_versions(models: Models, names: list[str], tag: str = SPEC) -> None:
+    """Register one version of each model by plain MLflow, its spec in one tag."""
+    client = models.tracking.client
+    for name in names:
+        client.create_model_version(name, "file:///nowhere", tags={SPEC_TAG: tag})
+
+
+def test_of_50_candidates_registered_at_once_each_enters_exactly_once_though_4_watchers_are_killed(
+    home, ledger_url, connected
+):
+    mine = f"c{uuid.uuid4().hex[:8]}"
+    models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
+    names = [f"{mine}-{number:02d}" for number in range(CANDIDATES)]
+    for name in names:
+        models.tracking.client.create_registered_model(name)
+
+    def plan(versions: list[str], attempt: int) -> State[Any]:
+        if f"{names[5]}/1" in versions:
+            return Failed(message="Flow run encountered an exception: CandidateError: scores are NaN")
+        return Crashed(message="killed") if attempt == 1 and f"{names[20]}/1" in versions else Completed()
+
+    environment = clean_environment(
+        TOURNAMENT_HOME=home, TOURNAMENT_LEDGER_URL=ledger_url, TOURNAMENT_WATCH_INTERVAL_S=0.2, TOURNAMENT_DATA="data",
+        TOURNAMENT_SHARE_TOURNAMENT=SHARE, PREFECT_API_URL=connected,
+    )  # fmt: skip
+    worker = Worker(ledger_url, mine, plan)
+    worker.start()
+    watchers = subprocess.Popen(
+        [sys.executable, "-c", WATCHERS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert watchers.stdin is not None
+        assert watchers.stdout is not None
+        assert watchers.stdout.readline() == "started\n"
+        plain_versions(models, names)
+        with Ledger.open(ledger_url) as ledger:
+            queue = Queue(ledger)
+            for _ in range(6):
+                watchers.stdin.write("kill\n")
+                watchers.stdin.flush()
+                time.sleep(0.4)
+            sent = CANDIDATES // SHARE + bool(CANDIDATES % SHARE)
+            until(
+                lambda: len(queue.dispatches()) == sent and not any(one.is_open for one in queue.dispatches()),
+                90,
+                "all dispatched and ended",
+            )
+            until(lambda: models.tags(f"{names[49]}/1").get(STATE_TAG) == "benched", 30, "tags follow")
+            arrivals, dispatches = queue.arrivals(), queue.dispatches()
+    finally:
+        watchers.communicate()
+        worker.stop()
+
+    assert Counter(one.candidate for one in arrivals) == {f"{name}/1": 1 for name in names}
+    assert [one.candidates for one in dispatches] == [
+        tuple(f"{name}/1" for name in names[first : first + SHARE]) for first in range(0, CANDIDATES, SHARE)
+    ]
+    runs = worker.runs()
+    assert Counter(one.idempotency_key for one in runs) == {
+        f"{one.id}-{attempt.number}": 1 for one in dispatches for attempt in one.attempts
+    }
+    assert [len(one.attempts) for one in dispatches] == [
+        2 if names[20] + "/1" in one.candidates else 1 for one in dispatches
+    ]
+    assert worker.together == 1
+    shared = next(one for one in runs if f"{names[7]}/1" in one.parameters["versions"])
+    tags = models.tags(f"{names[7]}/1")
+    assert (tags[STATE_TAG], tags[FAILED_TAG]) == ("failed", "CandidateError: scores are NaN")
+    assert tags[FLOW_RUN_TAG].endswith(f"/v2/runs/flow-run/{shared.id}")
+
+
+@pytest.fixture
+def dispatcher(home, connected) -> Iterator[Dispatcher]:
+    """A dispatcher with one candidate in its queue, whose runs nobody plays."""
+    workspace = Workspace(read_settings(home=home, data="data", lost_after_s=0.5))
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name("tournament"), name="tournament")
+    Queue(workspace.ledger).arrive(f"lost-{uuid.uuid4().hex[:8]}/1", "d", "queued")
+    yield Dispatcher(workspace)
+    workspace.ledger.close()
+
+
+def last_run(dispatcher: Dispatcher) -> tuple[Any, FlowRun]:
+    """Return the open dispatch and the run of its last attempt."""
+    dispatch = dispatcher.queue.open("auto")
+    with get_client(sync_client=True) as client:
+        return dispatch, client.read_flow_run(uuid.UUID(dispatch.last.flow_run))
+
+
+def test_a_run_that_no_process_holds_is_declared_crashed_and_attempted_again(dispatcher):
+    dispatcher.advance()
+    _, run = last_run(dispatcher)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Running(), force=True)
+    ledger = dispatcher.workspace.ledger
+    with ledger.keep(device_lock(dispatcher.workspace.settings), 0.0):
+        for _ in range(3):
+            dispatcher.advance()
+            time.sleep(0.4)
+        assert last_run(dispatcher)[0].last.number == 1
+    until(lambda: dispatcher.advance() is None or last_run(dispatcher)[0].last.number == 2, 20, "attempted again")
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run.id).state.is_crashed()
+    dispatch, second = last_run(dispatcher)
+    assert dispatch.attempts[0].end == "lost"
+    assert (second.idempotency_key, second.parameters["versions"]) == (f"{dispatch.id}-2", list(dispatch.candidates))
+
+
+def test_a_run_that_was_asked_for_before_a_crash_is_not_asked_for_twice(dispatcher, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatcher.queue, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dispatcher.advance()
+    assert dispatcher.queue.open("auto").last.flow_run == ""
+    dispatcher.advance()
+    dispatch, run = last_run(dispatcher)
+    with get_client(sync_client=True) as client:
+        key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"{dispatch.id}-1"]))
+        assert [one.id for one in client.read_flow_runs(flow_run_filter=key)] == [run.id]
+
+
+def test_a_tournament_that_keeps_failing_is_given_up_and_the_queue_goes_on(dispatcher):
+    queue, mine = dispatcher.queue, []
+    dispatcher.workspace.settings.__dict__["retry_s"] = 0.0
+    queue.arrive(f"next-{uuid.uuid4().hex[:8]}/1", "d", "queued")
+    for attempt in (1, 2, 3):
+        dispatcher.advance()
+        dispatch, run = last_run(dispatcher)
+        mine.append((dispatch.last.number, dispatch.candidates))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(
+                run.id, Failed(message=f"Flow run encountered an exception: KeyError: {attempt}"), force=True
+            )
+    dispatcher.advance()
+    assert [number for number, _ in mine] == [1, 2, 3]
+    given_up = next(one for one in queue.dispatches() if one.candidates == mine[0][1])
+    assert (given_up.last.end, given_up.last.reason) == (
+        "given_up",
+        "its tournament failed 3 times, the last time: KeyError: 3",
+    )
+    assert queue.open("auto").candidates != mine[0][1]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from flows.lease import gpu
+from registry.settings import read_settings
+with gpu(read_settings(lease="always")):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect_home):
+    with get_client(sync_client=True) as client:
+        body = {"name": LIMIT, "limit": 1, "active_slots": 0}
+        with suppress(PrefectHTTPStatusError):  # another test has made it
+            client.request("POST", "/v2/concurrency_limits/", json=body)
+    environment = clean_environment(TOURNAMENT_HOME=home, PREFECT_API_URL=connected)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True, cwd=home
+    )
+
+    def taken() -> int:
+        with get_client(sync_client=True) as client:
+            return client.request("GET", f"/v2/concurrency_limits/{LIMIT}").json()["active_slots"]
+
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert taken() == 1
+    holder.kill()
+    holder.communicate()
+    index = prefect_home / "prefect" / "concurrency_leases" / "expirations.json"
+    [lease] = json.loads(index.read_text())
+    said = json.loads((index.parent / f"{lease}.json").read_text())
+    now = dt.datetime.now(dt.UTC)
+    assert 40 < (dt.datetime.fromisoformat(said["expiration"]) - now).total_seconds() <= 60
+    # The minute goes by: what is on the server's disk says so.
+    (index.parent / f"{lease}.json").write_text(json.dumps(said | {"expiration": now.isoformat()}))
+    index.write_text(json.dumps({lease: now.isoformat()}))
+    until(lambda: taken() == 0, 60, "the slot came back")
+    with temporary_settings({PREFECT_API_URL: connected}), gpu(read_settings(home=home, lease="always")):
+        assert taken() == 1
+
+
+def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would_look(tmp_path, home, connected):
+    mlflow_port, port = free_port(), free_port()
+    variables = {
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(mlflow_port)]
+    command += ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"]
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    server = subprocess.Popen(command, cwd=home, env=clean_environment(**variables), **quiet)
+    log = (tmp_path / "watcher.log").open("w")
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "deployments.watcher"],
+        env=clean_environment(
+            TOURNAMENT_HOME=home, TOURNAMENT_MLFLOW_PORT=mlflow_port, TOURNAMENT_WATCHER_PORT=port,
+            TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected,
+        ),
+        stderr=log,
+    )  # fmt: skip
+    models = Models(f"http://127.0.0.1:{mlflow_port}", home)
+    try:
+        health = f"http://127.0.0.1:{port}/healthz"
+
+        def sweeps() -> int:
+            try:
+                return int(httpx.get(health).json()["sweeps"])
+            except httpx.HTTPError:
+                return 0
+
+        until(sweeps, 180, "the first sweep")
+        until(lambda: "sends its events" in (tmp_path / "watcher.log").read_text(), 180, "subscribed")
+        assert sweeps() == 1
+        client = models.tracking.client
+        client.create_registered_model("heard")
+        client.create_model_version("heard", "s3://nowhere/model")  # a local path is not taken by a server
+        client.set_model_version_tag("heard", "1", SPEC_TAG, SPEC)
+        until(lambda: models.tags("heard/1").get(STATE_TAG) == "queued", 90, "heard of")
+        body = b'{"entity": "model_version", "action": "created", "data": {"name": "heard", "version": "1"}}'
+        before = -1
+        while before != (before := sweeps()):  # what MLflow tells of the tag may come late
+            time.sleep(3)
+        forged = {DELIVERY: "x", TIMESTAMP: str(int(time.time())), SIGNATURE: sign("a guess", "x", "1", body)}
+        assert httpx.post(f"http://127.0.0.1:{port}{PATH}", content=body, headers=forged).status_code == 401
+        assert sweeps() == before
+        os.killpg(server.pid, signal.SIGKILL)  # nobody is left to tell, and the watcher goes on
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(timeout=30) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+        log.close()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -1,0 +1,95 @@
+"""Only deliveries that are genuine, fresh and new wake the watcher; what they say is not believed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from deployments.webhook import DELIVERY, LARGEST_BYTES, PATH, SIGNATURE, TIMESTAMP, Guard, make_app, sign
+from registry.versions import SPEC_TAG
+
+SECRET = "between the two of us"
+
+
+def event(entity: str = "model_version", action: str = "created", **data: object) -> bytes:
+    return json.dumps({"entity": entity, "action": action, "data": {"name": "sage", "version": "3"} | data}).encode()
+
+
+def delivery(body: bytes, id: str = "one", age_s: float = 0.0, secret: str = SECRET) -> dict[str, str]:
+    timestamp = str(int(time.time() - age_s))
+    return {DELIVERY: id, TIMESTAMP: timestamp, SIGNATURE: sign(secret, id, timestamp, body)}
+
+
+@pytest.fixture
+def woken() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def receiver(woken: list[str]) -> TestClient:
+    return TestClient(make_app(Guard(SECRET, age_s=300), woken.append, lambda: {"status": "ok"}))
+
+
+def test_a_genuine_event_wakes_once_and_its_replay_is_refused(receiver, woken):
+    body = event()
+    headers = delivery(body)
+    assert receiver.post(PATH, content=body, headers=headers).status_code == 202
+    answer = receiver.post(PATH, content=body, headers=headers)
+    assert (answer.status_code, woken) == (401, ["sage/3"])
+    assert "received before" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        ({}, "are required"),
+        (delivery(event(), secret="a guess"), "signature is wrong"),
+        (delivery(event(name="another")), "signature is wrong"),
+        (delivery(event()) | {DELIVERY: "two"}, "signature is wrong"),
+        (delivery(event()) | {TIMESTAMP: "1"}, "signature is wrong"),
+        (delivery(event()) | {SIGNATURE: "v1,ü".encode().decode("latin-1")}, "signature is wrong"),
+        (delivery(event(), age_s=3600), "older than 300 s"),
+        (delivery(event(), age_s=-36_000), "older than 300 s"),
+        ({DELIVERY: "x", TIMESTAMP: "soon", SIGNATURE: sign(SECRET, "x", "soon", event())}, "no number of seconds"),
+    ],
+)
+def test_forged_changed_and_stale_deliveries_are_refused(receiver, woken, headers, complaint):
+    answer = receiver.post(
+        PATH, content=event(), headers={key: value.encode("latin-1") for key, value in headers.items()}
+    )
+    assert (answer.status_code, woken) == (401, [])
+    assert complaint in answer.json()["detail"]
+
+
+def test_a_refused_delivery_does_not_use_up_its_id(receiver, woken):
+    body = event()
+    receiver.post(PATH, content=body, headers=delivery(body, secret="a guess"))
+    receiver.post(PATH, content=body, headers=delivery(body))
+    assert woken == ["sage/3"]
+
+
+def test_only_events_that_a_candidate_can_come_of_wake(receiver, woken):
+    bodies = [
+        event("model_version_tag", "set", key=SPEC_TAG, value="{}"),
+        event("model_version_tag", "set", key="tournament.state", value="queued"),  # our own
+        event("registered_model", "created"),
+        event(version="no number"),
+        b"no json",
+        b"[]",
+        b'{"entity": "model_version", "action": "created", "data": null}',
+    ]
+    for number, body in enumerate(bodies):
+        assert receiver.post(PATH, content=body, headers=delivery(body, f"id-{number}")).status_code == 202
+    assert woken == ["sage/3"]
+
+
+def test_a_body_without_end_is_not_read_to_the_end(receiver, woken):
+    body = b"x" * (LARGEST_BYTES + 1)
+    assert receiver.post(PATH, content=body, headers=delivery(body)).status_code == 413
+
+
+def test_health_is_what_the_loop_says(receiver):
+    assert receiver.get("/healthz").json() == {"status": "ok"}

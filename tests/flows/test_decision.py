@@ -1,0 +1,257 @@
+"""What follows from a reviewer's word, without a Prefect server: the command line and the sweep that looks after it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import decision
+from flows.decision import answer, record
+from flows.review import reconcile_reviews
+from registry.errors import BusyError, NotFoundError, UsageError
+from registry.ledger import user_and_host
+from registry.promotion import rollback
+from registry.reviews import Case, find_case
+
+pytestmark = pytest.mark.slow
+
+MakeWorld = Callable[..., Any]
+ME = user_and_host()
+
+
+def say(world: Any, case: Case, outcome: str = "approve", reviewer: str = "ana", reason: str = "it is better") -> str:
+    return answer(world.workspace, case, outcome, reviewer, reason, "command line", f"{case.id} {reviewer} {reason}")
+
+
+def summary(world: Any, tournament: str) -> dict[str, Any]:
+    return json.loads((world.settings["home"] / "tournaments" / tournament / "summary.json").read_text())
+
+
+@pytest.fixture
+def champion(world: Any) -> Any:
+    """A world whose champion has the one member `weak`."""
+    say(world, world.challenge("t-first", ["weak"]), reason="the first")
+    return world
+
+
+# One decision
+
+
+def test_an_approval_installs_the_version_and_ledger_report_and_registry_tell_it(world: Any) -> None:
+    case = world.challenge("t-1", ["weak"])
+    assert (case.state, case.is_inaugural, world.champion()) == ("waits", True, None)
+    assert say(world, case) == "version 1 is champion, approved by ana: it is better"
+    assert world.champion() == 1
+    told = summary(world, "t-1")
+    assert told["decision"] == {"decision": "approve", "by": "ana", "reason": "it is better"}
+    assert (told["promoted"], told["awaits_review"]) == (True, False)
+    models = world.workspace.models
+    version = models.ensemble(1)
+    assert version.tags["tournament.decision"] == "approve"
+    assert version.tags["tournament.reviewer"] == "ana"
+    assert json.loads((models.report(version) / "summary.json").read_text()) == told
+    assert "it is better" in (models.report(version) / "report.html").read_text(encoding="utf-8")
+    chapter = world.workspace.ledger.history("esci-ensemble")[-1]
+    assert (chapter.decision.reviewer, chapter.verdict.id) == ("ana", case.id)
+
+
+def test_a_refusal_leaves_the_champion_and_cannot_be_turned_by_an_approval(champion: Any) -> None:
+    case = champion.challenge("t-2", ["weak", "good"])
+    assert say(champion, case, "refuse", reason="too slow") == "version 2 was refused by ana: too slow"
+    with pytest.raises(BusyError, match=r"decided already: refuse by ana .*too slow.*nothing was changed"):
+        say(champion, champion.case(case.id), "approve", "bob")
+    assert champion.champion() == 1
+    assert summary(champion, "t-2")["decision"]["decision"] == "refuse"
+
+
+def test_who_registered_a_candidate_may_refuse_it_but_not_approve_it(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world()
+    case = world.challenge("t-1", ["weak"])
+    for spelling in (ME, ME.split("@")[0].upper()):
+        with pytest.raises(UsageError, match="registered a candidate that is new in this ensemble"):
+            say(world, case, "approve", spelling)
+    assert world.case(case.id).state == "waits"
+    world.settings["allow_self_review"] = True
+    say(world, case, "approve", ME)
+    assert world.champion() == 1
+    other = make_world(tmp_path / "other")
+    say(other, other.challenge("t-1", ["weak"]), "refuse", ME)
+
+
+@pytest.mark.parametrize(
+    ("reviewer", "reason", "complaint"),
+    [
+        ("mallory", "why not", "mallory is not one of the reviewers; they are ana, bob@desk"),
+        ("  ", "why not", "name is missing"),
+        ("Bob", " ", "reason is missing"),
+    ],
+)
+def test_an_answer_that_breaks_a_rule_is_not_recorded(
+    make_world: MakeWorld, reviewer: str, reason: str, complaint: str
+) -> None:
+    world = make_world(reviewers=("ana", "bob@desk"))
+    case = world.challenge("t-1", ["weak"])
+    with pytest.raises(UsageError, match=complaint):
+        say(world, case, "approve", reviewer, reason)
+    assert world.case(case.id).state == "waits"
+    say(world, case, "refuse", "BOB@elsewhere", "it may")
+
+
+def test_of_many_who_answer_at_once_one_is_heard_and_the_others_are_told_so(champion: Any) -> None:
+    case = champion.challenge("t-2", ["weak", "good"])
+    said: list[str] = []
+
+    def speak(number: int) -> None:
+        try:
+            said.append(say(champion, case, ("approve", "refuse")[number % 2], f"reviewer {number}"))
+        except BusyError as error:
+            said.append(f"refused: {error}")
+
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert sorted(words.startswith("refused: ") for words in said) == [False, True, True, True, True, True], said
+    decided = champion.case(case.id).decision
+    assert champion.champion() == (2 if decided.outcome == "approve" else 1)
+    assert all(decided.reviewer in words for words in said)
+
+
+# Silence, and kills
+
+
+def test_silence_means_no_at_the_deadline_and_not_before(champion: Any) -> None:
+    case = champion.challenge("t-2", ["weak", "good"])
+    assert reconcile_reviews(champion.workspace) == [
+        f"verdict {case.id} waits for review: tournament review show {case.id}"
+    ]
+    assert reconcile_reviews(champion.workspace) == []
+    champion.settings["review_reminder_h"] = 1e-9
+    assert reconcile_reviews(champion.workspace) == [f"verdict {case.id}: reviewers were reminded"]
+    champion.settings["review_deadline_h"] = 1e-9
+    assert "silence means no" in reconcile_reviews(champion.workspace)[0]
+    assert champion.case(case.id).decision.outcome == "expired"
+    assert champion.champion() == 1
+    with pytest.raises(BusyError, match="expired by nobody"):
+        say(champion, champion.case(case.id))
+    assert summary(champion, "t-2")["decision"]["by"] == "nobody"
+    assert reconcile_reviews(champion.workspace) == []
+
+
+def test_an_approval_that_was_killed_before_anything_followed_is_carried_out_once(champion: Any) -> None:
+    case = champion.challenge("t-2", ["weak", "good"])
+    record(champion.workspace, case, "approve", "ana", "it is better", "prefect", "mark")
+    assert champion.champion() == 1
+    assert reconcile_reviews(champion.workspace) == ["version 2 is champion, approved by ana: it is better"]
+    assert champion.champion() == 2
+    assert summary(champion, "t-2")["promoted"]
+    assert reconcile_reviews(champion.workspace) == []
+
+
+def test_an_approval_that_was_killed_is_carried_out_by_the_same_command_again(champion: Any) -> None:
+    case = champion.challenge("t-2", ["weak", "good"])
+    record(champion.workspace, case, "approve", "ana", "it is better", "command line", "of the process that was killed")
+    with pytest.raises(BusyError, match="approve by ana"):
+        say(champion, case)
+    assert champion.champion() == 2
+
+
+def test_a_verdict_that_nobody_has_to_decide_is_not_found(champion: Any) -> None:
+    ledger = champion.workspace.ledger
+    ledger.start_tournament("t-loser", champion.source.version)
+    verdict = ledger.record_verdict("t-loser", "refuse", {}, 1)
+    with pytest.raises(NotFoundError, match=r"is running.* is not one to be decided"):
+        find_case(ledger, "esci-ensemble", verdict.id)
+    with pytest.raises(NotFoundError, match="no verdict 't-other' asks"):
+        find_case(ledger, "esci-ensemble", "t-other")
+
+
+# The champion changed since the verdict
+
+
+def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_again(champion: Any) -> None:
+    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+    say(champion, good)
+    looks = len(champion.workspace.ledger.export()["looks"])
+    said = say(champion, best)
+    assert "the champion changed to version 2 meanwhile; it was judged again: promote" in said
+    assert champion.champion() == 2
+    assert champion.case(best.id).state == "judged again"
+    assert len(champion.workspace.ledger.export()["looks"]) == looks + 1
+    again = find_case(champion.workspace.ledger, "esci-ensemble", "t-best")
+    assert (again.state, again.verdict.against) == ("waits", 2)
+    assert "ana approved version 3" in again.reviews[0].payload["note"]
+    told = summary(champion, "t-best")
+    assert (told["awaits_review"], told["champion_version"], told["verdict"]["look"]) == (True, "2", 3)
+    say(champion, again, reviewer="bob", reason="still better")
+    assert champion.champion() == 3
+
+
+def test_a_challenger_that_is_worse_than_the_new_champion_is_refused_with_the_numbers(champion: Any) -> None:
+    best, good = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("best", "good"))
+    say(champion, best)
+    said = say(champion, good)
+    assert "judged again: refuse" in said
+    assert "macro_f1 changes by -" in said
+    assert champion.champion() == 2
+    assert summary(champion, "t-good")["decision"] == {
+        "decision": "refuse",
+        "by": "the verdict",
+        "reason": said.removesuffix("; the champion stays"),
+    }
+    assert reconcile_reviews(champion.workspace) == []
+
+
+def test_without_scores_of_the_new_champion_the_verdict_says_what_is_missing(champion: Any) -> None:
+    best, good = (
+        champion.challenge(f"t-{name}", ["weak", name], keeps_scores=name != "best") for name in ("best", "good")
+    )
+    say(champion, best)
+    said = say(champion, good)
+    assert "cannot be judged against it: best/1 has no scores on data version" in said
+    assert "hold a new tournament on that data" in said
+    assert champion.champion() == 2
+    assert champion.workspace.ledger.verdicts("t-good")[-1].outcome == "not-evaluable"
+    assert summary(champion, "t-good")["verdict"]["outcome"] == "not_evaluable"
+
+
+def test_the_champion_of_the_verdict_that_is_back_by_a_rollback_takes_no_other_look(champion: Any) -> None:
+    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+    say(champion, good)
+    work = champion.workspace
+    rollback(work.ledger, work.models, "it was slow")
+    looks = len(work.ledger.export()["looks"])
+    say(champion, best)
+    assert champion.champion() == 3
+    assert len(work.ledger.export()["looks"]) == looks
+
+
+def test_a_judgement_that_was_killed_before_the_report_is_told_by_the_next_sweep(
+    champion: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+    say(champion, good)
+
+    class Killed(BaseException):
+        """As kill -9: nothing after it runs."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decision, "read_summary", die)
+        with pytest.raises(Killed):
+            say(champion, best)
+    verdicts = champion.workspace.ledger.verdicts("t-best")
+    assert [one.against for one in verdicts] == [1, 2]
+    done = reconcile_reviews(champion.workspace)
+    assert "waits for review again as verdict" in done[0]
+    assert champion.workspace.ledger.verdicts("t-best") == verdicts
+    assert summary(champion, "t-best")["awaits_review"]
+    assert find_case(champion.workspace.ledger, "esci-ensemble", "t-best").state == "waits"

@@ -1,0 +1,156 @@
+"""A reviewer in a real browser: Prefect's UI, driven by Playwright in Debian's Chromium.
+
+With SCREENSHOTS=folder in the environment the pictures are kept there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+from prefect.client.orchestration import get_client
+
+from flows.decision import answer
+from flows.review import reconcile_reviews
+from flows.review_runs import run_link
+from registry.reviews import Case
+
+pytestmark = [pytest.mark.slow, pytest.mark.ui]
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), "")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE_MS = 120_000  # a flow run's process takes seconds to start, more on a busy machine
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1150})
+        page.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
+        yield page
+        browser.close()
+
+
+def picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def state(page: Page, name: str) -> None:
+    """Wait until the page of the run shows a state."""
+    expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+
+
+def form(page: Page) -> Locator:
+    """Open the form, as the reviewer does: the three dots, then Resume."""
+    page.get_by_role("button", name="Open menu").first.click()
+    page.get_by_role("menuitem", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Decision")).to_be_visible()
+    return dialog
+
+
+def fill(page: Page, dialog: Locator, decision: str, reviewer: str, reason: str) -> None:
+    dialog.get_by_label("Decision").click()
+    page.get_by_role("option", name=decision).click()
+    dialog.get_by_label("Reviewer").fill(reviewer)
+    dialog.get_by_label("Reason").fill(reason)
+
+
+def send(dialog: Locator) -> None:
+    dialog.get_by_role("button", name="Resume").click()
+
+
+def at_gate(flow_run: str, number: int) -> None:
+    """Wait until a run waits at its `number`-th gate; the page of a run that waits does not refresh by itself."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < end:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(UUID(flow_run)).state
+        if found.is_paused() and found.state_details.pause_key == f"gate-{number}":
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"the run is {found.name} at {found.state_details.pause_key}")
+
+
+def opened(world: Any, tournament: str, members: list[str]) -> Case:
+    case = world.challenge(tournament, members)
+    reconcile_reviews(world.workspace)
+    return world.case(case.id)
+
+
+@pytest.fixture(scope="module")
+def reigned(served: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The served world with a champion of one member."""
+    world, _ = served
+    first = world.challenge("t-ui-first", ["sage-clicks"])
+    answer(world.workspace, first, "approve", "ana", "the first", "command line", "first")
+    return served
+
+
+def test_a_reviewer_reads_chooses_is_asked_again_and_approves(reigned: tuple[Any, Any], page: Page) -> None:
+    world, _ = reigned
+    case = opened(world, "t-ui-second", ["sage-clicks", "minilm-l6"])
+    page.goto(run_link(case.flow_run))
+    state(page, "Suspended")
+    dialog = form(page)
+    expect(dialog).to_contain_text(f"Promote version {case.ensemble.version} over champion version")
+    expect(dialog).to_contain_text("Members in: minilm-l6 v1")
+    expect(dialog.get_by_role("row", name="macro F1").first).to_contain_text("to")
+    expect(dialog).to_contain_text("Silence means no")
+    picture(page, "review-form")
+    send(dialog)
+    expect(page.get_by_text("'decision' is a required property")).to_be_visible()
+    fill(page, dialog, "approve", "ana", "")
+    send(dialog)
+    # The reason is missing: asked again, with the complaint on top.
+    at_gate(case.flow_run, 2)
+    page.reload()
+    expect(page.get_by_text("this answer was not recorded").first).to_be_visible()
+    state(page, "Suspended")
+    dialog = form(page)
+    expect(dialog).to_contain_text("The reason is missing")
+    fill(page, dialog, "approve", "ana", "better in every locale, within budget")
+    picture(page, "review-answer")
+    send(dialog)
+    state(page, "Approved")
+    picture(page, "review-approved")
+    assert world.champion() == case.ensemble.version
+    decided = world.case(case.id).decision
+    assert (decided.reviewer, decided.reason) == ("ana", "better in every locale, within budget")
+
+
+def test_a_review_is_refused_after_server_and_worker_were_killed_and_restarted(
+    reigned: tuple[Any, Any], page: Page
+) -> None:
+    world, prefect = reigned
+    before = world.champion()
+    case = opened(world, "t-ui-third", ["sage-clicks", "e5-small"])
+    page.goto(run_link(case.flow_run))
+    state(page, "Suspended")
+    for name in ("worker", "server"):
+        prefect.end(name)
+    prefect.start_server()
+    prefect.start_worker()
+    page.goto(run_link(case.flow_run))
+    state(page, "Suspended")
+    dialog = form(page)
+    expect(dialog).to_contain_text("Members in: e5-small v1")
+    fill(page, dialog, "refuse", "bob", "too slow for the page")
+    send(dialog)
+    state(page, "Refused")
+    assert world.champion() == before
+    assert world.case(case.id).decision.reason == "too slow for the page"

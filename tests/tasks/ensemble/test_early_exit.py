@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registry.errors import NotFoundError, StoreError, UsageError
+from tasks.ensemble.early_exit import FILE, EarlyExit, Level, margins, never
+
+LEVELS = (Level(0.001, (None, 3.0), bound=0.001), Level(0.005, (4.0, 2.0), bound=0.005, exits=(0.2, 0.3, 0.5)))
+RULE = EarlyExit(("b/1", "a/1", "c/1"), LEVELS[1], LEVELS, pairs=5000, queries=200)
+PROBABILITIES = np.array([[0.97, 0.01, 0.01, 0.01], [0.7, 0.1, 0.1, 0.1], [0.3, 0.3, 0.2, 0.2]], dtype=np.float32)
+
+
+def test_the_margin_is_the_logarithm_of_the_two_largest() -> None:
+    assert margins(PROBABILITIES) == pytest.approx([np.log(97), np.log(7), 0], abs=1e-5)
+    assert margins(np.array([[1.0, 0, 0, 0]]))[0] > 25
+    assert margins(np.zeros((0, 4))).shape == (0,)
+
+
+def test_a_label_stands_from_the_threshold_of_its_stage_on() -> None:
+    assert RULE.sure(1, PROBABILITIES).tolist() == [True, False, False]
+    assert RULE.sure(2, np.array([[0.9, 0.1, 0, 0], [0.7, 0.3, 0, 0]])).tolist() == [True, False]
+    assert RULE.at(0.001).sure(1, PROBABILITIES).tolist() == [False] * 3
+    assert RULE.sure(3, PROBABILITIES).tolist() == [True] * 3
+    for stage in (0, 4):
+        with pytest.raises(UsageError, match="stage"):
+            RULE.sure(stage, PROBABILITIES)
+
+
+def test_the_largest_risk_that_was_calibrated_and_allowed_is_taken() -> None:
+    assert [RULE.at(risk).level.risk for risk in (0.001, 0.004, 0.005, 0.3)] == [0.001, 0.001, 0.005, 0.005]
+    off = RULE.at(0)
+    assert not off.on
+    assert off.reason.startswith("the risk is set to 0")
+    assert not off.sure(2, PROBABILITIES).any()
+    assert not RULE.at(0.0005).on
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    RULE.save(tmp_path)
+    assert EarlyExit.load(tmp_path) == RULE
+    assert EarlyExit.load(tmp_path, risk=0.002) == RULE.at(0.002)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"order": ["a"]}'])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
+    (tmp_path / FILE).write_text(damage, encoding="utf-8")
+    with pytest.raises(StoreError, match=FILE):
+        EarlyExit.load(tmp_path)
+
+
+def test_thresholds_for_other_members_are_refused(tmp_path: Path) -> None:
+    content = RULE.to_json() | {"order": ["b/1", "a/1"]}
+    (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(StoreError, match="2 thresholds for 2 members"):
+        EarlyExit.load(tmp_path)
+
+
+def test_an_ensemble_of_earlier_versions_has_none(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="earlier versions"):
+        EarlyExit.load(tmp_path)
+
+
+def test_one_member_has_no_stage_to_leave_at() -> None:
+    rule = EarlyExit(("only/1",), never(("only/1",)))
+    assert not rule.on
+    assert rule.sure(1, PROBABILITIES).all()

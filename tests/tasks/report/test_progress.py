@@ -1,0 +1,34 @@
+"""How far a tournament is: never back, from nothing to all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.report.progress import WEIGHTS, forget_progress, overall, read_progress, write_progress
+
+
+def test_it_grows_with_every_stage_and_ends_at_the_whole() -> None:
+    shares = {"sage": 0.0, "bert": 0.0}
+    seen = [overall({}), overall(shares)]
+    for name in (*WEIGHTS, "sage", "bert", "register the challenger"):
+        shares[name] = 1.0
+        seen.append(overall(shares))
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0.0, pytest.approx(1.0))
+
+
+def test_training_is_shared_by_all_who_enter() -> None:
+    before = {"load": 1.0}
+    trained = 1.0 - sum(WEIGHTS.values()) / 100
+    assert overall(before | {"sage": 1.0, "bert": 0.0}) - overall(before) == pytest.approx(trained / 2)
+
+
+def test_a_run_tells_until_it_ends(tmp_path: Path) -> None:
+    assert read_progress(tmp_path, "run") is None
+    write_progress(tmp_path, "run", 0.25, "sage: epoch 1")
+    assert read_progress(tmp_path, "run") == (0.25, "sage: epoch 1")
+    forget_progress(tmp_path, "run")
+    forget_progress(tmp_path, "run")
+    assert read_progress(tmp_path, "run") is None
