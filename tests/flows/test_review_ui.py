@@ -75,7 +75,7 @@ def press(dialog: Locator) -> None:
 
 
 def send(dialog: Locator) -> None:
-    """Send a complete form: Prefect's UI checks a second after the last change, and sends nothing while it complains."""
+    """Send a complete form: Prefect's UI sends nothing while it complains, and looks again a second after a change."""
     expect(dialog.get_by_text("is a required property")).to_have_count(0)
     press(dialog)
     expect(dialog).to_be_hidden()

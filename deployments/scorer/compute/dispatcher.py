@@ -2,8 +2,9 @@
 
 A free replica takes what is there at once: all that waits for one member, up to `batch_pairs`. Only while other
 requests have arrived and are not queued yet does it wait for them, a few milliseconds at most; while it computes, what
-comes next gathers by itself. When there are several replicas, a batch is no more than its share of the work that waits,
-so that one page is computed by all of them (guided self-scheduling, Polychronopoulos and Kuck 1987).
+comes next gathers by itself. When there are several replicas, each is filled up to an even share of all the work there
+is, under way or waiting, and a page is cut where that share ends (the wrap-around rule, McNaughton 1959): all of them
+compute it, and are done at about the same time.
 
 Everything here runs in the event loop's thread.
 """
@@ -26,7 +27,7 @@ from deployments.scorer.metrics import Metrics
 from registry.settings import Settings
 from tasks.data.dataset import LABELS
 
-_LEAST_PAIRS, _LEAST_SECONDS = 8, 0.004  # of a batch: smaller ones cost more than they save
+_LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # of a batch, both: smaller ones cost more than they save
 _SMOOTHING = 0.2  # weight of the newest batch in a member's seconds a pair
 _MOST_DEATHS = 2  # of replicas that computed a question, until it is given up
 
@@ -137,6 +138,8 @@ class _Batch:
     member: Member
     parts: list[tuple[Question, int, int]]
     seat: _Seat
+    seconds: float  # that it will take, as far as is known
+    begun: float | None = None
     timer: asyncio.TimerHandle | None = None
     lost: bool = False  # it took too long: nobody waits for it any more
 
@@ -165,6 +168,11 @@ class _Seat:
     def computing(self) -> list[_Batch]:
         return self.batches[: self.replica.slots]
 
+    def left(self, now: float) -> float:
+        """Seconds until it has computed what it was given, as far as is known."""
+        spent = (0.0 if batch.begun is None else min(now - batch.begun, batch.seconds) for batch in self.batches)
+        return (sum(batch.seconds for batch in self.batches) - sum(spent)) / self.replica.slots
+
     def takes(self, member: Member) -> bool:
         """Whether it may be given a batch of a member: of each one at a time, so that what comes next gathers."""
         return self.replica.slots == 1 or all(batch.member is not member for batch in self.batches)
@@ -176,13 +184,20 @@ class Dispatcher:
     Args:
         names: candidate ids of the members.
         lost: called with why whenever a replica is gone that was not detached; another may be attached for it.
+        clock: seconds, growing.
     """
 
-    def __init__(self, names: Iterable[str], around: Surroundings, lost: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        around: Surroundings,
+        lost: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings, self._arrivals, self._metrics = around.settings, around.arrivals, around.metrics
         failures, retry_s = self._settings.member_failures, self._settings.member_retry_s
         self.members = {name: Member(name, Breaker(failures, retry_s)) for name in names}
-        self.lost = lost or _unheard
+        self.lost, self._clock = lost or _unheard, clock
         self._seats: list[_Seat] = []
         self._order = 0
         self._woken_by: asyncio.AbstractEventLoop | None = None
@@ -265,11 +280,27 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(min(left, 0.0005), self._dispatch, until)
             return
         self._woken_by = None
-        while (seat := max(self._seats, key=lambda seat: seat.room, default=None)) and seat.room > 0:
+        while (free := self._free()) is not None:
+            seat, share = free
             member = self._next(seat)
             if member is None:
                 return
-            self._send(seat, member)
+            self._send(seat, member, share)
+
+    def _free(self) -> tuple[_Seat, float] | None:
+        """Return the replica that is done first, and the seconds of work up to its even share; None if all have enough.
+
+        One that has its share is given nothing ahead: another will be free before it.
+        """
+        now = self._clock()
+        left = {id(seat): seat.left(now) for seat in self._seats}
+        seats = [seat for seat in self._seats if seat.room > 0]
+        seat = min(seats, key=lambda one: (left[id(one)], -one.room), default=None)
+        if seat is None:
+            return None
+        waiting = sum(member.expected_seconds for member in self.members.values())
+        share = (waiting + sum(left.values())) / len(self._seats) - left[id(seat)]
+        return (seat, share) if share > 0 or not seat.batches or not waiting else None
 
     def _next(self, seat: _Seat) -> Member | None:
         """Return the member that has waited longest; of those that wait for one page, the one that takes longest."""
@@ -279,21 +310,24 @@ class Dispatcher:
         waiting = [member for member in self.members.values() if member.queue and seat.takes(member)]
         return min(waiting, key=lambda one: (one.queue[0].order, -one.expected_seconds), default=None)
 
-    def _send(self, seat: _Seat, member: Member) -> None:
-        batch = _Batch(member, self._gather(member, self._most_pairs(member)), seat)
+    def _send(self, seat: _Seat, member: Member, share: float) -> None:
+        parts = self._gather(member, *self._size(member, share))
+        seconds = (member.seconds_a_pair or 0.0) * sum(stop - start for _, start, stop in parts)
+        batch = _Batch(member, parts, seat, seconds)
         seat.batches.append(batch)
         slices = [(question.pairs, start, stop) for question, start, stop in batch.parts]
         seat.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
         self._arm(seat)
 
-    def _most_pairs(self, member: Member) -> int:
+    def _size(self, member: Member, share: float) -> tuple[int, int]:
+        """Return the pairs of a batch that takes `share` seconds, and the smallest rest that is a batch of its own."""
         most = self._settings.batch_pairs
         if len(self._seats) < 2 or not member.seconds_a_pair:
-            return most
-        share = sum(one.expected_seconds for one in self.members.values()) / len(self._seats)
-        return min(most, max(_LEAST_PAIRS, math.ceil(max(share, _LEAST_SECONDS) / member.seconds_a_pair)))
+            return most, _LEAST_PAIRS
+        least = max(_LEAST_PAIRS, math.ceil(_LEAST_SECONDS / member.seconds_a_pair))
+        return min(most, max(least, math.ceil(share / member.seconds_a_pair))), least
 
-    def _gather(self, member: Member, most: int) -> list[tuple[Question, int, int]]:
+    def _gather(self, member: Member, most: int, least: int) -> list[tuple[Question, int, int]]:
         """Return questions' rows, taken out of the queue; only the first question is taken in part."""
         parts: list[tuple[Question, int, int]] = []
         room = most
@@ -301,7 +335,7 @@ class Dispatcher:
             question = member.queue[0]
             while question.todo and not question.dropped and room > 0:
                 start, stop = question.todo.popleft()
-                if stop - start >= room + _LEAST_PAIRS:  # a small rest goes along
+                if stop - start >= room + least:  # a small rest goes along
                     question.todo.appendleft((start + room, stop))
                     stop = start + room
                 parts.append((question, start, stop))
@@ -314,6 +348,7 @@ class Dispatcher:
     def _arm(self, seat: _Seat) -> None:
         for batch in seat.computing:
             if batch.timer is None:
+                batch.begun = self._clock()
                 after = asyncio.get_running_loop().call_later
                 batch.timer = after(self._settings.member_timeout_s, self._hangs, batch)
 
