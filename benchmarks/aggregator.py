@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report
 from benchmarks.worlds import make_world
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator, flatten
+from tasks.ensemble.aggregate import AggregatorParameters, flatten
+from tasks.ensemble.fitting import fit_aggregator
 
 PAGE, MEMBERS = 40, (7, 12)
 

@@ -15,8 +15,9 @@ import shap
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.worlds import World, make_world
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, fit_aggregator, flatten
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
 from tasks.ensemble.attribution import attribute, tabulate
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.scores import CLASSES
 from tasks.ensemble.worth import measure_worth
 

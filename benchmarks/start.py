@@ -14,9 +14,10 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import make_world
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import AggregatorParameters
 from tasks.ensemble.balance import choose_balance
 from tasks.ensemble.counts import METRICS, confusion, metrics_of
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.start import choose_start
 
 FRESH = 10_000

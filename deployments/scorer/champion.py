@@ -18,9 +18,10 @@ from typing import Self
 import numpy as np
 
 from deployments.scorer.catalogue import Catalogue
-from deployments.scorer.compute.dispatcher import Dispatcher, Member, Surroundings
+from deployments.scorer.compute.dispatcher import Dispatcher, Surroundings
 from deployments.scorer.compute.fleet import Fleet
 from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.questions import Member
 from deployments.scorer.compute.replica import Replica
 from registry.errors import NotFoundError, TournamentError
 from tasks.ensemble.aggregate import Aggregator

@@ -13,8 +13,8 @@ import numpy as np
 
 from deployments.scorer.admission import Admission
 from deployments.scorer.champion import Champion, Combined
-from deployments.scorer.compute.dispatcher import Question
 from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.questions import Question
 from deployments.scorer.metrics import Metrics
 from tasks.data.dataset import LABELS
 from tasks.ensemble.early_exit import EarlyExit

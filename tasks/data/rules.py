@@ -4,39 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from tasks.data.dataset import ACTIONS, LABELS, LOCALES, Dataset
+from tasks.data.dataset import LABELS, LOCALES, Dataset
 from tasks.data.expectations import Offenders, Rule, gxe
 from tasks.data.layout import (
-    COLUMNS,
-    EDGES_FILE,
-    EVENTS_FILE,
     EXAMPLES_FILE,
-    PANDAS_INDEX,
     PRODUCTS_FILE,
     SPLITS,
-    TABLE_RELATIONS,
 )
-from tasks.data.load import is_of_kind, kind_of
-from tasks.data.logs import REASONS
+from tasks.data.log_rules import log_rules
 from tasks.data.offenders import (
-    Mask,
-    edges_where,
-    events_where,
-    left_out_for,
     no_rows,
     pairs_where,
     products_where,
     spelt_where,
     unknown_label,
 )
+from tasks.data.rule_frames import columns_found
 from tasks.data.split import crossing_rows
-
-PRODUCT_RELATIONS = ("bought_together", "same_session")
-MOST_WEIGHT = 1e12  # of an edge
 
 
 @dataclass(frozen=True)
@@ -62,72 +48,6 @@ class Bounds:
     crossing_least_queries: int = 20_000
 
 
-def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
-    """Return the frames that the rules are put to, under the official column names; large columns are not copied."""
-    pairs, products = dataset.pairs, dataset.products
-    label = pd.Categorical.from_codes(np.where(pairs["label"] < 0, len(LABELS), pairs["label"]), [*LABELS, "unknown"])
-    title = products["title"].str.strip()
-    frames = {
-        "examples": pairs[["example_id", "query_id", "product_id"]].assign(
-            product_locale=pairs["locale"], esci_label=label, split=pairs["split"]
-        ),
-        "queries": pairs[["query_key", "query"]].drop_duplicates("query_key"),
-        "products": pd.DataFrame(
-            {
-                "product_id": products["product_id"],
-                "product_locale": products["locale"],
-                "product_title": title.mask(title == ""),
-            }
-        ),
-        "summary": _summary(dataset),
-        "columns": _columns(dataset),
-    }
-    if dataset.events is not None:
-        frames["events"] = dataset.events[["locale", "action", "product"]]
-    if dataset.edges is not None:
-        frames["edges"] = _edges_frame(dataset.edges)
-    if dataset.events is not None or dataset.edges is not None:
-        count = {reason: sum(one.count for one in dataset.left_out if one.reason == reason) for reason in REASONS}
-        frames["logs"] = pd.DataFrame([count])
-    return frames
-
-
-def _edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
-    has_query, has_source = edges["query"].str.strip() != "", edges["source"] >= 0
-    fits = edges["relation"].isin(PRODUCT_RELATIONS).to_numpy() == has_source.to_numpy()
-    # To Great Expectations a missing value breaks nothing.
-    return edges[["locale", "relation"]].assign(
-        weight=edges["weight"].fillna(-1), one_origin=(has_query ^ has_source) & fits
-    )
-
-
-def _columns(dataset: Dataset) -> pd.DataFrame:
-    """Return one row a column of each file: what its footer says the column is, and what it must be."""
-    rows = []
-    for name, columns in COLUMNS.items():
-        if not (dataset.source / name).is_file():
-            continue
-        schema = pq.read_schema(dataset.source / name)
-        found = {column: kind_of(schema.field(column).type) for column in schema.names if column != PANDAS_INDEX}
-        for column in dict.fromkeys([*columns, *found]):
-            kind = columns.get(column, "no column")
-            seen = found.get(column, "no column")
-            rows.append((name, column, kind if is_of_kind(seen, kind) else seen, kind))
-    return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
-
-
-def _summary(dataset: Dataset) -> pd.DataFrame:
-    """Return the rules that span tables or groups as one row of counts and shares."""
-    pairs = dataset.pairs
-    row: dict[str, float] = {
-        "pairs_without_product": int((pairs["product"] < 0).sum()),
-        "queries_in_both_splits": pairs.loc[crossing_rows(pairs), "query_key"].nunique(),
-    }
-    row |= {f"share_{label}": float((pairs["label"] == code).mean()) for code, label in enumerate(LABELS)}
-    row |= {f"rows_{locale}": int((pairs["locale"] == locale).sum()) for locale in LOCALES}
-    return pd.DataFrame([row])
-
-
 def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
     """Return every rule for a data set; those about logs only if it has any."""
     rules = [
@@ -138,16 +58,12 @@ def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
         *_crossing_rules(dataset, bounds),
         *_bounds_rules(bounds),
     ]
-    if dataset.events is not None:
-        rules += _events_rules()
-    if dataset.edges is not None:
-        rules += _edges_rules()
-    return rules + (_logs_rules(dataset) if dataset.events is not None or dataset.edges is not None else [])
+    return rules + log_rules(dataset)
 
 
 def _columns_rule() -> Rule:
     def find(dataset: Dataset) -> tuple[list[str], int]:
-        wrong = _columns(dataset).query("found != expected")
+        wrong = columns_found(dataset).query("found != expected")
         shown = [f"{row.file}, {row.column}: {row.found} for {row.expected}" for row in wrong.itertuples()]
         return shown, len(wrong)
 
@@ -354,125 +270,5 @@ def _bounds_rules(bounds: Bounds) -> list[Rule]:
         least = bounds.rows_per_locale
         rules.append(
             rule(f"rows_{locale}", f"rows_{locale}", "product_locale", least, None, f"at least {least}", *told)
-        )
-    return rules
-
-
-def _events_rules() -> list[Rule]:
-    def rule(
-        name: str,
-        expectation: gxe.Expectation,
-        critical: bool,
-        column: str,
-        expected: str,
-        holds: str,
-        broken: str,
-        rows: Offenders,
-    ) -> Rule:
-        return Rule(name, "events", expectation, critical, EVENTS_FILE, column, expected, holds, broken, rows)
-
-    return [
-        rule(
-            "action_known",
-            gxe.ExpectColumnValuesToBeInSet(column="action", value_set=list(ACTIONS)),
-            True,
-            "action",
-            f"one of {', '.join(ACTIONS)}",
-            f"every action is one of {', '.join(ACTIONS)}",
-            f"an action is not one of {', '.join(ACTIONS)}",
-            rows=events_where(lambda events: ~events["action"].isin(ACTIONS), "action"),
-        ),
-        rule(
-            "event_locale_known",
-            gxe.ExpectColumnValuesToBeInSet(column="locale", value_set=list(LOCALES)),
-            True,
-            "locale",
-            f"one of {', '.join(LOCALES)}",
-            f"every locale of an event is one of {', '.join(LOCALES)}",
-            f"a locale of an event is not one of {', '.join(LOCALES)}",
-            rows=events_where(lambda events: ~events["locale"].isin(LOCALES), "locale"),
-        ),
-    ]
-
-
-def _edges_rules() -> list[Rule]:
-    def rule(
-        name: str, expectation: gxe.Expectation, column: str, expected: str, holds: str, broken: str, mask: Mask
-    ) -> Rule:
-        rows = edges_where(mask, column.partition(",")[0])
-        return Rule(name, "edges", expectation, True, EDGES_FILE, column, expected, holds, broken, rows)
-
-    listed = ", ".join(TABLE_RELATIONS)
-    return [
-        rule(
-            "edge_relation_known",
-            gxe.ExpectColumnValuesToBeInSet(column="relation", value_set=list(TABLE_RELATIONS)),
-            "relation",
-            f"one of {listed}",
-            f"every relation of an edge is one of {listed}",
-            f"a relation of an edge is not one of {listed}",
-            lambda edges: ~edges["relation"].isin(TABLE_RELATIONS),
-        ),
-        rule(
-            "edge_locale_known",
-            gxe.ExpectColumnValuesToBeInSet(column="locale", value_set=list(LOCALES)),
-            "locale",
-            f"one of {', '.join(LOCALES)}",
-            f"every locale of an edge is one of {', '.join(LOCALES)}",
-            f"a locale of an edge is not one of {', '.join(LOCALES)}",
-            lambda edges: ~edges["locale"].isin(LOCALES),
-        ),
-        rule(
-            "edge_weight_positive",
-            gxe.ExpectColumnValuesToBeBetween(column="weight", min_value=0, strict_min=True, max_value=MOST_WEIGHT),
-            "weight",
-            "a positive number",
-            "every edge has a weight above 0",
-            f"an edge's weight is not above 0 and at most {MOST_WEIGHT:g}",
-            lambda edges: ~((edges["weight"] > 0) & (edges["weight"] <= MOST_WEIGHT)),
-        ),
-        rule(
-            "edge_origin",
-            gxe.ExpectColumnValuesToBeInSet(column="one_origin", value_set=[True]),
-            "query, source_product_id",
-            "a query, or a product where the relation is between products",
-            "every edge starts at what its relation starts at, a query or a product",
-            "an edge starts at none, at both, or not at what its relation starts at",
-            lambda edges: ~_edges_frame(edges)["one_origin"],
-        ),
-    ]
-
-
-_CHECK_OF = {
-    "after_cutoff": "behaviour_before_cutoff",
-    "bot": "behaviour_of_customers",
-    "product_unknown": "event_product_exists",
-    "query_unknown": "event_query_exists",
-    "locale_unknown": "event_locale_clear",
-}
-
-
-def _logs_rules(dataset: Dataset) -> list[Rule]:
-    """Return one warning a reason for which rows of logs are left out.
-
-    An event of another action, such as a filter that was set, is nothing to be warned of.
-    """
-    rules = []
-    for reason, name in _CHECK_OF.items():
-        files = [one.file for one in dataset.left_out if one.reason == reason]
-        rules.append(
-            Rule(
-                name,
-                "logs",
-                gxe.ExpectColumnValuesToBeBetween(column=reason, max_value=0),
-                False,
-                ", ".join(files),
-                "",
-                "none",
-                f"no row of a log is left out because {REASONS[reason]}",
-                f"rows of logs are left out, each because {REASONS[reason]}",
-                left_out_for(reason),
-                "nothing stops; see whether the log, the catalogue and the settings are those you mean",
-            )
         )
     return rules

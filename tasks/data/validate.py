@@ -11,7 +11,8 @@ from tasks.data.dataset import Dataset
 from tasks.data.expectations import Outcome, Rule, put
 from tasks.data.load import load_esci, structural_problems
 from tasks.data.logs import LogLimits
-from tasks.data.rules import Bounds, frames_of, rules_for
+from tasks.data.rule_frames import frames_of
+from tasks.data.rules import Bounds, rules_for
 
 
 @dataclass(frozen=True)

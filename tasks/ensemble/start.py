@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.ensemble.aggregate import AggregatorParameters, cross_validate
+from tasks.ensemble.aggregate import AggregatorParameters
+from tasks.ensemble.fitting import cross_validate
 from tasks.ensemble.value import whole_queries
 
 MOST_ROWS = 60_000  # as many as selection looks at

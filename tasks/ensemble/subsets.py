@@ -13,8 +13,9 @@ import numpy as np
 
 from registry.errors import NotFoundError, StoreError, UsageError
 from registry.files import write_atomically
-from tasks.ensemble.aggregate import Aggregator, check_shapes, cross_validate, fit_aggregator
+from tasks.ensemble.aggregate import Aggregator, check_shapes
 from tasks.ensemble.counts import confusion, metric_of
+from tasks.ensemble.fitting import cross_validate, fit_aggregator
 from tasks.ensemble.value import whole_queries
 
 _CARD = "subsets.json"

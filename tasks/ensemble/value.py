@@ -9,15 +9,9 @@ from math import factorial
 import numpy as np
 
 from registry.errors import UsageError
-from tasks.ensemble.aggregate import (
-    Aggregator,
-    AggregatorParameters,
-    CrossValidated,
-    check_shapes,
-    cross_validate,
-    fit_aggregator,
-)
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
 from tasks.ensemble.counts import confusion, metric_of
+from tasks.ensemble.fitting import CrossValidated, cross_validate, fit_aggregator
 from tasks.ensemble.worth import utilities
 
 MOST_SHAPLEY_MEMBERS = 10

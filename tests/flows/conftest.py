@@ -38,8 +38,9 @@ from tasks.data.dataset import Dataset
 from tasks.data.plans import write_plans
 from tasks.data.split import assign_roles, fit_plans
 from tasks.data.store import digest_of_test, save_dataset
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from tasks.ensemble.budget import Cost
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.scores import MemberScores, stack
 from tasks.ensemble.trial import Side, hold_trial
 from tasks.ensemble.worth import measure_worth

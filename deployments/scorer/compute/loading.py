@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,3 +83,8 @@ def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candi
 def _family(folder: Path) -> str:
     content = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
     return parse_spec(content, str(folder / "spec.json")).family
+
+
+def cores() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

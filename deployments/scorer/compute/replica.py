@@ -42,6 +42,9 @@ class Replica(Protocol):
         """Compute nothing more."""
 
 
+Ended = Callable[[Replica, str], None]  # called with a replica that is gone, and why
+
+
 class LocalReplica:
     """The members in this process, computing in threads.
 

@@ -32,8 +32,9 @@ from deployments.scorer.swap import Following
 from deployments.scorer.warm import Frequent
 from registry.settings import Settings
 from tasks.data.store import write_frame
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from tasks.ensemble.early_exit import EarlyExit
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.served import write_ensemble
 from tasks.ensemble.subsets import Subsets
 

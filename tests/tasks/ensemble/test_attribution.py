@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from benchmarks.worlds import make_world
 from registry.errors import TournamentError
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator, flatten
+from tasks.ensemble.aggregate import AggregatorParameters, flatten
 from tasks.ensemble.attribution import attribute, attribute_rows, check_additivity, tabulate
+from tasks.ensemble.fitting import fit_aggregator
 
 
 @pytest.fixture(scope="module")

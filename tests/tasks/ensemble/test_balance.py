@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.ensemble.aggregate import AggregatorParameters, cross_validate, fit_aggregator, pair_weights
+from tasks.ensemble.aggregate import AggregatorParameters
 from tasks.ensemble.balance import POWERS, Balance, choose_balance
 from tasks.ensemble.counts import all_metrics, confusion
+from tasks.ensemble.fitting import cross_validate, fit_aggregator, pair_weights
 
 PARAMETERS = AggregatorParameters(threads=1, maximum_rounds=60)
 

@@ -9,10 +9,11 @@ import pytest
 from benchmarks.worlds import make_world
 from registry.errors import LeakError
 from registry.settings import Settings
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import AggregatorParameters
 from tasks.ensemble.budget import Cost
 from tasks.ensemble.early_exit import EarlyExit
 from tasks.ensemble.equipment import SUBSETS, copy_equipment, exit_order, make_equipment
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.scores import MemberScores
 from tasks.ensemble.subsets import Subsets
 

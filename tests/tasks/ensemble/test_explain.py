@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks.worlds import make_world
 from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import AggregatorParameters
 from tasks.ensemble.explain import explain_pairs, save_picture
+from tasks.ensemble.fitting import fit_aggregator
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from benchmarks.worlds import make_world
 from registry.errors import StoreError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, cross_validate, fit_aggregator, softmax
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, softmax
 from tasks.ensemble.attribution import attribute
+from tasks.ensemble.fitting import cross_validate, fit_aggregator
 from tasks.ensemble.pool import Pool, centred_logs, fit_pool
 from tasks.ensemble.start import choose_start
 

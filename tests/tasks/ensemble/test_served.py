@@ -15,7 +15,7 @@ from tasks.candidates.graph_network import GraphNetwork
 from tasks.candidates.protocol import FitData
 from tasks.data.behaviour import edges
 from tasks.data.dataset import Dataset
-from tasks.ensemble.aggregate import fit_aggregator
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.served import Served, read_rows, write_ensemble
 
 SPEC = {

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.worlds import make_world
 from registry.errors import UsageError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, fit_aggregator, flatten
+from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.trees import FlatTrees, parse_trees
 
 

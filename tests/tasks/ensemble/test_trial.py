@@ -12,8 +12,9 @@ import pytest
 
 from registry.errors import LeakError
 from registry.settings import Settings
-from tasks.ensemble.aggregate import Aggregator, fit_aggregator
+from tasks.ensemble.aggregate import Aggregator
 from tasks.ensemble.budget import Budget, Cost
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.scores import MemberScores, stack
 from tasks.ensemble.trial import (
     Side,

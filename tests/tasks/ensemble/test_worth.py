@@ -3,8 +3,9 @@ import pytest
 
 from benchmarks.worlds import make_world
 from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters, fit_aggregator
+from tasks.ensemble.aggregate import AggregatorParameters
 from tasks.ensemble.attribution import attribute
+from tasks.ensemble.fitting import fit_aggregator
 from tasks.ensemble.worth import measure_worth, utilities
 
 

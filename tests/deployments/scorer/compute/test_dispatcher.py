@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from deployments.scorer.catalogue import Text
 from deployments.scorer.compute.breaker import Breaker
-from deployments.scorer.compute.dispatcher import Arrivals, Dispatcher, Question, Surroundings
+from deployments.scorer.compute.dispatcher import Arrivals, Dispatcher, Surroundings
 from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.questions import Question
 from deployments.scorer.compute.replica import Done, Slice
 from deployments.scorer.metrics import Metrics
 from registry.settings import Settings

@@ -18,7 +18,8 @@ import pytest
 from deployments.scorer.catalogue import Catalogue, Text
 from deployments.scorer.champion import Card, Champion
 from deployments.scorer.compute.dispatcher import Arrivals, Surroundings
-from deployments.scorer.compute.fleet import Fleets, ProcessReplica
+from deployments.scorer.compute.fleet import Fleets
+from deployments.scorer.compute.forked import ProcessReplica
 from deployments.scorer.compute.pairs import NotAnswered, Pairs
 from deployments.scorer.metrics import Metrics
 from registry.errors import TournamentError

@@ -1,0 +1,325 @@
+"""Replicas that are processes: forked from a keeper, which has loaded a champion and was forked from the zygote."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.scorer.compute.loading import Job, cores
+from deployments.scorer.compute.pairs import NotAnswered, Pairs
+from deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
+from deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
+from registry.errors import TournamentError
+from registry.processes import module_path, python_module
+from tasks.data.dataset import LABELS
+
+_REMEMBERED = 64  # pages that a replica surely has yet
+_START_SECONDS = 120.0
+_BYTES = 4 * len(LABELS)  # of a pair's scores
+
+
+class Zygote:
+    """The process that all keepers are forked from, started when it is needed, and again when it is gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start it if it does not run, without waiting for it."""
+        with self._lock:
+            self._started()
+
+    def keeper(self, job: Job, seconds: float) -> tuple[socket.socket, Header]:
+        """Have a champion loaded; return the keeper's socket and what it said. Blocks while it loads.
+
+        Raises:
+            TournamentError: if it cannot be loaded, or not within `seconds`.
+        """
+        for _ in range(2):
+            ours, process = self._fork(job.to_json())
+            ours.settimeout(seconds)
+            try:
+                said = receive(ours)
+            except TimeoutError:
+                ours.close()
+                raise TournamentError(f"{job.ensemble.name} is not loaded within {seconds:g} s") from None
+            if said is not None and "failed" not in said[0]:
+                ours.settimeout(None)
+                return ours, said[0]
+            ours.close()
+            if said is not None:
+                raise TournamentError(f"{job.ensemble.name} cannot be loaded: {said[0]['failed']}")
+            if process.poll() is None:  # else the zygote was killed, which has nothing to do with what it should load
+                break
+        raise TournamentError(
+            f"{job.ensemble.name} cannot be loaded: the process that loaded it ended; is there enough memory?"
+        )
+
+    def close(self) -> None:
+        """Let it end; what was forked from it ends with its champion."""
+        with self._lock:
+            self._end()
+
+    def refresh(self, ensemble: Path, data: Path, target: Path, device: str) -> dict[str, int]:
+        """Have an ensemble with newer data written in a process that gives way to everything else; blocks.
+
+        Raises:
+            TournamentError: if that fails.
+        """
+        ours, _ = self._fork({"refresh": [str(ensemble), str(data), str(target)], "device": device})
+        with ours:
+            said = receive(ours)
+        if said is None or "failed" in said[0]:
+            raise TournamentError(said[0]["failed"] if said else "the process that refreshed it ended")
+        return dict(said[0]["came"])
+
+    def _fork(self, asked: Header) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, its = socket.socketpair()
+        with its, self._lock:
+            try:
+                send_with(self._started(), asked, its)
+            except OSError:  # it is gone, and nobody has noticed yet
+                self._end()
+                send_with(self._started(), asked, its)
+            assert self._process is not None
+            return ours, self._process
+
+    def _started(self) -> socket.socket:
+        if self._control is not None and self._process is not None and self._process.poll() is None:
+            return self._control
+        self._end()
+        ours, its = socket.socketpair()
+        with its:
+            self._process = subprocess.Popen(
+                python_module("deployments.scorer.compute.keeper", str(its.fileno())),
+                pass_fds=[its.fileno()],
+                # Members compute with as many threads as they are told, and tokenizers are not forked with theirs
+                env=os.environ | module_path() | {"TOKENIZERS_PARALLELISM": "false"},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a key pressed in the terminal is for the scorer alone
+            )
+        self._control = ours
+        return ours
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+
+class ProcessFleet:
+    """Replicas that are processes, forked from one that has loaded the members.
+
+    Args:
+        zygote: where the keeper comes from. job: what is loaded. replicas: how many; None for one a core or GPU.
+    """
+
+    def __init__(self, zygote: Zygote, job: Job, replicas: int | None) -> None:
+        self._zygote, self._job, self._replicas = zygote, job, replicas
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._closed = False
+        self._number = 0
+        self._living: weakref.WeakSet[ProcessReplica] = weakref.WeakSet()
+        self.size, self.devices = 1, ["cpu"]
+
+    def start(self) -> None:
+        """Load the members; blocks.
+
+        Raises:
+            TournamentError: if they cannot be loaded.
+        """
+        self._control, said = self._zygote.keeper(self._job, _START_SECONDS)
+        self.devices = [str(device) for device in said["devices"]]
+        self.size = self._replicas or (cores() if self.devices == ["cpu"] else len(self.devices))
+
+    async def replica(self, ended: Ended, patient: bool = False) -> Replica:
+        replica = ProcessReplica(ended)
+        await self._fork("patient" if patient else "replica", replica)
+        try:
+            await asyncio.wait_for(asyncio.shield(replica.ready), _START_SECONDS)
+        except TimeoutError:
+            replica.give_up()
+            raise TournamentError(f"a replica of {self._job.ensemble.name} does not start") from None
+        self._living.add(replica)
+        return replica
+
+    async def embed(self) -> dict[str, int]:
+        talk = _Talk()
+        await self._fork("embedder", talk)
+        held = dict(await talk.said)
+        for replica in self._living:
+            replica.hold()
+        return held
+
+    def close(self) -> None:
+        self._closed = True  # without the lock: a keeper may be loading
+        if self._control is not None:
+            self._control.close()
+
+    async def _fork(self, what: str, protocol: asyncio.Protocol) -> None:
+        loop = asyncio.get_running_loop()
+        ours, its = socket.socketpair()
+        with its:
+            try:
+                await loop.run_in_executor(None, self._ask_keeper, what, its)
+            except OSError as error:
+                ours.close()
+                raise TournamentError(f"the keeper of {self._job.ensemble.name} is gone: {error}") from error
+        ours.setblocking(False)
+        await loop.create_unix_connection(lambda: protocol, sock=ours)
+
+    def _ask_keeper(self, what: str, its: socket.socket) -> None:
+        with self._lock:
+            self._number += 1
+            header = {"as": what, "number": self._number}
+            if self._control is not None:
+                try:
+                    send_with(self._control, header, its)
+                    return
+                except OSError:  # it was killed: its replicas go on, and another one loads the members
+                    self._control.close()
+                    self._control = None
+            if self._closed:
+                raise ConnectionError("it was told to end")
+            self._control, _ = self._zygote.keeper(self._job, _START_SECONDS)
+            send_with(self._control, header, its)
+            if self._closed:
+                self._control.close()
+
+
+class ProcessReplica(asyncio.Protocol):
+    """A replica in a process of its own.
+
+    Args:
+        ended: called when it is gone without having been told to end.
+    """
+
+    slots = 1
+
+    def __init__(self, ended: Ended) -> None:
+        self._ended = ended
+        self._inbox = Inbox()
+        self._transport: asyncio.Transport | None = None
+        self._sent: dict[int, Done] = {}
+        self._number = 0
+        self._pages: OrderedDict[int, tuple[int, Pairs]] = OrderedDict()
+        self._told_to_end = False
+        self.pid = 0
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, member: str, slices: Sequence[Slice], done: Done) -> None:
+        self._number += 1
+        self._sent[self._number] = done
+        pages: list[tuple[int, int]] = []
+        content: list[bytes] = []
+        places = []
+        for pairs, start, stop in slices:
+            known = self._pages.get(id(pairs))
+            if known is None:
+                number = self._number * 10_000 + len(pages)
+                known = self._pages[id(pairs)] = number, pairs
+                pages.append((number, len(pairs.encoded)))
+                content.append(pairs.encoded)
+            places.append((known[0], start, stop))
+        header = {"batch": self._number, "member": member, "pages": pages, "slices": places}
+        self._write(pack(header, content))
+        while len(self._pages) > _REMEMBERED:
+            self._pages.popitem(last=False)
+
+    def hold(self) -> None:
+        """Have it use the product vectors that are there now."""
+        self._write(pack({"hold": True}))
+
+    def give_up(self) -> bool:
+        self._told_to_end = True
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.end()
+        return True
+
+    def end(self) -> None:
+        self._told_to_end = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for header, content in self._inbox.take(data):
+            if "replica" in header:
+                self.pid, self.slots = int(header["replica"]), int(header["slots"])
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            else:
+                done = self._sent.pop(int(header["batch"]))
+                done(_answers(header["answers"], content), float(header["seconds"]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        why = f"replica {self.pid} ended" if self.pid else "a replica ended before it was ready"
+        if not self.ready.done():
+            self.ready.set_exception(TournamentError(f"{why}; is there enough memory?"))
+            self.ready.exception()  # it may be that nobody waits for it any more
+        elif not self._told_to_end:
+            self._ended(self, why)
+
+    def _write(self, message: bytes) -> None:
+        if self._transport is not None and self.alive:
+            self._transport.write(message)
+
+
+class _Talk(asyncio.Protocol):
+    """What a process says once, before it ends."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+        self._inbox = Inbox()
+
+    def data_received(self, data: bytes) -> None:
+        for header, _ in self._inbox.take(data):
+            if not self.said.done():
+                self.said.set_result(header["held"])
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.said.done():
+            self.said.set_exception(
+                TournamentError("the process that computed product vectors ended; its log says why")
+            )
+            self.said.exception()
+
+
+def _answers(said: Sequence[int | str], content: memoryview) -> list[Answer]:
+    answers: list[Answer] = []
+    start = 0
+    for one in said:
+        if isinstance(one, str):
+            answers.append(NotAnswered(one))
+            continue
+        stop = start + one * _BYTES
+        answers.append(np.frombuffer(content[start:stop], dtype=np.float32).reshape(one, len(LABELS)))
+        start = stop
+    return answers

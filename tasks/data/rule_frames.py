@@ -1,0 +1,81 @@
+"""The frames that the rules of the data are put to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from tasks.data.dataset import LABELS, LOCALES, Dataset
+from tasks.data.layout import COLUMNS, PANDAS_INDEX
+from tasks.data.load import is_of_kind, kind_of
+from tasks.data.logs import REASONS
+from tasks.data.split import crossing_rows
+
+PRODUCT_RELATIONS = ("bought_together", "same_session")
+
+
+def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
+    """Return the frames that the rules are put to, under the official column names; large columns are not copied."""
+    pairs, products = dataset.pairs, dataset.products
+    label = pd.Categorical.from_codes(np.where(pairs["label"] < 0, len(LABELS), pairs["label"]), [*LABELS, "unknown"])
+    title = products["title"].str.strip()
+    frames = {
+        "examples": pairs[["example_id", "query_id", "product_id"]].assign(
+            product_locale=pairs["locale"], esci_label=label, split=pairs["split"]
+        ),
+        "queries": pairs[["query_key", "query"]].drop_duplicates("query_key"),
+        "products": pd.DataFrame(
+            {
+                "product_id": products["product_id"],
+                "product_locale": products["locale"],
+                "product_title": title.mask(title == ""),
+            }
+        ),
+        "summary": _summary(dataset),
+        "columns": columns_found(dataset),
+    }
+    if dataset.events is not None:
+        frames["events"] = dataset.events[["locale", "action", "product"]]
+    if dataset.edges is not None:
+        frames["edges"] = edges_frame(dataset.edges)
+    if dataset.events is not None or dataset.edges is not None:
+        count = {reason: sum(one.count for one in dataset.left_out if one.reason == reason) for reason in REASONS}
+        frames["logs"] = pd.DataFrame([count])
+    return frames
+
+
+def edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
+    has_query, has_source = edges["query"].str.strip() != "", edges["source"] >= 0
+    fits = edges["relation"].isin(PRODUCT_RELATIONS).to_numpy() == has_source.to_numpy()
+    # To Great Expectations a missing value breaks nothing.
+    return edges[["locale", "relation"]].assign(
+        weight=edges["weight"].fillna(-1), one_origin=(has_query ^ has_source) & fits
+    )
+
+
+def columns_found(dataset: Dataset) -> pd.DataFrame:
+    """Return one row a column of each file: what its footer says the column is, and what it must be."""
+    rows = []
+    for name, columns in COLUMNS.items():
+        if not (dataset.source / name).is_file():
+            continue
+        schema = pq.read_schema(dataset.source / name)
+        found = {column: kind_of(schema.field(column).type) for column in schema.names if column != PANDAS_INDEX}
+        for column in dict.fromkeys([*columns, *found]):
+            kind = columns.get(column, "no column")
+            seen = found.get(column, "no column")
+            rows.append((name, column, kind if is_of_kind(seen, kind) else seen, kind))
+    return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
+
+
+def _summary(dataset: Dataset) -> pd.DataFrame:
+    """Return the rules that span tables or groups as one row of counts and shares."""
+    pairs = dataset.pairs
+    row: dict[str, float] = {
+        "pairs_without_product": int((pairs["product"] < 0).sum()),
+        "queries_in_both_splits": pairs.loc[crossing_rows(pairs), "query_key"].nunique(),
+    }
+    row |= {f"share_{label}": float((pairs["label"] == code).mean()) for code, label in enumerate(LABELS)}
+    row |= {f"rows_{locale}": int((pairs["locale"] == locale).sum()) for locale in LOCALES}
+    return pd.DataFrame([row])
