@@ -193,27 +193,26 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(min(left, 0.0005), self._dispatch, until)
             return
         self._woken_by = None
-        while (free := self._free()) is not None:
-            seat, share = free
-            member = self._next(seat)
-            if member is None:
-                return
-            self._send(seat, member, share)
+        while (choice := self._choose()) is not None:
+            self._send(*choice)
 
-    def _free(self) -> tuple[_Seat, float] | None:
-        """Return the replica that is done first, and the seconds of work up to its even share; None if all have enough.
+    def _choose(self) -> tuple[_Seat, Member, float] | None:
+        """Return a replica, the member whose pairs it computes next, and the seconds that its even share has room for.
 
-        One that has its share is given nothing ahead: another will be free before it.
+        The replica that is done first comes first. One that has its share is given nothing ahead: another will be free
+        before it is.
         """
         now = self._clock()
-        left = {id(seat): seat.left(now) for seat in self._seats}
-        seats = [seat for seat in self._seats if seat.room > 0]
-        seat = min(seats, key=lambda one: (left[id(one)], -one.room), default=None)
-        if seat is None:
-            return None
+        left = {seat: seat.left(now) for seat in self._seats}
         waiting = sum(member.expected_seconds for member in self.members.values())
-        share = (waiting + sum(left.values())) / len(self._seats) - left[id(seat)]
-        return (seat, share) if share > 0 or not seat.batches or not waiting else None
+        for seat in sorted((seat for seat in self._seats if seat.room > 0), key=lambda one: (left[one], -one.room)):
+            room = (waiting + sum(left.values())) / len(left) - left[seat]
+            ahead = len(seat.batches) >= seat.replica.slots
+            if ahead and waiting and room <= 0:
+                continue
+            if (member := self._next(seat)) is not None:
+                return seat, member, room
+        return None
 
     def _next(self, seat: _Seat) -> Member | None:
         """Return the member that has waited longest; of those that wait for one page, the one that takes longest."""
@@ -223,8 +222,8 @@ class Dispatcher:
         waiting = [member for member in self.members.values() if member.queue and seat.takes(member)]
         return min(waiting, key=lambda one: (one.queue[0].order, -one.expected_seconds), default=None)
 
-    def _send(self, seat: _Seat, member: Member, share: float) -> None:
-        parts = self._gather(member, *self._size(member, share))
+    def _send(self, seat: _Seat, member: Member, room: float) -> None:
+        parts = self._gather(member, *self._size(member, room))
         seconds = (member.seconds_a_pair or 0.0) * sum(stop - start for _, start, stop in parts)
         batch = _Batch(member, parts, seat, seconds)
         seat.batches.append(batch)
@@ -232,13 +231,13 @@ class Dispatcher:
         seat.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
         self._arm(seat)
 
-    def _size(self, member: Member, share: float) -> tuple[int, int]:
-        """Return the pairs of a batch that takes `share` seconds, and the smallest rest that is a batch of its own."""
+    def _size(self, member: Member, room: float) -> tuple[int, int]:
+        """Return the pairs of a batch that takes `room` seconds, and the smallest rest that is a batch of its own."""
         most = self._settings.batch_pairs
         if len(self._seats) < 2 or not member.seconds_a_pair:
             return most, _LEAST_PAIRS
         least = max(_LEAST_PAIRS, math.ceil(_LEAST_SECONDS / member.seconds_a_pair))
-        return min(most, max(least, math.ceil(share / member.seconds_a_pair))), least
+        return min(most, max(least, math.ceil(room / member.seconds_a_pair))), least
 
     def _gather(self, member: Member, most: int, least: int) -> list[tuple[Question, int, int]]:
         """Return questions' rows, taken out of the queue; only the first question is taken in part."""

@@ -282,6 +282,22 @@ def test_where_several_batches_are_computed_at_once_each_member_has_one():
     run(go())
 
 
+def test_a_replica_that_may_not_take_what_waits_leaves_it_to_another():
+    async def go() -> None:
+        first, second = Scripted(slots=2), Scripted(slots=2)
+        made = dispatcher(first, second, names=["quick", "slow"], batch_pairs=4)
+        made.members["quick"].seconds_a_pair, made.members["slow"].seconds_a_pair = 0.001, 0.1
+        made.ask(["slow"], page(4))
+        await turn()
+        made.ask(["quick"], page(4))
+        await turn()
+        made.ask(["quick"], page(4))  # the one that is done first computes it already
+        await turn()
+        assert (first.given, second.given) == ([("slow", 4), ("quick", 4)], [("quick", 4)])
+
+    run(go())
+
+
 def test_what_a_replica_died_of_twice_is_given_up_and_counts_against_the_member():
     async def go() -> None:
         made = dispatcher(names=["a"], member_failures=1)
