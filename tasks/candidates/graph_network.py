@@ -153,7 +153,8 @@ class GraphNetwork:
         query_text = encoder.encode(queries)
         overlap = lexicon.overlap(queries, texts, query_rows, product_rows)
         locale = _one_hot(pairs["locale"])
-        network.eval()
+        if network.training:  # to say so again would take as long as the head
+            network.eval()
         with torch.inference_mode():
             for start in range(0, len(pairs), _CHUNK):
                 part = slice(start, start + _CHUNK)
@@ -347,8 +348,7 @@ def _query_texts(edges: pd.DataFrame, graph: Neighbourhoods) -> list[str]:
 
 
 def _one_hot(locale: pd.Series) -> np.ndarray:
-    codes = pd.Categorical(locale.astype(str), categories=LOCALES).codes
-    return (codes[:, None] == np.arange(len(LOCALES))).astype(np.float32)
+    return (np.asarray(locale, object)[:, None] == np.array(LOCALES, object)).astype(np.float32)
 
 
 def _inputs(pairs: pd.DataFrame, graph: Neighbourhoods, query_rows: np.ndarray, overlap: np.ndarray) -> PairInputs:

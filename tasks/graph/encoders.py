@@ -43,7 +43,8 @@ class Encoder(Protocol):
 def product_texts(products: pd.DataFrame, rows: np.ndarray) -> list[str]:
     """Return what is read of the products in `rows`: title, brand, color and the beginning of the bullets."""
     limits = (("title", _TITLE), ("brand", _FIELD), ("color", _FIELD), ("bullets", _BULLETS))
-    columns = [products[name].iloc[rows].str.slice(0, limit).to_numpy(dtype=object) for name, limit in limits]
+    # Plain strings: for a page of 40, pandas' own slicing takes longer than all the rest of a graph network
+    columns = [[text[:limit] for text in np.asarray(products[name].array.take(rows), object)] for name, limit in limits]
     return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
 

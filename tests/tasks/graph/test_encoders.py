@@ -65,6 +65,33 @@ def test_overlap_of_a_text_with_itself_is_whole_and_with_nothing_is_none() -> No
     assert empty.tolist() == [0, 0, 0]
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.text("ab 椅子", max_size=8), min_size=1, max_size=4),
+    st.lists(st.text("ab 椅子", max_size=12), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=9),
+)
+def test_overlaps_are_what_dictionaries_of_terms_say(queries: list[str], products: list[str], places: list) -> None:
+    lexicon = Lexicon.fit(SHELF)
+
+    def terms(text: str) -> dict[int, float]:
+        row = lexicon.tfidf([text])
+        return dict(zip(row.indices.tolist(), row.data.astype(float).tolist(), strict=True))
+
+    def share(query: dict[int, float], product: dict[int, float], words: bool) -> float:
+        weights = {bucket: weight for bucket, weight in query.items() if (bucket < WORDS) == words}
+        return sum(weights[one] for one in weights if one in product) / sum(weights.values()) if weights else 0.0
+
+    query_rows = np.array([place[0] % len(queries) for place in places], dtype=np.int64)
+    product_rows = np.array([place[1] % len(products) for place in places], dtype=np.int64)
+    found = lexicon.overlap(queries, products, query_rows, product_rows)
+    for query_row, product_row, overlap in zip(query_rows, product_rows, found, strict=True):
+        query, product = terms(queries[query_row]), terms(products[product_row])
+        cosine = sum(weight * product.get(bucket, 0.0) for bucket, weight in query.items())
+        expected = [cosine, share(query, product, words=True), share(query, product, words=False)]
+        assert overlap == pytest.approx(expected, abs=1e-5)
+
+
 def test_lsa_places_like_near_like_and_has_unit_length() -> None:
     lexicon = Lexicon.fit(SHELF)
     encoder = Lsa.fit(SHELF, lexicon, 8)
