@@ -205,8 +205,9 @@ class Dispatcher:
         now = self._clock()
         left = {seat: seat.left(now) for seat in self._seats}
         waiting = sum(member.expected_seconds for member in self.members.values())
+        even = (waiting + sum(left.values())) / max(len(left), 1)
         for seat in sorted((seat for seat in self._seats if seat.room > 0), key=lambda one: (left[one], -one.room)):
-            room = (waiting + sum(left.values())) / len(left) - left[seat]
+            room = even - left[seat]
             ahead = len(seat.batches) >= seat.replica.slots
             if ahead and waiting and room <= 0:
                 continue
@@ -224,8 +225,7 @@ class Dispatcher:
 
     def _send(self, seat: _Seat, member: Member, room: float) -> None:
         parts = self._gather(member, *self._size(member, room))
-        seconds = (member.seconds_a_pair or 0.0) * sum(stop - start for _, start, stop in parts)
-        batch = _Batch(member, parts, seat, seconds)
+        batch = _Batch(member, parts, seat, member.seconds_for(sum(stop - start for _, start, stop in parts)))
         seat.batches.append(batch)
         slices = [(question.pairs, start, stop) for question, start, stop in batch.parts]
         seat.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))

@@ -93,7 +93,11 @@ class Member:
     @property
     def expected_seconds(self) -> float:
         """Time that what waits will take a replica, as far as is known."""
-        return (self.seconds_a_pair or 0.0) * self.waiting
+        return self.seconds_for(self.waiting)
+
+    def seconds_for(self, pairs: int) -> float:
+        """Return the time that some pairs will take a replica, as far as is known; 0 before the first batch."""
+        return (self.seconds_a_pair or 0.0) * pairs
 
     def learn(self, seconds: float, pairs: int) -> None:
         """Take note of a batch's time."""
