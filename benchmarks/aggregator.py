@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report
 from benchmarks.worlds import make_world
-from tasks.ensemble.aggregate import AggregatorParameters, flatten
-from tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, flatten
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 
 PAGE, MEMBERS = 40, (7, 12)
 

@@ -15,11 +15,11 @@ import shap
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.worlds import World, make_world
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
-from tasks.ensemble.attribution import attribute, tabulate
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.scores import CLASSES
-from tasks.ensemble.worth import measure_worth
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
+from esci_tournament.tasks.ensemble.attribution import attribute, tabulate
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.scores import CLASSES
+from esci_tournament.tasks.ensemble.worth import measure_worth
 
 THREADS = 2
 PARAMETERS = AggregatorParameters(leaves=25, depth=8, leaf_rows=20, leaf_hessian=1.0, threads=THREADS)

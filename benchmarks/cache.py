@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
-from deployments.scorer.cache import ENTRY, FileCache, pair_keys
+from esci_tournament.deployments.scorer.cache import ENTRY, FileCache, pair_keys
 
 PAIRS, PEER_PAIRS = 50_000_000, 2_000_000
 QUICK_PAIRS, QUICK_PEER_PAIRS = 1_000_000, 200_000

@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import World, make_world
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.counts import confusion, metric_of
-from tasks.ensemble.early_exit import EarlyExit
-from tasks.ensemble.exit_calibration import calibrate_exit
-from tasks.ensemble.fitting import cross_validate, fit_aggregator
-from tasks.ensemble.worth import utilities
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.exit_calibration import calibrate_exit
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.worth import utilities
 
 MODELS, PAIRS, FRESH = 8, 6000, 20_000
 RISKS = (0.001, 0.005, 0.01)

@@ -20,16 +20,16 @@ import torch
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.neighbourhoods import Size, make_edges
-from registry.specs import GraphNetworkRecipe, GraphNetworkSpec
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.data.dataset import LOCALES
-from tasks.graph.catalogue import Catalogue, identities
-from tasks.graph.embeddings import echoes, product_states
-from tasks.graph.encoders import Lsa, product_texts
-from tasks.graph.lexicon import Lexicon
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
-from tasks.graph.networks import PairNetwork
-from tasks.graph.subgraphs import trees
+from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.data.dataset import LOCALES
+from esci_tournament.tasks.graph.catalogue import Catalogue, identities
+from esci_tournament.tasks.graph.embeddings import echoes, product_states
+from esci_tournament.tasks.graph.encoders import Lsa, product_texts
+from esci_tournament.tasks.graph.lexicon import Lexicon
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
+from esci_tournament.tasks.graph.networks import PairNetwork
+from esci_tournament.tasks.graph.subgraphs import trees
 
 FULL, QUICK = Size(300_000, 20_000, 3_000_000), Size(30_000, 2_000, 300_000)
 ARCHITECTURES = ("graphsage", "gcn", "gatv2")

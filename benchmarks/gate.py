@@ -21,8 +21,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
-from tasks.ensemble.counts import confusion_by_query, macro_f1
-from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from esci_tournament.tasks.ensemble.counts import confusion_by_query, macro_f1
+from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
 
 ESCI = {"us": 22_500, "es": 3_850, "jp": 4_650}  # queries, about as in ESCI's test split; 20.6 pairs each
 SMALL = {"us": 260, "es": 70, "jp": 70}

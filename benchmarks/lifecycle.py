@@ -33,10 +33,10 @@ import pandas as pd
 import psutil
 
 from benchmarks.harness import Figure, arguments, figure, report, say
-from deployments.stack import supervise
-from registry.settings import Settings, read_settings
-from registry.workspace import Workspace
-from tasks.data.synthesize import synthesize
+from esci_tournament.deployments.stack import supervise
+from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.data.synthesize import synthesize
 
 KILLS, QUICK_KILLS = 100, 8
 CANDIDATES_A_KILL = 0.12
@@ -154,7 +154,7 @@ def write_candidates(folder: Path, data: Path, count: int, seed: int) -> dict[st
 
 def register(workspace: Workspace, name: str, file: Path) -> str:
     """Register a candidate; the same one again is the same version."""
-    from registry.specs import parse_spec
+    from esci_tournament.registry.specs import parse_spec
 
     content = {"name": name, "family": "scores", "file": str(file), "trained_on": "other_queries"}
     provenance = "generated from the truth, for this benchmark"
@@ -232,7 +232,7 @@ def kill(stack: supervise.Supervisor, database: Database, chance: random.Random)
     try:
         family = psutil.Process(leaders[0].pid).children(recursive=True)
         if what == "flow run":  # the worker's children: flow runs, and the models that they fit
-            family = [one for one in family if "deployments.worker" not in one.cmdline()]
+            family = [one for one in family if "esci_tournament.deployments.worker" not in one.cmdline()]
             if not family:
                 return ""
             chance.choice(family).kill()
@@ -248,8 +248,8 @@ def kill(stack: supervise.Supervisor, database: Database, chance: random.Random)
 
 def observe(workspace: Workspace, seen: Seen) -> None:
     """Look at the champion, in MLflow and in the ledger."""
-    from registry.models import CHAMPION
-    from registry.promotion import drift
+    from esci_tournament.registry.models import CHAMPION
+    from esci_tournament.registry.promotion import drift
 
     try:
         alias = workspace.models.alias(CHAMPION)
@@ -267,8 +267,8 @@ def observe(workspace: Workspace, seen: Seen) -> None:
 
 def decide(workspace: Workspace, seen: Seen, chance: random.Random) -> None:
     """Approve, or now and then refuse, what waits for a reviewer."""
-    from flows.decision import answer
-    from registry.reviews import waiting
+    from esci_tournament.flows.decision import answer
+    from esci_tournament.registry.reviews import waiting
 
     with suppress(Exception):  # a server is down: the reviewer tries again
         for case in waiting(workspace.ledger, workspace.settings.ensemble_name):
@@ -280,7 +280,7 @@ def decide(workspace: Workspace, seen: Seen, chance: random.Random) -> None:
 
 def settled(workspace: Workspace, ids: Sequence[str]) -> bool:
     """Return whether everybody has had a turn and nothing is open."""
-    from registry.states import states
+    from esci_tournament.registry.states import states
 
     try:
         known = states(workspace.ledger, workspace.settings.ensemble_name)
@@ -292,8 +292,8 @@ def settled(workspace: Workspace, ids: Sequence[str]) -> bool:
 
 def count(workspace: Workspace, ids: Sequence[str], seen: Seen, seconds: float) -> list[Figure]:
     """Return what the record says."""
-    from registry.queue import Queue
-    from registry.states import states
+    from esci_tournament.registry.queue import Queue
+    from esci_tournament.registry.states import states
 
     ledger, ensemble = workspace.ledger, workspace.settings.ensemble_name
     queue, known = Queue(ledger), states(ledger, ensemble)

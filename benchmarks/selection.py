@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import World, make_world
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.select import RULES, Rule, select
-from tasks.ensemble.value import Game
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.select import RULES, Rule, select
+from esci_tournament.tasks.ensemble.value import Game
 
 MODELS = 8
 ROWS = 3000

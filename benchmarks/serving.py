@@ -134,8 +134,8 @@ class _Swaps:
     """Promotes a second version with the champion's own files, and rolls back, in turn."""
 
     def __init__(self, home: Path) -> None:
-        from registry.settings import read_settings
-        from registry.workspace import Workspace
+        from esci_tournament.registry.settings import read_settings
+        from esci_tournament.registry.workspace import Workspace
 
         self._workspace = Workspace(read_settings(home=home))
         ledger, models = self._workspace.ledger, self._workspace.models
@@ -150,7 +150,7 @@ class _Swaps:
         self._first = promotion.version
 
     def step(self) -> None:
-        from registry import promotion
+        from esci_tournament.registry import promotion
 
         ledger, models = self._workspace.ledger, self._workspace.models
         standing = ledger.standing(models.ensemble_name)
@@ -179,7 +179,7 @@ def _fill(address: str, known: list[bytes]) -> None:
 
 def _pages(home: Path, number: int) -> list[dict]:
     """Return pages of products of the champion's catalogue, asked for by words of their titles."""
-    from tasks.data.store import read_frame
+    from esci_tournament.tasks.data.store import read_frame
 
     products = read_frame(next((home / "stages").glob("load-*")) / "products.arrow")
     chosen = products[products["locale"] == "us"].sample(PAGE * number, replace=True, random_state=0)
@@ -195,9 +195,9 @@ def _bare_milliseconds(home: Path, pages: list[dict]) -> float:
     """Return the median time of a page in all members, one after the other; the best of torch's numbers of threads."""
     import torch
 
-    from deployments.scorer.catalogue import Catalogue
-    from deployments.scorer.compute.pairs import Pairs
-    from tasks.ensemble.served import Served
+    from esci_tournament.deployments.scorer.catalogue import Catalogue
+    from esci_tournament.deployments.scorer.compute.pairs import Pairs
+    from esci_tournament.tasks.ensemble.served import Served
 
     folder = next(next((home / "serving" / "champions").glob("*-*/ensemble")).iterdir())
     served = Served.load(folder)
@@ -231,14 +231,24 @@ def _home(temporary: Path) -> Path:
         shutil.copytree(given, home, ignore=shutil.ignore_patterns("serving", "cache", "*.lock"))
         return home
     say("holding a tournament on a small world: two minutes")
-    command = [sys.executable, "-m", "deployments.cli", "demo", "--queries", "300", "--home", str(home)]
+    command = [sys.executable, "-m", "esci_tournament.deployments.cli", "demo", "--queries", "300", "--home", str(home)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return home
 
 
 @contextmanager
 def _scorer(home: Path) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-m", "deployments.cli", "serve", "--home", str(home), "--port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "esci_tournament.deployments.cli",
+        "serve",
+        "--home",
+        str(home),
+        "--port",
+        "0",
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import make_world
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.balance import choose_balance
-from tasks.ensemble.counts import METRICS, confusion, metrics_of
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.start import choose_start
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.balance import choose_balance
+from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metrics_of
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.start import choose_start
 
 FRESH = 10_000
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
-from registry.models import Models
-from registry.poll import Poll
-from registry.specs import parse_spec
-from registry.versions import SPEC_TAG
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.poll import Poll
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.versions import SPEC_TAG
 
 VERSIONS, VERSIONS_A_MODEL = 10_000, 4
 

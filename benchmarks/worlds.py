@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.ensemble.aggregate import softmax
+from esci_tournament.tasks.ensemble.aggregate import softmax
 
 PRIOR = np.array([0.65, 0.22, 0.03, 0.10])  # Exact, Substitute, Complement, Irrelevant, about as in ESCI
 

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.settings import Settings
-from registry.specs import CandidateSpec
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.specs import CandidateSpec
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.task_runners import TaskRunner
 
-    from deployments.cli.common import Output
-    from flows.held import Outcome, Renewed
+    from esci_tournament.deployments.cli.common import Output
+    from esci_tournament.flows.held import Outcome, Renewed
 
 
 def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output: Output) -> Outcome:
@@ -31,7 +31,7 @@ def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output:
         TournamentError: whatever else ends a tournament.
     """
     with _here(settings, output, "a tournament") as runner:
-        from flows.tournament import tournament
+        from esci_tournament.flows.tournament import tournament
 
         asked = [spec.model_dump(mode="json") for spec in specs]
         return tournament.with_options(task_runner=runner)(str(data), asked, settings.model_dump(mode="json"))
@@ -49,7 +49,7 @@ def hold_again(settings: Settings, data: str | None, output: Output) -> Renewed:
         TournamentError: whatever else ends it.
     """
     with _here(settings, output, "a re-evaluation") as runner:
-        from flows.reevaluate import reevaluate
+        from esci_tournament.flows.reevaluate import reevaluate
 
         return reevaluate.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
 
@@ -57,7 +57,7 @@ def hold_again(settings: Settings, data: str | None, output: Output) -> Renewed:
 def refresh_here(settings: Settings, data: str | None, output: Output) -> str:
     """Have whoever serves take up newer data and return its version; arguments and errors as in :func:`hold_again`."""
     with _here(settings, output, "a refresh") as runner:
-        from flows.refresh import refresh
+        from esci_tournament.flows.refresh import refresh
 
         return refresh.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
 
@@ -65,15 +65,15 @@ def refresh_here(settings: Settings, data: str | None, output: Output) -> str:
 @contextmanager
 def _here(settings: Settings, output: Output, what: str) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
     """Make this process ready to run a flow of ours, alone in its home; yields what its tasks run in."""
-    from registry.locks import tournament_lock
+    from esci_tournament.registry.locks import tournament_lock
 
     with tournament_lock(settings.home, what):
         quiet_prefect(settings)
         from prefect.task_runners import ThreadPoolTaskRunner
 
-        from deployments.cli.progress import board
-        from flows import reporting
-        from flows.competition import workers_of
+        from esci_tournament.deployments.cli.progress import board
+        from esci_tournament.flows import reporting
+        from esci_tournament.flows.competition import workers_of
 
         start_embedded_server()
         with board(output) as shown, reporting.to(shown.report):
@@ -90,7 +90,7 @@ def quiet_prefect(settings: Settings) -> None:
     Without PREFECT_API_URL, and with no `tournament up` for this home, Prefect starts a temporary server of its own;
     its database stays in the home folder.
     """
-    from deployments.stack.state import prefect_api_url
+    from esci_tournament.deployments.stack.state import prefect_api_url
 
     if api := prefect_api_url(settings.home):
         os.environ.setdefault("PREFECT_API_URL", api)

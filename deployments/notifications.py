@@ -10,7 +10,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.errors import NotFoundError, UsageError
 
 PREFIX = "tournament tells:"
 

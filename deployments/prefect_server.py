@@ -1,4 +1,4 @@
-"""`python -m deployments.prefect_server start ...`: `prefect server start ...`, with its scheduler working.
+"""Prefect's server with its scheduler working: `python -m esci_tournament.deployments.prefect_server start ...`.
 
 Prefect 3.8.8 inserts scheduled runs with a key `state`, which SQLAlchemy before 2.1 passed over. 2.1 asks the hybrid
 property of that name what to make of it and refuses the whole statement, so that no schedule ever starts a run: the

@@ -1,14 +1,17 @@
-"""What MLflow loads for `models:/<ensemble>@champion`: a loader module, so nothing is ever unpickled."""
+"""What MLflow loads for `models:/<ensemble>@champion`: a loader module, so nothing is ever unpickled.
+
+Importing it is cheap, because :mod:`esci_tournament.deployments.mlflow_plugin` does so wherever MLflow is used.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-from tasks.candidates.device import resolve_device
-from tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.served import Served
 
 
 class EnsembleModel:
@@ -24,4 +27,7 @@ class EnsembleModel:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> EnsembleModel:
     """Return the model stored at `path`; MLflow calls this by name."""
+    from esci_tournament.tasks.candidates.device import resolve_device
+    from esci_tournament.tasks.ensemble.served import Served
+
     return EnsembleModel(Served.load(Path(path), str(resolve_device("auto"))))

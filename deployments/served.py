@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.settings import Settings
+from esci_tournament.registry.settings import Settings
 
 # A review must be answered while a tournament trains for hours: pools, like limits, are apart.
 HEAVY_POOL = "tournaments"
@@ -48,7 +48,7 @@ def served(settings: Settings) -> tuple[Served, ...]:
         Served(
             flow="tournament",
             name="tournament",
-            entrypoint="flows.tournament.tournament",
+            entrypoint="esci_tournament.flows.tournament.tournament",
             work_pool=HEAVY_POOL,
             concurrency_limit=1,
             description="Candidates that were registered take their chances",
@@ -56,7 +56,7 @@ def served(settings: Settings) -> tuple[Served, ...]:
         Served(
             flow="review",
             name="review",
-            entrypoint="flows.review.review",
+            entrypoint="esci_tournament.flows.review.review",
             work_pool=LIGHT_POOL,
             concurrency_limit=None,
             description="A reviewer decides whether a challenger becomes champion",
@@ -64,7 +64,7 @@ def served(settings: Settings) -> tuple[Served, ...]:
         Served(
             flow="reevaluate",
             name="weekly",
-            entrypoint="flows.reevaluate.reevaluate",
+            entrypoint="esci_tournament.flows.reevaluate.reevaluate",
             work_pool=HEAVY_POOL,
             concurrency_limit=1,
             description="Champion and bench are evaluated again on the newest data",

@@ -13,9 +13,9 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
-from deployments import notifications
-from deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, served
-from registry.settings import Settings
+from esci_tournament.deployments import notifications
+from esci_tournament.deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, served
+from esci_tournament.registry.settings import Settings
 
 HEARTBEAT_S = 30  # Prefect's least; workers set PREFECT_FLOWS_HEARTBEAT_FREQUENCY to it
 SILENCE_S = 150  # so long without a sign of life, and the run is taken for dead

@@ -1,4 +1,4 @@
-"""`python -m deployments.watcher`: look for candidates until told to stop, and listen to MLflow's webhooks meanwhile.
+"""The watcher, `python -m esci_tournament.deployments.watcher`: looks for candidates and listens to MLflow's webhooks.
 
 The process outlives every server that it speaks to: what cannot be reached is tried again, a little later each time.
 """
@@ -20,13 +20,13 @@ for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUE
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from deployments.stack.services import reachable  # noqa: E402
-from deployments.webhook import PATH, Guard, make_app  # noqa: E402
-from flows.watch import Watch  # noqa: E402
-from registry.errors import TournamentError  # noqa: E402
-from registry.settings import Settings, read_settings  # noqa: E402
-from registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402
-from registry.workspace import Workspace  # noqa: E402
+from esci_tournament.deployments.stack.services import reachable  # noqa: E402
+from esci_tournament.deployments.webhook import PATH, Guard, make_app  # noqa: E402
+from esci_tournament.flows.watch import Watch  # noqa: E402
+from esci_tournament.registry.errors import TournamentError  # noqa: E402
+from esci_tournament.registry.settings import Settings, read_settings  # noqa: E402
+from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402
+from esci_tournament.registry.workspace import Workspace  # noqa: E402
 
 LONGEST_WAIT_S = 60.0  # between two looks while something cannot be reached
 PROBE_S = 2.0

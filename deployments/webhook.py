@@ -17,7 +17,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 
-from registry.versions import SPEC_TAG
+from esci_tournament.registry.versions import SPEC_TAG
 
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
 PATH = "/mlflow-webhook"

@@ -1,4 +1,4 @@
-"""`python -m deployments.worker`: run here what Prefect asks for: tournaments, reviews, weekly re-evaluations."""
+"""The worker, `python -m esci_tournament.deployments.worker`: runs tournaments, reviews and weekly re-evaluations."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
 
-from deployments.served import Served, served
-from deployments.server import prepare
-from registry.errors import TournamentError
-from registry.settings import Settings, read_settings
+from esci_tournament.deployments.served import Served, served
+from esci_tournament.deployments.server import prepare
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.settings import Settings, read_settings
 
 QUERY_S = 2.0  # a resumed review goes on within this time
 LAST_WORDS_S = 10.0  # flow runs that were told to end report it themselves

@@ -16,7 +16,7 @@ from urllib.parse import quote
 WORKER = ("prefect", "worker", "start", "--type", "process", "--with-healthcheck", "--pool")
 
 COMMANDS = {
-    "prefect-server": ("python", "-m", "deployments.prefect_server", "start", "--host", "0.0.0.0"),
+    "prefect-server": ("python", "-m", "esci_tournament.deployments.prefect_server", "start", "--host", "0.0.0.0"),
     "mlflow-server": (
         *("mlflow", "server", "--app-name", "basic-auth", "--host", "0.0.0.0", "--port", "5000", "--workers", "2"),
         *("--artifacts-destination", "/var/lib/mlflow/artifacts"),
@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "worker": (*WORKER, "tournaments"),
     "reviewer": (*WORKER, "reviews"),
-    "watcher": ("python", "-m", "deployments.watcher"),
+    "watcher": ("python", "-m", "esci_tournament.deployments.watcher"),
     "scorer": ("tournament", "serve"),
     "deploy": ("tournament", "deploy"),
 }

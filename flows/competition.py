@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.held import Held, named_stage_task, stage_task
-from flows.lease import gpu
-from flows.looks import looks_before
-from flows.reporting import report, stage
-from registry.errors import CandidateError
-from registry.settings import Settings
-from registry.versions import FAILED_TAG
-from registry.workspace import Workspace
-from tasks.candidates.device import resolve_device
-from tasks.candidates.enter import Entrant
-from tasks.candidates.profile import Cost
-from tasks.candidates.steps import fit_record
-from tasks.candidates.supervise import supervise, worker_environment
-from tasks.data.plans import read_roles
-from tasks.data.store import digest_of_test, open_dataset
-from tasks.ensemble import budget
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.challenge import Challenge, build_challenge
-from tasks.ensemble.scores import MemberScores
-from tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
+from esci_tournament.flows.held import Held, named_stage_task, stage_task
+from esci_tournament.flows.lease import gpu
+from esci_tournament.flows.looks import looks_before
+from esci_tournament.flows.reporting import report, stage
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.versions import FAILED_TAG
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.candidates.enter import Entrant
+from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.steps import fit_record
+from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
+from esci_tournament.tasks.data.plans import read_roles
+from esci_tournament.tasks.data.store import digest_of_test, open_dataset
+from esci_tournament.tasks.ensemble import budget
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.challenge import Challenge, build_challenge
+from esci_tournament.tasks.ensemble.scores import MemberScores
+from esci_tournament.tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
 
 # The settings that decide who is kept: a challenger is stored under them.
 SELECTION_SETTINGS = {

@@ -8,33 +8,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flows.announce import announce
-from flows.competition import pairs_of, prices, scores_of
-from flows.held import Checked, Held, Outcome, reports_folder, stage_task
-from flows.rejudge import what_judging_takes
-from flows.reporting import stage
-from flows.reports import write_report
-from flows.review_runs import open_review, review_required
-from flows.serving import early_exit, equipment
-from registry import promotion
-from registry.models import EnsembleVersion
-from registry.records import Decision, Promotion
-from registry.workspace import Workspace
-from tasks.candidates.enter import Entrant
-from tasks.candidates.profile import Cost
-from tasks.candidates.steps import fit_record, stored_shift
-from tasks.data.plans import read_plans, read_roles
-from tasks.data.store import open_dataset
-from tasks.ensemble import budget
-from tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
-from tasks.ensemble.challenge import Challenge
-from tasks.ensemble.counts import confusion, metrics_of
-from tasks.ensemble.equipment import copy_equipment
-from tasks.ensemble.scores import stack
-from tasks.ensemble.served import write_ensemble
-from tasks.ensemble.trial import Trial
-from tasks.report.machine import describe_machine
-from tasks.report.summarise import (
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.competition import pairs_of, prices, scores_of
+from esci_tournament.flows.held import Checked, Held, Outcome, reports_folder, stage_task
+from esci_tournament.flows.rejudge import what_judging_takes
+from esci_tournament.flows.reporting import stage
+from esci_tournament.flows.reports import write_report
+from esci_tournament.flows.review_runs import open_review, review_required
+from esci_tournament.flows.serving import early_exit, equipment
+from esci_tournament.registry import promotion
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.enter import Entrant
+from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.steps import fit_record, stored_shift
+from esci_tournament.tasks.data.plans import read_plans, read_roles
+from esci_tournament.tasks.data.store import open_dataset
+from esci_tournament.tasks.ensemble import budget
+from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
+from esci_tournament.tasks.ensemble.challenge import Challenge
+from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.equipment import copy_equipment
+from esci_tournament.tasks.ensemble.scores import stack
+from esci_tournament.tasks.ensemble.served import write_ensemble
+from esci_tournament.tasks.ensemble.trial import Trial
+from esci_tournament.tasks.report.machine import describe_machine
+from esci_tournament.tasks.report.summarise import (
     describe_data,
     refused_models,
     sides,
@@ -42,8 +42,8 @@ from tasks.report.summarise import (
     summarise_selection,
     worth_tables,
 )
-from tasks.report.summary import Summary
-from tasks.report.words import clean, headline
+from esci_tournament.tasks.report.summary import Summary
+from esci_tournament.tasks.report.words import clean, headline
 
 
 @stage_task

@@ -10,17 +10,17 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from flows.announce import announce
-from flows.reports import log_report, read_summary, write_report
-from flows.review_runs import links, open_round
-from registry import promotion
-from registry.errors import BusyError, UsageError
-from registry.models import EnsembleVersion
-from registry.records import Decision, Promotion
-from registry.reviewers import complaint, registrants
-from registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
-from registry.workspace import Workspace
-from tasks.report.summary import Summary
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.reports import log_report, read_summary, write_report
+from esci_tournament.flows.review_runs import links, open_round
+from esci_tournament.registry import promotion
+from esci_tournament.registry.errors import BusyError, UsageError
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.reviewers import complaint, registrants
+from esci_tournament.registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.summary import Summary
 
 NOBODY = "nobody"  # the reviewer of record when silence is the answer
 LOCK_S = 600.0  # judging again may take minutes on large data
@@ -139,7 +139,7 @@ def _install(
 
 def _judge_again(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:
     """Judge against the champion of today, once, and ask again or close; return in words what came of it."""
-    from flows.rejudge import judge_again  # all of the judge's libraries, which a review seldom needs
+    from esci_tournament.flows.rejudge import judge_again  # all of the judge's libraries, which a review seldom needs
 
     verdicts = workspace.ledger.verdicts(case.tournament)
     known = [one for one in verdicts if one.payload.get("judged_again", {}).get("verdict") == case.id]
@@ -164,9 +164,9 @@ def _judge_again(workspace: Workspace, case: Case, version: EnsembleVersion, dec
 
 def _judged(summary: Summary, payload: dict[str, Any], champion: int) -> Summary:
     """Return the summary under another verdict; without a trial nothing is known of the champion's metrics."""
-    from tasks.ensemble.trial import Trial
-    from tasks.ensemble.verdict import Verdict
-    from tasks.report.summarise import sides
+    from esci_tournament.tasks.ensemble.trial import Trial
+    from esci_tournament.tasks.ensemble.verdict import Verdict
+    from esci_tournament.tasks.report.summarise import sides
 
     content = {name: value for name, value in payload.items() if name != "judged_again"}
     changes: dict[str, Any] = {"verdict": content, "champion": None}

@@ -17,11 +17,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.states import Crashed
 
-from flows.announce import announce
-from flows.review_runs import run_link
-from flows.turn import device_lock
-from registry.queue import AGAIN, Dispatch, Queue
-from registry.workspace import Workspace
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.review_runs import run_link
+from esci_tournament.flows.turn import device_lock
+from esci_tournament.registry.queue import AGAIN, Dispatch, Queue
+from esci_tournament.registry.workspace import Workspace
 
 DEPLOYMENT = "tournament/tournament"
 LONGEST_WAIT_S = 900.0  # until a tournament that could not be held is tried again

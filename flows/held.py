@@ -12,13 +12,13 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.reports import reports_folder
-from registry.errors import TournamentError
-from registry.models import EnsembleVersion
-from registry.tournaments import Attempt
-from registry.workspace import Workspace
-from tasks.candidates.enter import Entrant
-from tasks.report.summary import Summary
+from esci_tournament.flows.reports import reports_folder
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.enter import Entrant
+from esci_tournament.tasks.report.summary import Summary
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -91,7 +91,8 @@ class Held:
         started: when it was recorded (UTC).
         unchanged: the outcome that stands, when nothing has changed since.
         judged: the roles without the pairs whose query a model of older data has seen; None when there are none such.
-        drift: what has changed in the data since the last tournament, JSON of `tasks.data.drift.DriftReport`.
+        drift: what has changed in the data since the last tournament, JSON of
+            `esci_tournament.tasks.data.drift.DriftReport`.
         excluded: candidate id -> why it is not on the bench this time.
     """
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.announce import announce
-from registry.poll import Sighting
-from registry.queue import Queue
-from registry.records import Arrival
-from registry.workspace import Workspace
-from tasks.candidates.enter import readable, unaltered
+from esci_tournament.flows.announce import announce
+from esci_tournament.registry.poll import Sighting
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.records import Arrival
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.enter import readable, unaltered
 
 
 def news(queue: Queue, sightings: Sequence[Sighting]) -> list[Sighting]:

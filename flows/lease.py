@@ -8,8 +8,8 @@ from typing import Any
 from prefect.concurrency.sync import concurrency
 from prefect.settings import PREFECT_API_URL
 
-from registry.settings import Settings
-from tasks.candidates.device import resolve_device
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.candidates.device import resolve_device
 
 LIMIT = "gpu"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from flows.held import Held
-from registry.workspace import Workspace
-from tasks.data.store import digest_of_test, share_in_test, write_test
+from esci_tournament.flows.held import Held
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.data.store import digest_of_test, share_in_test, write_test
 
 
 def looks_before(workspace: Workspace, held: Held, pairs: pd.DataFrame) -> int:

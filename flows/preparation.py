@@ -8,26 +8,33 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from flows.held import Checked, Held, Roles, Source, recall, stage_task
-from flows.reporting import report, stage
-from flows.roster import Roster, call_back, incumbent, judged_roles, noticed
-from registry.errors import NotFoundError
-from registry.promotion import reconcile
-from registry.served_data import serve_data
-from registry.specs import CandidateSpec
-from registry.tournaments import facts_of, find_attempt, held_before, last_other_data, question_of, untried
-from registry.workspace import Workspace
-from tasks.candidates.device import resolve_device
-from tasks.candidates.enter import Entrant, make_bout, newcomers, readable, unaltered
-from tasks.data.drift import Limits, measure_drift, read_drift
-from tasks.data.load import load_esci
-from tasks.data.logs import LogLimits
-from tasks.data.plans import write_plans
-from tasks.data.sources import obtain
-from tasks.data.split import assign_roles, fit_plans
-from tasks.data.store import open_dataset, save_dataset
-from tasks.data.validate import raise_if_critical
-from tasks.data.validate import validate as validate_dataset
+from esci_tournament.flows.held import Checked, Held, Roles, Source, recall, stage_task
+from esci_tournament.flows.reporting import report, stage
+from esci_tournament.flows.roster import Roster, call_back, incumbent, judged_roles, noticed
+from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.promotion import reconcile
+from esci_tournament.registry.served_data import serve_data
+from esci_tournament.registry.specs import CandidateSpec
+from esci_tournament.registry.tournaments import (
+    facts_of,
+    find_attempt,
+    held_before,
+    last_other_data,
+    question_of,
+    untried,
+)
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.candidates.enter import Entrant, make_bout, newcomers, readable, unaltered
+from esci_tournament.tasks.data.drift import Limits, measure_drift, read_drift
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.logs import LogLimits
+from esci_tournament.tasks.data.plans import write_plans
+from esci_tournament.tasks.data.sources import obtain
+from esci_tournament.tasks.data.split import assign_roles, fit_plans
+from esci_tournament.tasks.data.store import open_dataset, save_dataset
+from esci_tournament.tasks.data.validate import raise_if_critical
+from esci_tournament.tasks.data.validate import validate as validate_dataset
 
 
 @stage_task

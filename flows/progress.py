@@ -15,11 +15,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from flows import reporting
-from flows.held import Outcome
-from registry.workspace import Workspace
-from tasks.report.progress import forget_progress, overall, write_progress
-from tasks.report.table import as_markdown
+from esci_tournament.flows import reporting
+from esci_tournament.flows.held import Outcome
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.progress import forget_progress, overall, write_progress
+from esci_tournament.tasks.report.table import as_markdown
 
 TICK_S = 3.0
 

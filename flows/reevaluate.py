@@ -8,15 +8,15 @@ from typing import Any
 
 from prefect import flow
 
-from flows import preparation, renewal
-from flows.announce import announce
-from flows.held import Outcome, Renewed
-from flows.progress import publish_outcome, published
-from flows.tournament import compete
-from flows.turn import turn
-from registry.errors import TournamentError
-from registry.settings import read_settings
-from registry.workspace import Workspace
+from esci_tournament.flows import preparation, renewal
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.held import Outcome, Renewed
+from esci_tournament.flows.progress import publish_outcome, published
+from esci_tournament.flows.tournament import compete
+from esci_tournament.flows.turn import turn
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.workspace import Workspace
 
 
 @flow(name="reevaluate", flow_run_name="champion and bench again", validate_parameters=False)

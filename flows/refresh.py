@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows import preparation
-from flows.progress import published
-from registry.settings import read_settings
-from registry.workspace import Workspace
+from esci_tournament.flows import preparation
+from esci_tournament.flows.progress import published
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.workspace import Workspace
 
 
 @flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.competition import pairs_of
-from flows.held import Held, Roles, Source
-from flows.looks import looks_before
-from flows.roster import incumbent
-from registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
-from registry.models import EnsembleVersion
-from registry.records import Standing, VerdictRecord
-from registry.reviews import Case
-from registry.settings import Settings
-from registry.tournaments import DECISIVE, Attempt
-from registry.workspace import Workspace
-from tasks.data.store import digest_of_test
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.scores import MemberScores
-from tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
+from esci_tournament.flows.competition import pairs_of
+from esci_tournament.flows.held import Held, Roles, Source
+from esci_tournament.flows.looks import looks_before
+from esci_tournament.flows.roster import incumbent
+from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.records import Standing, VerdictRecord
+from esci_tournament.registry.reviews import Case
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.tournaments import DECISIVE, Attempt
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.data.store import digest_of_test
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.scores import MemberScores
+from esci_tournament.tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
 
 Facts = dict[str, Any]
 

@@ -8,10 +8,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from flows.held import Held, Outcome, Renewed, stage_task
-from registry.tournaments import metrics_of_champion
-from registry.workspace import Workspace
-from tasks.report.renewal import as_markdown, in_words
+from esci_tournament.flows.held import Held, Outcome, Renewed, stage_task
+from esci_tournament.registry.tournaments import metrics_of_champion
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.renewal import as_markdown, in_words
 
 EVENT = "reevaluated"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry.files import write_atomically
-from registry.models import EnsembleVersion
-from registry.workspace import Workspace
-from tasks.report.summary import Summary
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.summary import Summary
 
 
 def reports_folder(workspace: Workspace, tournament: str) -> Path:
@@ -17,8 +17,8 @@ def reports_folder(workspace: Workspace, tournament: str) -> Path:
 
 def write_report(workspace: Workspace, summary: Summary, with_figures: bool = True) -> Path:
     """Write summary, page and figures of a tournament, and return the page."""
-    from tasks.report.figures import save_all  # they draw, which takes seconds to import
-    from tasks.report.page import render
+    from esci_tournament.tasks.report.figures import save_all  # they draw, which takes seconds to import
+    from esci_tournament.tasks.report.page import render
 
     folder = reports_folder(workspace, summary.tournament)
     write_atomically(folder / "summary.json", summary.to_json().encode())

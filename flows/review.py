@@ -19,14 +19,14 @@ from prefect.logging import get_logger, get_run_logger
 from prefect.states import Completed, State
 from pydantic import Field
 
-from flows import review_runs
-from flows.decision import NOBODY, answer, record, settle, what_is_wrong, what_stands
-from registry import promotion
-from registry.errors import BusyError, NotFoundError, TournamentError
-from registry.records import Decision
-from registry.reviews import REMINDED, Case, cases, find_case, unsettled, waiting
-from registry.settings import read_settings
-from registry.workspace import Workspace
+from esci_tournament.flows import review_runs
+from esci_tournament.flows.decision import NOBODY, answer, record, settle, what_is_wrong, what_stands
+from esci_tournament.registry import promotion
+from esci_tournament.registry.errors import BusyError, NotFoundError, TournamentError
+from esci_tournament.registry.records import Decision
+from esci_tournament.registry.reviews import REMINDED, Case, cases, find_case, unsettled, waiting
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.workspace import Workspace
 
 LEAST_WAIT_S = 60  # a gate that opens right before the deadline can still be answered
 RUN_ENDED = "review_run_ended"  # kind of event; subject: the flow run

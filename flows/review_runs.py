@@ -20,13 +20,13 @@ from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Cancelled, Completed, Scheduled
 
-from flows.announce import announce
-from flows.reports import read_summary, reports_folder
-from registry.reviews import RETRIED, Case, champion_at, waiting
-from registry.settings import Settings
-from registry.workspace import Workspace
-from tasks.report.review_words import review_markdown, review_title
-from tasks.report.table import as_markdown
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.reports import read_summary, reports_folder
+from esci_tournament.registry.reviews import RETRIED, Case, champion_at, waiting
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.review_words import review_markdown, review_title
+from esci_tournament.tasks.report.table import as_markdown
 
 DEPLOYMENT = "review/review"
 RETRIES = 3  # times that one flow run is started again before another takes its place

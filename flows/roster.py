@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flows.held import Roles, Source
-from registry.bench import find_bench
-from registry.models import EnsembleVersion
-from registry.queue import Queue
-from registry.tournaments import model_of
-from registry.workspace import Workspace
-from tasks.candidates.device import resolve_device
-from tasks.candidates.enter import Entrant, Role, make_bout, readable, unaltered, with_model_of
-from tasks.candidates.provenance import Seen, without_seen
-from tasks.candidates.steps import FULL, Origin
-from tasks.data.plans import read_roles
-from tasks.data.store import open_dataset, write_frame
+from esci_tournament.flows.held import Roles, Source
+from esci_tournament.registry.bench import find_bench
+from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.tournaments import model_of
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout, readable, unaltered, with_model_of
+from esci_tournament.tasks.candidates.provenance import Seen, without_seen
+from esci_tournament.tasks.candidates.steps import FULL, Origin
+from esci_tournament.tasks.data.plans import read_roles
+from esci_tournament.tasks.data.store import open_dataset, write_frame
 
 
 @dataclass(frozen=True)

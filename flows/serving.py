@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.competition import pairs_of, prices, read_cost, scores_of
-from flows.held import Held
-from flows.reporting import stage
-from registry.workspace import Workspace
-from tasks.ensemble.challenge import Challenge
-from tasks.ensemble.early_exit import EarlyExit
-from tasks.ensemble.equipment import make_equipment
+from esci_tournament.flows.competition import pairs_of, prices, read_cost, scores_of
+from esci_tournament.flows.held import Held
+from esci_tournament.flows.reporting import stage
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.ensemble.challenge import Challenge
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.equipment import make_equipment
 
 # The settings that it follows from.
 EQUIPMENT_SETTINGS = {"subsets_limit", "early_exit_risk", "primary_metric"}

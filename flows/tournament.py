@@ -7,14 +7,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows import competition, conclusion, preparation
-from flows.held import Checked, Held, Outcome, on_record
-from flows.progress import publish_outcome, published
-from flows.reporting import report
-from flows.turn import turn
-from registry.settings import read_settings
-from registry.specs import CandidateSpec, parse_spec
-from registry.workspace import Workspace
+from esci_tournament.flows import competition, conclusion, preparation
+from esci_tournament.flows.held import Checked, Held, Outcome, on_record
+from esci_tournament.flows.progress import publish_outcome, published
+from esci_tournament.flows.reporting import report
+from esci_tournament.flows.turn import turn
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.workspace import Workspace
 
 
 @flow(name="tournament", flow_run_name="tournament on {data}", validate_parameters=False)

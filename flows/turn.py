@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from prefect import runtime
 
-from registry.locks import tournament_lock
-from registry.settings import Settings
-from registry.workspace import Workspace
+from esci_tournament.registry.locks import tournament_lock
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.workspace import Workspace
 
 SERVED_PATIENCE_S = 7 * 86_400.0  # a run that was dispatched waits for one that somebody holds by hand
 PATIENCE_S = 10.0  # whoever asks whether the lock is held, holds it for a moment

@@ -10,17 +10,17 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from flows.announce import announce
-from flows.dispatch import Dispatcher
-from flows.intake import news, take_in
-from flows.review import reconcile_reviews
-from flows.review_runs import has_api, run_link
-from registry import promotion
-from registry.errors import BusyError, NotFoundError
-from registry.poll import Poll, Sighting
-from registry.queue import Queue
-from registry.states import CandidateState, states, tags_of
-from registry.workspace import Workspace
+from esci_tournament.flows.announce import announce
+from esci_tournament.flows.dispatch import Dispatcher
+from esci_tournament.flows.intake import news, take_in
+from esci_tournament.flows.review import reconcile_reviews
+from esci_tournament.flows.review_runs import has_api, run_link
+from esci_tournament.registry import promotion
+from esci_tournament.registry.errors import BusyError, NotFoundError
+from esci_tournament.registry.poll import Poll, Sighting
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.states import CandidateState, states, tags_of
+from esci_tournament.registry.workspace import Workspace
 
 DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from registry.ledger import Ledger
-from registry.tournaments import finished
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.tournaments import finished
 
 
 @dataclass(frozen=True)

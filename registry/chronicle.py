@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.errors import NotFoundError, UsageError
-from registry.files import disk_in_words, write_atomically
-from registry.records import Chapter
-from registry.workspace import Workspace
+from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.files import disk_in_words, write_atomically
+from esci_tournament.registry.records import Chapter
+from esci_tournament.registry.workspace import Workspace
 
 Row = dict[str, Any]
 

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from registry import tables
-from registry.errors import BusyError, StoreError, UsageError
-from registry.files import is_disk_full
+from esci_tournament.registry import tables
+from esci_tournament.registry.errors import BusyError, StoreError, UsageError
+from esci_tournament.registry.files import is_disk_full
 
 BUSY_SECONDS = 30.0
 KEEP_SECONDS = 10.0  # a lock that is kept is taken again within this time after a restart of the database

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.errors import StoreError, UsageError
+from esci_tournament.registry.errors import StoreError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Libraries written in other languages report a full disk by text alone.

@@ -17,10 +17,10 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import Table, func, select
 
-from registry import tables
-from registry.database import Database
-from registry.errors import BusyError, NotFoundError, UsageError
-from registry.records import (
+from esci_tournament.registry import tables
+from esci_tournament.registry.database import Database
+from esci_tournament.registry.errors import BusyError, NotFoundError, UsageError
+from esci_tournament.registry.records import (
     Candidate,
     Chapter,
     DataVersion,
@@ -39,7 +39,7 @@ from registry.records import (
     Tournament,
     VerdictRecord,
 )
-from registry.rows import Payload, Rows, now
+from esci_tournament.registry.rows import Payload, Rows, now
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from registry.errors import BusyError
-from registry.files import disk_in_words, write_atomically
+from esci_tournament.registry.errors import BusyError
+from esci_tournament.registry.files import disk_in_words, write_atomically
 
 _held: set[Path] = set()  # homes whose lock this process holds
 

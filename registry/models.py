@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from registry.errors import NotFoundError
-from registry.files import disk_in_words, folder_digest
-from registry.ledger import user_and_host
-from registry.specs import CandidateSpec
-from registry.tracking import Tracking, pyfunc_data, save_pyfunc
-from registry.versions import (
+from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.files import disk_in_words, folder_digest
+from esci_tournament.registry.ledger import user_and_host
+from esci_tournament.registry.specs import CandidateSpec
+from esci_tournament.registry.tracking import Tracking, pyfunc_data, save_pyfunc
+from esci_tournament.registry.versions import (
     DIGEST_TAG,
     ENTERED_TAG,
     FAMILY_TAG,
@@ -200,7 +200,7 @@ class Models:
         members: Sequence[str],
         tournament: str,
         *,
-        loader_module: str = "deployments.pyfunc_model",
+        loader_module: str = "esci_tournament.deployments.pyfunc_model",
         metrics: Mapping[str, float] | None = None,
         files: Sequence[Path] = (),
         frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,

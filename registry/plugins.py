@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from registry.errors import SpecError
+from esci_tournament.registry.errors import SpecError
 
 GROUP = "esci_tournament.families"
 

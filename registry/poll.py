@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from mlflow.utils.search_utils import SearchUtils
 
-from registry.models import Models
-from registry.versions import SPEC_TAG, STATE_TAG, CandidateVersion, RegisteredVersion, as_candidate
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.versions import SPEC_TAG, STATE_TAG, CandidateVersion, RegisteredVersion, as_candidate
 
 _HAS_SPEC = f"tags.`{SPEC_TAG}` != ''"
 _REFUSED = f"tags.`{STATE_TAG}` = 'refused'"

@@ -6,22 +6,25 @@ import os
 import sys
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[1])
+import esci_tournament
+
+# The folder that holds the package, as it was found: in an editable install a folder of links, not where they lead.
+_PLACE = str(Path(esci_tournament.__path__[0]).absolute().parent)
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of ours with this Python.
+    """Return the command that runs a module with this Python.
 
-    Without -P the current folder comes first in the search: a user's own folder `tasks` or `flows` there would be taken
-    for ours.
+    Without -P the current folder comes first in the search: a user's own `mlflow.py` or `prefect` there would be taken
+    for the library.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def module_path() -> dict[str, str]:
-    """Return the variables that let a process, and what it starts, find our packages, installed or not, and no others.
+    """Return the variables that let a process, and what it starts, find our package, installed or not, and no others.
 
     As -P does for one process, PYTHONSAFEPATH keeps the current folder out of the search of all of them.
     """
     known = os.environ.get("PYTHONPATH", "")
-    return {"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [known])]), "PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": os.pathsep.join([_PLACE, *filter(None, [known])]), "PYTHONSAFEPATH": "1"}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.errors import NotFoundError, UsageError
-from registry.ledger import Ledger
-from registry.models import CHAMPION, PREVIOUS, Models
-from registry.records import Decision, Promotion
-from registry.versions import EnsembleVersion
+from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import CHAMPION, PREVIOUS, Models
+from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.versions import EnsembleVersion
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from registry.errors import SpecError
-from registry.tracking import quieten
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.tracking import quieten
 
 # Not part of a model: whoever imports its code leaves it behind, and whoever copies artifacts leaves it out.
 _COMPILED = shutil.ignore_patterns("__pycache__")
@@ -60,5 +60,5 @@ def check_pyfunc(folder: Path) -> None:
 
 
 def open_pyfunc(folder: Path) -> Any:
-    """Load a model. This runs its code: only :mod:`tasks.candidates.model_worker` may call it."""
+    """Load a model. This runs its code: only :mod:`esci_tournament.tasks.candidates.model_worker` may call it."""
     return mlflow.pyfunc.load_model(str(folder))

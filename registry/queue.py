@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from sqlalchemy import func, select
 
-from registry import tables
-from registry.errors import UsageError
-from registry.ledger import Ledger
-from registry.records import Arrival
-from registry.rows import Payload, Row, Rows
+from esci_tournament.registry import tables
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.records import Arrival
+from esci_tournament.registry.rows import Payload, Row, Rows
 
 # completed; failed: for a reason that may be the candidate's; outage: a store or the data was not there;
 # lost: its process was killed; given_up: no attempt follows.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from registry.errors import NotFoundError
-from registry.ledger import Ledger
-from registry.models import Models
-from registry.reviews import Case
-from registry.settings import Settings
+from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.reviews import Case
+from esci_tournament.registry.settings import Settings
 
 
 def person(name: str) -> str:

@@ -6,10 +6,10 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
-from registry.errors import NotFoundError, UsageError
-from registry.ledger import Ledger, replay
-from registry.records import Decision, EnsembleRecord, Promotion, Review, VerdictRecord
-from registry.settings import Settings
+from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.ledger import Ledger, replay
+from esci_tournament.registry.records import Decision, EnsembleRecord, Promotion, Review, VerdictRecord
+from esci_tournament.registry.settings import Settings
 
 CLOSED, REMINDED, RETRIED = "review_closed", "review_reminded", "review_retried"  # kinds of events, subject: verdict
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from registry.errors import StoreError
+from esci_tournament.registry.errors import StoreError
 
 Row = Mapping[Any, Any]
 Payload = Mapping[str, Any] | None

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from registry.errors import CandidateError, NotFoundError, StoreError
-from registry.files import disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
+from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
 CALIBRATED = "calibrated.npz"

@@ -6,8 +6,8 @@ it, but graph networks read its edges and products are found in its catalogue.
 
 from __future__ import annotations
 
-from registry.ledger import Ledger
-from registry.records import Tournament
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.records import Tournament
 
 EVENT = "data_served"
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from registry.errors import UsageError
+from esci_tournament.registry.errors import UsageError
 
 Metric = Literal["macro_f1", "weighted_f1", "accuracy"]
 

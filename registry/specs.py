@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from registry.errors import SpecError
-from registry.plugins import load_family, plugged_in
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.plugins import load_family, plugged_in
 
 TextField = Literal["title", "brand", "color", "bullets", "description"]
 TEXT_FIELDS: tuple[TextField, ...] = ("title", "brand", "color", "bullets", "description")
@@ -104,7 +104,7 @@ class NamedSpec(Strict):
 
         Fields at their default are left out, so that a later version of the product, with more fields, still
         recognises the candidates that were registered with this one. A default that changes its meaning needs a
-        new code version of the stage `train` (:data:`registry.stages.CODE_VERSIONS`).
+        new code version of the stage `train` (:data:`esci_tournament.registry.stages.CODE_VERSIONS`).
         """
         content = self.model_dump(mode="json", exclude={"name", "description"}, exclude_defaults=True)
         content["family"] = getattr(self, "family", "")

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.errors import StoreError, UsageError
-from registry.files import canonical_json, digest_of, disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import canonical_json, digest_of, disk_in_words, temporary_folder, write_atomically
 
 RECORD = "stage.json"
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from registry.ledger import Ledger
-from registry.queue import Dispatch, Queue
-from registry.records import Arrival
-from registry.reviews import waiting
-from registry.versions import FAILED_TAG, FLOW_RUN_TAG, REFUSED_TAG, STATE_TAG
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.queue import Dispatch, Queue
+from esci_tournament.registry.records import Arrival
+from esci_tournament.registry.reviews import waiting
+from esci_tournament.registry.versions import FAILED_TAG, FLOW_RUN_TAG, REFUSED_TAG, STATE_TAG
 
 State = Literal["registered", "queued", "refused", "training", "judged", "in review", "member", "benched", "failed"]
 

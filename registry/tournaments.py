@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from registry.files import digest_of
-from registry.ledger import Ledger
-from registry.records import Tournament
+from esci_tournament.registry.files import digest_of
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.records import Tournament
 
 State = Literal["new", "interrupted", "finished"]
 

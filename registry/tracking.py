@@ -35,8 +35,8 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import Model, infer_signature  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
-from registry.errors import BusyError, NotFoundError, StoreError, TournamentError  # noqa: E402
-from registry.files import is_disk_full  # noqa: E402
+from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, TournamentError  # noqa: E402
+from esci_tournament.registry.files import is_disk_full  # noqa: E402
 
 WAIT_SECONDS = 120.0
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")

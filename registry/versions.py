@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from registry.errors import SpecError
-from registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
 
 SPEC_TAG, DIGEST_TAG, FAMILY_TAG = "tournament.spec", "tournament.digest", "tournament.family"
 ENTERED_TAG, WEIGHTS_TAG, RUN_TAG = "tournament.entered", "tournament.weights", "tournament.run"

@@ -10,9 +10,9 @@ from mlflow.entities.webhook import WebhookEvent
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from registry.errors import StoreError
-from registry.files import disk_in_words
-from registry.settings import Settings
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import disk_in_words
+from esci_tournament.registry.settings import Settings
 
 NAME = "esci-tournament"
 EVENTS = (("model_version", "created"), ("model_version_tag", "set"))

@@ -6,14 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import StoreError
-from registry.settings import Settings
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.settings import Settings
 
 if TYPE_CHECKING:
-    from registry.ledger import Ledger
-    from registry.models import Models
-    from registry.scores import ScoreStore
-    from registry.stages import StageStore
+    from esci_tournament.registry.ledger import Ledger
+    from esci_tournament.registry.models import Models
+    from esci_tournament.registry.scores import ScoreStore
+    from esci_tournament.registry.stages import StageStore
 
 
 class Workspace:
@@ -40,21 +40,21 @@ class Workspace:
     @cached_property
     def stages(self) -> StageStore:
         """Results of finished stages, under their inputs."""
-        from registry.stages import StageStore
+        from esci_tournament.registry.stages import StageStore
 
         return StageStore(self.folder("stages"))
 
     @cached_property
     def scores(self) -> ScoreStore:
         """Scores of every candidate version on every data version."""
-        from registry.scores import ScoreStore
+        from esci_tournament.registry.scores import ScoreStore
 
         return ScoreStore(self.folder("scores"))
 
     @cached_property
     def ledger(self) -> Ledger:
         """The append-only record."""
-        from registry.ledger import Ledger
+        from esci_tournament.registry.ledger import Ledger
 
         self.folder()
         return Ledger.open(self.settings.ledger_address)
@@ -62,7 +62,7 @@ class Workspace:
     @cached_property
     def models(self) -> Models:
         """The MLflow registry."""
-        from registry.models import Models
+        from esci_tournament.registry.models import Models
 
         self.folder()
         settings = self.settings

@@ -17,10 +17,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of processes that share the c
 import pandas as pd
 import pytest
 
-from tasks.data.dataset import Dataset
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.synthesize import synthesize
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.synthesize import synthesize
 
 SHARED_SETUPS = {"held", "served"}  # a tournament, and a Prefect server with a worker
 
@@ -119,7 +119,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An MLflow database without content."""
-    from registry.models import Models
+    from esci_tournament.registry.models import Models
 
     home = tmp_path_factory.mktemp("mlflow")
     assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None

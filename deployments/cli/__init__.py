@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 
-from deployments.cli.common import Output
+from esci_tournament.deployments.cli.common import Output
 
 COMMANDS = (
     "demo", "run", "reevaluate", "up", "down", "deploy",
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tournament {version('esci-tournament')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        import_module(f"deployments.cli.{name}").add_parser(commands)
+        import_module(f"esci_tournament.deployments.cli.{name}").add_parser(commands)
     return parser
 
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, output: Output) -> int:
-    from registry.errors import StoreError, TournamentError
+    from esci_tournament.registry.errors import StoreError, TournamentError
 
     try:
         options.work(options, output)
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
 
 
 def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
-    from registry.errors import TournamentError
+    from esci_tournament.registry.errors import TournamentError
 
     if debug:
         traceback.print_exc()

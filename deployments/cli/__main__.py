@@ -1,5 +1,5 @@
-"""`python -m deployments.cli` is the command `tournament`."""
+"""`python -m esci_tournament.deployments.cli` is the command `tournament`."""
 
-from deployments.cli import entry
+from esci_tournament.deployments.cli import entry
 
 entry()

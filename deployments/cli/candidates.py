@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from deployments.cli.common import Output, command, workspace_of
+from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
 List every candidate and what became of it: registered (nobody has noticed it yet), refused, queued, training, judged,
@@ -20,9 +20,9 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """List all candidates in the order they were registered."""
-    from registry.states import CandidateState, states
-    from registry.versions import FLOW_RUN_TAG
-    from tasks.report.progress import read_progress
+    from esci_tournament.registry.states import CandidateState, states
+    from esci_tournament.registry.versions import FLOW_RUN_TAG
+    from esci_tournament.tasks.report.progress import read_progress
 
     workspace = workspace_of(options)
     known = states(workspace.ledger, workspace.settings.ensemble_name)

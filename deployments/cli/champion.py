@@ -7,10 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, add_common_options, served_workspace_of, settings_of, workspace_of
+from esci_tournament.deployments.cli.common import (
+    Output,
+    add_common_options,
+    served_workspace_of,
+    settings_of,
+    workspace_of,
+)
 
 if TYPE_CHECKING:
-    from registry.workspace import Workspace
+    from esci_tournament.registry.workspace import Workspace
 
 
 def add_parser(commands: Any) -> None:
@@ -35,8 +41,8 @@ def add_parser(commands: Any) -> None:
 
 def show(options: argparse.Namespace, output: Output) -> None:
     """Show the champion by the ledger, and say when the alias in MLflow disagrees."""
-    from registry.errors import NotFoundError
-    from registry.promotion import drift, reconcile
+    from esci_tournament.registry.errors import NotFoundError
+    from esci_tournament.registry.promotion import drift, reconcile
 
     workspace = workspace_of(options)
     ledger, models = workspace.ledger, workspace.models
@@ -70,7 +76,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 def history(options: argparse.Namespace, output: Output) -> None:
     """Show every promotion and rollback, oldest first, and write them to a file if one is named."""
-    from registry.chronicle import chronicle, export_chronicle
+    from esci_tournament.registry.chronicle import chronicle, export_chronicle
 
     rows = chronicle(served_workspace_of(options))
     for row in rows:
@@ -93,7 +99,7 @@ def history(options: argparse.Namespace, output: Output) -> None:
 
 def rollback(options: argparse.Namespace, output: Output) -> None:
     """Take one step back."""
-    from registry.promotion import rollback as step_back
+    from esci_tournament.registry.promotion import rollback as step_back
 
     workspace = served_workspace_of(options)
     promotion = step_back(workspace.ledger, workspace.models, options.reason)
@@ -104,10 +110,10 @@ def rollback(options: argparse.Namespace, output: Output) -> None:
 
 
 def _announce(workspace: Workspace, version: int, reason: str) -> None:
-    from deployments.local import quiet_prefect
+    from esci_tournament.deployments.local import quiet_prefect
 
     quiet_prefect(workspace.settings)
-    from flows.announce import announce
+    from esci_tournament.flows.announce import announce
 
     name = f"{workspace.settings.ensemble_name}/{version}"
     announce("promotion", name, {"title": f"rolled back: version {version} is champion again", "text": reason})
@@ -115,7 +121,7 @@ def _announce(workspace: Workspace, version: int, reason: str) -> None:
 
 def refresh(options: argparse.Namespace, output: Output) -> None:
     """Load and validate newer data, and have scorers take it up."""
-    from deployments.local import refresh_here
+    from esci_tournament.deployments.local import refresh_here
 
     version = refresh_here(settings_of(options), options.data, output)
     output.say(f"scorers of this home take up data {version[:12]}: its products, and the behaviour around them")
@@ -124,7 +130,7 @@ def refresh(options: argparse.Namespace, output: Output) -> None:
 
 def put_right(options: argparse.Namespace, output: Output) -> None:
     """Put the aliases back to what the ledger says."""
-    from registry.promotion import restore
+    from esci_tournament.registry.promotion import restore
 
     workspace = workspace_of(options)
     found = restore(workspace.ledger, workspace.models)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from registry.settings import Settings
-    from registry.workspace import Workspace
+    from esci_tournament.registry.settings import Settings
+    from esci_tournament.registry.workspace import Workspace
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, home: bool = True) -> None:
@@ -96,21 +96,21 @@ class Output:
 
 def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:
     """Return the settings in force for a command, its options first."""
-    from registry.settings import read_settings
+    from esci_tournament.registry.settings import read_settings
 
     return read_settings(home=options.home, **overrides)
 
 
 def workspace_of(options: argparse.Namespace, **overrides: object) -> Workspace:
     """Return the workspace a command works in."""
-    from registry.workspace import Workspace
+    from esci_tournament.registry.workspace import Workspace
 
     return Workspace(settings_of(options, **overrides))
 
 
 def served_workspace_of(options: argparse.Namespace) -> Workspace:
     """Return the workspace, with the addresses of what `tournament up` runs for it; call it before Prefect's import."""
-    from deployments.stack.state import running
+    from esci_tournament.deployments.stack.state import running
 
     workspace = workspace_of(options)
     state = running(workspace.settings.home)

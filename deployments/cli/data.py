@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.cli.common import Output, add_common_options, settings_of
+from esci_tournament.deployments.cli.common import Output, add_common_options, settings_of
 
 
 def add_parser(commands: Any) -> None:
@@ -34,8 +34,8 @@ def check(options: argparse.Namespace, output: Output) -> None:
     """Say every check; end with an error when a critical one failed."""
     from dataclasses import asdict
 
-    from tasks.data.logs import LogLimits
-    from tasks.data.validate import check_folder, raise_if_critical
+    from esci_tournament.tasks.data.logs import LogLimits
+    from esci_tournament.tasks.data.validate import check_folder, raise_if_critical
 
     settings = settings_of(options)
     limits = LogLimits(settings.behaviour_cutoff, settings.bot_events)
@@ -53,8 +53,8 @@ def check(options: argparse.Namespace, output: Output) -> None:
 
 def fetch(options: argparse.Namespace, output: Output) -> None:
     """Download the official files."""
-    from deployments.cli.progress import bar
-    from tasks.data.download import BASE_URL, download
+    from esci_tournament.deployments.cli.progress import bar
+    from esci_tournament.tasks.data.download import BASE_URL, download
 
     settings_of(options)
     with bar(output, "download") as progress:
@@ -65,7 +65,7 @@ def fetch(options: argparse.Namespace, output: Output) -> None:
 
 def generate(options: argparse.Namespace, output: Output) -> None:
     """Generate a world."""
-    from tasks.data.synthesize import synthesize
+    from esci_tournament.tasks.data.synthesize import synthesize
 
     behaviour: bool | Literal["shuffled"] = "shuffled" if options.behaviour == "shuffled" else options.behaviour == "on"
     synthesize(options.to, queries=options.queries, seed=options.seed, noise=options.noise, behaviour=behaviour)

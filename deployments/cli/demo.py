@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 DESCRIPTION = """\
 Generate a small ESCI-like world in three languages, hold a tournament of three language models and three graph
@@ -24,10 +24,10 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the two tournaments of the demo."""
-    from deployments.cli.run import show
-    from deployments.local import hold
-    from registry.specs import read_specs
-    from tasks.data.synthesize import synthesize
+    from esci_tournament.deployments.cli.run import show
+    from esci_tournament.deployments.local import hold
+    from esci_tournament.registry.specs import read_specs
+    from esci_tournament.tasks.data.synthesize import synthesize
 
     options.home = options.home or Path(".tournament/demo")
     settings = settings_of(options, seed=options.seed, review="none")  # it is to end with a champion
@@ -50,6 +50,6 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 def show_table(outcome: Any, output: Output) -> None:
     """Show the table of a first outcome; the one document belongs to the last."""
-    from tasks.report.table import render_table
+    from esci_tournament.tasks.report.table import render_table
 
     render_table(outcome.summary, output.console())

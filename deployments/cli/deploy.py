@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 if TYPE_CHECKING:
-    from registry.settings import Settings
+    from esci_tournament.registry.settings import Settings
 
 DESCRIPTION = """\
 Apply deployments/prefect.yaml to a Prefect server: work pools, deployments with their concurrency limits, the weekly
@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Make pools and limits, deploy, and say what stands."""
-    from deployments.stack.state import prefect_api_url
-    from registry.errors import UsageError
+    from esci_tournament.deployments.stack.state import prefect_api_url
+    from esci_tournament.registry.errors import UsageError
 
     settings = settings_of(options)
     api = options.api or os.environ.get("PREFECT_API_URL") or prefect_api_url(settings.home)
@@ -60,8 +60,8 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
     import httpx
     from prefect.client.orchestration import get_client
 
-    from deployments import server
-    from registry.errors import ServiceError
+    from esci_tournament.deployments import server
+    from esci_tournament.registry.errors import ServiceError
 
     async def make() -> list[str]:
         async with get_client() as client:
@@ -78,9 +78,9 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
 
 def apply(settings: Settings) -> list[str]:
     """Apply prefect.yaml, its schedule as the settings say, and return the names of the deployments."""
-    from deployments.served import served
-    from registry.errors import ServiceError
-    from registry.processes import python_module
+    from esci_tournament.deployments.served import served
+    from esci_tournament.registry.errors import ServiceError
+    from esci_tournament.registry.processes import python_module
 
     place = write_file(settings)
     done = subprocess.run(
@@ -104,7 +104,7 @@ def write_file(settings: Settings) -> Path:
     """Write prefect.yaml with the schedule of the settings into the home, and return its place."""
     import yaml
 
-    from deployments.stack.state import stack_folder
+    from esci_tournament.deployments.stack.state import stack_folder
 
     content = yaml.safe_load((files("deployments") / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in content["deployments"]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 PACKAGES = (
     "torch", "transformers", "torch-geometric", "lightgbm", "shap", "mlflow", "prefect", "great-expectations",
@@ -26,9 +26,9 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Run every check; end with an error when one failed."""
-    from registry.errors import TournamentError
-    from registry.workspace import Workspace
-    from tasks.report.words import clean
+    from esci_tournament.registry.errors import TournamentError
+    from esci_tournament.registry.workspace import Workspace
+    from esci_tournament.tasks.report.words import clean
 
     settings = settings_of(options)
     workspace = Workspace(settings)
@@ -75,7 +75,7 @@ def _packages() -> str:
 def _device() -> str:
     import torch
 
-    from tasks.candidates.device import resolve_device
+    from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"

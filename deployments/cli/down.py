@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 WAIT_S = 60.0  # the supervisor gives each group 20 s and ends it then
 
@@ -20,8 +20,8 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """End the stack of the home, and what a killed one left behind."""
-    from deployments.stack.state import read_state, running
-    from deployments.stack.supervise import end_leftovers
+    from esci_tournament.deployments.stack.state import read_state, running
+    from esci_tournament.deployments.stack.supervise import end_leftovers
 
     settings = settings_of(options)
     state = running(settings.home)

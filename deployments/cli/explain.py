@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, command, workspace_of
+from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 if TYPE_CHECKING:
-    from registry.models import EnsembleVersion
-    from registry.workspace import Workspace
-    from tasks.ensemble.served import Served
+    from esci_tournament.registry.models import EnsembleVersion
+    from esci_tournament.registry.workspace import Workspace
+    from esci_tournament.tasks.ensemble.served import Served
 
 DESCRIPTION = """\
 Say for one pair which label the champion gives, and what each member contributed to each class (SHAP, exact: the
@@ -40,8 +40,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """Score the pair with every member and explain the aggregator's answer."""
     import pandas as pd
 
-    from tasks.ensemble.explain import explain_pairs, save_picture
-    from tasks.ensemble.served import TEXT_COLUMNS
+    from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
+    from esci_tournament.tasks.ensemble.served import TEXT_COLUMNS
 
     _, served = load_champion(workspace_of(options), options.device)
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
@@ -61,9 +61,9 @@ def load_champion(workspace: Workspace, device: str) -> tuple[EnsembleVersion, S
     Raises:
         NotFoundError: if there is none.
     """
-    from registry.errors import NotFoundError
-    from tasks.candidates.device import resolve_device
-    from tasks.ensemble.served import Served
+    from esci_tournament.registry.errors import NotFoundError
+    from esci_tournament.tasks.candidates.device import resolve_device
+    from esci_tournament.tasks.ensemble.served import Served
 
     champion = workspace.models.champion()
     if champion is None:

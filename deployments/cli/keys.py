@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from deployments.cli.common import Output, add_common_options, settings_of
+from esci_tournament.deployments.cli.common import Output, add_common_options, settings_of
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 def create(options: argparse.Namespace, output: Output) -> None:
     """Make a key."""
-    from registry.errors import UsageError
+    from esci_tournament.registry.errors import UsageError
 
     if options.rate is not None and not options.rate > 0:
         raise UsageError(f"--rate {options.rate:g}: requests a second must be above 0")
@@ -55,6 +55,6 @@ def revoke(options: argparse.Namespace, output: Output) -> None:
 
 def keys_of(options: argparse.Namespace) -> Any:
     """Return the keys of the home."""
-    from deployments.scorer.keys import FILE, Keys
+    from esci_tournament.deployments.scorer.keys import FILE, Keys
 
     return Keys(settings_of(options).home / FILE)

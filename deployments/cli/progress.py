@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deployments.cli.common import Output
+from esci_tournament.deployments.cli.common import Output
 
 LINE_EVERY_S = 15.0  # without a terminal, one line a task at most this often
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from deployments.cli.common import Output, add_tournament_options, command, settings_of, tournament_settings
+from esci_tournament.deployments.cli.common import (
+    Output,
+    add_tournament_options,
+    command,
+    settings_of,
+    tournament_settings,
+)
 
 DESCRIPTION = """\
 Fetch the newest data, note how it has drifted, and evaluate the champion's members and the bench (models once evicted
@@ -32,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Evaluate again and show what came of it."""
-    from deployments.local import hold_again
+    from esci_tournament.deployments.local import hold_again
 
     settings = settings_of(options, **tournament_settings(options))
     show(hold_again(settings, options.data, output), output)
@@ -42,8 +48,8 @@ def show(renewed: Any, output: Output) -> None:
     """Show what a re-evaluation came to: the table of its tournament, and the champion before and after."""
     import json
 
-    from tasks.report.renewal import in_words
-    from tasks.report.table import render_table
+    from esci_tournament.tasks.report.renewal import in_words
+    from esci_tournament.tasks.report.table import render_table
 
     outcome = renewed.outcome
     if not outcome.unchanged:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.common import Output, command, workspace_of
+from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
 Check the specs of a TOML file and register each as a version of a registered model in MLflow. A spec that is
@@ -36,8 +36,8 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Register every candidate of the file."""
-    from registry.specs import read_specs
-    from tasks.candidates.enter import check_spec
+    from esci_tournament.registry.specs import read_specs
+    from esci_tournament.tasks.candidates.enter import check_spec
 
     workspace = workspace_of(options)
     specs = read_specs(options.file)

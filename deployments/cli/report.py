@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from deployments.cli.common import Output, command, workspace_of
+from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 
 def add_parser(commands: Any) -> None:
@@ -18,9 +18,9 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Find the tournament and show its table, its Markdown or its document."""
-    from registry.errors import NotFoundError
-    from tasks.report.summary import Summary
-    from tasks.report.table import as_markdown, render_table
+    from esci_tournament.registry.errors import NotFoundError
+    from esci_tournament.tasks.report.summary import Summary
+    from esci_tournament.tasks.report.table import as_markdown, render_table
 
     workspace = workspace_of(options)
     finished = [event.tournament for event in workspace.ledger.events(kind="finished")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, add_common_options, served_workspace_of
+from esci_tournament.deployments.cli.common import Output, add_common_options, served_workspace_of
 
 if TYPE_CHECKING:
-    from registry.reviews import Case
-    from registry.workspace import Workspace
+    from esci_tournament.registry.reviews import Case
+    from esci_tournament.registry.workspace import Workspace
 
 DESCRIPTION = """\
 Decide whether a challenger becomes champion. The same decision can be made in the Prefect UI; whichever comes second
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 def show_list(options: argparse.Namespace, output: Output) -> None:
     """List the verdicts that wait, or all that asked for a promotion."""
-    from registry.reviews import cases
+    from esci_tournament.registry.reviews import cases
 
     workspace = _workspace(options)
     found = cases(workspace.ledger, workspace.settings.ensemble_name)
@@ -67,8 +67,8 @@ def show_list(options: argparse.Namespace, output: Output) -> None:
 
 def show(options: argparse.Namespace, output: Output) -> None:
     """Show one verdict as its reviewer reads it."""
-    from flows.review_runs import describe
-    from registry.reviews import find_case
+    from esci_tournament.flows.review_runs import describe
+    from esci_tournament.registry.reviews import find_case
 
     workspace = _workspace(options)
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, options.verdict)
@@ -88,10 +88,10 @@ def decide(options: argparse.Namespace, output: Output) -> None:
     """Record the decision and do what follows from it."""
     import uuid
 
-    from flows.decision import answer
-    from flows.review import end_waiting_runs
-    from registry.ledger import user_and_host
-    from registry.reviews import find_case
+    from esci_tournament.flows.decision import answer
+    from esci_tournament.flows.review import end_waiting_runs
+    from esci_tournament.registry.ledger import user_and_host
+    from esci_tournament.registry.reviews import find_case
 
     workspace = _workspace(options)
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, options.verdict)
@@ -107,7 +107,7 @@ def decide(options: argparse.Namespace, output: Output) -> None:
 
 def _workspace(options: argparse.Namespace) -> Workspace:
     """Return the workspace, Prefect told to be silent."""
-    from deployments.local import quiet_prefect
+    from esci_tournament.deployments.local import quiet_prefect
 
     workspace = served_workspace_of(options)
     quiet_prefect(workspace.settings)
@@ -115,7 +115,7 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 
 
 def _row(workspace: Workspace, case: Case) -> dict[str, Any]:
-    from flows.review_runs import run_link
+    from esci_tournament.flows.review_runs import run_link
 
     decision, deadline = case.decision, case.deadline(workspace.settings)
     return {

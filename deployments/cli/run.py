@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.common import Output, add_tournament_options, command, settings_of, tournament_settings
+from esci_tournament.deployments.cli.common import (
+    Output,
+    add_tournament_options,
+    command,
+    settings_of,
+    tournament_settings,
+)
 
 DESCRIPTION = """\
 Hold one tournament: validate the data, train and score every candidate that is new, rank all members by SHAP,
@@ -31,8 +37,8 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the tournament and show its outcome."""
-    from deployments.local import hold
-    from registry.specs import read_specs
+    from esci_tournament.deployments.local import hold
+    from esci_tournament.registry.specs import read_specs
 
     settings = settings_of(options, **tournament_settings(options))
     specs = read_specs(options.candidates) if options.candidates else []
@@ -44,7 +50,7 @@ def show(outcome: Any, output: Output) -> None:
     """Show an outcome: the table and where the report is."""
     import json
 
-    from tasks.report.table import render_table
+    from esci_tournament.tasks.report.table import render_table
 
     if outcome.unchanged:
         output.say("Nothing has changed since this tournament was held; nothing was trained.")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.common import Output, command, workspace_of
+from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
 Label query-product pairs with the champion. The input is CSV or parquet with the dataset's column names: query and
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Read, score, write."""
-    from deployments.cli.explain import load_champion
+    from esci_tournament.deployments.cli.explain import load_champion
 
     frame = read_table(options.file)
     champion, served = load_champion(workspace_of(options), options.device)
@@ -50,7 +50,7 @@ def read_table(path: Path) -> Any:
     """
     import pandas as pd
 
-    from registry.errors import DataError
+    from esci_tournament.registry.errors import DataError
 
     readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
@@ -70,7 +70,7 @@ def write_table(frame: Any, path: Path) -> None:
     """Write a CSV or parquet file, whole or not at all."""
     import os
 
-    from registry.errors import UsageError
+    from esci_tournament.registry.errors import UsageError
 
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {path}: the name must end in .csv or .parquet")

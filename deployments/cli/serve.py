@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 DESCRIPTION = """\
 Serve the champion over HTTP until stopped. A promotion or rollback is taken over within seconds, without a failed
@@ -34,14 +34,14 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """Listen, and say where."""
     import logging
 
-    from deployments.scorer.address import check_address
+    from esci_tournament.deployments.scorer.address import check_address
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("scorer").setLevel(logging.INFO)
     settings = settings_of(options, device=options.device)
     host = options.host or settings.host
     check_address(settings, host)  # before what takes seconds to import
-    from deployments.scorer.server import serve
+    from esci_tournament.deployments.scorer.server import serve
 
     port = settings.scorer_port if options.port is None else options.port
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 if TYPE_CHECKING:
-    from deployments.stack.state import State
-    from registry.settings import Settings
+    from esci_tournament.deployments.stack.state import State
+    from esci_tournament.registry.settings import Settings
 
 DESCRIPTION = """\
 Start a Prefect server and an MLflow server with their UIs, the worker that holds tournaments, reviews and weekly
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Start the stack, or say what runs already."""
-    from deployments.stack.state import stack_folder
+    from esci_tournament.deployments.stack.state import stack_folder
 
     settings = settings_of(
         options,
@@ -62,7 +62,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 def data_of(said: str | None) -> str | None:
     """Return the data in a form that holds in any folder; DataError when a folder is named that is not there."""
-    from registry.errors import DataError
+    from esci_tournament.registry.errors import DataError
 
     if said is None or said == "sql" or "://" in said:
         return said
@@ -76,7 +76,7 @@ def data_of(said: str | None) -> str | None:
 
 def wait_for_running(settings: Settings) -> State | None:
     """Return what runs for the home, once it is healthy; None when nothing runs."""
-    from deployments.stack.state import running
+    from esci_tournament.deployments.stack.state import running
 
     end = time.monotonic() + settings.startup_timeout_s
     while (state := running(settings.home)) and not state.healthy and time.monotonic() < end:
@@ -86,7 +86,7 @@ def wait_for_running(settings: Settings) -> State | None:
 
 def stay(settings: Settings, output: Output) -> None:
     """Run the stack in this process until Ctrl-C or a signal."""
-    from deployments.stack.supervise import Supervisor
+    from esci_tournament.deployments.stack.supervise import Supervisor
 
     supervisor = Supervisor(settings, say=output.say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -103,11 +103,11 @@ def stay(settings: Settings, output: Output) -> None:
 
 def detach(settings: Settings) -> State:
     """Run the stack in a process of its own, and return once it is healthy."""
-    from deployments.stack.services import environment_of, services_of
-    from deployments.stack.state import running
-    from deployments.stack.supervise import check_ports, end_leftovers
-    from registry import errors
-    from registry.processes import module_path, python_module
+    from esci_tournament.deployments.stack.services import environment_of, services_of
+    from esci_tournament.deployments.stack.state import running
+    from esci_tournament.deployments.stack.supervise import check_ports, end_leftovers
+    from esci_tournament.registry import errors
+    from esci_tournament.registry.processes import module_path, python_module
 
     end_leftovers(settings.home)
     check_ports(settings.host, services_of(settings))
@@ -115,7 +115,7 @@ def detach(settings: Settings) -> State:
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            python_module("deployments.cli", "up"),
+            python_module("esci_tournament.deployments.cli", "up"),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -134,7 +134,7 @@ def detach(settings: Settings) -> State:
 
 def show(settings: Settings, state: State, output: Output) -> None:
     """Say where everything is."""
-    from deployments.stack.supervise import warning_of
+    from esci_tournament.deployments.stack.supervise import warning_of
 
     named = {"prefect": "Prefect", "mlflow": "MLflow", "watcher": "watcher"}
     for name, words in named.items():

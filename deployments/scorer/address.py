@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 
-from deployments.scorer.keys import FILE, Keys
-from registry.errors import UsageError
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.keys import FILE, Keys
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings
 
 
 def check_address(settings: Settings, host: str) -> None:

@@ -14,12 +14,12 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from deployments.scorer import schemas
-from deployments.scorer.admission import Overloaded
-from deployments.scorer.gate import Gate, Stranger
-from deployments.scorer.openapi import JSON, answers, describe, score_operation
-from deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
-from deployments.scorer.swap import Following
+from esci_tournament.deployments.scorer import schemas
+from esci_tournament.deployments.scorer.admission import Overloaded
+from esci_tournament.deployments.scorer.gate import Gate, Stranger
+from esci_tournament.deployments.scorer.openapi import JSON, answers, describe, score_operation
+from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
+from esci_tournament.deployments.scorer.swap import Following
 
 _log = logging.getLogger("scorer")
 _MIB = 2**20

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from filelock import FileLock, Timeout
 
-from deployments.scorer.table import BUCKET_SLOTS, HEADER_BYTES, SLOT_BYTES, DamagedTable, Table
-from registry.errors import UsageError
-from registry.settings import Settings
-from tasks.data.dataset import normalise_query
+from esci_tournament.deployments.scorer.table import BUCKET_SLOTS, HEADER_BYTES, SLOT_BYTES, DamagedTable, Table
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.dataset import normalise_query
 
 _log = logging.getLogger("scorer")
 
@@ -82,7 +82,7 @@ def open_cache(settings: Settings) -> LabelCache:
         UsageError: if the address of Redis is none.
     """
     if settings.cache_redis_url:
-        from deployments.scorer.redis_cache import RedisCache
+        from esci_tournament.deployments.scorer.redis_cache import RedisCache
 
         return RedisCache(
             settings.cache_redis_url.get_secret_value(),

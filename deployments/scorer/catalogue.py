@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.errors import DataError, StoreError
-from registry.files import disk_in_words, temporary_folder
-from tasks.data.layout import PRODUCTS_FILE
+from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.registry.files import disk_in_words, temporary_folder
+from esci_tournament.tasks.data.layout import PRODUCTS_FILE
 
 TEXTS = ("title", "brand", "color", "bullets", "description")
 _OFFICIAL = {

@@ -17,20 +17,20 @@ from typing import Self
 
 import numpy as np
 
-from deployments.scorer.catalogue import Catalogue
-from deployments.scorer.compute.dispatcher import Dispatcher, Surroundings
-from deployments.scorer.compute.fleet import Fleet
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.questions import Member
-from deployments.scorer.compute.replica import Replica
-from registry.errors import NotFoundError, TournamentError
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.attribution import Forest, attribute, tabulate
-from tasks.ensemble.early_exit import FILE as EXIT_FILE
-from tasks.ensemble.early_exit import EarlyExit
-from tasks.ensemble.equipment import SUBSETS
-from tasks.ensemble.served import AGGREGATOR, member_folders
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.deployments.scorer.catalogue import Catalogue
+from esci_tournament.deployments.scorer.compute.dispatcher import Dispatcher, Surroundings
+from esci_tournament.deployments.scorer.compute.fleet import Fleet
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.questions import Member
+from esci_tournament.deployments.scorer.compute.replica import Replica
+from esci_tournament.registry.errors import NotFoundError, TournamentError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.attribution import Forest, attribute, tabulate
+from esci_tournament.tasks.ensemble.early_exit import FILE as EXIT_FILE
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.equipment import SUBSETS
+from esci_tournament.tasks.ensemble.served import AGGREGATOR, member_folders
+from esci_tournament.tasks.ensemble.subsets import Subsets
 
 _log = logging.getLogger("scorer")
 _MAKE_ANEW = "let a tournament make the ensemble anew"

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from registry.errors import StoreError, UsageError
+from esci_tournament.registry.errors import StoreError, UsageError
 
 _AGAIN = (429, 503)
 _LONGEST_WAIT = 30.0

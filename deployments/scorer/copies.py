@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.scorer.champion import Card
-from registry.errors import StoreError
-from registry.files import disk_in_words, temporary_folder, write_atomically
-from registry.models import Models
+from esci_tournament.deployments.scorer.champion import Card
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.models import Models
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
 KEPT = 5  # the champion and the one before it, as they came and with newer data, and the one that comes

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.scorer.admission import Admission
-from deployments.scorer.champion import Champion, Combined
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.questions import Question
-from deployments.scorer.metrics import Metrics
-from tasks.data.dataset import LABELS
-from tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.deployments.scorer.admission import Admission
+from esci_tournament.deployments.scorer.champion import Champion, Combined
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.questions import Question
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 
 _CHECK_SECONDS = 60.0
 

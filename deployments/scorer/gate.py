@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from deployments.scorer.admission import Bucket, Overloaded
-from deployments.scorer.keys import Key, Keys
+from esci_tournament.deployments.scorer.admission import Bucket, Overloaded
+from esci_tournament.deployments.scorer.keys import Key, Keys
 
 _VERIFYING = 16  # keys that may wait for scrypt: somebody who guesses gets 429, and no core
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from registry.errors import NotFoundError, StoreError, UsageError
-from registry.files import disk_in_words, write_atomically
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.registry.files import disk_in_words, write_atomically
 
 FILE = "scorer-keys.json"
 _PREFIX = "esci"

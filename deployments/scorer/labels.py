@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deployments.scorer.cache import EARLY, LabelCache, entries_of, pair_keys, probabilities_of
-from deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.cache import EARLY, LabelCache, entries_of, pair_keys, probabilities_of
+from esci_tournament.deployments.scorer.metrics import Metrics
 
 _log = logging.getLogger("scorer")
 _WAITING = 2000  # pages that wait to be written; more are not kept

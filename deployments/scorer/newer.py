@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.scorer.champion import Card
-from deployments.scorer.compute.fleet import Fleets
-from deployments.scorer.copies import Copies
-from registry.errors import TournamentError
-from registry.records import Tournament
-from registry.served_data import served_data
-from registry.workspace import Workspace
+from esci_tournament.deployments.scorer.champion import Card
+from esci_tournament.deployments.scorer.compute.fleet import Fleets
+from esci_tournament.deployments.scorer.copies import Copies
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.records import Tournament
+from esci_tournament.registry.served_data import served_data
+from esci_tournament.registry.workspace import Workspace
 
 _log = logging.getLogger("scorer")
 

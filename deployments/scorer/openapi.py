@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from deployments.scorer import schemas
+from esci_tournament.deployments.scorer import schemas
 
 JSON = "application/json"
 _REF = "#/components/schemas/{model}"

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from deployments.scorer.champion import Champion
-from deployments.scorer.compute.pairs import Pairs
-from deployments.scorer.labels import Labels
-from deployments.scorer.warm import Frequent, fill
-from registry.errors import StoreError, TournamentError
-from registry.files import disk_in_words
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.champion import Champion
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
+from esci_tournament.deployments.scorer.labels import Labels
+from esci_tournament.deployments.scorer.warm import Frequent, fill
+from esci_tournament.registry.errors import StoreError, TournamentError
+from esci_tournament.registry.files import disk_in_words
+from esci_tournament.registry.settings import Settings
 
 _log = logging.getLogger("scorer")
 _FADE_SECONDS, _SAVE_SECONDS = 86_400.0, 60.0

@@ -14,8 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStats
-from registry.errors import UsageError
+from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStats
+from esci_tournament.registry.errors import UsageError
 
 _log = logging.getLogger("scorer")
 _PREFIX = b"esci:label:1:"  # the number is that of the entries' form

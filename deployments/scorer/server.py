@@ -14,23 +14,23 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from deployments.scorer.address import check_address, is_loopback
-from deployments.scorer.admission import Admission
-from deployments.scorer.app import make_app
-from deployments.scorer.cache import open_cache
-from deployments.scorer.compute.dispatcher import Arrivals, Surroundings
-from deployments.scorer.compute.fleet import Fleets
-from deployments.scorer.engine import Engine
-from deployments.scorer.gate import Gate
-from deployments.scorer.keys import FILE, Keys
-from deployments.scorer.labels import Labels
-from deployments.scorer.metrics import Metrics
-from deployments.scorer.preparation import Preparation
-from deployments.scorer.service import Scorer
-from deployments.scorer.swap import Follower
-from registry.errors import StoreError
-from registry.settings import Settings
-from registry.workspace import Workspace
+from esci_tournament.deployments.scorer.address import check_address, is_loopback
+from esci_tournament.deployments.scorer.admission import Admission
+from esci_tournament.deployments.scorer.app import make_app
+from esci_tournament.deployments.scorer.cache import open_cache
+from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.compute.fleet import Fleets
+from esci_tournament.deployments.scorer.engine import Engine
+from esci_tournament.deployments.scorer.gate import Gate
+from esci_tournament.deployments.scorer.keys import FILE, Keys
+from esci_tournament.deployments.scorer.labels import Labels
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.preparation import Preparation
+from esci_tournament.deployments.scorer.service import Scorer
+from esci_tournament.deployments.scorer.swap import Follower
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.workspace import Workspace
 
 _SHOW_SECONDS = 0.25
 SWITCH_SECONDS = 0.0005  # a cached page must not wait 5 ms, Python's default, for another thread
@@ -58,7 +58,7 @@ def put_together(settings: Settings, *, catalogue: Path | None = None, open_to_a
         UsageError: if the device is not there.
     """
     if settings.device not in ("auto", "cpu"):
-        from tasks.candidates.device import resolve_device
+        from esci_tournament.tasks.candidates.device import resolve_device
 
         resolve_device(settings.device)
     metrics, arrivals = Metrics(), Arrivals()

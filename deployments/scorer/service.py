@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import orjson
 
-from deployments.scorer.catalogue import TEXTS, Text, text_version
-from deployments.scorer.champion import Champion, Combined
-from deployments.scorer.compute.dispatcher import Arrivals
-from deployments.scorer.compute.pairs import Pairs
-from deployments.scorer.engine import Engine, Scored
-from deployments.scorer.labels import Labels
-from deployments.scorer.metrics import Metrics
-from deployments.scorer.schemas import ScoreRequest
-from deployments.scorer.warm import Frequent
-from registry.settings import Settings
-from tasks.data.dataset import LABELS
+from esci_tournament.deployments.scorer.catalogue import TEXTS, Text, text_version
+from esci_tournament.deployments.scorer.champion import Champion, Combined
+from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
+from esci_tournament.deployments.scorer.engine import Engine, Scored
+from esci_tournament.deployments.scorer.labels import Labels
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.schemas import ScoreRequest
+from esci_tournament.deployments.scorer.warm import Frequent
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.dataset import LABELS
 
 
 class NoChampion(Exception):

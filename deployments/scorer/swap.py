@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from deployments.scorer.catalogue import Catalogue, Text, import_products
-from deployments.scorer.champion import Card, Champion
-from deployments.scorer.compute.dispatcher import Surroundings
-from deployments.scorer.compute.fleet import Fleets
-from deployments.scorer.compute.pairs import Pairs
-from deployments.scorer.copies import Copies
-from deployments.scorer.newer import NewerData
-from deployments.scorer.preparation import Await, Preparation
-from registry.errors import BusyError, NotFoundError, StoreError, TournamentError
-from registry.records import Promotion, Tournament
-from registry.workspace import Workspace
-from tasks.data.dataset import LOCALES
+from esci_tournament.deployments.scorer.catalogue import Catalogue, Text, import_products
+from esci_tournament.deployments.scorer.champion import Card, Champion
+from esci_tournament.deployments.scorer.compute.dispatcher import Surroundings
+from esci_tournament.deployments.scorer.compute.fleet import Fleets
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
+from esci_tournament.deployments.scorer.copies import Copies
+from esci_tournament.deployments.scorer.newer import NewerData
+from esci_tournament.deployments.scorer.preparation import Await, Preparation
+from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, TournamentError
+from esci_tournament.registry.records import Promotion, Tournament
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.data.dataset import LOCALES
 
 _log = logging.getLogger("scorer")
 _PAGE, _WARM_PAGES = 40, 3

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from registry.errors import StoreError
+from esci_tournament.registry.errors import StoreError
 
 SLOT_BYTES, BUCKET_SLOTS, HEADER_BYTES = 32, 8, 4096
 MAGIC, FORMAT = 0x1ABE1CAC4E000000, 1

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.scorer.cache import LabelCache, entries_of, pair_keys
-from registry.files import write_atomically
-from tasks.data.dataset import normalise_query
+from esci_tournament.deployments.scorer.cache import LabelCache, entries_of, pair_keys
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.tasks.data.dataset import normalise_query
 
 _FORM = 1
 _TEXT_OF_AN_ID = 200  # characters; longer ids and queries are not counted, they would fill the memory

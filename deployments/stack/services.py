@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from deployments.stack.state import stack_folder
-from registry.processes import module_path, python_module
-from registry.settings import Settings
+from esci_tournament.deployments.stack.state import stack_folder
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.settings import Settings
 
 PROBE_S = 3.0  # an answer that takes longer is no sign of health
 Health = Callable[[float], bool]  # a moment, seconds since 1970 -> whether the service answers, or has since then
@@ -54,7 +54,7 @@ def services_of(settings: Settings) -> list[Service]:
         Service(
             name="prefect",
             command=(
-                *python_module("deployments.prefect_server", "start", "--analytics-off"),
+                *python_module("esci_tournament.deployments.prefect_server", "start", "--analytics-off"),
                 *("--host", settings.host, "--port", str(settings.prefect_port)),
             ),
             environment=common,
@@ -81,7 +81,7 @@ def services_of(settings: Settings) -> list[Service]:
     services.append(
         Service(
             name="worker",
-            command=tuple(python_module("deployments.worker")),
+            command=tuple(python_module("esci_tournament.deployments.worker")),
             environment=common,
             health=lambda started: _polls(api, "tournament/tournament", started),
             after=ready,
@@ -90,7 +90,7 @@ def services_of(settings: Settings) -> list[Service]:
     services.append(
         Service(
             name="watcher",
-            command=tuple(python_module("deployments.watcher")),
+            command=tuple(python_module("esci_tournament.deployments.watcher")),
             environment=common,
             health=lambda _: _answers(f"http://{here}:{settings.watcher_port}/healthz"),
             address=f"http://{here}:{settings.watcher_port}/healthz",

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from registry.errors import BusyError, StoreError
-from registry.files import write_atomically
+from esci_tournament.registry.errors import BusyError, StoreError
+from esci_tournament.registry.files import write_atomically
 
 SAME_START_S = 2.0  # start times are derived from the clock at boot, which is corrected now and then
 

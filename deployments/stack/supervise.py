@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from deployments.stack import leash
-from deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
-from deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
-from registry.errors import BusyError, ServiceError
-from registry.settings import Settings
+from esci_tournament.deployments.stack import leash
+from esci_tournament.deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
+from esci_tournament.deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
+from esci_tournament.registry.errors import BusyError, ServiceError
+from esci_tournament.registry.settings import Settings
 
 TICK_S = 0.2
 STOP_S = 20.0  # a flow run that is told to end writes down what it was at

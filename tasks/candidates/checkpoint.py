@@ -25,8 +25,8 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from registry.errors import SpecError
-from registry.specs import LanguageModelSpec
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import LanguageModelSpec
 
 # All that is ever fetched from the hub: weights as safetensors, JSON, and the texts of a tokenizer. No code, no pickle.
 WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]

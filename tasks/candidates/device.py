@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from registry.errors import CandidateError, UsageError
+from esci_tournament.registry.errors import CandidateError, UsageError
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _WIDE = 256

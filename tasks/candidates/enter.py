@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from registry.errors import SpecError
-from registry.models import CandidateVersion, Models
-from registry.specs import (
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.models import CandidateVersion, Models
+from esci_tournament.registry.specs import (
     BUILT_IN,
     CandidateSpec,
     DeclaredSpec,
@@ -18,13 +18,13 @@ from registry.specs import (
     PyfuncSpec,
     ScoresSpec,
 )
-from registry.stages import StageStore
-from tasks.candidates.checkpoint import check_checkpoint
-from tasks.candidates.families import candidate_class
-from tasks.candidates.provenance import Seen, read_queries
-from tasks.candidates.score_file import check_score_file
-from tasks.candidates.sources import check_source
-from tasks.candidates.steps import FULL, Bout, Origin, content_digest
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.checkpoint import check_checkpoint
+from esci_tournament.tasks.candidates.families import candidate_class
+from esci_tournament.tasks.candidates.provenance import Seen, read_queries
+from esci_tournament.tasks.candidates.score_file import check_score_file
+from esci_tournament.tasks.candidates.sources import check_source
+from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, content_digest
 
 Role = Literal["member", "newcomer", "bench"]
 

@@ -6,10 +6,10 @@ import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from registry.errors import CandidateError, SpecError
-from registry.plugins import GROUP, distribution_of, load_family, plugged_in
-from registry.specs import CandidateSpec, parse_spec
-from tasks.candidates.protocol import Candidate
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.plugins import GROUP, distribution_of, load_family, plugged_in
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.tasks.candidates.protocol import Candidate
 
 SPEC_FILE = "spec.json"
 
@@ -17,10 +17,10 @@ SPEC_FILE = "spec.json"
 BUILT_IN = {
     name: EntryPoint(name, value, GROUP)
     for name, value in {
-        "language_model": "tasks.candidates.language_model:LanguageModel",
-        "graph_network": "tasks.candidates.graph_network:GraphNetwork",
-        "scores": "tasks.candidates.score_file:ScoreFile",
-        "pyfunc": "tasks.candidates.pyfunc:Pyfunc",
+        "language_model": "esci_tournament.tasks.candidates.language_model:LanguageModel",
+        "graph_network": "esci_tournament.tasks.candidates.graph_network:GraphNetwork",
+        "scores": "esci_tournament.tasks.candidates.score_file:ScoreFile",
+        "pyfunc": "esci_tournament.tasks.candidates.pyfunc:Pyfunc",
     }.items()
 }
 

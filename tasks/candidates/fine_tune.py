@@ -13,15 +13,15 @@ import transformers
 from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from registry.specs import LanguageModelSpec
-from tasks.candidates.batching import PairTokens, epoch_batches
-from tasks.candidates.losses import class_weights
-from tasks.candidates.pair_network import parameter_groups
-from tasks.candidates.pair_scorer import PairScorer
-from tasks.candidates.protocol import Progress
-from tasks.candidates.team import ALONE, Team
-from tasks.candidates.train_loop import Plan, TrainingState, train
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.specs import LanguageModelSpec
+from esci_tournament.tasks.candidates.batching import PairTokens, epoch_batches
+from esci_tournament.tasks.candidates.losses import class_weights
+from esci_tournament.tasks.candidates.pair_network import parameter_groups
+from esci_tournament.tasks.candidates.pair_scorer import PairScorer
+from esci_tournament.tasks.candidates.protocol import Progress
+from esci_tournament.tasks.candidates.team import ALONE, Team
+from esci_tournament.tasks.candidates.train_loop import Plan, TrainingState, train
+from esci_tournament.tasks.data.dataset import LABELS
 
 
 @dataclass(frozen=True)

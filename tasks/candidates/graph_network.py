@@ -12,21 +12,29 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.errors import CandidateError, LeakError
-from registry.specs import GraphNetworkSpec
-from tasks.candidates.device import resolve_device, seeded
-from tasks.candidates.graph_refresh import refreshed
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import LOCALES, normalise_query
-from tasks.graph.catalogue import Catalogue, identities
-from tasks.graph.embeddings import echoes, product_states
-from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts, text_digest
-from tasks.graph.lexicon import Lexicon
-from tasks.graph.memory import GraphMemory, Relation
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
-from tasks.graph.networks import PairNetwork, ProductTower
-from tasks.graph.seal import seal
-from tasks.graph.training import PairInputs, World, train
+from esci_tournament.registry.errors import CandidateError, LeakError
+from esci_tournament.registry.specs import GraphNetworkSpec
+from esci_tournament.tasks.candidates.device import resolve_device, seeded
+from esci_tournament.tasks.candidates.graph_refresh import refreshed
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import LOCALES, normalise_query
+from esci_tournament.tasks.graph.catalogue import Catalogue, identities
+from esci_tournament.tasks.graph.embeddings import echoes, product_states
+from esci_tournament.tasks.graph.encoders import (
+    Lsa,
+    Pretrained,
+    encode_once,
+    fit_encoder,
+    load_encoder,
+    product_texts,
+    text_digest,
+)
+from esci_tournament.tasks.graph.lexicon import Lexicon
+from esci_tournament.tasks.graph.memory import GraphMemory, Relation
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
+from esci_tournament.tasks.graph.networks import PairNetwork, ProductTower
+from esci_tournament.tasks.graph.seal import seal
+from esci_tournament.tasks.graph.training import PairInputs, World, train
 
 _CHUNK = 8192
 _SAMPLE = 100_000  # nodes whose texts set the scale

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from registry.errors import CandidateError
-from tasks.data.dataset import normalise_query
-from tasks.graph.catalogue import Catalogue, identities
-from tasks.graph.embeddings import echoes, product_states, refreshed_states
-from tasks.graph.encoders import Encoder, product_texts
-from tasks.graph.memory import GraphMemory, NodeText, Relation, renumbered, texts_of_queries
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
-from tasks.graph.networks import ProductTower
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.data.dataset import normalise_query
+from esci_tournament.tasks.graph.catalogue import Catalogue, identities
+from esci_tournament.tasks.graph.embeddings import echoes, product_states, refreshed_states
+from esci_tournament.tasks.graph.encoders import Encoder, product_texts
+from esci_tournament.tasks.graph.memory import GraphMemory, NodeText, Relation, renumbered, texts_of_queries
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods
+from esci_tournament.tasks.graph.networks import ProductTower
 
 _CHUNK = 8192
 

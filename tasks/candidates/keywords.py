@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registry.specs import TextField
-from tasks.candidates.text import clean
+from esci_tournament.registry.specs import TextField
+from esci_tournament.tasks.candidates.text import clean
 
 # One run of one script is a word, as in the tokenizer: Japanese has no spaces.
 _WORD = re.compile(r"[一-鿿々]+|[゠-ヿ]+|[぀-ゟ]+|[^\W_一-鿿々゠-ヿ぀-ゟ]+")

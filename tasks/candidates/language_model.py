@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from registry.errors import CandidateError, SpecError
-from registry.files import write_atomically
-from registry.specs import LanguageModelSpec, parse_spec
-from tasks.candidates.checkpoint import (
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.specs import LanguageModelSpec, parse_spec
+from esci_tournament.tasks.candidates.checkpoint import (
     check_checkpoint,
     check_length,
     fetch_checkpoint,
@@ -28,21 +28,21 @@ from tasks.candidates.checkpoint import (
     open_tokenizer,
     quiet,
 )
-from tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
-from tasks.candidates.fine_tune import Lesson, fine_tune
-from tasks.candidates.keywords import Keywords
-from tasks.candidates.locales import class_shares, of_locales, shares_of
-from tasks.candidates.lora import add_lora
-from tasks.candidates.pair_network import PairNetwork, checkpoint_activations, freeze
-from tasks.candidates.pair_scorer import PairScorer
-from tasks.candidates.pair_texts import PairTexts, PairTokenizer
-from tasks.candidates.product_vectors import ProductVectors, text_keys
-from tasks.candidates.protocol import FitData, Progress, silent
-from tasks.candidates.team import ALONE, Team
-from tasks.candidates.together import fitted_together
-from tasks.candidates.tokenizer import train_tokenizer, wrap
-from tasks.candidates.train_loop import TrainingState
-from tasks.data.dataset import LABELS
+from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
+from esci_tournament.tasks.candidates.fine_tune import Lesson, fine_tune
+from esci_tournament.tasks.candidates.keywords import Keywords
+from esci_tournament.tasks.candidates.locales import class_shares, of_locales, shares_of
+from esci_tournament.tasks.candidates.lora import add_lora
+from esci_tournament.tasks.candidates.pair_network import PairNetwork, checkpoint_activations, freeze
+from esci_tournament.tasks.candidates.pair_scorer import PairScorer
+from esci_tournament.tasks.candidates.pair_texts import PairTexts, PairTokenizer
+from esci_tournament.tasks.candidates.product_vectors import ProductVectors, text_keys
+from esci_tournament.tasks.candidates.protocol import FitData, Progress, silent
+from esci_tournament.tasks.candidates.team import ALONE, Team
+from esci_tournament.tasks.candidates.together import fitted_together
+from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.candidates.train_loop import TrainingState
+from esci_tournament.tasks.data.dataset import LABELS
 
 _PRODUCTS = 10_000  # products embedded at a time
 _TRAINING, _SHARES = "training.json", "class_shares.json"

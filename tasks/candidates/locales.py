@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
-from registry.specs import LanguageModelSpec
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.specs import LanguageModelSpec
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import LABELS
 
 _ALL = "all"
 

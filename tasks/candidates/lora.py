@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
-from registry.errors import SpecError
-from registry.specs import LanguageModelRecipe
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import LanguageModelRecipe
 
 
 def add_lora(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> Callable[[], object]:

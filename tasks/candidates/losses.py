@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from registry.errors import UsageError
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.data.dataset import LABELS
 
 
 def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
-from registry.processes import module_path, python_module
-from tasks.candidates.memory import GIB, memory_watch, resident_bytes
-from tasks.data.store import write_frame
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.tasks.candidates.memory import GIB, memory_watch, resident_bytes
+from esci_tournament.tasks.data.store import write_frame
 
 # What the process is told of its surroundings: no passwords, no addresses.
 _HANDED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT")
@@ -91,7 +91,9 @@ class ModelProcess:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
-            python_module("tasks.candidates.model_worker", str(self.folder), str(limit), str(os.getpid())),
+            python_module(
+                "esci_tournament.tasks.candidates.model_worker", str(self.folder), str(limit), str(os.getpid())
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -1,4 +1,4 @@
-"""The process in which a pyfunc runs: `python -m tasks.candidates.model_worker FOLDER BYTES PARENT`.
+"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.candidates.model_worker FOLDER BYTES PARENT`.
 
 Only here is anything of it unpickled or executed. One JSON document a line: requests name a frame and a place for the
 answer, both files in a folder of the parent's; what the model prints goes to standard error.
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.pyfuncs import open_pyfunc
-from tasks.candidates.orphans import end_with_parent
-from tasks.data.dataset import LABELS
-from tasks.data.store import read_frame
+from esci_tournament.registry.pyfuncs import open_pyfunc
+from esci_tournament.tasks.candidates.orphans import end_with_parent
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.data.store import read_frame
 
 
 def main(folder: str, limit: str, parent: str) -> int:

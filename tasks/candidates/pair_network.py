@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from registry.errors import SpecError
-from registry.specs import LanguageModelRecipe
-from tasks.candidates.batching import Batch
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import LanguageModelRecipe
+from esci_tournament.tasks.candidates.batching import Batch
+from esci_tournament.tasks.data.dataset import LABELS
 
 _SIMILARITIES = 8
 _SLOTS = 2

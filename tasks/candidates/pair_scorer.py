@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from registry.errors import CandidateError
-from tasks.candidates.batching import PairTokens, Ragged, length_batches
-from tasks.candidates.device import autocast, memory_guard
-from tasks.candidates.pair_network import PairNetwork
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.candidates.batching import PairTokens, Ragged, length_batches
+from esci_tournament.tasks.candidates.device import autocast, memory_guard
+from esci_tournament.tasks.candidates.pair_network import PairNetwork
+from esci_tournament.tasks.data.dataset import LABELS
 
 _PAIRS = 256
 # Padded tokens a batch may hold: few on a CPU, where the caches are the limit, many on a GPU.

@@ -11,11 +11,11 @@ import pandas as pd
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from registry.errors import SpecError
-from registry.specs import LanguageModelRecipe
-from tasks.candidates.batching import PairTokens, Ragged, encode, join_fields, kept, read_template
-from tasks.candidates.keywords import Keywords, shortened
-from tasks.candidates.text import digest_texts, field_texts, query_texts
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import LanguageModelRecipe
+from esci_tournament.tasks.candidates.batching import PairTokens, Ragged, encode, join_fields, kept, read_template
+from esci_tournament.tasks.candidates.keywords import Keywords, shortened
+from esci_tournament.tasks.candidates.text import digest_texts, field_texts, query_texts
 
 _WHOLE = 100_000  # tokens; no field is longer
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.errors import SpecError
-from registry.files import write_atomically
-from tasks.graph.seal import seal
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.tasks.graph.seal import seal
 
 _KEYS, _ROWS, _VECTORS, _HEADER = "keys.npy", "rows.npy", "vectors.npy", "header.json"
 

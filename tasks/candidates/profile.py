@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from registry.errors import CandidateError, UsageError
-from tasks.candidates.device import device_name, resolve_device
-from tasks.candidates.memory import peak_resident_bytes
-from tasks.candidates.protocol import Candidate
+from esci_tournament.registry.errors import CandidateError, UsageError
+from esci_tournament.tasks.candidates.device import device_name, resolve_device
+from esci_tournament.tasks.candidates.memory import peak_resident_bytes
+from esci_tournament.tasks.candidates.protocol import Candidate
 
 PAGE, LARGE_PAGE = 40, 1_000
 _WARM_UP = 3

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 import pandas as pd
 
-from registry.specs import CandidateSpec
+from esci_tournament.registry.specs import CandidateSpec
 
 Progress = Callable[[float, str], None]  # share done in [0, 1], what is being done
 
@@ -30,7 +30,8 @@ class FitData:
         edges: behaviour and impression edges whose query is neither held out nor in validation:
             `query` str, `locale`, `query_key` uint64, `product` int32, `relation` str, `weight` float32;
             of a relation between products `source` int32 in place of query, locale and key; of several relations the
-            columns of both (`tasks.data.behaviour.edges_of_several`); None when the candidate asks for no relation.
+            columns of both (`esci_tournament.tasks.data.behaviour.edges_of_several`); None when the candidate asks for
+            no relation.
         seed: seed of every random choice.
         device: torch device, such as "cpu" or "cuda:0".
         work: a folder for checkpoints; a run that is killed continues from what is there, with the same result.

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from registry.errors import DataError, LeakError, SpecError
-from registry.specs import DeclaredSpec, NamedSpec
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import query_keys
+from esci_tournament.registry.errors import DataError, LeakError, SpecError
+from esci_tournament.registry.specs import DeclaredSpec, NamedSpec
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import query_keys
 
 KEYS, IDS, SPLITS = "trained_keys.npy", "trained_query_ids.npy", "trained_splits.json"
 EDGES = "trained_edge_keys.npy"
@@ -125,7 +125,7 @@ def without_seen(roles: pd.DataFrame, pairs: pd.DataFrame, models: Iterable[Seen
     """Return the roles with every pair in quarantine that would be judged and whose query one of the models has seen.
 
     Args:
-        roles: `role` and `fold` of each pair, as `tasks.data.split.assign_roles` gives them.
+        roles: `role` and `fold` of each pair, as `esci_tournament.tasks.data.split.assign_roles` gives them.
         pairs: the pairs, in the same order.
         models: what each model has seen.
 

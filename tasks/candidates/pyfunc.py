@@ -10,15 +10,15 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError, SpecError
-from registry.files import folder_digest
-from registry.pyfuncs import fetch_pyfunc
-from registry.settings import Settings, read_settings
-from registry.specs import PyfuncSpec
-from tasks.candidates.model_process import Limits, ModelProcess
-from tasks.candidates.protocol import FitData
-from tasks.candidates.sources import check_source
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.files import folder_digest
+from esci_tournament.registry.pyfuncs import fetch_pyfunc
+from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.specs import PyfuncSpec
+from esci_tournament.tasks.candidates.model_process import Limits, ModelProcess
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.candidates.sources import check_source
+from esci_tournament.tasks.data.dataset import LABELS
 
 BATCH = 1_000  # pairs an answer
 PROBE = 8  # pairs that show whether it answers at all
@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 class Pyfunc:
-    """Asks a process that holds the model; see :mod:`tasks.candidates.model_process`.
+    """Asks a process that holds the model; see :mod:`esci_tournament.tasks.candidates.model_process`.
 
     The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
     product_color, product_bullet_point and product_description, text each, and answers with columns E, S, C, I or an

@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from registry.errors import CandidateError, SpecError
-from registry.specs import ScoresSpec
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import LABELS
-from tasks.ensemble.scores import check_distributions
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.specs import ScoresSpec
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.ensemble.scores import check_distributions
 
 _ID = "example_id"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry.errors import SpecError
-from registry.specs import PyfuncSpec
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import PyfuncSpec
 
 
 def check_source(spec: PyfuncSpec, sources: Sequence[str]) -> None:

@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from registry.processes import module_path, python_module
-from registry.settings import Settings
-from registry.stages import StageStore
-from tasks.candidates.memory import GIB, memory_watch
-from tasks.candidates.protocol import Progress, silent
-from tasks.candidates.steps import Bout
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.memory import GIB, memory_watch
+from esci_tournament.tasks.candidates.protocol import Progress, silent
+from esci_tournament.tasks.candidates.steps import Bout
 
 Step = tuple[Bout, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
 
@@ -122,7 +122,7 @@ def _run(
         job_file = Path(scratch, "job.json")
         job_file.write_text(json.dumps(job), encoding="utf-8")
         worker = subprocess.Popen(
-            python_module("tasks.candidates.worker", str(job_file)),
+            python_module("esci_tournament.tasks.candidates.worker", str(job_file)),
             stdout=subprocess.PIPE,
             stderr=stderr,
             stdin=subprocess.DEVNULL,

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from registry.errors import DataError
-from registry.specs import TextField
+from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.specs import TextField
 
 # Longer text than this many characters a wanted token cannot matter: it would be cut off after tokenisation.
 CHARACTERS_PER_TOKEN = 16

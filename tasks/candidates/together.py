@@ -1,7 +1,9 @@
-"""Train one language model in several processes, one a GPU: `python -m tasks.candidates.together JOB` is one of them.
+"""Train one language model in several processes, one a GPU.
 
-The processes are joined by accelerate (:mod:`tasks.candidates.team`). Tested with two processes on a CPU; a machine
-with several GPUs was not at hand.
+`python -m esci_tournament.tasks.candidates.together JOB` is one of them.
+
+The processes are joined by accelerate (:mod:`esci_tournament.tasks.candidates.team`). Tested with two processes on a
+CPU; a machine with several GPUs was not at hand.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from registry.errors import CandidateError, SpecError, TournamentError
-from registry.processes import module_path, python_module
-from registry.specs import LanguageModelSpec, parse_spec
-from tasks.candidates.device import resolve_device
-from tasks.candidates.orphans import end_with_parent
-from tasks.candidates.protocol import FitData, Progress
-from tasks.candidates.team import Team
-from tasks.data.store import read_frame, write_frame
+from esci_tournament.registry.errors import CandidateError, SpecError, TournamentError
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.specs import LanguageModelSpec, parse_spec
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.candidates.orphans import end_with_parent
+from esci_tournament.tasks.candidates.protocol import FitData, Progress
+from esci_tournament.tasks.candidates.team import Team
+from esci_tournament.tasks.data.store import read_frame, write_frame
 
 _POLL_SECONDS = 0.1
 _FRAMES = ("pairs", "validation", "products")
@@ -77,7 +79,7 @@ def team_devices(spec: LanguageModelSpec, device: str) -> list[str]:
 
 def main(job_folder: str) -> int:
     """Be one process of the team: fit, and save the model if it is the main one."""
-    from tasks.candidates.language_model import LanguageModel
+    from esci_tournament.tasks.candidates.language_model import LanguageModel
 
     job, rank = Path(job_folder), int(os.environ["RANK"])
     told = json.loads((job / "job.json").read_text(encoding="utf-8"))
@@ -108,7 +110,7 @@ def main(job_folder: str) -> int:
 
 def _describe(job: Path, spec: LanguageModelSpec, data: FitData) -> None:
     """Write what the processes are to do; of the catalogue, the products in use, under new row numbers."""
-    from tasks.candidates.language_model import LanguageModel
+    from esci_tournament.tasks.candidates.language_model import LanguageModel
 
     used = np.union1d(data.pairs["product"].to_numpy(), data.validation["product"].to_numpy())
     for name, frame in (("pairs", data.pairs), ("validation", data.validation)):
@@ -132,7 +134,7 @@ def _run(job: Path, devices: Sequence[str], progress: Progress) -> None:
         for rank in range(len(devices)):
             numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             member = subprocess.Popen(
-                python_module("tasks.candidates.together", str(job)),
+                python_module("esci_tournament.tasks.candidates.together", str(job)),
                 env=environment | module_path() | numbers, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
             stack.callback(_end, member)

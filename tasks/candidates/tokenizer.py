@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from registry.errors import CandidateError
+from esci_tournament.registry.errors import CandidateError
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from registry.errors import CandidateError
-from tasks.candidates.device import autocast, deterministic, memory_guard
-from tasks.candidates.protocol import Progress, silent
-from tasks.candidates.team import ALONE, Team
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.candidates.device import autocast, deterministic, memory_guard
+from esci_tournament.tasks.candidates.protocol import Progress, silent
+from esci_tournament.tasks.candidates.team import ALONE, Team
 
 _FILE = "training.safetensors"
 _GRADIENT_NORM = 1.0

@@ -1,4 +1,4 @@
-"""The process in which candidates are trained, scored and profiled: `python -m tasks.candidates.worker JOB`.
+"""The process that trains, scores and profiles a candidate: `python -m esci_tournament.tasks.candidates.worker JOB`.
 
 A candidate that runs out of memory, crashes or hangs takes this process with it and nothing else. Each line on
 standard output is one JSON document for the supervisor: progress, done or failed.
@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from registry.errors import TournamentError
-from registry.scores import ScoreStore
-from registry.specs import parse_spec
-from registry.stages import StageStore
-from tasks.candidates.orphans import end_with_parent
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.orphans import end_with_parent
 
 
 def main(job_file: str) -> int:
@@ -46,9 +46,9 @@ def main(job_file: str) -> int:
 
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     """Run one step of one candidate: all the training and scoring it needs, or its profile."""
-    from tasks.candidates.steps import Bout, Origin, measure, measure_shift, score, train
-    from tasks.data.plans import read_plans
-    from tasks.data.store import open_dataset
+    from esci_tournament.tasks.candidates.steps import Bout, Origin, measure, measure_shift, score, train
+    from esci_tournament.tasks.data.plans import read_plans
+    from esci_tournament.tasks.data.store import open_dataset
 
     dataset, plans = open_dataset(Path(job["dataset"])), read_plans(Path(job["roles_folder"]))
     stages, scores = StageStore(Path(job["stages"])), ScoreStore(Path(job["scores"]))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from registry.errors import DataError
-from tasks.data.download import fetch_address, without_secrets
-from tasks.data.layout import COLUMNS, EXAMPLES_FILE, PRODUCTS_FILE, UBI_FILES
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.download import fetch_address, without_secrets
+from esci_tournament.tasks.data.layout import COLUMNS, EXAMPLES_FILE, PRODUCTS_FILE, UBI_FILES
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 Progress = Callable[[float, str], None]

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.dataset import query_keys
+from esci_tournament.tasks.data.dataset import query_keys
 
 
 def text(array: pa.Array) -> pd.Series:

@@ -8,9 +8,9 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError, UsageError
-from registry.specs import Relation
-from tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
+from esci_tournament.registry.errors import CandidateError, UsageError
+from esci_tournament.registry.specs import Relation
+from esci_tournament.tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
 
 QUERY_EDGE_COLUMNS = ("query", "locale", "query_key", "product", "relation", "weight")
 PRODUCT_EDGE_COLUMNS = ("source", "product", "relation", "weight")

@@ -28,7 +28,7 @@ class LeftOut:
 
     Attributes:
         file: name of the file.
-        reason: a word of :data:`tasks.data.logs.REASONS`.
+        reason: a word of :data:`esci_tournament.tasks.data.logs.REASONS`.
         count: how many rows.
         first_rows: the first of them, at most five, in words.
     """

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from registry.errors import DataError, StoreError
-from tasks.data.layout import EXAMPLES_FILE, LOG_FILES, PRODUCTS_FILE
+from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.tasks.data.layout import EXAMPLES_FILE, LOG_FILES, PRODUCTS_FILE
 
 # The repository holds Git LFS pointers; the files themselves are served by another host.
 POINTER_URL = "https://raw.githubusercontent.com/amazon-science/esci-data/main/shopping_queries_dataset"

@@ -20,8 +20,8 @@ import pandas as pd
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import false_discovery_control
 
-from tasks.data.dataset import ACTIONS, LABEL_NAMES, LOCALES, Dataset, query_keys, salted_uniform
-from tasks.data.language import languages_of
+from esci_tournament.tasks.data.dataset import ACTIONS, LABEL_NAMES, LOCALES, Dataset, query_keys, salted_uniform
+from esci_tournament.tasks.data.language import languages_of
 
 RESULT = "drift.json"
 MEASURE = "Jensen-Shannon distance"

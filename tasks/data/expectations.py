@@ -19,8 +19,8 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from registry.errors import StoreError
-from tasks.data.dataset import Dataset
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.tasks.data.dataset import Dataset
 
 Offenders = Callable[[Dataset], tuple[list[str], int]]
 

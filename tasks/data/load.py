@@ -2,7 +2,7 @@
 
 Two kinds of trouble are kept apart. What makes a folder unreadable (a file, a column or a type that is not there) is
 raised by :func:`load_esci`. What makes its rows wrong (an unknown label, a product that no catalogue has) is loaded as
-it stands and found by `tasks.data.validate`, which can then name all of it at once.
+it stands and found by `esci_tournament.tasks.data.validate`, which can then name all of it at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from registry.errors import DataError
-from tasks.data.arrays import catalogue_keys, category, keys_of, rows_in, text
-from tasks.data.dataset import LABELS, LOCALES, Dataset
-from tasks.data.fingerprint import ColumnFingerprint, data_version
-from tasks.data.layout import (
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.arrays import catalogue_keys, category, keys_of, rows_in, text
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.fingerprint import ColumnFingerprint, data_version
+from esci_tournament.tasks.data.layout import (
     COLUMNS,
     EDGES_FILE,
     EVENTS_FILE,
@@ -32,8 +32,8 @@ from tasks.data.layout import (
     SPLITS,
     Kind,
 )
-from tasks.data.logs import LogLimits, Logs
-from tasks.data.ubi import read_ubi
+from esci_tournament.tasks.data.logs import LogLimits, Logs
+from esci_tournament.tasks.data.ubi import read_ubi
 
 Progress = Callable[[float, str], None]
 BATCH_ROWS = 65_536
@@ -61,7 +61,8 @@ def load_esci(
 ) -> Dataset:
     """Read a folder with the official file names and columns, and the logs of behaviour that stand beside them.
 
-    Logs are `behaviour_events.parquet`, files in the UBI schema (`tasks.data.ubi`), both of which become events, and
+    Logs are `behaviour_events.parquet`, files in the UBI schema (`esci_tournament.tasks.data.ubi`), both of which
+    become events, and
     `behaviour_edges.parquet`, a plain edge table: `query` or `source_product_id` (the other one missing), `locale`,
     `product_id`, `relation` (one of :data:`TABLE_RELATIONS`), `weight` (how often), `timestamp`. An edge between two
     products names no query, so nobody can hold it out: it must come from what customers did, never from judgements.

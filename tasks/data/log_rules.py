@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.data.dataset import ACTIONS, LOCALES, Dataset
-from tasks.data.expectations import Offenders, Rule, gxe
-from tasks.data.layout import EDGES_FILE, EVENTS_FILE, TABLE_RELATIONS
-from tasks.data.logs import REASONS
-from tasks.data.offenders import Mask, edges_where, events_where, left_out_for
-from tasks.data.rule_frames import edges_frame
+from esci_tournament.tasks.data.dataset import ACTIONS, LOCALES, Dataset
+from esci_tournament.tasks.data.expectations import Offenders, Rule, gxe
+from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_FILE, TABLE_RELATIONS
+from esci_tournament.tasks.data.logs import REASONS
+from esci_tournament.tasks.data.offenders import Mask, edges_where, events_where, left_out_for
+from esci_tournament.tasks.data.rule_frames import edges_frame
 
 MOST_WEIGHT = 1e12  # of an edge
 

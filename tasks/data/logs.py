@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.arrays import category, keys_of, rows_in, text
-from tasks.data.dataset import ACTIONS, LOCALES, LeftOut
-from tasks.data.fingerprint import ColumnFingerprint
-from tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS
-from tasks.data.ubi import UbiEvents
+from esci_tournament.tasks.data.arrays import category, keys_of, rows_in, text
+from esci_tournament.tasks.data.dataset import ACTIONS, LOCALES, LeftOut
+from esci_tournament.tasks.data.fingerprint import ColumnFingerprint
+from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS
+from esci_tournament.tasks.data.ubi import UbiEvents
 
 # Reasons in the order in which they are looked for: a row is left out for the first that holds.
 REASONS: dict[str, str] = {
@@ -116,7 +116,7 @@ class Logs:
         return {name: _fingerprint(array) for name, array in ubi.columns.items()}
 
     def edges(self, columns: dict[str, pa.Array]) -> pd.DataFrame:
-        """Return the edges of the table that count, columns :data:`tasks.data.dataset.EDGE_COLUMNS`."""
+        """Return the edges of the table that count, columns :data:`esci_tournament.tasks.data.dataset.EDGE_COLUMNS`."""
         between = pc.equal(columns["query"], "").to_numpy(zero_copy_only=False)
         if _all_known(columns["locale"], LOCALES) and _all_known(columns["relation"], TABLE_RELATIONS):
             source = rows_in(self._catalogue, columns["source_product_id"], columns["locale"])

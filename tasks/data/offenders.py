@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.data.dataset import Dataset
-from tasks.data.expectations import Offenders
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.expectations import Offenders
 
 SHOWN = 5  # offending rows that are named
 

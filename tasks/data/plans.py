@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.data.split import FitPlan
-from tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.data.split import FitPlan
+from esci_tournament.tasks.data.store import read_frame, write_frame
 
 _PARTS = ("fit", "validation", "score")
 

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from registry.errors import DataError, UsageError
-from registry.settings import Settings
-from tasks.data.layout import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, Kind
+from esci_tournament.registry.errors import DataError, UsageError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.layout import COLUMNS, EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, Kind
 
 Progress = Callable[[float, str], None]
 SETTINGS = {

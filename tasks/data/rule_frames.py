@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from tasks.data.dataset import LABELS, LOCALES, Dataset
-from tasks.data.layout import COLUMNS, PANDAS_INDEX
-from tasks.data.load import is_of_kind, kind_of
-from tasks.data.logs import REASONS
-from tasks.data.split import crossing_rows
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX
+from esci_tournament.tasks.data.load import is_of_kind, kind_of
+from esci_tournament.tasks.data.logs import REASONS
+from esci_tournament.tasks.data.split import crossing_rows
 
 PRODUCT_RELATIONS = ("bought_together", "same_session")
 

@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from tasks.data.dataset import LABELS, LOCALES, Dataset
-from tasks.data.expectations import Offenders, Rule, gxe
-from tasks.data.layout import (
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.expectations import Offenders, Rule, gxe
+from esci_tournament.tasks.data.layout import (
     EXAMPLES_FILE,
     PRODUCTS_FILE,
     SPLITS,
 )
-from tasks.data.log_rules import log_rules
-from tasks.data.offenders import (
+from esci_tournament.tasks.data.log_rules import log_rules
+from esci_tournament.tasks.data.offenders import (
     no_rows,
     pairs_where,
     products_where,
     spelt_where,
     unknown_label,
 )
-from tasks.data.rule_frames import columns_found
-from tasks.data.split import crossing_rows
+from esci_tournament.tasks.data.rule_frames import columns_found
+from esci_tournament.tasks.data.split import crossing_rows
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from registry.errors import UsageError
-from registry.files import disk_in_words, temporary_folder
-from registry.settings import Settings
-from tasks.data.archive import fetch_archive, is_archive
-from tasks.data.download import download, fetch_folder, has_pointers
-from tasks.data.query import read_database
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.files import disk_in_words, temporary_folder
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.archive import fetch_archive, is_archive
+from esci_tournament.tasks.data.download import download, fetch_folder, has_pointers
+from esci_tournament.tasks.data.query import read_database
 
 Progress = Callable[[float, str], None]
 SQL = "sql"

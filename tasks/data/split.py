@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from registry.errors import DataError
-from tasks.data.dataset import Dataset, salted_uniform
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.dataset import Dataset, salted_uniform
 
 ROLES = ("fit", "validation", "blend", "test", "quarantine")
 OutOfSample = Literal["blend", "kfold"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 
-from tasks.data.dataset import Dataset, LeftOut
+from esci_tournament.tasks.data.dataset import Dataset, LeftOut
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:

@@ -18,12 +18,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.errors import StoreError, UsageError
-from tasks.data import vocabulary as words
-from tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
-from tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
-from tasks.data.world import (
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.tasks.data import vocabulary as words
+from esci_tournament.tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
+from esci_tournament.tasks.data.layout import (
+    EVENTS_FILE,
+    EXAMPLES_COLUMNS,
+    EXAMPLES_FILE,
+    PRODUCTS_COLUMNS,
+    PRODUCTS_FILE,
+)
+from esci_tournament.tasks.data.world import (
     COMPLEMENT_OF_GROUP,
     GROUP_OF_TYPE,
     Query,

@@ -28,8 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.errors import DataError
-from tasks.data.layout import UBI_FILES
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.layout import UBI_FILES
 
 ACTION_NAMES = {
     "impression": "impression",

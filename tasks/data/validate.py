@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.errors import DataError
-from tasks.data.dataset import Dataset
-from tasks.data.expectations import Outcome, Rule, put
-from tasks.data.load import load_esci, structural_problems
-from tasks.data.logs import LogLimits
-from tasks.data.rule_frames import frames_of
-from tasks.data.rules import Bounds, rules_for
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.expectations import Outcome, Rule, put
+from esci_tournament.tasks.data.load import load_esci, structural_problems
+from esci_tournament.tasks.data.logs import LogLimits
+from esci_tournament.tasks.data.rule_frames import frames_of
+from esci_tournament.tasks.data.rules import Bounds, rules_for
 
 
 @dataclass(frozen=True)

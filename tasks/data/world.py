@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from registry.errors import UsageError
-from tasks.data import vocabulary as words
-from tasks.data.dataset import LABELS
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.data import vocabulary as words
+from esci_tournament.tasks.data.dataset import LABELS
 
 BRANDS_A_TYPE = 4
 MISSES = 2000  # draws in a row without a new query, before there are held to be none

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import lightgbm
 import numpy as np
 
-from registry.errors import StoreError, UsageError
-from tasks.ensemble.pool import Pool
-from tasks.ensemble.scores import CLASSES
-from tasks.ensemble.trees import FlatTrees
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.tasks.ensemble.pool import Pool
+from esci_tournament.tasks.ensemble.scores import CLASSES
+from esci_tournament.tasks.ensemble.trees import FlatTrees
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"
 _ROWS_WORTH_THREADS = 20_000

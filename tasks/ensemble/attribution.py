@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from registry.errors import TournamentError
-from tasks.ensemble.aggregate import Aggregator, flatten
-from tasks.ensemble.forest import Forest, tabulate
-from tasks.ensemble.scores import CLASSES
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
+from esci_tournament.tasks.ensemble.forest import Forest, tabulate
+from esci_tournament.tasks.ensemble.scores import CLASSES
 
 __all__ = ["Forest", "attribute", "attribute_rows", "check_additivity", "tabulate"]
 

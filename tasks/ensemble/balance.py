@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.bootstrap import resampled_sums
-from tasks.ensemble.counts import CLASSES, METRICS, all_metrics, confusion_by_query
-from tasks.ensemble.fitting import cross_validate
-from tasks.ensemble.value import whole_queries
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.bootstrap import resampled_sums
+from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, confusion_by_query
+from esci_tournament.tasks.ensemble.fitting import cross_validate
+from esci_tournament.tasks.ensemble.value import whole_queries
 
 POWERS = (0.0, 0.25, 0.5, 0.75)  # beyond, rare classes are answered so often that every metric falls
 RESAMPLES = 500

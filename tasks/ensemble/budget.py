@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from registry.errors import BudgetError, UsageError
-from registry.settings import Settings
+from esci_tournament.registry.errors import BudgetError, UsageError
+from esci_tournament.registry.settings import Settings
 
 Execution = Literal["series", "parallel"]
 

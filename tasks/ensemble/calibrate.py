@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 
 BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are tried

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from registry.errors import UsageError
-from registry.settings import Settings
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class JudgeInput:
     Attributes:
         query_key: uint64 (q,), unique. locale: str (q,).
         challenger, champion: int32 (q, 4, 4), confusion of each query, true label by predicted; champion may be None.
-        challenger_gaps, champion_gaps: float64 (q, 15), see :func:`tasks.ensemble.counts.confidence_gaps`, or None.
+        challenger_gaps, champion_gaps: float64 (q, 15), see
+            :func:`esci_tournament.tasks.ensemble.counts.confidence_gaps`, or None.
         absent: members of the champion that have no scores on these pairs: then it cannot be compared with.
         expected_locales: locales that the ensemble serves; each needs test data.
         challenger_cost, champion_cost: measured cost of the ensembles, or None.

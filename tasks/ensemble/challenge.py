@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
-from registry.settings import Settings
-from tasks.candidates.protocol import Progress, silent
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from tasks.ensemble.balance import choose_balance
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.select import Eviction, Selection, select
-from tasks.ensemble.similarity import compare_members
-from tasks.ensemble.start import choose_start
-from tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
-from tasks.ensemble.worth import Worth, measure_worth
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.candidates.protocol import Progress, silent
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.balance import choose_balance
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.select import Eviction, Selection, select
+from esci_tournament.tasks.ensemble.similarity import compare_members
+from esci_tournament.tasks.ensemble.start import choose_start
+from esci_tournament.tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
+from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 
 RESULT = "challenge.json"
 SHAPLEY_REFITS = 64  # sets that may be fitted for the exact Shapley value of a report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from registry.errors import UsageError
+from esci_tournament.registry.errors import UsageError
 
 CLASSES = 4
 METRICS = ("accuracy", "macro_f1", "weighted_f1")

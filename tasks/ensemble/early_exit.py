@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from registry.errors import NotFoundError, StoreError, UsageError
-from registry.files import write_atomically
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.registry.files import write_atomically
 
 FILE = "early_exit.json"
 CONFIDENCE = 0.95

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from registry.settings import Settings
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.budget import Cost
-from tasks.ensemble.exit_calibration import calibrate_exit
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.budget import Cost
+from esci_tournament.tasks.ensemble.exit_calibration import calibrate_exit
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.subsets import Subsets
 
 SUBSETS = "subsets"
 _LEAST_MILLISECONDS = 1e-3  # what costs nothing comes first, by its worth

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.data.dataset import LABELS
-from tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
-from tasks.ensemble.case import JudgeInput, JudgeSettings
-from tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error, influences
-from tasks.ensemble.verdict import MetricRow
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
+from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings
+from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error, influences
+from esci_tournament.tasks.ensemble.verdict import MetricRow
 
 _INTERVAL = 0.025
 _CELLS = CLASSES**2

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from registry.errors import UsageError
-from tasks.ensemble.clustered import design_effect, upper_bound
-from tasks.ensemble.counts import confusion, metric_of
-from tasks.ensemble.early_exit import CONFIDENCE, EarlyExit, Level, margins, never, why_off
-from tasks.ensemble.fitting import fold_of
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.clustered import design_effect, upper_bound
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.early_exit import CONFIDENCE, EarlyExit, Level, margins, never, why_off
+from esci_tournament.tasks.ensemble.fitting import fold_of
 
 RISKS = (0.001, 0.0025, 0.005, 0.01, 0.02)  # calibrated beside the one that is asked for
 _CHANCES = np.geomspace(1e-4, 0.5, 60)  # from the most to the least cautious

@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from registry.errors import StoreError, UsageError
-from tasks.data.dataset import LABEL_NAMES, LABELS
-from tasks.ensemble.aggregate import Aggregator, softmax
-from tasks.ensemble.attribution import Forest, attribute
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, softmax
+from esci_tournament.tasks.ensemble.attribution import Forest, attribute
 
 _COLOURS = ("#1b7837", "#e08214", "#5e3c99", "#7f7f7f")  # told apart in print and by colour-blind readers
 
@@ -117,7 +117,7 @@ def explain_pairs(
 
     Args:
         columns: float32 (n, k, 4), member scores. names: n names for people, such as "query -> title".
-        forest: the result of :func:`tasks.ensemble.attribution.tabulate`, to save its time.
+        forest: the result of :func:`esci_tournament.tasks.ensemble.attribution.tabulate`, to save its time.
 
     Raises:
         TournamentError: if contributions do not add up to the scores. UsageError: if shapes do not fit.

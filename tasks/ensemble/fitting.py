@@ -9,11 +9,11 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from registry.errors import UsageError
-from tasks.data.dataset import salted_uniform
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes, softmax
-from tasks.ensemble.pool import Pool, fit_pool
-from tasks.ensemble.scores import CLASSES
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.data.dataset import salted_uniform
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes, softmax
+from esci_tournament.tasks.ensemble.pool import Pool, fit_pool
+from esci_tournament.tasks.ensemble.scores import CLASSES
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def fit_aggregator(
     """Fit the aggregator on all rows, with as many rounds as query-grouped cross-validation chooses.
 
     Args:
-        columns: float32 (n, k, 4), out-of-sample scores as :func:`tasks.ensemble.scores.stack` returns them.
+        columns: float32 (n, k, 4), out-of-sample scores as :func:`esci_tournament.tasks.ensemble.scores.stack` returns
+            them.
         labels: int8 (n,). groups: uint64 (n,), query keys. members: k names.
         rounds: the number of rounds if it is known already; saves the cross-validation.
 

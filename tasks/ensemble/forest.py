@@ -19,11 +19,11 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.pool import Pool
-from tasks.ensemble.scores import CLASSES
-from tasks.ensemble.trees import Tree, parse_trees
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.pool import Pool
+from esci_tournament.tasks.ensemble.scores import CLASSES
+from esci_tournament.tasks.ensemble.trees import Tree, parse_trees
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.data.dataset import LABEL_NAMES, LABELS
-from tasks.ensemble.bootstrap import Difference, quantile
-from tasks.ensemble.case import JudgeInput, JudgeSettings, digest_of
-from tasks.ensemble.counts import METRICS
-from tasks.ensemble.evidence import Evidence
-from tasks.ensemble.spending import LITTLE_LEFT, Look, look_at
-from tasks.ensemble.verdict import Check, Outcome, Verdict
+from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS
+from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
+from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings, digest_of
+from esci_tournament.tasks.ensemble.counts import METRICS
+from esci_tournament.tasks.ensemble.evidence import Evidence
+from esci_tournament.tasks.ensemble.spending import LITTLE_LEFT, Look, look_at
+from esci_tournament.tasks.ensemble.verdict import Check, Outcome, Verdict
 
 __all__ = ["JudgeInput", "JudgeSettings", "guard", "judge"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, Protocol
 
-from registry.errors import BudgetError, UsageError
-from tasks.ensemble.budget import Budget, Cost, check_costs, nobody_fits
-from tasks.ensemble.surrogate import expected_improvement
+from esci_tournament.registry.errors import BudgetError, UsageError
+from esci_tournament.tasks.ensemble.budget import Budget, Cost, check_costs, nobody_fits
+from esci_tournament.tasks.ensemble.surrogate import expected_improvement
 
 Rule = Literal["shap", "top_k", "exhaustive", "greedy"]
 RULES: tuple[Rule, ...] = ("shap", "top_k", "exhaustive", "greedy")
@@ -21,7 +21,7 @@ _CENTRES = 5
 
 
 class Valued(Protocol):
-    """What selection needs of a game; :class:`tasks.ensemble.value.Game` is one."""
+    """What selection needs of a game; :class:`esci_tournament.tasks.ensemble.value.Game` is one."""
 
     members: tuple[str, ...]
     values: dict[frozenset[str], float]
@@ -98,7 +98,8 @@ def select(
 
     Args:
         game: what each set of models reaches. costs: of each model.
-        rule: `shap` evicts the least useful a unit of budget, then exchanges (see :mod:`tasks.ensemble.surrogate`);
+        rule: `shap` evicts the least useful a unit of budget, then exchanges (see
+            :mod:`esci_tournament.tasks.ensemble.surrogate`);
             `top_k` is the paper's: the most useful that fit; `exhaustive` looks at every set; `greedy` adds the most
             valuable.
         must_keep, must_drop: models that are in, or out, whatever their worth.

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registry.errors import DataError
-from tasks.candidates.families import load_candidate
-from tasks.candidates.protocol import Candidate
-from tasks.data.dataset import LABELS, LOCALES
-from tasks.ensemble.aggregate import Aggregator
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.candidates.families import load_candidate
+from esci_tournament.tasks.candidates.protocol import Candidate
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
 
 MANIFEST, AGGREGATOR = "ensemble.json", "aggregator"
 REQUIRED = ("query", "product_locale")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy.special import zeta
 
-from registry.errors import UsageError
+from esci_tournament.registry.errors import UsageError
 
 EXPONENT = 1.5
 SPENDABLE = 0.8  # of alpha; the rest is kept for what the bootstrap, an approximation, gets wrong on small splits

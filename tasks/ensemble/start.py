@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.fitting import cross_validate
-from tasks.ensemble.value import whole_queries
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.fitting import cross_validate
+from esci_tournament.tasks.ensemble.value import whole_queries
 
 MOST_ROWS = 60_000  # as many as selection looks at
 

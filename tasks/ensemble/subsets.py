@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.errors import NotFoundError, StoreError, UsageError
-from registry.files import write_atomically
-from tasks.ensemble.aggregate import Aggregator, check_shapes
-from tasks.ensemble.counts import confusion, metric_of
-from tasks.ensemble.fitting import cross_validate, fit_aggregator
-from tasks.ensemble.value import whole_queries
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, check_shapes
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.value import whole_queries
 
 _CARD = "subsets.json"
 MOST_PAIRS = 60_000  # pairs that a subset's aggregator learns from: whole queries are left out above it

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from registry.errors import UsageError
+from esci_tournament.registry.errors import UsageError
 
 CLASSES = 4
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.settings import Settings
-from tasks.data.dataset import LABELS, LOCALES
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.counts import confusion, metrics_of
-from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.verdict import Verdict
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from math import factorial
 
 import numpy as np
 
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
-from tasks.ensemble.counts import confusion, metric_of
-from tasks.ensemble.fitting import CrossValidated, cross_validate, fit_aggregator
-from tasks.ensemble.worth import utilities
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.fitting import CrossValidated, cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.worth import utilities
 
 MOST_SHAPLEY_MEMBERS = 10
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from registry.errors import UsageError
+from esci_tournament.registry.errors import UsageError
 
 Outcome = Literal["promote", "refuse", "not_evaluable"]
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import norm
 
-from registry.errors import UsageError
-from tasks.data.dataset import LABELS
-from tasks.ensemble.aggregate import Aggregator, flatten
-from tasks.ensemble.attribution import Forest, attribute_rows, check_additivity, tabulate
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
+from esci_tournament.tasks.ensemble.attribution import Forest, attribute_rows, check_additivity, tabulate
 
 _FIRST_BATCH = 256
 _GROWTH = 1.5

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.graph.memory import NodeText
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
-from tasks.graph.networks import ProductTower
-from tasks.graph.subgraphs import neighbours_of, trees
+from esci_tournament.tasks.graph.memory import NodeText
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods
+from esci_tournament.tasks.graph.networks import ProductTower
+from esci_tournament.tasks.graph.subgraphs import neighbours_of, trees
 
 _CHUNK = 16_384
 
@@ -79,7 +79,8 @@ def affected_products(graph: Neighbourhoods, changed: np.ndarray, hops: int, fan
 
     Args:
         graph: neighbourhoods after the change.
-        changed: int64, nodes whose neighbours (see :func:`tasks.graph.neighbourhoods.refresh`) or text have changed.
+        changed: int64, nodes whose neighbours (see :func:`esci_tournament.tasks.graph.neighbourhoods.refresh`) or text
+            have changed.
     """
     used = np.flatnonzero(np.arange(graph.neighbours.shape[1]) % graph.fanout < fanout)
     reached = np.zeros(graph.n_nodes + 1, dtype=bool)  # its last place stands for MISSING, which is -1

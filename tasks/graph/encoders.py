@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.extmath import randomized_svd
 
-from tasks.candidates.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
-from tasks.graph.lexicon import Lexicon
-from tasks.graph.ngrams import BUCKETS
+from esci_tournament.tasks.candidates.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
+from esci_tournament.tasks.graph.lexicon import Lexicon
+from esci_tournament.tasks.graph.ngrams import BUCKETS
 
 _TERMS = 1 << 15  # terms that `lsa` reduces: the most frequent ones
 _SAMPLE = 60_000  # texts that `lsa` is fitted on

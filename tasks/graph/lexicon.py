@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from tasks.graph.ngrams import BUCKETS, WORDS, count
+from esci_tournament.tasks.graph.ngrams import BUCKETS, WORDS, count
 
 OVERLAPS = ("tfidf_cosine", "words_shared", "ngrams_shared")
 _NGRAM_SHARE = np.float32(0.5)  # n-grams outnumber words; without this the words hardly count

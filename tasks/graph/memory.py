@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
-from registry.files import write_atomically
-from tasks.graph.neighbourhoods import Neighbourhoods, refresh_at, stack
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.files import write_atomically
+from esci_tournament.tasks.graph.neighbourhoods import Neighbourhoods, refresh_at, stack
 
 _FOLDER, _CARD = "graph", "graph.json"
 _PRODUCTS, _QUERIES, _TEXT = "products_digest.npy", "queries_digest.npy", "query_text.npy"
@@ -143,7 +143,7 @@ def digests(edges: pd.DataFrame, n_products: int, keys: np.ndarray) -> tuple[np.
     Sums, modulo 2**64, of a hash of the other end and the weight: the order of the edges changes nothing. 0: no edge.
 
     Args:
-        edges: as :func:`tasks.graph.neighbourhoods.build` takes them.
+        edges: as :func:`esci_tournament.tasks.graph.neighbourhoods.build` takes them.
         keys: uint64 (n_queries,), ascending, all that the edges name.
     """
     product = edges["product"].to_numpy(dtype=np.int64)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registry.errors import CandidateError
+from esci_tournament.registry.errors import CandidateError
 
 MISSING = -1
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATv2Conv, SAGEConv, SimpleConv
 
-from registry.errors import CandidateError
-from registry.specs import GNNArchitecture, GraphNetworkRecipe
-from tasks.data.dataset import LABELS, LOCALES
-from tasks.graph.lexicon import OVERLAPS
-from tasks.graph.relational import HgtLayer, RgcnLayer
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.specs import GNNArchitecture, GraphNetworkRecipe
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.tasks.graph.lexicon import OVERLAPS
+from esci_tournament.tasks.graph.relational import HgtLayer, RgcnLayer
 
 _NOISE_FLOOR = 0.05  # of the largest deviation: directions below it are noise, and are not blown up
 
@@ -130,7 +130,7 @@ class ProductTower(nn.Module):
             edges: int64 (2, n_edges), source and target row of each edge.
             strengths: float (n_edges,).
             degrees: float (n_sources,).
-            types: int64 (n_edges,), see :func:`tasks.graph.subgraphs.neighbours_of`.
+            types: int64 (n_edges,), see :func:`esci_tournament.tasks.graph.subgraphs.neighbours_of`.
             is_query: bool (n_sources,).
         """
         message = self.layers[number]((hidden, hidden[: len(own)]), edges, strengths, degrees, types, is_query)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from registry.files import write_atomically
+from esci_tournament.registry.files import write_atomically
 
 FILE = "seal.json"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional
 
-from registry.errors import CandidateError
-from registry.specs import GraphNetworkRecipe
-from tasks.candidates.device import seeded
-from tasks.candidates.losses import class_weights
-from tasks.candidates.protocol import Progress
-from tasks.data.dataset import LABELS
-from tasks.graph.embeddings import echoes
-from tasks.graph.neighbourhoods import Neighbourhoods
-from tasks.graph.networks import PairNetwork
-from tasks.graph.subgraphs import trees
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.specs import GraphNetworkRecipe
+from esci_tournament.tasks.candidates.device import seeded
+from esci_tournament.tasks.candidates.losses import class_weights
+from esci_tournament.tasks.candidates.protocol import Progress
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.graph.embeddings import echoes
+from esci_tournament.tasks.graph.neighbourhoods import Neighbourhoods
+from esci_tournament.tasks.graph.networks import PairNetwork
+from esci_tournament.tasks.graph.subgraphs import trees
 
 _COLD_SHARE = 0.1  # of the training pairs are shown without neighbours, so that cold products are no surprise
 _LAST_RATE = 0.05  # share of the learning rate that is left at the end

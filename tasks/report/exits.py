@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.report.summary import Summary
-from tasks.report.words import capitalised, clean, count, metric_name, number, share
+from esci_tournament.tasks.report.summary import Summary
+from esci_tournament.tasks.report.words import capitalised, clean, count, metric_name, number, share
 
 
 def sentence(summary: Summary) -> str:

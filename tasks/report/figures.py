@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from tasks.data.dataset import LABEL_NAMES
-from tasks.report import words
-from tasks.report.summary import Summary
+from esci_tournament.tasks.data.dataset import LABEL_NAMES
+from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report.summary import Summary
 
 Kind = Literal["svg", "png"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tasks.report import words
+from esci_tournament.tasks.report import words
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 

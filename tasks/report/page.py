@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tasks.report import exits, figures, words
-from tasks.report.summary import ModelSummary, Summary
+from esci_tournament.tasks.report import exits, figures, words
+from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 _COLOURS = {
     figures.INK: "var(--ink)",

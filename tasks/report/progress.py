@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry.files import write_atomically
+from esci_tournament.registry.files import write_atomically
 
 # What everything but training weighs in the whole; training gets the rest, in equal parts for all who enter.
 WEIGHTS = {

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.report.markdown import escape, grid
-from tasks.report.words import METRIC_NAMES, capitalised, number, signed
+from esci_tournament.tasks.report.markdown import escape, grid
+from esci_tournament.tasks.report.words import METRIC_NAMES, capitalised, number, signed
 
 
 def in_words(facts: Mapping[str, Any]) -> str:
     """Return the facts of a re-evaluation in a few sentences.
 
     Args:
-        facts: JSON-able facts as `flows.renewal.record` puts them into the ledger.
+        facts: JSON-able facts as `esci_tournament.flows.renewal.record` puts them into the ledger.
     """
     champion = facts["champion"] or "no champion"
     if facts["unchanged"]:

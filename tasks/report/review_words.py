@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.ensemble.budget import Budget, Cost
-from tasks.report import words
-from tasks.report.markdown import Bold, Plain, escape, grid, link
-from tasks.report.summary import ModelSummary, Summary
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report.markdown import Bold, Plain, escape, grid, link
+from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 
 def review_title(summary: Summary) -> str:

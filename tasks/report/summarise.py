@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec, PyfuncSpec, ScoresSpec
-from tasks.data.dataset import LABELS, Dataset
-from tasks.ensemble.calibrate import Calibration
-from tasks.ensemble.counts import METRICS
-from tasks.ensemble.trial import Trial, by_class
-from tasks.ensemble.verdict import MetricRow
-from tasks.report.summary import Metrics, ModelSummary
+from esci_tournament.registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec, PyfuncSpec, ScoresSpec
+from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.ensemble.calibrate import Calibration
+from esci_tournament.tasks.ensemble.counts import METRICS
+from esci_tournament.tasks.ensemble.trial import Trial, by_class
+from esci_tournament.tasks.ensemble.verdict import MetricRow
+from esci_tournament.tasks.report.summary import Metrics, ModelSummary
 
 ENTRIES = {"member": "incumbent", "newcomer": "candidate", "bench": "bench"}
 
@@ -74,7 +74,7 @@ def summarise_models(
     Args:
         entrants: candidate id, spec, role (member, newcomer, bench) of each.
         failed: candidate id -> reason.
-        challenge: facts of `tasks.ensemble.challenge.Challenge.result`.
+        challenge: facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
         trial: the trial on the test split.
         blend: candidate id -> metrics alone on the pairs the aggregator learns from.
         costs: candidate id -> JSON of its measured cost.

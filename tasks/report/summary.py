@@ -31,7 +31,8 @@ class ModelSummary:
         test: metrics of the model alone on the test split; None when it failed.
         test_by_locale: the same for each locale.
         blend: metrics of the model alone on the pairs the aggregator learns from; None when it failed.
-        cost: JSON of `tasks.candidates.profile.Cost`; {} when it failed. Keys used: kind ("cpu"/"gpu"), memory_mib,
+        cost: JSON of `esci_tournament.tasks.candidates.profile.Cost`; {} when it failed. Keys used: kind
+            ("cpu"/"gpu"), memory_mib,
             milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
         utility, utility_low, utility_high: SHAP share of the final ensemble's total in [0, 1] with its interval
             (None for a model that is not a member); utility_all: the same when every model was in.
@@ -95,15 +96,17 @@ class Summary:
             [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int,
             "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
         shift: in `kfold`: mean total variation between fold models' and served model's scores, per model.
-        verdict: JSON of `tasks.ensemble.judge.Verdict`: {"outcome", "reason", "checks": [{"name", "passed", "value",
-            "threshold", "sentence"}], ...}.
+        verdict: JSON of `esci_tournament.tasks.ensemble.judge.Verdict`: {"outcome", "reason", "checks": [{"name",
+            "passed", "value", "threshold", "sentence"}], ...}.
         decision: {"decision", "by", "reason"} or {} when none was made; ensemble_version: version in MLflow or "".
         promoted: whether the challenger became champion.
         awaits_review: whether a person is to decide and has not yet.
         links: title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
         ensemble_calibration_error, ensemble_reliability: as of a model, of the challenger.
-        early_exit: JSON of `tasks.ensemble.early_exit.EarlyExit` of the challenger; {} when it will not serve.
-        drift: JSON of `tasks.data.drift.DriftReport` since the data of the last tournament; {} when none was measured.
+        early_exit: JSON of `esci_tournament.tasks.ensemble.early_exit.EarlyExit` of the challenger; {} when it will
+            not serve.
+        drift: JSON of `esci_tournament.tasks.data.drift.DriftReport` since the data of the last tournament; {} when
+            none was measured.
         excluded: candidate id -> why it is not on the bench, of a re-evaluation.
     """
 

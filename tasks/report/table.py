@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.report import exits, words
-from tasks.report.markdown import Bold, escape, grid
-from tasks.report.summary import Metrics, Summary
+from esci_tournament.tasks.report import exits, words
+from esci_tournament.tasks.report.markdown import Bold, escape, grid
+from esci_tournament.tasks.report.summary import Metrics, Summary
 
 _TONES = {"promote": "bold green", "refuse": "bold red"}
 _STATUS = {"member": "green", "failed": "red", "champion": "bold green", "challenger": "bold"}

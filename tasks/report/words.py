@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.data.dataset import LABEL_NAMES, LABELS, LOCALES
-from tasks.report.summary import Metrics, ModelSummary, Summary
+from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS, LOCALES
+from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
 METRIC_NAMES: dict[str, str] = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
 CLASS_NAMES: dict[str, str] = dict(zip(LABELS, LABEL_NAMES, strict=True))

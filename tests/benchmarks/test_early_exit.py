@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.early_exit import leaves, outcome, summarise
-from tasks.ensemble.early_exit import EarlyExit, Level
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level
 
 FRESH = [
     np.array([[0.9, 0.1, 0, 0], [0.4, 0.6, 0, 0], [0.6, 0.4, 0, 0]]),

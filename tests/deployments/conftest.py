@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from deployments.stack.services import api_url, services_of
-from deployments.stack.supervise import Supervisor
-from registry.settings import read_settings
+from esci_tournament.deployments.stack.services import api_url, services_of
+from esci_tournament.deployments.stack.supervise import Supervisor
+from esci_tournament.registry.settings import read_settings
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -84,7 +84,7 @@ def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
 
     def run(*arguments: object, cwd: Path = folder) -> Answer:
         done = subprocess.run(
-            [sys.executable, "-m", "deployments.cli", *map(str, arguments)],
+            [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments)],
             cwd=cwd,
             env=environment(),
             capture_output=True,

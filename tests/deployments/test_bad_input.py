@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cli import COMMANDS
+from esci_tournament.deployments.cli import COMMANDS
 
 SPEC = '[[candidate]]\nname = "one"\nfamily = "graph_network"\narchitecture = "gcn"\n'
 
@@ -27,7 +27,7 @@ def refused(answer, code: int, *words: str) -> None:
 SLOW_TO_IMPORT = {"torch", "pandas", "mlflow", "prefect", "lightgbm", "fastapi", "sqlalchemy", "transformers"}
 HELP = """
 import sys
-from deployments.cli import main
+from esci_tournament.deployments.cli import main
 try:
     main([*sys.argv[1:], "--help"])
 except SystemExit as end:
@@ -110,7 +110,7 @@ def test_budget_that_nobody_fits_says_what_the_smallest_needs(tournament, held):
 
 @pytest.mark.slow
 def test_second_tournament_in_the_same_home_is_told_who_holds_it(tournament, held):
-    from registry.locks import tournament_lock
+    from esci_tournament.registry.locks import tournament_lock
 
     with tournament_lock(held.home, "a test"):
         answer = tournament("run", "--home", held.home, "--data", held.data, "--candidates", held.specs)

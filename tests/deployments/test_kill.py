@@ -31,7 +31,7 @@ STAGES = (
 def kill_at(stage: str, arguments: list[str], cwd: Path, environment: dict[str, str]) -> None:
     """Start the command and kill it with signal 9 as soon as the stage begins."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, "-m", "esci_tournament.deployments.cli", *arguments],
         cwd=cwd,
         env=environment,
         stdout=subprocess.DEVNULL,

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deployments.stack.state import running
-from registry.ledger import Ledger
-from registry.states import CandidateState, states
-from tasks.data.dataset import Dataset
+from esci_tournament.deployments.stack.state import running
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.states import CandidateState, states
+from esci_tournament.tasks.data.dataset import Dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, on two cores that others use too
 
@@ -99,7 +99,16 @@ def say(folder: Path, databases: dict[str, str], clean_environment: dict[str, st
 
     def run(*arguments: object) -> Any:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "deployments.cli", *map(str, arguments), "--home", "home", "--json"],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "esci_tournament.deployments.cli",
+                *map(str, arguments),
+                "--home",
+                "home",
+                "--json",
+            ],
             cwd=folder,
             env=clean_environment | databases,
             capture_output=True,

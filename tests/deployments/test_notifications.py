@@ -17,11 +17,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from deployments.notifications import PREFIX
-from deployments.server import prepare
-from flows.announce import announce
-from registry.errors import NotFoundError, UsageError
-from registry.settings import Settings, read_settings
+from esci_tournament.deployments.notifications import PREFIX
+from esci_tournament.deployments.server import prepare
+from esci_tournament.flows.announce import announce
+from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.settings import Settings, read_settings
 
 pytestmark = pytest.mark.slow
 

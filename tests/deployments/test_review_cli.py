@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from deployments.cli import main
+from esci_tournament.deployments.cli import main
 
 pytestmark = pytest.mark.slow
 

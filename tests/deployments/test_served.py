@@ -13,10 +13,10 @@ from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.cli.deploy import prepare_server, write_file
-from deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, Served, served
-from deployments.worker import as_deployment
-from registry.settings import read_settings
+from esci_tournament.deployments.cli.deploy import prepare_server, write_file
+from esci_tournament.deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, Served, served
+from esci_tournament.deployments.worker import as_deployment
+from esci_tournament.registry.settings import read_settings
 
 
 def in_file(name: str, deployment: dict[str, Any]) -> Served:

@@ -34,16 +34,16 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Running
 
-from deployments.webhook import DELIVERY, PATH, SIGNATURE, TIMESTAMP, sign
-from flows.dispatch import Dispatcher
-from flows.lease import LIMIT, gpu
-from flows.turn import device_lock
-from registry.ledger import Ledger
-from registry.models import Models
-from registry.queue import Queue
-from registry.settings import read_settings
-from registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
-from registry.workspace import Workspace
+from esci_tournament.deployments.webhook import DELIVERY, PATH, SIGNATURE, TIMESTAMP, sign
+from esci_tournament.flows.dispatch import Dispatcher
+from esci_tournament.flows.lease import LIMIT, gpu
+from esci_tournament.flows.turn import device_lock
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
+from esci_tournament.registry.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -54,8 +54,8 @@ CANDIDATES, SHARE = 50, 10
 # signal 9 and starts another in its place.
 WATCHERS = """
 import os, signal, sys
-from deployments.watcher import Watcher
-from registry.settings import read_settings
+from esci_tournament.deployments.watcher import Watcher
+from esci_tournament.registry.settings import read_settings
 
 def start():
     if child := os.fork():
@@ -317,8 +317,8 @@ def test_a_tournament_that_keeps_failing_is_given_up_and_the_queue_goes_on(dispa
 HOLDER = """
 import sys, time
 from pathlib import Path
-from flows.lease import gpu
-from registry.settings import read_settings
+from esci_tournament.flows.lease import gpu
+from esci_tournament.registry.settings import read_settings
 with gpu(read_settings(lease="always")):
     print("held", flush=True)
     time.sleep(300)
@@ -370,7 +370,7 @@ def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would
     server = subprocess.Popen(command, cwd=home, env=clean_environment(**variables), **quiet)
     log = (tmp_path / "watcher.log").open("w")
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "deployments.watcher"],
+        [sys.executable, "-m", "esci_tournament.deployments.watcher"],
         env=clean_environment(
             TOURNAMENT_HOME=home, TOURNAMENT_MLFLOW_PORT=mlflow_port, TOURNAMENT_WATCHER_PORT=port,
             TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected,

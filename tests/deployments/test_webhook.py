@@ -8,8 +8,17 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from deployments.webhook import DELIVERY, LARGEST_BYTES, PATH, SIGNATURE, TIMESTAMP, Guard, make_app, sign
-from registry.versions import SPEC_TAG
+from esci_tournament.deployments.webhook import (
+    DELIVERY,
+    LARGEST_BYTES,
+    PATH,
+    SIGNATURE,
+    TIMESTAMP,
+    Guard,
+    make_app,
+    sign,
+)
+from esci_tournament.registry.versions import SPEC_TAG
 
 SECRET = "between the two of us"
 

@@ -11,7 +11,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running, Scheduled, State, Suspended
 
-from deployments.worker import close_orphans
+from esci_tournament.deployments.worker import close_orphans
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import Ledger
+from esci_tournament.registry.ledger import Ledger
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

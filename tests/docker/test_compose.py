@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from registry.settings import Settings
+from esci_tournament.registry.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

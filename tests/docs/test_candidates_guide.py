@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import CandidateError, SpecError
-from registry.scores import ScoreStore
-from registry.specs import parse_spec, read_specs
-from registry.stages import StageStore
-from tasks.candidates.enter import check_spec
-from tasks.candidates.steps import Bout, content_digest, score
-from tasks.candidates.supervise import supervise
-from tasks.data.dataset import query_keys
-from tasks.data.plans import write_plans
-from tasks.data.split import assign_roles, fit_plans
-from tasks.data.store import save_dataset
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import parse_spec, read_specs
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.enter import check_spec
+from esci_tournament.tasks.candidates.steps import Bout, content_digest, score
+from esci_tournament.tasks.candidates.supervise import supervise
+from esci_tournament.tasks.data.dataset import query_keys
+from esci_tournament.tasks.data.plans import write_plans
+from esci_tournament.tasks.data.split import assign_roles, fit_plans
+from esci_tournament.tasks.data.store import save_dataset
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

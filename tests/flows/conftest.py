@@ -21,31 +21,31 @@ import numpy as np
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.stack import leash
-from deployments.stack.services import environment_of
-from flows.competition import pairs_of
-from flows.held import Held, Roles, Source
-from flows.rejudge import what_judging_takes
-from flows.reports import write_report
-from registry.models import Models
-from registry.reviews import Case, cases, champion_at
-from registry.settings import read_settings
-from registry.specs import parse_spec
-from registry.tournaments import Attempt
-from registry.workspace import Workspace
-from tasks.candidates.enter import Entrant, make_bout
-from tasks.data.dataset import Dataset
-from tasks.data.plans import write_plans
-from tasks.data.split import assign_roles, fit_plans
-from tasks.data.store import digest_of_test, save_dataset
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from tasks.ensemble.budget import Cost
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.trial import Side, hold_trial
-from tasks.ensemble.worth import measure_worth
-from tasks.report.summarise import sides
-from tasks.report.summary import ModelSummary
+from esci_tournament.deployments.stack import leash
+from esci_tournament.deployments.stack.services import environment_of
+from esci_tournament.flows.competition import pairs_of
+from esci_tournament.flows.held import Held, Roles, Source
+from esci_tournament.flows.rejudge import what_judging_takes
+from esci_tournament.flows.reports import write_report
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.reviews import Case, cases, champion_at
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.enter import Entrant, make_bout
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.plans import write_plans
+from esci_tournament.tasks.data.split import assign_roles, fit_plans
+from esci_tournament.tasks.data.store import digest_of_test, save_dataset
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.budget import Cost
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.trial import Side, hold_trial
+from esci_tournament.tasks.ensemble.worth import measure_worth
+from esci_tournament.tasks.report.summarise import sides
+from esci_tournament.tasks.report.summary import ModelSummary
 
 # How much of the truth a member's scores show; what is not here shows 0.3 of it.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
@@ -271,7 +271,7 @@ class Prefect:
 
     def start_worker(self) -> None:
         # As deployments.worker does it, without the flows that need torch, which takes long to import.
-        self._start("worker", ["-c", "from flows.review import review; review.serve(name='review')"])
+        self._start("worker", ["-c", "from esci_tournament.flows.review import review; review.serve(name='review')"])
         here = f"{self.api}/deployments/name/review/review"
         self._until(lambda: httpx.get(here, timeout=2).status_code == 200, "the deployment", 90)
 

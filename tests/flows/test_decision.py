@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from flows import decision
-from flows.decision import answer, record
-from flows.review import reconcile_reviews
-from registry.errors import BusyError, NotFoundError, UsageError
-from registry.ledger import user_and_host
-from registry.promotion import rollback
-from registry.reviews import Case, find_case
+from esci_tournament.flows import decision
+from esci_tournament.flows.decision import answer, record
+from esci_tournament.flows.review import reconcile_reviews
+from esci_tournament.registry.errors import BusyError, NotFoundError, UsageError
+from esci_tournament.registry.ledger import user_and_host
+from esci_tournament.registry.promotion import rollback
+from esci_tournament.registry.reviews import Case, find_case
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
-from registry.ledger import Ledger
-from tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -133,7 +133,7 @@ def run(folder: Path, *arguments: object) -> dict[str, Any]:
     """Return the document of a command, run where the plug-in is installed."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "PREFECT_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *map(str, arguments), "--home", "home"],
+        [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments), "--home", "home"],
         cwd=folder,
         env=clean | {"PYTHONPATH": str(folder / "site")},
         capture_output=True,

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.held import Held, Roles, Source
-from flows.looks import looks_before
-from registry.settings import Settings
-from registry.tournaments import Attempt
-from registry.workspace import Workspace
-from tasks.data.store import digest_of_test
+from esci_tournament.flows.held import Held, Roles, Source
+from esci_tournament.flows.looks import looks_before
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.data.store import digest_of_test
 
 
 def pairs(first: int, last: int) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.scores import ScoreStore
-from registry.served_data import EVENT
-from registry.stages import StageStore
-from tasks.candidates.provenance import Seen
-from tasks.data.load import load_esci
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.served_data import EVENT
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.provenance import Seen
+from esci_tournament.tasks.data.load import load_esci
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ class Place:
         """Return a command's document."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "PREFECT_"))}
         done = subprocess.run(
-            [sys.executable, "-m", "deployments.cli", *map(str, arguments), "--home", "home", "--json"],
+            [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments), "--home", "home", "--json"],
             cwd=self.folder,
             env=clean | environment,
             capture_output=True,

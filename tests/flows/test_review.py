@@ -12,11 +12,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 
-from flows.decision import answer
-from flows.review import end_waiting_runs, reconcile_reviews
-from flows.review_runs import run_link
-from registry.errors import BusyError
-from registry.reviews import Case
+from esci_tournament.flows.decision import answer
+from esci_tournament.flows.review import end_waiting_runs, reconcile_reviews
+from esci_tournament.flows.review_runs import run_link
+from esci_tournament.registry.errors import BusyError
+from esci_tournament.registry.reviews import Case
 
 pytestmark = pytest.mark.slow
 

@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
-from flows.decision import answer
-from flows.review import reconcile_reviews
-from flows.review_runs import run_link
-from registry.reviews import Case
+from esci_tournament.flows.decision import answer
+from esci_tournament.flows.review import reconcile_reviews
+from esci_tournament.flows.review_runs import run_link
+from esci_tournament.registry.reviews import Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.ui]
 

@@ -20,19 +20,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from registry.ledger import Ledger
-from registry.models import Models
-from registry.scores import ScoreStore
-from registry.specs import parse_spec
-from registry.stages import StageStore
-from tasks.candidates.families import load_candidate
-from tasks.candidates.provenance import KEYS
-from tasks.candidates.steps import Bout, score
-from tasks.candidates.tokenizer import train_tokenizer, wrap
-from tasks.data.dataset import Dataset
-from tasks.data.load import EVENTS_FILE, load_esci
-from tasks.data.split import assign_roles, fit_plans, held_out_keys
-from tasks.data.synthesize import synthesize
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.families import load_candidate
+from esci_tournament.tasks.candidates.provenance import KEYS
+from esci_tournament.tasks.candidates.steps import Bout, score
+from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.load import EVENTS_FILE, load_esci
+from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
+from esci_tournament.tasks.data.synthesize import synthesize
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,7 @@ def held(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempP
     }
     command = ["run", "--home", folder / "home", "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *map(str, command)],
+        [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, command)],
         cwd=folder,
         env=environment | {"TOURNAMENT_OUT_OF_SAMPLE": "kfold", "TOURNAMENT_FOLDS": "2"},
         capture_output=True,

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.dispatch import _failure
-from flows.watch import DRIFTED, MENDED, Watch
-from registry.errors import StoreError
-from registry.models import CHAMPION
-from registry.promotion import promote
-from registry.queue import Queue
-from registry.settings import read_settings
-from registry.specs import parse_spec
-from registry.versions import FAILED_TAG, REFUSED_TAG, SPEC_TAG, STATE_TAG
-from registry.workspace import Workspace
+from esci_tournament.flows.dispatch import _failure
+from esci_tournament.flows.watch import DRIFTED, MENDED, Watch
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.models import CHAMPION
+from esci_tournament.registry.promotion import promote
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.versions import FAILED_TAG, REFUSED_TAG, SPEC_TAG, STATE_TAG
+from esci_tournament.registry.workspace import Workspace
 
 SPEC = {"family": "graph_network", "architecture": "gcn"}
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_checked_now_is_checked_later_and_keeps_nobody_out(worksp
     watch = Watch(workspace)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "flows.intake.readable", lambda version, _: 1 / 0 if version.name == "a" else ""
+            "esci_tournament.flows.intake.readable", lambda version, _: 1 / 0 if version.name == "a" else ""
         )  # such as a file system that is gone
         swept = watch.sweep()
     assert [type(error) for error in swept.errors] == [ZeroDivisionError]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.models import Models
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import Models
 
 RunScript = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from registry.bench import find_bench
-from registry.ledger import Ledger
-from registry.tournaments import facts_of, held_before, last_other_data, metrics_of_champion, model_of
+from esci_tournament.registry.bench import find_bench
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.tournaments import facts_of, held_before, last_other_data, metrics_of_champion, model_of
 
 SETTINGS = {"alpha": 0.05, "seed": 0, "host": "127.0.0.1"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.chronicle import export_chronicle
-from registry.errors import UsageError
+from esci_tournament.registry.chronicle import export_chronicle
+from esci_tournament.registry.errors import UsageError
 
 ROW = {
     "sequence": 1,

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from registry import errors
-from registry.errors import DataError, TournamentError
+from esci_tournament.registry import errors
+from esci_tournament.registry.errors import DataError, TournamentError
 
 
 def every_error():
@@ -39,7 +39,7 @@ def test_settings_specs_and_errors_are_light():
     """`--help` answers in under a second only while these import no heavy library."""
     script = """
 import sys
-import registry.errors, registry.settings, registry.specs, registry.workspace
+import esci_tournament.registry.errors, registry.settings, registry.specs, registry.workspace
 print([name for name in ("torch", "mlflow", "pandas", "sqlalchemy", "lightgbm", "prefect") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)

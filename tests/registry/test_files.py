@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import StoreError, UsageError
-from registry.files import canonical_json, digest_of, disk_in_words, folder_digest, is_disk_full, write_atomically
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import (
+    canonical_json,
+    digest_of,
+    disk_in_words,
+    folder_digest,
+    is_disk_full,
+    write_atomically,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

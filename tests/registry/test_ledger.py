@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from registry import tables
-from registry.errors import BusyError, NotFoundError, StoreError, UsageError
-from registry.ledger import Ledger, replay
-from registry.queue import Queue
-from registry.records import Promotion
+from esci_tournament.registry import tables
+from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, UsageError
+from esci_tournament.registry.ledger import Ledger, replay
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.records import Promotion
 
 
 def filled(ledger, tournament="t1"):
@@ -266,7 +266,7 @@ def test_a_server_that_does_not_answer_is_told_in_words():
 def test_processes_that_open_and_write_at_once_lose_and_double_nothing(ledger_url, run_script):
     script = """
         import os, sys
-        from registry.ledger import Ledger
+        from esci_tournament.registry.ledger import Ledger
         children = []
         for number in range(6):
             if (child := os.fork()) == 0:
@@ -294,8 +294,8 @@ def test_a_writer_killed_in_a_transaction_leaves_no_row_and_no_lock(ledger_url, 
     Ledger.open(ledger_url).close()
     script = """
         import os, signal, sys
-        from registry.ledger import Ledger
-        from registry.rows import Rows
+        from esci_tournament.registry.ledger import Ledger
+        from esci_tournament.registry.rows import Rows
         ledger = Ledger.open(sys.argv[1])
         with ledger.exclusive("promotion"):
             insert = Rows.insert

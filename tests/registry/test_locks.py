@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from registry.database import KEEP_SECONDS
-from registry.errors import BusyError
-from registry.locks import tournament_lock
+from esci_tournament.registry.database import KEEP_SECONDS
+from esci_tournament.registry.errors import BusyError
+from esci_tournament.registry.locks import tournament_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from registry.locks import tournament_lock
+from esci_tournament.registry.locks import tournament_lock
 with tournament_lock(Path(sys.argv[1]), "the weekly run"):
     print("held", flush=True)
     time.sleep(60)
@@ -55,7 +55,7 @@ def test_two_homes_do_not_wait_for_each_other(tmp_path):
 
 KEEP = """
 import sys, time
-from registry.ledger import Ledger
+from esci_tournament.registry.ledger import Ledger
 with Ledger.open(sys.argv[1]) as ledger, ledger.keep("the device", 5.0):
     print("held", flush=True)
     time.sleep(60)

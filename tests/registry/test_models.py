@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from registry.errors import NotFoundError, StoreError
-from registry.models import Models
-from registry.specs import GraphNetworkSpec, LanguageModelSpec
-from registry.versions import CandidateVersion
+from esci_tournament.registry.errors import NotFoundError, StoreError
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.specs import GraphNetworkSpec, LanguageModelSpec
+from esci_tournament.registry.versions import CandidateVersion
 
 SPEC = LanguageModelSpec(name="minilm", architecture="bert", description="the first")
 
@@ -72,8 +72,8 @@ def test_a_registration_killed_after_any_step_is_completed_by_the_next(home, run
         import os, shutil, signal, sys
         from pathlib import Path
         from mlflow.tracking import MlflowClient
-        from registry.models import Models
-        from registry.specs import LanguageModelSpec
+        from esci_tournament.registry.models import Models
+        from esci_tournament.registry.specs import LanguageModelSpec
         template, steps = Path(sys.argv[1]), sys.argv[2:]
         for step in steps:
             home = template.with_name(step)
@@ -106,8 +106,8 @@ def test_processes_that_register_one_spec_at_once_make_one_version(home, run_scr
     script = """
         import os, sys
         from pathlib import Path
-        from registry.models import Models
-        from registry.specs import LanguageModelSpec
+        from esci_tournament.registry.models import Models
+        from esci_tournament.registry.specs import LanguageModelSpec
         home, children = Path(sys.argv[1]), []
         for _ in range(4):
             if (child := os.fork()) == 0:
@@ -256,8 +256,8 @@ def test_nothing_is_printed_and_nothing_written_to_the_current_folder(run_script
     script = """
         import sys
         from pathlib import Path
-        from registry.models import Models
-        from registry.specs import GraphNetworkSpec
+        from esci_tournament.registry.models import Models
+        from esci_tournament.registry.specs import GraphNetworkSpec
         home = Path(sys.argv[1])
         models = Models(f"sqlite:///{home / 'deep' / 'mlflow.db'}", home)
         version = models.register_candidate(GraphNetworkSpec(name="gcn", architecture="gcn"))

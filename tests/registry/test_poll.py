@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from mlflow.exceptions import MlflowException
 
-from registry.errors import StoreError
-from registry.models import Models
-from registry.poll import Poll
-from registry.specs import CandidateSpec, parse_spec
-from registry.versions import SPEC_TAG, STATE_TAG
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.poll import Poll
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.versions import SPEC_TAG, STATE_TAG
 
 
 def spec(name: str, **changes: object) -> CandidateSpec:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from registry.processes import module_path, python_module
+from esci_tournament.registry.processes import module_path, python_module
 
 
 def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path: Path) -
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('somebody else is here')\n")
     done = subprocess.run(
-        python_module("tasks.candidates.worker", str(tmp_path / "no-job.json")),
+        python_module("esci_tournament.tasks.candidates.worker", str(tmp_path / "no-job.json")),
         cwd=tmp_path,
         env=os.environ | module_path(),
         capture_output=True,

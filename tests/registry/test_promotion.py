@@ -4,19 +4,19 @@ import shutil
 
 import pytest
 
-from registry.errors import BusyError, NotFoundError, StoreError, UsageError
-from registry.ledger import Ledger
-from registry.models import Models
-from registry.promotion import drift, promote, reconcile, restore, rollback
+from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, UsageError
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.promotion import drift, promote, reconcile, restore, rollback
 
 # A process that kills itself before its n-th and after its n-th step of a promotion. The modules are
 # imported once and every victim is a fork with stores of its own, opened after the fork.
 KILLED = """
     import os, shutil, signal, sys
     from pathlib import Path
-    from registry.ledger import Ledger
-    from registry.models import Models
-    from registry.promotion import promote
+    from esci_tournament.registry.ledger import Ledger
+    from esci_tournament.registry.models import Models
+    from esci_tournament.registry.promotion import promote
 
     def victim(home, point):
         ledger, models = Ledger.open(f"sqlite:///{home / 'ledger.db'}"), Models(f"sqlite:///{home / 'mlflow.db'}", home)
@@ -62,10 +62,10 @@ KILLED = """
 RACE = """
     import os, sys
     from pathlib import Path
-    from registry.errors import BusyError
-    from registry.ledger import Ledger
-    from registry.models import Models
-    from registry.promotion import promote
+    from esci_tournament.registry.errors import BusyError
+    from esci_tournament.registry.ledger import Ledger
+    from esci_tournament.registry.models import Models
+    from esci_tournament.registry.promotion import promote
     home, ledger_url, children = Path(sys.argv[1]), sys.argv[2], []
     ready, go = os.pipe()
     for number in range(4):
@@ -251,7 +251,7 @@ def test_a_killed_rollback_is_finished_and_not_taken_twice(opened, monkeypatch):
     ledger, models = opened
     install(opened, 1, 2, 3)
     with monkeypatch.context() as crash:
-        crash.setattr("registry.promotion._project", lambda *arguments: os.fspath(None))
+        crash.setattr("esci_tournament.registry.promotion._project", lambda *arguments: os.fspath(None))
         with pytest.raises(TypeError):
             rollback(ledger, models, "slow")
     rollback(ledger, models, "slow")

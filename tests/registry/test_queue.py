@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from registry.errors import UsageError
-from registry.ledger import Ledger
-from registry.queue import Queue
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.queue import Queue
 
 RACE = """
 import json, os, sys
-from registry.ledger import Ledger
-from registry.queue import Queue
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.queue import Queue
 url, racers = sys.argv[1], int(sys.argv[2])
 Ledger.open(url).close()
 children = []

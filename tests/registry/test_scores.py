@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from registry.errors import CandidateError, NotFoundError, StoreError
-from registry.scores import ScoreStore
+from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
+from esci_tournament.registry.scores import ScoreStore
 
 KEY = ("minilm/3", "d" * 64, "r" * 64)
 
@@ -147,7 +147,7 @@ def test_a_kill_while_writing_leaves_nothing_that_can_be_read(store, run_script)
         import os, signal, sys
         from pathlib import Path
         import numpy as np
-        from registry import scores
+        from esci_tournament.registry import scores
         store = scores.ScoreStore(Path(sys.argv[1]))
         os.rename = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
         store.put("minilm/3", "d" * 64, "r" * 64, example_id=np.arange(1),

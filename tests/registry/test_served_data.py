@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.ledger import Ledger
-from registry.served_data import EVENT, serve_data, served_data
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.served_data import EVENT, serve_data, served_data
 
 
 def test_the_newest_counts_and_is_named_once(ledger_url):

@@ -1,7 +1,7 @@
 import pytest
 
-from registry.errors import UsageError
-from registry.settings import Settings, read_settings
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings, read_settings
 
 
 @pytest.fixture(autouse=True)

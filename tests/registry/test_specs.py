@@ -2,8 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import SpecError
-from registry.specs import GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec, parse_spec, read_specs
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import (
+    GraphNetworkSpec,
+    LanguageModelRecipe,
+    LanguageModelSpec,
+    parse_spec,
+    read_specs,
+)
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 TWO = """

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import StoreError, UsageError
-from registry.stages import StageStore
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.stages import StageStore
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_scratch_survives_a_kill_and_ends_with_the_stage(store, run_script):
     killed = """
         import os, signal, sys
         from pathlib import Path
-        from registry.stages import StageStore
+        from esci_tournament.registry.stages import StageStore
         store = StageStore(Path(sys.argv[1]))
         key = store.key("train", seed=1)
         (store.work(key) / "checkpoint").write_text("epoch 2")
@@ -137,7 +137,7 @@ def test_many_processes_make_one_stage(store, run_script):
     script = """
         import os, sys
         from pathlib import Path
-        from registry.stages import StageStore
+        from esci_tournament.registry.stages import StageStore
         store = StageStore(Path(sys.argv[1]))
         children = []
         for number in range(6):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.queue import Queue
-from registry.states import CandidateState, states, tags_of
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.states import CandidateState, states, tags_of
 
 ENSEMBLE = "esci-ensemble"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.ledger import Ledger
-from registry.settings import Settings
-from registry.tournaments import Attempt, find_attempt, question_of, untried
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.tournaments import Attempt, find_attempt, question_of, untried
 
 ENSEMBLE = "esci-ensemble"
 NEWCOMERS = [["text/1", "r1"], ["graph/1", "r2"]]

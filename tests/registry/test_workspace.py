@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import StoreError
-from registry.settings import Settings
-from registry.workspace import Workspace
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.workspace import Workspace
 
 
 def test_making_a_workspace_writes_nothing(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.scorer.compute.breaker import Breaker
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.questions import Member, Question
-from deployments.scorer.compute.replica import Answer, Replica
-from deployments.scorer.metrics import Metrics
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.compute.breaker import Breaker
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.questions import Member, Question
+from esci_tournament.deployments.scorer.compute.replica import Answer, Replica
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.registry.settings import Settings
 
 _LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # of a batch, both: smaller ones cost more than they save
 _MOST_DEATHS = 2  # of replicas that computed a question, until it is given up

@@ -13,21 +13,21 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from registry.errors import SpecError, TournamentError
-from registry.files import temporary_folder
-from registry.specs import GraphNetworkSpec, Relation
-from tasks.candidates.device import resolve_device
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.graph_refresh import recomputed
-from tasks.candidates.language_model import LanguageModel
-from tasks.candidates.protocol import Candidate, Progress, silent
-from tasks.data.behaviour import edges as edges_of
-from tasks.data.store import open_dataset
-from tasks.ensemble.served import member_folders
-from tasks.graph import seal
-from tasks.graph.catalogue import Catalogue
-from tasks.graph.memory import GraphMemory
-from tasks.graph.networks import PairNetwork
+from esci_tournament.registry.errors import SpecError, TournamentError
+from esci_tournament.registry.files import temporary_folder
+from esci_tournament.registry.specs import GraphNetworkSpec, Relation
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.graph_refresh import recomputed
+from esci_tournament.tasks.candidates.language_model import LanguageModel
+from esci_tournament.tasks.candidates.protocol import Candidate, Progress, silent
+from esci_tournament.tasks.data.behaviour import edges as edges_of
+from esci_tournament.tasks.data.store import open_dataset
+from esci_tournament.tasks.ensemble.served import member_folders
+from esci_tournament.tasks.graph import seal
+from esci_tournament.tasks.graph.catalogue import Catalogue
+from esci_tournament.tasks.graph.memory import GraphMemory
+from esci_tournament.tasks.graph.networks import PairNetwork
 
 _log = logging.getLogger("scorer")
 _OF_TEXTS = ("catalogue_keys.npy", "catalogue_rows.npy", "catalogue_texts.npy")

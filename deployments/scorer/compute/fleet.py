@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from deployments.scorer.compute.forked import ProcessFleet, Zygote
-from deployments.scorer.compute.loading import Job, cores, load_members
-from deployments.scorer.compute.replica import Ended, LocalReplica, Replica
-from registry.settings import Settings
-from tasks.candidates.protocol import Candidate
+from esci_tournament.deployments.scorer.compute.forked import ProcessFleet, Zygote
+from esci_tournament.deployments.scorer.compute.loading import Job, cores, load_members
+from esci_tournament.deployments.scorer.compute.replica import Ended, LocalReplica, Replica
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.candidates.protocol import Candidate
 
 
 class Fleet(Protocol):
@@ -130,8 +130,8 @@ class Fleets:
         """
         if self._settings.replicas != 0:
             return self._zygote.refresh(ensemble, data, target, self._device)
-        from deployments.scorer.compute.embeddings import refreshed_copy
-        from tasks.candidates.device import resolve_device
+        from esci_tournament.deployments.scorer.compute.embeddings import refreshed_copy
+        from esci_tournament.tasks.candidates.device import resolve_device
 
         return refreshed_copy(ensemble, data, target, str(resolve_device(self._device)))
 
@@ -141,9 +141,9 @@ class Fleets:
 
 
 def _local(job: Job) -> LocalFleet:
-    from deployments.scorer.compute.embeddings import make_whole
-    from deployments.scorer.compute.keeper import embed_members
-    from tasks.candidates.device import resolve_device
+    from esci_tournament.deployments.scorer.compute.embeddings import make_whole
+    from esci_tournament.deployments.scorer.compute.keeper import embed_members
+    from esci_tournament.tasks.candidates.device import resolve_device
 
     device = str(resolve_device(job.device))
     make_whole(job.ensemble, device)

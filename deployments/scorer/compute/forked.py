@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from deployments.scorer.compute.loading import Job, cores
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
-from deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
-from registry.errors import TournamentError
-from registry.processes import module_path, python_module
-from tasks.data.dataset import LABELS
+from esci_tournament.deployments.scorer.compute.loading import Job, cores
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
+from esci_tournament.deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.tasks.data.dataset import LABELS
 
 _REMEMBERED = 64  # pages that a replica surely has yet
 _START_SECONDS = 120.0
@@ -105,7 +105,7 @@ class Zygote:
         ours, its = socket.socketpair()
         with its:
             self._process = subprocess.Popen(
-                python_module("deployments.scorer.compute.keeper", str(its.fileno())),
+                python_module("esci_tournament.deployments.scorer.compute.keeper", str(its.fileno())),
                 pass_fds=[its.fileno()],
                 # Members compute with as many threads as they are told, and tokenizers are not forked with theirs
                 env=os.environ | module_path() | {"TOKENIZERS_PARALLELISM": "false"},

@@ -33,13 +33,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from deployments.scorer.compute.loading import Job, load_members
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.replica import answers_of
-from deployments.scorer.compute.wire import Header, pack, receive, receive_with
-from registry.errors import TournamentError
-from tasks.candidates.protocol import Candidate
-from tasks.data.store import read_frame
+from esci_tournament.deployments.scorer.compute.loading import Job, load_members
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.replica import answers_of
+from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.tasks.candidates.protocol import Candidate
+from esci_tournament.tasks.data.store import read_frame
 
 _PATIENCE = 10  # nice value of what nobody waits for
 _REMEMBERED = 128  # pages that a replica keeps; whoever asks relies on half of them
@@ -109,8 +109,8 @@ def begin(header: Header, connection: socket.socket) -> None:
 
 
 def _refresh(ensemble: Path, data: Path, target: Path, device: str) -> dict[str, int]:
-    from deployments.scorer.compute.embeddings import refreshed_copy
-    from tasks.candidates.device import resolve_device
+    from esci_tournament.deployments.scorer.compute.embeddings import refreshed_copy
+    from esci_tournament.tasks.candidates.device import resolve_device
 
     return refreshed_copy(ensemble, data, target, str(resolve_device(device)))
 
@@ -151,7 +151,7 @@ def keep(facts: Header, control: socket.socket) -> None:
 
 def _devices(name: str) -> list[str]:
     """Return the devices that replicas may be spread over; asked in a process apart, because CUDA does not fork."""
-    from tasks.candidates.device import resolve_device
+    from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device(name)
     if device.type != "cuda" or ":" in name:
@@ -163,7 +163,7 @@ def _devices(name: str) -> list[str]:
 
 def _load_shared(job: Job) -> dict[str, Candidate]:
     """Mend what was computed ahead, and load what replicas may share; both give way to everything else."""
-    from deployments.scorer.compute.embeddings import make_whole
+    from esci_tournament.deployments.scorer.compute.embeddings import make_whole
 
     apart(lambda: make_whole(job.ensemble))
     names = job.forkable()
@@ -220,7 +220,7 @@ def patiently(work: Callable[[], Any]) -> Any:
 
 def embed_members(job: Job, members: Mapping[str, Candidate]) -> dict[str, int]:
     """Compute product vectors of the bi-encoders, where replicas find them; return member -> number of products."""
-    from deployments.scorer.compute.embeddings import embed
+    from esci_tournament.deployments.scorer.compute.embeddings import embed
 
     products = job.products
     if products is None:
@@ -268,7 +268,7 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
 
 def hold(job: Job, members: Mapping[str, Candidate]) -> None:
     """Have bi-encoders that have none yet use the product vectors that are there."""
-    from deployments.scorer.compute.embeddings import hold_vectors
+    from esci_tournament.deployments.scorer.compute.embeddings import hold_vectors
 
     without = {name: member for name, member in members.items() if getattr(member, "ahead", None) is None}
     hold_vectors(without, job.vectors, job.data_version, job.precomputed)
@@ -295,7 +295,11 @@ def main(descriptor: str) -> int:
 def _import_everything() -> None:
     import torch
 
-    for module in ("transformers.models.auto", "deployments.scorer.compute.embeddings", "tasks.candidates.score_file"):
+    for module in (
+        "transformers.models.auto",
+        "esci_tournament.deployments.scorer.compute.embeddings",
+        "esci_tournament.tasks.candidates.score_file",
+    ):
         import_module(module)
     torch.set_num_threads(1)  # a team of threads does not outlive a fork
 

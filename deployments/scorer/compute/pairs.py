@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from deployments.scorer.catalogue import TEXTS, Text
+from esci_tournament.deployments.scorer.catalogue import TEXTS, Text
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 

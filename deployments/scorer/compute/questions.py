@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.scorer.compute.breaker import Breaker
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.replica import Answer
-from tasks.data.dataset import LABELS
+from esci_tournament.deployments.scorer.compute.breaker import Breaker
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.replica import Answer
+from esci_tournament.tasks.data.dataset import LABELS
 
 _SMOOTHING = 0.2  # weight of the newest batch in a member's seconds a pair
 

@@ -16,27 +16,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deployments.scorer.admission import Admission
-from deployments.scorer.app import make_app
-from deployments.scorer.catalogue import Catalogue
-from deployments.scorer.champion import Card, Champion
-from deployments.scorer.compute.dispatcher import Arrivals, Surroundings
-from deployments.scorer.compute.fleet import LocalFleet
-from deployments.scorer.engine import Engine
-from deployments.scorer.gate import Gate
-from deployments.scorer.keys import Keys
-from deployments.scorer.labels import Labels
-from deployments.scorer.metrics import Metrics
-from deployments.scorer.service import Scorer
-from deployments.scorer.swap import Following
-from deployments.scorer.warm import Frequent
-from registry.settings import Settings
-from tasks.data.store import write_frame
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from tasks.ensemble.early_exit import EarlyExit
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.served import write_ensemble
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.deployments.scorer.admission import Admission
+from esci_tournament.deployments.scorer.app import make_app
+from esci_tournament.deployments.scorer.catalogue import Catalogue
+from esci_tournament.deployments.scorer.champion import Card, Champion
+from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.compute.fleet import LocalFleet
+from esci_tournament.deployments.scorer.engine import Engine
+from esci_tournament.deployments.scorer.gate import Gate
+from esci_tournament.deployments.scorer.keys import Keys
+from esci_tournament.deployments.scorer.labels import Labels
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.service import Scorer
+from esci_tournament.deployments.scorer.swap import Following
+from esci_tournament.deployments.scorer.warm import Frequent
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.store import write_frame
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.served import write_ensemble
+from esci_tournament.tasks.ensemble.subsets import Subsets
 
 NAMES = ("alpha/1", "beta/1", "gamma/1")
 

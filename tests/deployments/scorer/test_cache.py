@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.scorer import cache as cache_module
-from deployments.scorer.cache import (
+from esci_tournament.deployments.scorer import cache as cache_module
+from esci_tournament.deployments.scorer.cache import (
     EARLY,
     ENTRY,
     FileCache,
@@ -19,9 +19,9 @@ from deployments.scorer.cache import (
     pair_keys,
     probabilities_of,
 )
-from deployments.scorer.table import HEADER_BYTES, SLOT_BYTES, Table
-from registry.errors import StoreError, UsageError
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.table import HEADER_BYTES, SLOT_BYTES, Table
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.settings import Settings
 
 
 def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

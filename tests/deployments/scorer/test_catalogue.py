@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deployments.scorer.catalogue import Catalogue, Text, import_products, text_version
-from registry.errors import DataError, StoreError
-from tasks.data.layout import PRODUCTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.store import write_frame
+from esci_tournament.deployments.scorer.catalogue import Catalogue, Text, import_products, text_version
+from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.tasks.data.layout import PRODUCTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.store import write_frame
 
 
 def frame(**columns) -> pd.DataFrame:

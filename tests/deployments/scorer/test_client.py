@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from deployments.scorer.client import AsyncClient, Client, Patience, ScorerError
-from registry.errors import UsageError
+from esci_tournament.deployments.scorer.client import AsyncClient, Client, Patience, ScorerError
+from esci_tournament.registry.errors import UsageError
 
 GOOD = {
     "champion": {"name": "esci-ensemble", "version": 3},

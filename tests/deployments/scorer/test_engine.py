@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from deployments.scorer.catalogue import Text
-from deployments.scorer.compute.pairs import Pairs
-from tasks.ensemble.early_exit import EarlyExit, Level, margins
+from esci_tournament.deployments.scorer.catalogue import Text
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level, margins
 from tests.deployments.scorer.conftest import NAMES
 
 PAIRS = Pairs("lamp", "us", [Text(f"P{row}", f"title {row}", "", "", "", "") for row in range(60)])

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from deployments.scorer.keys import Keys
-from registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.deployments.scorer.keys import Keys
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
 
 
 def test_a_key_opens_and_stands_nowhere(tmp_path):

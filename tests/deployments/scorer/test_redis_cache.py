@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.scorer.cache import entries_of, open_cache
-from deployments.scorer.redis_cache import RedisCache
-from registry.errors import UsageError
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.cache import entries_of, open_cache
+from esci_tournament.deployments.scorer.redis_cache import RedisCache
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings
 
 SERVER = shutil.which("redis-server")
 

@@ -18,8 +18,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from deployments.scorer.client import Client, Patience
-from tasks.data.load import load_esci
+from esci_tournament.deployments.scorer.client import Client, Patience
+from esci_tournament.tasks.data.load import load_esci
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,17 @@ def serving(home: Path, environment: dict[str, str]) -> Iterator[Client]:
 @contextmanager
 def running(home: Path, environment: dict[str, str]) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
     """Do the same, and yield the process as well."""
-    command = [sys.executable, "-m", "deployments.cli", "serve", "--home", str(home), "--port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "esci_tournament.deployments.cli",
+        "serve",
+        "--home",
+        str(home),
+        "--port",
+        "0",
+        "--json",
+    ]
     with subprocess.Popen(
         command, env=environment, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

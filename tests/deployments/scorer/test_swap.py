@@ -17,18 +17,18 @@ import httpx
 import numpy as np
 import pytest
 
-from deployments.scorer.catalogue import Text
-from deployments.scorer.champion import Champion
-from deployments.scorer.compute.pairs import Pairs
-from deployments.scorer.server import SWITCH_SECONDS, Rig, put_together
-from registry import promotion
-from registry.settings import Settings
-from registry.versions import EnsembleVersion
-from registry.workspace import Workspace
-from tasks.candidates.score_file import ScoreFile
-from tasks.data.store import save_dataset
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.deployments.scorer.catalogue import Text
+from esci_tournament.deployments.scorer.champion import Champion
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
+from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, Rig, put_together
+from esci_tournament.registry import promotion
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.versions import EnsembleVersion
+from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.score_file import ScoreFile
+from esci_tournament.tasks.data.store import save_dataset
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.subsets import Subsets
 from tests.deployments.scorer.conftest import NAMES, constant_ensemble
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.scorer.cache import FileCache, pair_keys, probabilities_of
-from deployments.scorer.warm import Frequent, fill
+from esci_tournament.deployments.scorer.cache import FileCache, pair_keys, probabilities_of
+from esci_tournament.deployments.scorer.warm import Frequent, fill
 
 
 @given(st.lists(st.integers(0, 40), max_size=400), st.integers(1, 10))

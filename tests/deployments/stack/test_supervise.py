@@ -17,11 +17,19 @@ import httpx
 import psutil
 import pytest
 
-from deployments.stack.services import Service, environment_of
-from deployments.stack.state import Process, State, prefect_api_url, read_state, running, stack_folder, write_state
-from deployments.stack.supervise import Supervisor, end_leftovers
-from registry.errors import BusyError, ServiceError, StoreError
-from registry.settings import Settings, read_settings
+from esci_tournament.deployments.stack.services import Service, environment_of
+from esci_tournament.deployments.stack.state import (
+    Process,
+    State,
+    prefect_api_url,
+    read_state,
+    running,
+    stack_folder,
+    write_state,
+)
+from esci_tournament.deployments.stack.supervise import Supervisor, end_leftovers
+from esci_tournament.registry.errors import BusyError, ServiceError, StoreError
+from esci_tournament.registry.settings import Settings, read_settings
 
 pytestmark = pytest.mark.slow
 
@@ -141,8 +149,8 @@ import sys, threading
 sys.path.insert(0, sys.argv[4])
 from pathlib import Path
 from test_supervise import small
-from deployments.stack.supervise import Supervisor
-from registry.settings import read_settings
+from esci_tournament.deployments.stack.supervise import Supervisor
+from esci_tournament.registry.settings import read_settings
 services = [small("prefect", int(sys.argv[2])), small("watcher", int(sys.argv[3]))]
 Supervisor(read_settings(home=Path(sys.argv[1])), services).run(lambda _: print("healthy", flush=True))
 """

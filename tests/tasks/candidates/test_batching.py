@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.candidates.batching import (
+from esci_tournament.tasks.candidates.batching import (
     PairTokens,
     Ragged,
     encode,
@@ -14,7 +14,7 @@ from tasks.candidates.batching import (
     length_batches,
     read_template,
 )
-from tasks.candidates.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
 
 TEXTS = ["red mug", "blue steel kettle with a lid", "mug", "赤いマグカップ"]
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from registry.errors import SpecError
-from registry.specs import LanguageModelSpec
-from tasks.candidates.checkpoint import (
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.specs import LanguageModelSpec
+from esci_tournament.tasks.candidates.checkpoint import (
     check_checkpoint,
     fetch_checkpoint,
     new_encoder,
     open_encoder,
     open_tokenizer,
 )
-from tasks.candidates.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from registry.errors import UsageError
-from tasks.candidates.device import autocast, device_name, resolve_device, resolve_precision, seeded
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.candidates.device import autocast, device_name, resolve_device, resolve_precision, seeded
 
 CPU = torch.device("cpu")
 

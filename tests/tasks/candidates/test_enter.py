@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from registry.errors import NotFoundError, SpecError
-from registry.models import Models
-from registry.specs import CandidateSpec, parse_spec
-from registry.versions import SPEC_TAG
-from tasks.candidates.enter import check_spec, make_bout, newcomers, readable, unaltered
+from esci_tournament.registry.errors import NotFoundError, SpecError
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.versions import SPEC_TAG
+from esci_tournament.tasks.candidates.enter import check_spec, make_bout, newcomers, readable, unaltered
 
 
 def graph(name: str, **changes: object) -> CandidateSpec:

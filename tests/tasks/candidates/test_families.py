@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import CandidateError, SpecError
-from registry.specs import parse_spec
-from tasks.candidates.families import SPEC_FILE, candidate_class, load_candidate, make_candidate
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.language_model import LanguageModel
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.tasks.candidates.families import SPEC_FILE, candidate_class, load_candidate, make_candidate
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.language_model import LanguageModel
 
 SPECS = {
     LanguageModel: {"name": "text", "family": "language_model", "architecture": "bert"},

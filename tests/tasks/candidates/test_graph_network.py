@@ -13,16 +13,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from registry.errors import CandidateError, LeakError
-from registry.specs import GraphNetworkRecipe, GraphNetworkSpec
-from tasks.candidates.families import load_candidate
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import LOCALES, query_keys
-from tasks.graph import training
-from tasks.graph.neighbourhoods import build, stack
-from tasks.graph.networks import PairNetwork
-from tasks.graph.training import PairInputs
+from esci_tournament.registry.errors import CandidateError, LeakError
+from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.candidates.families import load_candidate
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import LOCALES, query_keys
+from esci_tournament.tasks.graph import training
+from esci_tournament.tasks.graph.neighbourhoods import build, stack
+from esci_tournament.tasks.graph.networks import PairNetwork
+from esci_tournament.tasks.graph.training import PairInputs
 
 ARCHITECTURES = ("graphsage", "gcn", "gatv2", "rgcn", "hgt")
 TOPICS, PRODUCTS, QUERIES_A_TOPIC = 6, 240, 24

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from registry.errors import CandidateError
-from registry.specs import GraphNetworkRecipe, GraphNetworkSpec
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.protocol import FitData
-from tasks.data.dataset import LOCALES, query_keys
-from tasks.graph.embeddings import echoes, product_states
-from tasks.graph.encoders import product_texts
-from tasks.graph.neighbourhoods import MISSING, build, stack
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.dataset import LOCALES, query_keys
+from esci_tournament.tasks.graph.embeddings import echoes, product_states
+from esci_tournament.tasks.graph.encoders import product_texts
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, build, stack
 
 PRODUCTS, QUERIES = 150, 60
 WORDS = ("red", "mug", "lamp", "cup", "desk", "tea", "pot", "blue")

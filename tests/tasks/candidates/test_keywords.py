@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tasks.candidates.keywords import Keywords
+from esci_tournament.tasks.candidates.keywords import Keywords
 
 TEXTS = [
     "the quick kettle with the blue handle", "the quick lamp", "the blue mug with a handle", "the lamp with a bulb",

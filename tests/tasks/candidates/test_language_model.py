@@ -14,14 +14,13 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from registry.errors import CandidateError, SpecError
-from registry.specs import LanguageModelSpec
-from tasks.candidates.families import load_candidate
-from tasks.candidates.language_model import LanguageModel
-from tasks.candidates.pair_scorer import PairScorer
-from tasks.candidates.protocol import FitData
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.specs import LanguageModelSpec
+from esci_tournament.tasks.candidates.families import load_candidate
+from esci_tournament.tasks.candidates.language_model import LanguageModel
+from esci_tournament.tasks.candidates.pair_scorer import PairScorer
+from esci_tournament.tasks.candidates.protocol import FitData
 
-ROOT = Path(__file__).resolve().parents[3]
 TYPES = ("mug", "kettle", "lamp", "bulb", "カメラ", "三脚")  # neighbours go together
 COLORS = ("red", "blue", "green", "黒い")
 
@@ -174,9 +173,8 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_if_nothing_had_happened(
 
     def start(work, out):
         return subprocess.Popen(
-            [sys.executable, "-c", script, str(work), str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+            [sys.executable, "-c", script, str(work), str(out)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
 
     whole = start(tmp_path / "whole", tmp_path / "whole.npy")
     assert whole.communicate(timeout=120)[0]

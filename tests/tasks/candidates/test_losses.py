@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import UsageError
-from tasks.candidates.losses import class_weights
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.candidates.losses import class_weights
 
 
 def test_none_means_no_weights():

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import CandidateError, DataError, NotFoundError
-from registry.scores import ScoreStore
-from registry.specs import parse_spec
-from registry.stages import StageStore
-from tasks.candidates.enter import with_model_of
-from tasks.candidates.provenance import EDGES, Seen, without_seen
-from tasks.candidates.steps import FULL, Bout, Origin, measure, score, train
-from tasks.data.dataset import Dataset
-from tasks.data.split import FitPlan, assign_roles, fit_plans
+from esci_tournament.registry.errors import CandidateError, DataError, NotFoundError
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.enter import with_model_of
+from esci_tournament.tasks.candidates.provenance import EDGES, Seen, without_seen
+from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, measure, score, train
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.split import FitPlan, assign_roles, fit_plans
 
 pytestmark = pytest.mark.slow
 

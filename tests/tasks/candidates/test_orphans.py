@@ -10,7 +10,7 @@ import time
 
 CHILD = """
 import os, time
-from tasks.candidates.orphans import end_with_parent
+from esci_tournament.tasks.candidates.orphans import end_with_parent
 end_with_parent(os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from registry.errors import CandidateError, UsageError
-from tasks.candidates.profile import LARGE_PAGE, PAGE, Cost, profile
+from esci_tournament.registry.errors import CandidateError, UsageError
+from esci_tournament.tasks.candidates.profile import LARGE_PAGE, PAGE, Cost, profile
 
 PAIRS = pd.DataFrame({"query": ["mug", "lamp"] * 5, "locale": "us", "product": range(10)})
 PRODUCTS = pd.DataFrame({"title": [f"thing {number}" for number in range(10)]})

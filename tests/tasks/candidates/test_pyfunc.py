@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import CandidateError, SpecError
-from registry.settings import read_settings
-from registry.specs import PyfuncSpec
-from tasks.candidates.enter import check_spec
-from tasks.candidates.memory import GIB
-from tasks.candidates.model_process import Limits, ModelProcess
-from tasks.candidates.protocol import FitData
-from tasks.candidates.pyfunc import Pyfunc
-from tasks.candidates.sources import check_source
-from tasks.candidates.supervise import worker_environment
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.specs import PyfuncSpec
+from esci_tournament.tasks.candidates.enter import check_spec
+from esci_tournament.tasks.candidates.memory import GIB
+from esci_tournament.tasks.candidates.model_process import Limits, ModelProcess
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.candidates.pyfunc import Pyfunc
+from esci_tournament.tasks.candidates.sources import check_source
+from esci_tournament.tasks.candidates.supervise import worker_environment
 
 PAIRS = pd.DataFrame({"query": ["lamp", "red lamp"], "locale": ["us", "us"], "product": np.int32([1, 0])})
 PRODUCTS = pd.DataFrame(

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import LeakError, NotFoundError
-from registry.scores import ScoreStore
-from registry.specs import CandidateSpec, parse_spec
-from registry.stages import StageStore
-from tasks.candidates.provenance import KEYS
-from tasks.candidates.steps import (
+from esci_tournament.registry.errors import LeakError, NotFoundError
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.provenance import KEYS
+from esci_tournament.tasks.candidates.steps import (
     FULL,
     Bout,
     content_digest,
@@ -25,9 +25,9 @@ from tasks.candidates.steps import (
     stored_shift,
     train,
 )
-from tasks.data.dataset import Dataset
-from tasks.data.split import FitPlan, assign_roles, fit_plans, held_out_keys
-from tasks.data.store import read_frame
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.split import FitPlan, assign_roles, fit_plans, held_out_keys
+from esci_tournament.tasks.data.store import read_frame
 
 pytestmark = pytest.mark.slow
 

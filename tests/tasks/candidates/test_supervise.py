@@ -18,15 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.scores import ScoreStore
-from registry.specs import CandidateSpec, parse_spec
-from registry.stages import StageStore
-from tasks.candidates.steps import FULL, Bout, content_digest, train
-from tasks.candidates.supervise import Step, supervise
-from tasks.data.dataset import Dataset
-from tasks.data.plans import write_plans
-from tasks.data.split import FitPlan, assign_roles, fit_plans
-from tasks.data.store import save_dataset
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.steps import FULL, Bout, content_digest, train
+from esci_tournament.tasks.candidates.supervise import Step, supervise
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.plans import write_plans
+from esci_tournament.tasks.data.split import FitPlan, assign_roles, fit_plans
+from esci_tournament.tasks.data.store import save_dataset
 
 GRAPH = {"epochs": 1, "hidden_size": 16, "text_dimensions": 16, "layers": 1}
 TEXT = {"epochs": 1, "hidden_size": 16, "heads": 2, "layers": 1, "max_length": 16, "vocabulary": 400}
@@ -38,7 +38,7 @@ import sys
 print(5)
 print('[1, 2]', flush=True)
 def hear(event, arguments):
-    if event == "import" and arguments[0] == "tasks.candidates.steps":
+    if event == "import" and arguments[0] == "esci_tournament.tasks.candidates.steps":
         print("half a line", end="", flush=True)
 sys.addaudithook(hear)
 """
@@ -262,10 +262,10 @@ def test_a_worker_ends_when_its_supervisor_is_killed(arena: Arena, tmp_path: Pat
     script = f"""
 import sys
 from pathlib import Path
-from registry.specs import parse_spec
-from registry.stages import StageStore
-from tasks.candidates.steps import Bout
-from tasks.candidates.supervise import supervise
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.steps import Bout
+from esci_tournament.tasks.candidates.supervise import supervise
 sys.executable = {python!r}
 root, spec = Path({str(arena.root)!r}), parse_spec({text("orphan", epochs=1000).model_dump(mode="json")!r})
 supervise(

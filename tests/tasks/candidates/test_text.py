@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import DataError
-from tasks.candidates.text import clean, digest_texts, field_texts
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.candidates.text import clean, digest_texts, field_texts
 
 
 def test_html_and_blanks_go_and_a_bare_less_than_stays():

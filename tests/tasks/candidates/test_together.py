@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import CandidateError, SpecError
-from tasks.candidates import together
-from tasks.candidates.language_model import LanguageModel
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.tasks.candidates import together
+from esci_tournament.tasks.candidates.language_model import LanguageModel
 
 found = importlib.util.spec_from_file_location(
     "language_model_helpers", Path(__file__).with_name("test_language_model.py")

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from registry.errors import CandidateError
-from tasks.candidates.tokenizer import train_tokenizer, wrap
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
 
 TEXTS = [
     *("wireless mouse black", "black mouse", "wireless keyboard", "ratón inalámbrico negro", "teclado negro"),

@@ -13,10 +13,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from tasks.candidates.team import ALONE, Team
-from tasks.candidates.train_loop import Plan, train
+from esci_tournament.tasks.candidates.team import ALONE, Team
+from esci_tournament.tasks.candidates.train_loop import Plan, train
 
-ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 INPUTS = torch.tensor(RNG.normal(size=(37, 6)), dtype=torch.float32)  # the last step of an epoch has one row
@@ -110,7 +109,7 @@ torch.save(helpers.weights(network), sys.argv[1] + f"/weights-{{team.rank}}")
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-             "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
+             "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
     team = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)],

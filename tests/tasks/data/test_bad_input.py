@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry.errors import DataError
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.validate import check_folder, raise_if_critical, validate
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.validate import check_folder, raise_if_critical, validate
 
 Break = Callable[[Path], None]
 

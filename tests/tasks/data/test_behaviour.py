@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import CandidateError, UsageError
-from registry.specs import Relation
-from tasks.data.behaviour import (
+from esci_tournament.registry.errors import CandidateError, UsageError
+from esci_tournament.registry.specs import Relation
+from esci_tournament.tasks.data.behaviour import (
     PRODUCT_EDGE_COLUMNS,
     PRODUCT_RELATIONS,
     QUERY_EDGE_COLUMNS,
@@ -20,8 +20,8 @@ from tasks.data.behaviour import (
     SESSION_PRODUCTS,
     edges,
 )
-from tasks.data.dataset import Dataset, query_key
-from tasks.data.split import assign_roles, fit_plans, held_out_keys
+from esci_tournament.tasks.data.dataset import Dataset, query_key
+from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
 
 NOBODY = np.zeros(0, dtype=np.uint64)
 

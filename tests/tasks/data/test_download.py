@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import DataError, StoreError
-from tasks.data.download import FILES, download, parse_pointer
-from tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.tasks.data.download import FILES, download, parse_pointer
+from esci_tournament.tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
 
 
 class Shop(ThreadingHTTPServer):

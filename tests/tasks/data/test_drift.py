@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.data.dataset import LABELS, Dataset
-from tasks.data.drift import DriftReport, Limits, measure_drift, read_drift
-from tasks.data.language import languages_of
-from tasks.data.load import load_esci
-from tasks.data.synthesize import synthesize
+from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.drift import DriftReport, Limits, measure_drift, read_drift
+from esci_tournament.tasks.data.language import languages_of
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.synthesize import synthesize
 
 
 @pytest.fixture(scope="module")

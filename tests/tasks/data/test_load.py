@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.dataset import LABELS, PAIR_COLUMNS, PRODUCT_COLUMNS, Dataset, query_key
-from tasks.data.fingerprint import ColumnFingerprint
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
-from tasks.data.load import load_esci
+from esci_tournament.tasks.data.dataset import LABELS, PAIR_COLUMNS, PRODUCT_COLUMNS, Dataset, query_key
+from esci_tournament.tasks.data.fingerprint import ColumnFingerprint
+from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.tasks.data.load import load_esci
 
 
 def rewritten(source: Path, target: Path, change: dict | None = None, **options: object) -> Path:

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import CandidateError
-from tasks.data.behaviour import edges, edges_of_several
-from tasks.data.dataset import EDGE_COLUMNS, EVENT_COLUMNS, Dataset, query_key
-from tasks.data.layout import EDGES_FILE, EVENTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.logs import LogLimits
-from tasks.data.store import open_dataset, save_dataset
-from tasks.data.validate import check_folder, validate
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.data.behaviour import edges, edges_of_several
+from esci_tournament.tasks.data.dataset import EDGE_COLUMNS, EVENT_COLUMNS, Dataset, query_key
+from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.logs import LogLimits
+from esci_tournament.tasks.data.store import open_dataset, save_dataset
+from esci_tournament.tasks.data.validate import check_folder, validate
 
 NOBODY = np.zeros(0, dtype=np.uint64)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from tasks.data.dataset import Dataset
-from tasks.data.plans import read_plans, read_roles, write_plans
-from tasks.data.split import assign_roles, fit_plans
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.plans import read_plans, read_roles, write_plans
+from esci_tournament.tasks.data.split import assign_roles, fit_plans
 
 
 @pytest.mark.parametrize("mode", ["blend", "kfold"])

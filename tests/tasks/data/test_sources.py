@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from sqlalchemy import create_engine, text
 
-from registry.errors import DataError, UsageError
-from registry.settings import Settings
-from tasks.data.dataset import Dataset
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.sources import obtain
+from esci_tournament.registry.errors import DataError, UsageError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.sources import obtain
 
 PASSWORD = "open-sesame"
 QUERIES = {
@@ -149,7 +149,7 @@ def test_an_archive_that_is_none_is_told(shop: tuple[Path, str], home: Path) -> 
 
 
 def test_a_server_that_is_not_there_is_told_without_its_password(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.download.ATTEMPTS", 1)
+    monkeypatch.setattr("esci_tournament.tasks.data.download.ATTEMPTS", 1)
     with pytest.raises(DataError, match="could not be read") as told:
         obtain(Settings(home=home, data=f"http://me:{PASSWORD}@127.0.0.1:9/esci?key={PASSWORD}"))
     assert PASSWORD not in str(told.value)

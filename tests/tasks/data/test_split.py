@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import DataError
-from tasks.data.dataset import Dataset, query_keys
-from tasks.data.split import assign_roles, crossing_rows, fit_plans, held_out_keys, trained_keys
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.dataset import Dataset, query_keys
+from esci_tournament.tasks.data.split import assign_roles, crossing_rows, fit_plans, held_out_keys, trained_keys
 
 MODES = ("blend", "kfold")
 words = st.text("abcde é", min_size=1, max_size=5).filter(str.strip)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from tasks.data.dataset import Dataset
-from tasks.data.store import digest_of_test, open_dataset, read_frame, save_dataset, write_frame
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.store import digest_of_test, open_dataset, read_frame, save_dataset, write_frame
 
 
 def test_a_data_set_comes_back_with_every_value_and_type(tiny_dataset: Dataset, tmp_path: Path) -> None:

@@ -10,13 +10,19 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from registry.errors import UsageError
-from tasks.data import vocabulary
-from tasks.data.behaviour import edges
-from tasks.data.dataset import LABELS, LOCALES, Dataset
-from tasks.data.layout import EVENTS_FILE, EXAMPLES_COLUMNS, EXAMPLES_FILE, PRODUCTS_COLUMNS, PRODUCTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.synthesize import WORLD_FILE, WORLD_PRODUCTS_FILE, synthesize
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.data import vocabulary
+from esci_tournament.tasks.data.behaviour import edges
+from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.layout import (
+    EVENTS_FILE,
+    EXAMPLES_COLUMNS,
+    EXAMPLES_FILE,
+    PRODUCTS_COLUMNS,
+    PRODUCTS_FILE,
+)
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.synthesize import WORLD_FILE, WORLD_PRODUCTS_FILE, synthesize
 
 FILES = (EXAMPLES_FILE, PRODUCTS_FILE, EVENTS_FILE, WORLD_FILE, WORLD_PRODUCTS_FILE)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import DataError
-from tasks.data.ubi import read_ubi
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.ubi import read_ubi
 
 QUERY = {"query_id": "q1", "user_query": "red lamp", "client_id": "c", "timestamp": "2026-01-01T00:00:00Z"}
 

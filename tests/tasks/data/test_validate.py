@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import DataError
-from tasks.data.dataset import Dataset
-from tasks.data.load import load_esci
-from tasks.data.rules import Bounds
-from tasks.data.validate import check_folder, raise_if_critical, validate
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.rules import Bounds
+from esci_tournament.tasks.data.validate import check_folder, raise_if_critical, validate
 
 
 def crossing(dataset: Dataset) -> Dataset:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import StoreError, UsageError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 
 FAST = AggregatorParameters(maximum_rounds=40, threads=1)
 

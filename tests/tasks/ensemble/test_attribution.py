@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.worlds import make_world
-from registry.errors import TournamentError
-from tasks.ensemble.aggregate import AggregatorParameters, flatten
-from tasks.ensemble.attribution import attribute, attribute_rows, check_additivity, tabulate
-from tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, flatten
+from esci_tournament.tasks.ensemble.attribution import attribute, attribute_rows, check_additivity, tabulate
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 
 
 @pytest.fixture(scope="module")

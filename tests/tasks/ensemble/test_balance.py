@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.balance import POWERS, Balance, choose_balance
-from tasks.ensemble.counts import all_metrics, confusion
-from tasks.ensemble.fitting import cross_validate, fit_aggregator, pair_weights
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.balance import POWERS, Balance, choose_balance
+from esci_tournament.tasks.ensemble.counts import all_metrics, confusion
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator, pair_weights
 
 PARAMETERS = AggregatorParameters(threads=1, maximum_rounds=60)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
+from esci_tournament.tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_mean_and_spread_are_those_of_the_bootstrap(values, strata):
 
 def test_neither_threads_nor_blocks_change_a_bit_but_the_seed_does(values, strata, monkeypatch):
     whole = resampled_sums(values, strata, 200, seed=1, threads=1)
-    monkeypatch.setattr("tasks.ensemble.bootstrap._CELLS_AT_ONCE", 250 * 7)
+    monkeypatch.setattr("esci_tournament.tasks.ensemble.bootstrap._CELLS_AT_ONCE", 250 * 7)
     assert (resampled_sums(values, strata, 200, seed=1, threads=2) == whole).all()
     assert (resampled_sums(values, strata, 200, seed=2, threads=2) != whole).any()
 

@@ -1,7 +1,7 @@
 import pytest
 
-from registry.errors import BudgetError, UsageError
-from tasks.ensemble.budget import Budget, Cost, check_costs
+from esci_tournament.registry.errors import BudgetError, UsageError
+from esci_tournament.tasks.ensemble.budget import Budget, Cost, check_costs
 
 COSTS = {"a": Cost(100, 10), "b": Cost(300, 5), "c": Cost(50, 40)}
 

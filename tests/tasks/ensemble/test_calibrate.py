@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import UsageError
-from tasks.ensemble.calibrate import calibrate, calibration_error, fit_temperature, reliability, tempered
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.calibrate import (
+    calibrate,
+    calibration_error,
+    fit_temperature,
+    reliability,
+    tempered,
+)
 
 
 def world(seed: int, pairs: int = 6_000) -> tuple[np.ndarray, np.ndarray]:

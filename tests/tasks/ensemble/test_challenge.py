@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import BudgetError, CandidateError, LeakError
-from registry.settings import Settings
-from tasks.ensemble.budget import Cost
-from tasks.ensemble.challenge import SHAPLEY_REFITS, Challenge, build_challenge
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.select import select
-from tasks.ensemble.value import Game
+from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.budget import Cost
+from esci_tournament.tasks.ensemble.challenge import SHAPLEY_REFITS, Challenge, build_challenge
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.select import select
+from esci_tournament.tasks.ensemble.value import Game
 
 COSTS = {"good/1": Cost(40, 4), "other/1": Cost(30, 3), "noise/1": Cost(20, 2)}
 
@@ -114,7 +114,7 @@ def test_progress_rises_and_never_says_done_too_early(tmp_path: Path) -> None:
 
 
 def test_shapley_values_that_would_take_too_many_refits_are_left_out() -> None:
-    from tasks.ensemble.challenge import shapley
+    from esci_tournament.tasks.ensemble.challenge import shapley
 
     class Additive:
         """A game of known values; asking it for Shapley values is what must not happen."""

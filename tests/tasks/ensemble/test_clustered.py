@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from tasks.ensemble.clustered import design_effect, upper_bound
+from esci_tournament.tasks.ensemble.clustered import design_effect, upper_bound
 
 
 def test_single_pairs_have_the_bound_of_clopper_and_pearson() -> None:

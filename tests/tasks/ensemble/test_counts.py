@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from registry.errors import UsageError
-from tasks.ensemble.counts import (
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.counts import (
     CONFIDENCE_BINS,
     all_metrics,
     calibration_error,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import NotFoundError, StoreError, UsageError
-from tasks.ensemble.early_exit import FILE, EarlyExit, Level, margins, never
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.tasks.ensemble.early_exit import FILE, EarlyExit, Level, margins, never
 
 LEVELS = (Level(0.001, (None, 3.0), bound=0.001), Level(0.005, (4.0, 2.0), bound=0.005, exits=(0.2, 0.3, 0.5)))
 RULE = EarlyExit(("b/1", "a/1", "c/1"), LEVELS[1], LEVELS, pairs=5000, queries=200)

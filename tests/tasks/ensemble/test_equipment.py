@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import LeakError
-from registry.settings import Settings
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.budget import Cost
-from tasks.ensemble.early_exit import EarlyExit
-from tasks.ensemble.equipment import SUBSETS, copy_equipment, exit_order, make_equipment
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.scores import MemberScores
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.registry.errors import LeakError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.budget import Cost
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.equipment import SUBSETS, copy_equipment, exit_order, make_equipment
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.scores import MemberScores
+from esci_tournament.tasks.ensemble.subsets import Subsets
 
 NAMES = ("plain/1", "other/1", "copy/1")
 WORTH = {"members": [{"member": name, "utility": worth} for name, worth in zip(NAMES, (0.5, 0.3, 0.2), strict=True)]}

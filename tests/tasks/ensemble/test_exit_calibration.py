@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.worlds import World, make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.early_exit import EarlyExit, margins
-from tasks.ensemble.exit_calibration import RISKS, Curve, ExitTrial, calibrate_exit, last_below
-from tasks.ensemble.fitting import fit_aggregator, fold_of
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, margins
+from esci_tournament.tasks.ensemble.exit_calibration import RISKS, Curve, ExitTrial, calibrate_exit, last_below
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator, fold_of
+from esci_tournament.tasks.ensemble.subsets import Subsets
 
 PARAMETERS = AggregatorParameters(learning_rate=0.3, maximum_rounds=25, patience=3, depth=3, threads=1)
 MILLISECONDS = (2.0, 6.0, 12.0, 20.0)

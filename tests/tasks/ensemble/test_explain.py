@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.explain import explain_pairs, save_picture
-from tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 
 
 @pytest.fixture(scope="module")

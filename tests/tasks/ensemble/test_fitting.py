@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.counts import confusion, metrics_of
-from tasks.ensemble.fitting import cross_validate, fit_aggregator, fold_of, out_of_fold
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator, fold_of, out_of_fold
 
 FAST = AggregatorParameters(maximum_rounds=40, threads=1)
 

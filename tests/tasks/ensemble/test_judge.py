@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import UsageError
-from registry.settings import Settings
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.counts import confusion, metrics_of
-from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
-from tasks.ensemble.verdict import Verdict
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from esci_tournament.tasks.ensemble.verdict import Verdict
 
 QUICK = JudgeSettings(resamples=1000, threads=1)
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.worlds import make_world
-from registry.errors import StoreError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, softmax
-from tasks.ensemble.attribution import attribute
-from tasks.ensemble.fitting import cross_validate, fit_aggregator
-from tasks.ensemble.pool import Pool, centred_logs, fit_pool
-from tasks.ensemble.start import choose_start
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, softmax
+from esci_tournament.tasks.ensemble.attribution import attribute
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.pool import Pool, centred_logs, fit_pool
+from esci_tournament.tasks.ensemble.start import choose_start
 
 PARAMETERS = AggregatorParameters(threads=1, start="pool")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from registry.errors import CandidateError, LeakError, UsageError
-from tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.registry.errors import CandidateError, LeakError, UsageError
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 
 
 def scores(member="a", ids=(3, 1, 2), held_out=(True, True, True), probabilities=None):

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.worlds import make_world
-from registry.errors import BudgetError, UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.select import RULES, select
-from tasks.ensemble.value import Game
+from esci_tournament.registry.errors import BudgetError, UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.select import RULES, select
+from esci_tournament.tasks.ensemble.value import Game
 
 
 class Table:

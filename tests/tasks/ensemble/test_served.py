@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import DataError
-from registry.specs import parse_spec
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.protocol import FitData
-from tasks.data.behaviour import edges
-from tasks.data.dataset import Dataset
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.served import Served, read_rows, write_ensemble
+from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.behaviour import edges
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.served import Served, read_rows, write_ensemble
 
 SPEC = {
     "name": "graph",

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.worlds import make_world
-from tasks.ensemble.similarity import compare_members
+from esci_tournament.tasks.ensemble.similarity import compare_members
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import UsageError
-from tasks.ensemble.spending import SPENDABLE, look_at
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.spending import SPENDABLE, look_at
 
 
 @given(st.integers(1, 300), st.floats(0.001, 0.2))

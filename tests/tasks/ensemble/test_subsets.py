@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.worlds import World, make_world
-from registry.errors import NotFoundError, StoreError, UsageError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from tasks.ensemble.fitting import cross_validate, fit_aggregator
-from tasks.ensemble.subsets import Subsets, subsets_to_keep
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.subsets import Subsets, subsets_to_keep
 
 FAST = AggregatorParameters(maximum_rounds=15, patience=5, threads=1)
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tasks.ensemble.surrogate import expected_improvement
+from esci_tournament.tasks.ensemble.surrogate import expected_improvement
 
 MEMBERS = ("a", "b", "c", "d")
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.trees import FlatTrees, parse_trees
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.trees import FlatTrees, parse_trees
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.errors import LeakError
-from registry.settings import Settings
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.budget import Budget, Cost
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.scores import MemberScores, stack
-from tasks.ensemble.trial import (
+from esci_tournament.registry.errors import LeakError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.trial import (
     Side,
     absent_members,
     as_json,

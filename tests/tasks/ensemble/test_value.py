@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.value import Game
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.value import Game
 
 FAST = AggregatorParameters(learning_rate=0.3, maximum_rounds=15, patience=3, folds=2, threads=1)
 

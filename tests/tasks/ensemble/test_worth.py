@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
-from registry.errors import UsageError
-from tasks.ensemble.aggregate import AggregatorParameters
-from tasks.ensemble.attribution import attribute
-from tasks.ensemble.fitting import fit_aggregator
-from tasks.ensemble.worth import measure_worth, utilities
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.attribution import attribute
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.worth import measure_worth, utilities
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from registry.specs import GraphNetworkRecipe
-from tasks.graph.embeddings import echoes, product_states, refreshed_states
-from tasks.graph.neighbourhoods import MISSING, build, refresh, stack
-from tasks.graph.networks import ProductTower
-from tasks.graph.relational import HgtLayer
-from tasks.graph.subgraphs import neighbours_of, trees
+from esci_tournament.registry.specs import GraphNetworkRecipe
+from esci_tournament.tasks.graph.embeddings import echoes, product_states, refreshed_states
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, build, refresh, stack
+from esci_tournament.tasks.graph.networks import ProductTower
+from esci_tournament.tasks.graph.relational import HgtLayer
+from esci_tournament.tasks.graph.subgraphs import neighbours_of, trees
 
 N_PRODUCTS, N_QUERIES, WIDTH = 40, 25, 6
 
@@ -139,7 +139,7 @@ def test_gcn_layer_is_torch_geometrics_on_a_whole_graph(world) -> None:
     """With a fan-out that covers everything, our sum over prefixes is GCNConv's symmetric normalisation."""
     from torch_geometric.nn import GCNConv
 
-    from tasks.graph.networks import GcnLayer
+    from esci_tournament.tasks.graph.networks import GcnLayer
 
     rng = np.random.default_rng(5)
     frame = pd.DataFrame(

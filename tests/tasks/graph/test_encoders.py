@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import SpecError
-from tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts
-from tasks.graph.lexicon import Lexicon
-from tasks.graph.ngrams import WORDS, count
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.tasks.graph.encoders import Lsa, Pretrained, encode_once, fit_encoder, load_encoder, product_texts
+from esci_tournament.tasks.graph.lexicon import Lexicon
+from esci_tournament.tasks.graph.ngrams import WORDS, count
 
 TEXTS = st.lists(st.text(max_size=30), max_size=6)
 SHELF = [

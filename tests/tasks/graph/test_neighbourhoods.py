@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import CandidateError
-from tasks.graph import neighbourhoods
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, refresh, stack
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.graph import neighbourhoods
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, refresh, stack
 
 N_PRODUCTS = 12
 WEIGHTS = st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.0, 7.25])

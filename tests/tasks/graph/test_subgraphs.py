@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
-from tasks.graph.subgraphs import trees
+from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build, stack
+from esci_tournament.tasks.graph.subgraphs import trees
 
 N_PRODUCTS = 6
 

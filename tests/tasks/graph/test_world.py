@@ -9,15 +9,21 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from registry.specs import CandidateSpec, GraphNetworkRecipe, GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec
-from tasks.candidates.families import make_candidate
-from tasks.candidates.protocol import FitData
-from tasks.data.behaviour import edges
-from tasks.data.dataset import Dataset
-from tasks.data.layout import EVENTS_FILE
-from tasks.data.load import load_esci
-from tasks.data.split import assign_roles, fit_plans, held_out_keys
-from tasks.data.synthesize import WORLD_PRODUCTS_FILE, synthesize
+from esci_tournament.registry.specs import (
+    CandidateSpec,
+    GraphNetworkRecipe,
+    GraphNetworkSpec,
+    LanguageModelRecipe,
+    LanguageModelSpec,
+)
+from esci_tournament.tasks.candidates.families import make_candidate
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.behaviour import edges
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.layout import EVENTS_FILE
+from esci_tournament.tasks.data.load import load_esci
+from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
+from esci_tournament.tasks.data.synthesize import WORLD_PRODUCTS_FILE, synthesize
 
 QUERIES = 240
 GRAPH = GraphNetworkRecipe(epochs=8, learning_rate=5e-3, dropout=0.3, fanout=16, hidden_size=64, text_dimensions=64)

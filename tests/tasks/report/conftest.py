@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.summary import Metrics, ModelSummary, Summary
+from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
 CLASSES = ("E", "S", "C", "I")
 

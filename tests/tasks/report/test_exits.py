@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from tasks.ensemble.early_exit import EarlyExit, Level, never, why_off
-from tasks.report import exits
-from tasks.report.page import render
-from tasks.report.summary import Summary
-from tasks.report.table import as_markdown, render_table
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level, never, why_off
+from esci_tournament.tasks.report import exits
+from esci_tournament.tasks.report.page import render
+from esci_tournament.tasks.report.summary import Summary
+from esci_tournament.tasks.report.table import as_markdown, render_table
 
 LEVEL = Level(0.005, (2.25, None), 0.0021, 0.0043, 0.3141, 0.4499, 0.0012, (0.4, 0.1, 0.5))
 RULE = EarlyExit(("a/1", "b<i>/1", "c/1"), LEVEL, (LEVEL,), "macro_f1", 3821, 204)

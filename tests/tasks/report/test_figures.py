@@ -6,7 +6,7 @@ from dataclasses import replace
 import matplotlib
 import pytest
 
-from tasks.report.figures import FIGURES, budget_curve, confusion_matrix, save_all, utility_bars
+from esci_tournament.tasks.report.figures import FIGURES, budget_curve, confusion_matrix, save_all, utility_bars
 
 
 def texts(svg: bytes) -> str:

@@ -8,7 +8,7 @@ import platform
 
 import pytest
 
-from tasks.report.machine import describe_machine
+from esci_tournament.tasks.report.machine import describe_machine
 
 
 def test_the_machine_is_described_by_what_it_says_of_itself() -> None:

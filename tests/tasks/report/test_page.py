@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.report import figures
-from tasks.report.page import inline_svg, link, render
-from tasks.report.summary import Metrics, Summary
+from esci_tournament.tasks.report import figures
+from esci_tournament.tasks.report.page import inline_svg, link, render
+from esci_tournament.tasks.report.summary import Metrics, Summary
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}$\\frac{'
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.report.progress import WEIGHTS, forget_progress, overall, read_progress, write_progress
+from esci_tournament.tasks.report.progress import WEIGHTS, forget_progress, overall, read_progress, write_progress
 
 
 def test_it_grows_with_every_stage_and_ends_at_the_whole() -> None:

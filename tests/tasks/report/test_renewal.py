@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.report.renewal import as_markdown, in_words
+from esci_tournament.tasks.report.renewal import as_markdown, in_words
 
 
 def side(value: float) -> dict[str, Any]:

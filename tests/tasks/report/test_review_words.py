@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.report.review_words import review_markdown, review_title
+from esci_tournament.tasks.report.review_words import review_markdown, review_title
 
 BEFORE = ("minilm-l6/3", "gatv2-clicks/1", "sage-impressions/1")
 

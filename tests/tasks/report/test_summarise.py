@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.specs import parse_spec
-from tasks.data.dataset import LABELS, Dataset
-from tasks.data.split import assign_roles
-from tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
-from tasks.ensemble.trial import Trial
-from tasks.report.summarise import (
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.split import assign_roles
+from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from esci_tournament.tasks.ensemble.trial import Trial
+from esci_tournament.tasks.report.summarise import (
     describe_data,
     describe_spec,
     refused_models,
@@ -23,7 +23,7 @@ from tasks.report.summarise import (
     summarise_selection,
     worth_tables,
 )
-from tasks.report.summary import Metrics
+from esci_tournament.tasks.report.summary import Metrics
 
 SPEC = parse_spec({"name": "x", "family": "graph_network", "architecture": "gatv2", "relation": "clicks"})
 NUMBERS = {"accuracy": 0.6, "macro_f1": 0.5, "weighted_f1": 0.55}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tasks.report.summary import Metrics
-from tasks.report.table import as_markdown, render_table
+from esci_tournament.tasks.report.summary import Metrics
+from esci_tournament.tasks.report.table import as_markdown, render_table
 
 
 def printed(summary, width: int, colour: bool = False) -> str:
@@ -98,7 +98,7 @@ def test_markdown_of_a_sparse_summary_leaves_out_what_is_missing(sparse_summary)
 @settings(max_examples=50, deadline=None)
 @given(name=st.text(max_size=40))
 def test_no_name_breaks_a_markdown_table(name):
-    from tasks.report.markdown import grid
+    from esci_tournament.tasks.report.markdown import grid
 
     lines = grid(["model", "value"], [[name, "1"], ["other", name]], "lr").split("\n")
     assert len(lines) == 4

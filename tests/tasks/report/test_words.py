@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report import words
-from tasks.report.summary import Metrics
+from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report.summary import Metrics
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.scorer.catalogue import Text
-from deployments.scorer.compute.breaker import Breaker
-from deployments.scorer.compute.dispatcher import Arrivals, Dispatcher, Surroundings
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.compute.questions import Question
-from deployments.scorer.compute.replica import Done, Slice
-from deployments.scorer.metrics import Metrics
-from registry.settings import Settings
+from esci_tournament.deployments.scorer.catalogue import Text
+from esci_tournament.deployments.scorer.compute.breaker import Breaker
+from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Dispatcher, Surroundings
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.questions import Question
+from esci_tournament.deployments.scorer.compute.replica import Done, Slice
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.registry.settings import Settings
 
 
 def page(number: int, query: str = "lamp") -> Pairs:

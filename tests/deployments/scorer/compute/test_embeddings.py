@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deployments.scorer.compute.embeddings import (
+from esci_tournament.deployments.scorer.compute.embeddings import (
     FROM_TEXT,
     REBUILT,
     WHOLE,
@@ -24,14 +24,14 @@ from deployments.scorer.compute.embeddings import (
     refresh_from,
     refreshed_copy,
 )
-from registry.specs import GraphNetworkRecipe, GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec
-from tasks.candidates.graph_network import GraphNetwork
-from tasks.candidates.language_model import LanguageModel
-from tasks.candidates.protocol import FitData
-from tasks.data.behaviour import edges as edges_of
-from tasks.data.dataset import Dataset
-from tasks.data.store import save_dataset
-from tasks.ensemble.served import MANIFEST
+from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec
+from esci_tournament.tasks.candidates.graph_network import GraphNetwork
+from esci_tournament.tasks.candidates.language_model import LanguageModel
+from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.tasks.data.behaviour import edges as edges_of
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.store import save_dataset
+from esci_tournament.tasks.ensemble.served import MANIFEST
 
 NAME = "sage/1"
 

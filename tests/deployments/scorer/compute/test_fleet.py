@@ -15,17 +15,17 @@ import numpy as np
 import psutil
 import pytest
 
-from deployments.scorer.catalogue import Catalogue, Text
-from deployments.scorer.champion import Card, Champion
-from deployments.scorer.compute.dispatcher import Arrivals, Surroundings
-from deployments.scorer.compute.fleet import Fleets
-from deployments.scorer.compute.forked import ProcessReplica
-from deployments.scorer.compute.pairs import NotAnswered, Pairs
-from deployments.scorer.metrics import Metrics
-from registry.errors import TournamentError
-from registry.settings import Settings
-from tasks.ensemble.aggregate import Aggregator
-from tasks.ensemble.subsets import Subsets
+from esci_tournament.deployments.scorer.catalogue import Catalogue, Text
+from esci_tournament.deployments.scorer.champion import Card, Champion
+from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.compute.fleet import Fleets
+from esci_tournament.deployments.scorer.compute.forked import ProcessReplica
+from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.subsets import Subsets
 from tests.deployments.scorer.conftest import NAMES, constant_ensemble
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""esci_tournament."""
