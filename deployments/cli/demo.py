@@ -35,7 +35,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     if not (world / "world.json").is_file():
         synthesize(world, queries=options.queries, seed=options.seed)
     output.say(f"1. a world of {options.queries:,} queries in three languages: {world}")
-    specs = read_specs(Path(str(files("deployments") / "demo.toml")))
+    specs = read_specs(Path(str(files("esci_tournament.deployments") / "demo.toml")))
     *first, newcomer = specs
     output.say(f"2. a tournament of {', '.join(spec.name for spec in first)}")
     outcome = hold(settings, world, first, output)

@@ -106,7 +106,7 @@ def write_file(settings: Settings) -> Path:
 
     from esci_tournament.deployments.stack.state import stack_folder
 
-    content = yaml.safe_load((files("deployments") / "prefect.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((files("esci_tournament.deployments") / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in content["deployments"]:
         for schedule in deployment["schedules"]:
             schedule["cron"] = settings.weekly_cron

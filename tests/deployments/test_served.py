@@ -37,7 +37,7 @@ def in_file(name: str, deployment: dict[str, Any]) -> Served:
 
 
 def test_prefect_yaml_says_what_served_says_and_every_flow_is_there() -> None:
-    content = yaml.safe_load((files("deployments") / "prefect.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((files("esci_tournament.deployments") / "prefect.yaml").read_text(encoding="utf-8"))
     names = [load_flow_from_entrypoint(one["entrypoint"]).name for one in content["deployments"]]
     found = tuple(in_file(name, one) for name, one in zip(names, content["deployments"], strict=True))
     assert found == served(read_settings())
