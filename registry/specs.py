@@ -301,7 +301,8 @@ def _plug_in(family: object) -> type[NamedSpec] | None:
     """Return the spec class of a family that is plugged in, None for one that is built in or unknown."""
     if not isinstance(family, str) or family in BUILT_IN or family not in plugged_in():
         return None
-    return load_family(family).spec_class
+    spec_class: type[NamedSpec] = load_family(family).spec_class
+    return spec_class
 
 
 def _first_complaint(error: ValidationError, origin: str, content: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.models import CandidateVersion, Models
+from esci_tournament.registry.models import Models
 from esci_tournament.registry.specs import (
     BUILT_IN,
     CandidateSpec,
@@ -19,6 +19,7 @@ from esci_tournament.registry.specs import (
     ScoresSpec,
 )
 from esci_tournament.registry.stages import StageStore
+from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.tasks.candidates.checkpoint import check_checkpoint
 from esci_tournament.tasks.candidates.families import candidate_class
 from esci_tournament.tasks.candidates.provenance import Seen, read_queries
