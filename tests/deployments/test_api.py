@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 
 import esci_tournament as et
 
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 SPEC = {"name": "sage-clicks", "family": "graph_network", "architecture": "graphsage", "relation": "clicks"}
 
 
@@ -29,6 +32,25 @@ def test_run_returns_what_the_command_line_shows_and_the_champion_answers(held) 
     assert board["macro_f1"][0] == held.document["ensemble"]["macro_f1"]
     assert "<table" in result._repr_html_()
 
+
+@pytest.mark.slow
+def test_the_guide_runs_as_it_stands_and_names_all_that_is_public(held, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tournament.toml").write_text("minimum_test_queries = 10\n")
+    (tmp_path / "home").symlink_to(held.home)
+    (tmp_path / "esci").symlink_to(held.data)
+    shutil.copy(held.specs, "candidates.toml")
+    scope: dict = {}
+    for code in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL):
+        exec(code, scope)
+    assert scope["result"].unchanged
+    assert scope["version"].id == "sage-clicks/1"
+    listed = GUIDE[GUIDE.index("| name |") :]
+    assert set(et.__all__) - {"__version__"} == set(re.findall(r"`(\w+)`", listed))
+
+
+@pytest.mark.slow
+def test_the_champion_answers_on_the_index_of_the_rows(held) -> None:
     champion = et.load_champion(held.home, device="cpu")
     rows = pd.DataFrame({"query": ["red lamp", "lámpara"], "product_locale": ["us", "es"]}, index=[7, 3])
     answer = champion.predict(rows)
