@@ -1,6 +1,5 @@
 """The language-model family on a small world whose labels follow from type and colour."""
 
-import os
 import signal
 import subprocess
 import sys
