@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esci_tournament.registry.children import end_too
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec
 
@@ -119,9 +119,6 @@ def quiet_prefect(settings: Settings) -> None:
 
 STARTUP_TIMEOUT_S = 180  # a first start migrates a database; Prefect's own 20 s are too few on a busy machine
 
-# $1 is this process, $2 the server: the loop ends within a second of us, whatever ended us.
-_WATCH = 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill "$2" 2>/dev/null'
-
 
 def start_embedded_server() -> None:
     """Start Prefect's temporary server, and see to it that it ends with this process, kill -9 included.
@@ -143,10 +140,4 @@ def start_embedded_server() -> None:
 def _watch(server: SubprocessASGIServer) -> None:
     while server.server_process is None:
         time.sleep(0.02)
-    subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "watch", str(os.getpid()), str(server.server_process.pid)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    end_too(server.server_process.pid)
