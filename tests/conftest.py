@@ -21,6 +21,7 @@ from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
+from tests import harness
 
 SHARED_SETUPS = {"held", "served"}  # a tournament, and a Prefect server with a worker
 
@@ -114,6 +115,19 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return f"{server}/{name}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tell the harness where the processes of this session meet."""
+    base = tmp_path_factory.getbasetemp()
+    harness.share(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    """The environment of a user who has set nothing."""
+    return harness.clean_environment()
 
 
 @pytest.fixture(scope="session")
