@@ -183,6 +183,7 @@ def _command(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["tournament", *arguments]
 
     from prefect.context import refresh_global_settings_context
@@ -337,7 +338,7 @@ def _session_pid() -> int:
 
 def _end_with(process: int, group: int) -> None:
     """Have a process group ended within a second of a process that ends, however it ends."""
-    loop = 'while kill -0 "$1" && kill -0 -- "-$2"; do sleep 1; done; kill -9 -- "-$2"'
+    loop = 'while kill -0 "$1" && kill -0 "-$2"; do sleep 1; done; kill -9 "-$2"'
     subprocess.Popen(
         ["/bin/sh", "-c", loop, "watch", str(process), str(group)],
         stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Answer, PrefectServer, clean_environment, free_port, warm
+from tests.harness import Answer, PrefectServer, clean_environment, free_port, fresh, warm
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -55,7 +55,8 @@ def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
     (folder / "tournament.toml").write_text("minimum_test_queries = 10\n", encoding="utf-8")
 
     def run(*arguments: object, cwd: Path = folder) -> Answer:
-        return warm(arguments, cwd, clean_environment())
+        # `deploy` names its server in the environment, which Prefect reads when it is imported.
+        return (fresh if arguments[0] == "deploy" else warm)(arguments, cwd, clean_environment())
 
     return run
 
