@@ -21,8 +21,8 @@ install: $(INSTALLED)  ## make the virtual environment and install into it
 demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
 	$(BIN)/tournament demo
 
-test: $(INSTALLED)  ## run the whole test suite, fast tests first, in PROCESSES processes
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 fast: $(INSTALLED)  ## run the fast tests only
 	$(BIN)/python -m pytest -m 'not slow'

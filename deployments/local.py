@@ -124,14 +124,14 @@ def start_embedded_server() -> None:
     """Start Prefect's temporary server, and see to it that it ends with this process, kill -9 included.
 
     Prefect ends it at a normal exit; a killed process would leave it behind, one more for each kill. With
-    PREFECT_API_URL set there is a server already, and nothing is started.
+    PREFECT_API_URL set, or after an earlier start in this process, there is a server already, and nothing is started.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
-    if PREFECT_API_URL.value():
-        return
     server = SubprocessASGIServer()
+    if PREFECT_API_URL.value() or server.running:
+        return
     # Beside the start, which takes seconds: a kill may come before the server answers.
     threading.Thread(target=_watch, args=(server,), daemon=True, name="watch-prefect").start()
     server.start(timeout=STARTUP_TIMEOUT_S)
