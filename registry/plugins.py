@@ -36,7 +36,7 @@ def load_family(family: str) -> Any:
         name for name in ("fit", "predict_proba", "save", "load", "parameters") if not callable(getattr(found, name, 0))
     ]
     if missing:
-        raise SpecError(f"{origin}: its class has no {missing[0]}; see tasks.candidates.protocol.Candidate")
+        raise SpecError(f"{origin}: its class has no {missing[0]}; see tasks.families.protocol.Candidate")
     return found
 
 

@@ -19,12 +19,12 @@ from esci_tournament.registry.specs import (
     ScoresSpec,
 )
 from esci_tournament.registry.stages import StageStore
-from esci_tournament.tasks.candidates.checkpoint import check_checkpoint
-from esci_tournament.tasks.candidates.families import candidate_class
 from esci_tournament.tasks.candidates.provenance import Seen, read_queries
-from esci_tournament.tasks.candidates.score_file import check_score_file
-from esci_tournament.tasks.candidates.sources import check_source
 from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, content_digest
+from esci_tournament.tasks.families.checkpoint import check_checkpoint
+from esci_tournament.tasks.families.loading import candidate_class
+from esci_tournament.tasks.families.pyfunc.sources import check_source
+from esci_tournament.tasks.families.score_file.model import check_score_file
 
 Role = Literal["member", "newcomer", "bench"]
 

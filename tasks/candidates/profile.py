@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from esci_tournament.registry.errors import CandidateError, UsageError
 from esci_tournament.tasks.candidates.device import device_name, resolve_device
 from esci_tournament.tasks.candidates.memory import peak_resident_bytes
-from esci_tournament.tasks.candidates.protocol import Candidate
+from esci_tournament.tasks.families.protocol import Candidate
 
 PAGE, LARGE_PAGE = 40, 1_000
 _WARM_UP = 3

@@ -17,14 +17,14 @@ from esci_tournament.registry.errors import CandidateError, NotFoundError
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, GraphNetworkSpec, spec_paths
 from esci_tournament.registry.stages import StageKey, StageStore
-from esci_tournament.tasks.candidates.families import code_of, load_candidate, make_candidate
 from esci_tournament.tasks.candidates.profile import Cost, profile
-from esci_tournament.tasks.candidates.protocol import FitData, Progress, silent
 from esci_tournament.tasks.candidates.provenance import Seen, declaration, what_it_saw
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import LABELS, Dataset
 from esci_tournament.tasks.data.split import FitPlan, held_out_keys
 from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.families.loading import code_of, load_candidate, make_candidate
+from esci_tournament.tasks.families.protocol import FitData, Progress, silent
 
 FIT_RECORD = "fit.json"
 CONSTANT = 1e-6  # columns that vary by less say nothing

@@ -18,8 +18,8 @@ from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch
-from esci_tournament.tasks.candidates.protocol import Progress, silent
 from esci_tournament.tasks.candidates.steps import Bout
+from esci_tournament.tasks.families.protocol import Progress, silent
 
 Step = tuple[Bout, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
 

@@ -17,17 +17,17 @@ from esci_tournament.registry.errors import SpecError, TournamentError
 from esci_tournament.registry.files import temporary_folder
 from esci_tournament.registry.specs import GraphNetworkSpec, Relation
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
-from esci_tournament.tasks.candidates.graph_refresh import recomputed
-from esci_tournament.tasks.candidates.language_model import LanguageModel
-from esci_tournament.tasks.candidates.protocol import Candidate, Progress, silent
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble.served import member_folders
-from esci_tournament.tasks.graph import seal
-from esci_tournament.tasks.graph.catalogue import Catalogue
-from esci_tournament.tasks.graph.memory import GraphMemory
-from esci_tournament.tasks.graph.networks import PairNetwork
+from esci_tournament.tasks.families import seal
+from esci_tournament.tasks.families.graph_network.catalogue import Catalogue
+from esci_tournament.tasks.families.graph_network.memory import GraphMemory
+from esci_tournament.tasks.families.graph_network.model import GraphNetwork
+from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.refresh import recomputed
+from esci_tournament.tasks.families.language_model.model import LanguageModel
+from esci_tournament.tasks.families.protocol import Candidate, Progress, silent
 
 _log = logging.getLogger("scorer")
 _OF_TEXTS = ("catalogue_keys.npy", "catalogue_rows.npy", "catalogue_texts.npy")

@@ -38,8 +38,8 @@ from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import answers_of
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
 from esci_tournament.registry.errors import TournamentError
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.data.store import read_frame
+from esci_tournament.tasks.families.protocol import Candidate
 
 _PATIENCE = 10  # nice value of what nobody waits for
 _REMEMBERED = 128  # pages that a replica keeps; whoever asks relies on half of them
@@ -298,7 +298,7 @@ def _import_everything() -> None:
     for module in (
         "transformers.models.auto",
         "esci_tournament.deployments.scorer.compute.embeddings",
-        "esci_tournament.tasks.candidates.score_file",
+        "esci_tournament.tasks.families.score_file.model",
     ):
         import_module(module)
     torch.set_num_threads(1)  # a team of threads does not outlive a fork

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from esci_tournament.registry.specs import parse_spec
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.ensemble.served import member_folders
+from esci_tournament.tasks.families.protocol import Candidate
 
 # Their models may be loaded once and forked: they have no threads and no processes of their own.
 FORKABLE = frozenset({"language_model", "graph_network", "scores"})
@@ -69,8 +69,8 @@ def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candi
         TournamentError: if one cannot be loaded.
     """
     from esci_tournament.deployments.scorer.compute.embeddings import hold_vectors, keep_most_retrieved
-    from esci_tournament.tasks.candidates.families import load_candidate
     from esci_tournament.tasks.data.store import read_frame
+    from esci_tournament.tasks.families.loading import load_candidate
 
     folders = job.folders
     members = {name: load_candidate(folders[name], device) for name in names}

@@ -25,13 +25,13 @@ from esci_tournament.deployments.scorer.compute.embeddings import (
     refreshed_copy,
 )
 from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
-from esci_tournament.tasks.candidates.language_model import LanguageModel
-from esci_tournament.tasks.candidates.protocol import FitData
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.served import MANIFEST
+from esci_tournament.tasks.families.graph_network.model import GraphNetwork
+from esci_tournament.tasks.families.language_model.model import LanguageModel
+from esci_tournament.tasks.families.protocol import FitData
 
 NAME = "sage/1"
 
