@@ -42,7 +42,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     workspace = workspace_of(options)
     specs = read_specs(options.file)
     for spec in specs:
-        check_spec(spec, workspace.settings.allowed_pyfunc_sources)
+        check_spec(spec, workspace.settings)
     versions = [workspace.models.register_candidate(spec) for spec in specs]
     for one in versions:
         output.say(f"registered {one.id}")

@@ -26,7 +26,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import LanguageModelSpec
 
 # All that is ever fetched from the hub: weights as safetensors, JSON, and the texts of a tokenizer. No code, no pickle.
 WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
@@ -35,7 +34,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
 _HUB_ERRORS = (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError)
 
 
-def check_checkpoint(spec: LanguageModelSpec) -> None:
+def check_checkpoint(checkpoint: str) -> None:
     """Refuse a checkpoint that cannot be trained, before anything is read but file names, config and headers.
 
     A hub id is looked up on the hub; a hub that cannot be reached is no error when the local cache holds the model.
@@ -44,25 +43,18 @@ def check_checkpoint(spec: LanguageModelSpec) -> None:
         SpecError: if the folder is no checkpoint (the message says what is missing), has its weights as a pickle only,
             is of an unknown or unsuitable architecture, or if the hub does not have it.
     """
-    if spec.checkpoint is None:
-        if spec.recipe.hidden_size % spec.recipe.heads:
-            raise SpecError(
-                f"candidate {spec.name}: hidden_size {spec.recipe.hidden_size} is no multiple of "
-                f"heads {spec.recipe.heads}"
-            )
-        return
-    folder = Path(spec.checkpoint).expanduser()
+    folder = Path(checkpoint).expanduser()
     if folder.exists():
         _check_folder(folder)
         return
-    repository, revision = _hub_id(spec.checkpoint)
+    repository, revision = _hub_id(checkpoint)
     try:
         files = [entry.rfilename for entry in HfApi().model_info(repository, revision=revision).siblings or []]
-        _check_names(spec.checkpoint, files)
+        _check_names(checkpoint, files)
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise SpecError(_nowhere(spec.checkpoint)) from error
+        raise SpecError(_nowhere(checkpoint)) from error
     except _HUB_ERRORS as error:
-        _check_folder(_cached(repository, revision, spec.checkpoint, error))
+        _check_folder(_cached(repository, revision, checkpoint, error))
 
 
 def fetch_checkpoint(checkpoint: str) -> Path:
@@ -120,7 +112,7 @@ def open_encoder(folder: Path) -> PreTrainedModel:
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **_without_pooler(config),
+                **without_pooler(config),
             )
     except Exception as error:
         raise SpecError(f"checkpoint {folder} cannot be opened: {_short(error)}") from error
@@ -134,65 +126,11 @@ def open_encoder(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def new_encoder(spec: LanguageModelSpec, vocabulary: int, pad: int) -> PreTrainedModel:
-    """Return an encoder with random weights of the spec's architecture and recipe; seed torch before.
-
-    Args:
-        spec: names the architecture.
-        vocabulary: pieces of the tokenizer.
-        pad: id of its padding token.
-    """
-    recipe, architecture = spec.recipe, spec.architecture
-    size = {
-        "vocab_size": vocabulary,
-        "pad_token_id": pad,
-        "hidden_size": recipe.hidden_size,
-        "num_hidden_layers": recipe.layers,
-        "num_attention_heads": recipe.heads,
-        "intermediate_size": 4 * recipe.hidden_size,
-        # RoBERTa and MPNet count positions from pad + 1
-        "max_position_embeddings": recipe.max_length + pad + 2,
-        "type_vocab_size": 2,
-        # 0.02 is meant for hidden sizes near 768; a narrow model needs weights whose sums have the same variance.
-        "initializer_range": min(0.1, recipe.hidden_size**-0.5),
-    }
-    special: dict[str, dict[str, Any]] = {
-        "electra": {"embedding_size": recipe.hidden_size},
-        "albert": {"embedding_size": recipe.hidden_size, "classifier_dropout_prob": 0.1},
-        "deberta-v2": {
-            "relative_attention": True,
-            "pos_att_type": ["p2c", "c2p"],
-            "position_biased_input": True,
-            "share_att_key": True,
-            "position_buckets": 32,
-            "norm_rel_ebd": "layer_norm",
-        },
-    }
-    if architecture == "distilbert":
-        names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
-                 "intermediate_size": "hidden_dim"}  # fmt: skip
-        size = {names.get(key, key): value for key, value in size.items() if key != "type_vocab_size"}
-    config = CONFIG_MAPPING[str(architecture)](**size, **special.get(str(architecture), {}))
-    with quiet():
-        return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False, **_without_pooler(config))
-
-
-def check_length(spec: LanguageModelSpec, config: PretrainedConfig) -> None:
-    """Refuse a maximum length that the encoder has no positions for.
-
-    Raises:
-        SpecError: if the recipe's `max_length` is too long.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or getattr(config, "relative_attention", False):
-        return
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= 2  # these count positions from two
-    if spec.recipe.max_length > positions:
-        raise SpecError(
-            f"candidate {spec.name}: max_length is {spec.recipe.max_length}; checkpoint "
-            f"{spec.checkpoint} reads {positions} tokens"
-        )
+def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
+    """Return the arguments with which an architecture is opened without its pooler, where it has one."""
+    model: Any = AutoModel._model_mapping[type(config)]
+    accepts = "add_pooling_layer" in inspect.signature(model).parameters
+    return {"add_pooling_layer": False} if accepts else {}
 
 
 @contextlib.contextmanager
@@ -268,12 +206,6 @@ def _hub_id(checkpoint: str) -> tuple[str, str | None]:
 
 def _nowhere(checkpoint: str) -> str:
     return f"checkpoint {checkpoint!r} is neither a folder here nor a model on the Hugging Face hub"
-
-
-def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    model: Any = AutoModel._model_mapping[type(config)]
-    accepts = "add_pooling_layer" in inspect.signature(model).parameters
-    return {"add_pooling_layer": False} if accepts else {}
 
 
 def _short(error: BaseException) -> str:

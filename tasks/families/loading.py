@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from esci_tournament.registry.errors import CandidateError, SpecError
-from esci_tournament.registry.plugins import GROUP, distribution_of, load_family, plugged_in
+from esci_tournament.registry.plugins import families, load_family
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
-from esci_tournament.tasks.families.protocol import Candidate
+from esci_tournament.tasks.families.protocol import Candidate, with_defaults
 
 SPEC_FILE = "spec.json"
-
-# The families that come with the product, written as a plug-in would write its own: modules are imported when needed.
-BUILT_IN = {
-    name: EntryPoint(name, value, GROUP)
-    for name, value in {
-        "language_model": "esci_tournament.tasks.families.language_model.model:LanguageModel",
-        "graph_network": "esci_tournament.tasks.families.graph_network.model:GraphNetwork",
-        "scores": "esci_tournament.tasks.families.score_file.model:ScoreFile",
-        "pyfunc": "esci_tournament.tasks.families.pyfunc.model:Pyfunc",
-    }.items()
-}
 
 
 def candidate_class(family: str) -> type[Candidate]:
     """Return the class of a family; its module, and so torch, is imported only now.
 
     Raises:
-        SpecError: if no such family exists, or it is plugged in and cannot be imported.
+        SpecError: If no such family exists, or it cannot be imported.
     """
-    if family in BUILT_IN:
-        return BUILT_IN[family].load()
-    if family in plugged_in():
-        return load_family(family)
-    known = ", ".join([*BUILT_IN, *plugged_in()])
-    raise SpecError(f"family {family!r} is not known; it must be one of {known}")
-
-
-def code_of(family: str) -> str:
-    """Return the distribution that a plugged-in family comes from, "" for one that is built in."""
-    return "" if family in BUILT_IN or family not in plugged_in() else distribution_of(plugged_in()[family])
+    if family not in families():
+        raise SpecError(f"family {family!r} is not known; it must be one of {', '.join(families())}")
+    return with_defaults(load_family(family))
 
 
 def make_candidate(spec: CandidateSpec) -> Candidate:
@@ -56,10 +36,14 @@ def load_candidate(folder: Path, device: str = "cpu") -> Candidate:
         CandidateError: if the folder holds no fitted candidate.
         SpecError: if its spec has an unknown key or a wrong value.
     """
+    return class_of(folder).load(folder, device)
+
+
+def class_of(folder: Path) -> type[Candidate]:
+    """Return the class of the fitted candidate in `folder`; raises as :func:`load_candidate` does."""
     path = folder / SPEC_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CandidateError(f"{folder} holds no fitted candidate: {path.name} cannot be read ({error})") from error
-    spec = parse_spec(content, str(path))
-    return candidate_class(spec.family).load(folder, device)
+    return candidate_class(parse_spec(content, str(path)).family)

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from esci_tournament.registry.errors import CandidateError, LeakError
-from esci_tournament.registry.specs import GraphNetworkSpec
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
 from esci_tournament.tasks.data.dataset import LOCALES, normalise_query
+from esci_tournament.tasks.families.checkpoint import check_checkpoint
 from esci_tournament.tasks.families.graph_network.catalogue import Catalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
 from esci_tournament.tasks.families.graph_network.encoders import (
@@ -29,11 +30,13 @@ from esci_tournament.tasks.families.graph_network.encoders import (
 )
 from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.memory import GraphMemory, Relation
+from esci_tournament.tasks.families.graph_network.mend import mended
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build, stack
 from esci_tournament.tasks.families.graph_network.networks import PairNetwork, ProductTower
 from esci_tournament.tasks.families.graph_network.refresh import refreshed
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import PairInputs, World, train
-from esci_tournament.tasks.families.protocol import FitData
+from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.seal import seal
 
 _CHUNK = 8192
@@ -47,12 +50,14 @@ class _Fitted(NamedTuple):
     catalogue: Catalogue
 
 
-class GraphNetwork:
+class GraphNetwork(Candidate):
     """A graph neural network on one relation or several, with a head on the pair.
 
     Products are nodes, and so are the queries of the relation's edges. A pair's own query is read by its text alone, so
     queries never seen are as welcome as any other; a product without edges is described by its own text.
     """
+
+    forkable = True
 
     spec: GraphNetworkSpec
 
@@ -65,6 +70,25 @@ class GraphNetwork:
         self.catalogue: Catalogue | None = None
         self.memory: GraphMemory | None = None
         self.history: dict[str, float] = {}
+
+    @classmethod
+    def check(cls, spec: CandidateSpec) -> None:
+        """Refuse a text encoder that is no checkpoint."""
+        assert isinstance(spec, GraphNetworkSpec)
+        if spec.recipe.encoder != "lsa":
+            check_checkpoint(spec.recipe.encoder)
+
+    @classmethod
+    def describe(cls, spec: CandidateSpec) -> str:
+        """Return the architecture and the relations."""
+        assert isinstance(spec, GraphNetworkSpec)
+        return f"{spec.architecture} on {', '.join(spec.relations)}"
+
+    @classmethod
+    def relations_of(cls, spec: CandidateSpec) -> tuple[str, ...]:
+        """Return the relations of the spec."""
+        assert isinstance(spec, GraphNetworkSpec)
+        return spec.relations
 
     def fit(self, data: FitData) -> Self:
         """Learn from the pairs and the relation's edges, then compute every product of the catalogue ahead.
@@ -219,6 +243,21 @@ class GraphNetwork:
             raise CandidateError(f"{folder} holds no graph network that can be loaded: {error}") from error
         model.network = network.to(model.device).eval()
         return model
+
+    @property
+    def products_ahead(self) -> int:
+        """The number of products in the catalogue."""
+        return 0 if self.catalogue is None else len(self.catalogue.keys)
+
+    def keep_products(self, products: pd.DataFrame) -> None:
+        """Hold these products alone, in memory; all others are computed from their text."""
+        rows = self.rows_of(products)
+        self.catalogue = self._fitted().catalogue.only(np.unique(rows[rows >= 0]))
+
+    @classmethod
+    def mend(cls, folder: Path, device: str = "cpu") -> str | None:
+        """Check the embeddings of a saved model, and compute them anew when they are damaged."""
+        return mended(folder, device)
 
     def rows_of(self, products: pd.DataFrame) -> np.ndarray:
         """Return the row of each product in the catalogue, int64 (n,), -1 for one that is not there."""

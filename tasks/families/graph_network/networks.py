@@ -11,10 +11,10 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv, SAGEConv, SimpleConv
 
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.registry.specs import GNNArchitecture, GraphNetworkRecipe
 from esci_tournament.tasks.data.dataset import LABELS, LOCALES
 from esci_tournament.tasks.families.graph_network.lexicon import OVERLAPS
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer, RgcnLayer
+from esci_tournament.tasks.families.graph_network.spec import GNNArchitecture, GraphNetworkRecipe
 
 _NOISE_FLOOR = 0.05  # of the largest deviation: directions below it are noise, and are not blown up
 

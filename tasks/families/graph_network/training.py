@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.registry.specs import GraphNetworkRecipe
 from esci_tournament.tasks.candidates.device import seeded
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.graph_network.embeddings import echoes
 from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods
 from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe
 from esci_tournament.tasks.families.graph_network.subgraphs import trees
 from esci_tournament.tasks.families.losses import class_weights
 from esci_tournament.tasks.families.protocol import Progress

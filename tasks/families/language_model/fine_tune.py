@@ -13,11 +13,11 @@ import transformers
 from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from esci_tournament.registry.specs import LanguageModelSpec
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.language_model.batching import PairTokens, epoch_batches
 from esci_tournament.tasks.families.language_model.pair_network import parameter_groups
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.language_model.team import ALONE, Team
 from esci_tournament.tasks.families.language_model.train_loop import Plan, TrainingState, train
 from esci_tournament.tasks.families.losses import class_weights

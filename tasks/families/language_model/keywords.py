@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from esci_tournament.registry.specs import TextField
+from esci_tournament.tasks.families.language_model.spec import TextField
 from esci_tournament.tasks.families.language_model.text import clean
 
 # One run of one script is a word, as in the tokenizer: Japanese has no spaces.

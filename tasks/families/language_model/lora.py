@@ -7,7 +7,7 @@ from collections.abc import Callable
 from transformers import PreTrainedModel
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import LanguageModelRecipe
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
 
 
 def add_lora(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> Callable[[], object]:

@@ -18,18 +18,16 @@ from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import write_atomically
-from esci_tournament.registry.specs import LanguageModelSpec, parse_spec
+from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.checkpoint import (
-    check_checkpoint,
-    check_length,
     fetch_checkpoint,
-    new_encoder,
     open_encoder,
     open_tokenizer,
     quiet,
 )
+from esci_tournament.tasks.families.language_model.encoder import check_length, check_origin, new_encoder
 from esci_tournament.tasks.families.language_model.fine_tune import Lesson, fine_tune
 from esci_tournament.tasks.families.language_model.keywords import Keywords
 from esci_tournament.tasks.families.language_model.locales import class_shares, of_locales, shares_of
@@ -38,17 +36,18 @@ from esci_tournament.tasks.families.language_model.pair_network import PairNetwo
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer
 from esci_tournament.tasks.families.language_model.pair_texts import PairTexts, PairTokenizer
 from esci_tournament.tasks.families.language_model.product_vectors import ProductVectors, text_keys
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.language_model.team import ALONE, Team
 from esci_tournament.tasks.families.language_model.together import fitted_together
 from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.families.language_model.train_loop import TrainingState
-from esci_tournament.tasks.families.protocol import FitData, Progress, silent
+from esci_tournament.tasks.families.protocol import Candidate, FitData, Progress, silent
 
 _PRODUCTS = 10_000  # products embedded at a time
 _TRAINING, _SHARES = "training.json", "class_shares.json"
 
 
-class LanguageModel:
+class LanguageModel(Candidate):
     """A language model that tells the class of a query-product pair.
 
     With `checkpoint` it is fine-tuned; with `architecture` it starts from random weights and a tokenizer that is
@@ -59,7 +58,11 @@ class LanguageModel:
     comes after that.
     """
 
+    forkable = True
+    imports = ("transformers.models.auto",)
     checkpoint_seconds: ClassVar[float] = 60.0
+
+    spec: LanguageModelSpec
 
     def __init__(self, spec: LanguageModelSpec) -> None:
         self.spec = spec
@@ -71,6 +74,22 @@ class LanguageModel:
         self._shares: dict[str, list[float]] = {}
         self._device = torch.device("cpu")
 
+    @classmethod
+    def check(cls, spec: CandidateSpec) -> None:
+        """Refuse a checkpoint that cannot be trained."""
+        assert isinstance(spec, LanguageModelSpec)
+        check_origin(spec)
+
+    @classmethod
+    def describe(cls, spec: CandidateSpec) -> str:
+        """Return where the model starts from, and its style."""
+        assert isinstance(spec, LanguageModelSpec)
+        style = spec.recipe.style.replace("_", "-")
+        origin = (
+            f"{Path(spec.checkpoint).name}, fine-tuned" if spec.checkpoint else f"{spec.architecture}, from scratch"
+        )
+        return f"{origin}, {style}"
+
     def fit(self, data: FitData) -> Self:
         """Learn from `data.pairs`, keep the epoch with the best macro F1 on `data.validation`, and return self.
 
@@ -78,7 +97,7 @@ class LanguageModel:
             SpecError: if the checkpoint or the recipe cannot be used.
             CandidateError: if there is nothing to learn from, the loss is not finite, or memory runs out.
         """
-        check_checkpoint(self.spec)
+        check_origin(self.spec)
         if data.pairs.empty:
             raise CandidateError(f"candidate {self.spec.name}: there is no pair to fit on")
         data.work.mkdir(parents=True, exist_ok=True)
@@ -162,7 +181,7 @@ class LanguageModel:
         both = scorer.embed(tokens, tokens.queries), vectors.to(self._device)
         return scorer.probabilities(tokens, np.arange(len(tokens)), both)
 
-    def embed_products(self, products: pd.DataFrame, folder: Path, progress: Progress = silent) -> ProductVectors:
+    def embed_products(self, products: pd.DataFrame, folder: Path, progress: Progress = silent) -> None:
         """Compute every product's vector ahead, into a folder, and use them from now on; for a bi-encoder only.
 
         A pair whose product has the same text as one of them then costs the query's encoding and the head. Others are
@@ -188,12 +207,16 @@ class LanguageModel:
 
         keys = np.concatenate([np.zeros(0, np.uint64), *(text_keys(part.fields) for part in texts())])
         self._ahead = ProductVectors.write(folder, scorer.network.digest(), keys, scorer.network.width, vectors())
-        return self._ahead
 
     @property
-    def ahead(self) -> ProductVectors | None:
-        """The product vectors in use."""
-        return self._ahead
+    def products_ahead(self) -> int:
+        """The number of products whose vectors are in use."""
+        return 0 if self._ahead is None else len(self._ahead.keys)
+
+    @property
+    def embeds_products(self) -> bool:
+        """Whether it is a bi-encoder, which alone has a vector of a product."""
+        return self.spec.recipe.style == "bi_encoder"
 
     def use_products(self, folder: Path) -> None:
         """Use the vectors that :meth:`embed_products` of this very model wrote into a folder.

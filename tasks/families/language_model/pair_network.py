@@ -12,9 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import LanguageModelRecipe
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.language_model.batching import Batch
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
 
 _SIMILARITIES = 8
 _SLOTS = 2

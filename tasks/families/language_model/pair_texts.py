@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import LanguageModelRecipe
 from esci_tournament.tasks.families.language_model.batching import (
     PairTokens,
     Ragged,
@@ -22,6 +21,7 @@ from esci_tournament.tasks.families.language_model.batching import (
     read_template,
 )
 from esci_tournament.tasks.families.language_model.keywords import Keywords, shortened
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
 from esci_tournament.tasks.families.language_model.text import digest_texts, field_texts, query_texts
 
 _WHOLE = 100_000  # tokens; no field is longer

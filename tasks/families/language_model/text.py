@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import DataError
-from esci_tournament.registry.specs import TextField
+from esci_tournament.tasks.families.language_model.spec import TextField
 
 # Longer text than this many characters a wanted token cannot matter: it would be cut off after tokenisation.
 CHARACTERS_PER_TOKEN = 16

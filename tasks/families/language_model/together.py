@@ -26,10 +26,11 @@ import torch
 
 from esci_tournament.registry.errors import CandidateError, SpecError, TournamentError
 from esci_tournament.registry.processes import module_path, python_module
-from esci_tournament.registry.specs import LanguageModelSpec, parse_spec
+from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.orphans import end_with_parent
 from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.language_model.team import Team
 from esci_tournament.tasks.families.protocol import FitData, Progress
 

@@ -14,11 +14,12 @@ from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import folder_digest
 from esci_tournament.registry.pyfuncs import fetch_pyfunc
 from esci_tournament.registry.settings import Settings, read_settings
-from esci_tournament.registry.specs import PyfuncSpec
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.data.dataset import LABELS
-from esci_tournament.tasks.families.protocol import FitData
+from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
 from esci_tournament.tasks.families.pyfunc.sources import check_source
+from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
 
 BATCH = 1_000  # pairs an answer
 PROBE = 8  # pairs that show whether it answers at all
@@ -31,7 +32,7 @@ COLUMNS = {
 }
 
 
-class Pyfunc:
+class Pyfunc(Candidate):
     """Asks a process that holds the model; see :mod:`esci_tournament.tasks.families.pyfunc.process`.
 
     The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
@@ -39,10 +40,26 @@ class Pyfunc:
     array (n, 4).
     """
 
+    reads_settings = ("allowed_pyfunc_sources", "pyfunc_memory_gib", "pyfunc_timeout_s")
+
+    spec: PyfuncSpec
+
     def __init__(self, spec: PyfuncSpec) -> None:
         self.spec = spec
         self._folder: Path | None = None
         self._process: ModelProcess | None = None
+
+    @classmethod
+    def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
+        """Check that an operator allowed the source."""
+        assert isinstance(spec, PyfuncSpec)
+        check_source(spec, settings.allowed_pyfunc_sources)
+
+    @classmethod
+    def describe(cls, spec: CandidateSpec) -> str:
+        """Return the name of the model."""
+        assert isinstance(spec, PyfuncSpec)
+        return f"{spec.model if spec.model.startswith('models:') else Path(spec.model).name}, trained elsewhere"
 
     def fit(self, data: FitData) -> Self:
         """Fetch the model and ask it about a few pairs; nothing is learnt.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import PyfuncSpec
+from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
 
 
 def check_source(spec: PyfuncSpec, sources: Sequence[str]) -> None:

@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from esci_tournament.registry.errors import CandidateError, SpecError
-from esci_tournament.registry.specs import ScoresSpec
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.ensemble.scores import check_distributions
-from esci_tournament.tasks.families.protocol import FitData
+from esci_tournament.tasks.families.protocol import Candidate, FitData
+from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 
 _ID = "example_id"
 
 
-class ScoreFile:
+class ScoreFile(Candidate):
     """A candidate that looks its answers up.
 
     Of a pair that is not in the file it knows nothing, and answers with the class mix of the pairs it was given to
@@ -28,11 +29,28 @@ class ScoreFile:
     says so, because it can answer for no pair that was not scored in advance.
     """
 
+    forkable = True
+    answers_new_pairs = False
+
+    spec: ScoresSpec
+
     def __init__(self, spec: ScoresSpec) -> None:
         self.spec = spec
         self._ids = np.zeros(0, dtype=np.int64)
         self._probabilities = np.zeros((0, len(LABELS)), dtype=np.float32)
         self._mix = np.full(len(LABELS), 1 / len(LABELS), dtype=np.float32)
+
+    @classmethod
+    def check(cls, spec: CandidateSpec) -> None:
+        """Check the file's columns and types."""
+        assert isinstance(spec, ScoresSpec)
+        check_score_file(spec)
+
+    @classmethod
+    def describe(cls, spec: CandidateSpec) -> str:
+        """Return the file's name and what its model has seen."""
+        assert isinstance(spec, ScoresSpec)
+        return f"{Path(spec.file).name}, trained on {spec.trained_on.replace('_', ' ')}"
 
     def fit(self, data: FitData) -> Self:
         """Read and check the file; nothing is learnt but the class mix.

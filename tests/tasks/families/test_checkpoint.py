@@ -7,11 +7,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import LanguageModelSpec
 from esci_tournament.tasks.families.checkpoint import (
     check_checkpoint,
     fetch_checkpoint,
-    new_encoder,
     open_encoder,
     open_tokenizer,
 )
@@ -32,12 +30,8 @@ def folder(tmp_path):
     return place
 
 
-def spec(checkpoint):
-    return LanguageModelSpec(name="x", checkpoint=str(checkpoint))
-
-
 def test_a_whole_checkpoint_opens_with_its_own_weights(folder):
-    check_checkpoint(spec(folder))
+    check_checkpoint(str(folder))
     assert fetch_checkpoint(str(folder)) == folder
     weights = open_encoder(folder).get_input_embeddings().weight
     assert torch.equal(weights, BertModel.from_pretrained(folder).get_input_embeddings().weight)
@@ -48,26 +42,26 @@ def test_weights_that_are_only_a_pickle_are_refused_and_never_opened(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch boom'\ntR.")
     with pytest.raises(SpecError, match=r"pytorch_model\.bin.*pickle.*model\.safetensors"):
-        check_checkpoint(spec(folder))
+        check_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_what_a_folder_lacks_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(SpecError, match=f"no {name}"):
-        check_checkpoint(spec(folder))
+        check_checkpoint(str(folder))
 
 
 def test_a_file_is_no_folder(folder):
     with pytest.raises(SpecError, match="is a file"):
-        check_checkpoint(spec(folder / "config.json"))
+        check_checkpoint(str(folder / "config.json"))
 
 
 def test_cut_weights_are_refused_before_any_training(folder):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SpecError, match=r"model\.safetensors is cut"):
-        check_checkpoint(spec(folder))
+        check_checkpoint(str(folder))
 
 
 def test_a_publishers_own_code_is_never_run(folder):
@@ -76,7 +70,7 @@ def test_a_publishers_own_code_is_never_run(folder):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "modeling.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(SpecError, match=r"'homemade'.*never run"):
-        check_checkpoint(spec(folder))
+        check_checkpoint(str(folder))
 
 
 def test_weights_of_another_architecture_are_refused(folder):
@@ -89,21 +83,4 @@ def test_weights_of_another_architecture_are_refused(folder):
 def test_a_name_that_is_nowhere_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SpecError, match="neither a folder here nor a model"):
-        check_checkpoint(spec("nobody/no-such-model-0123456789"))
-
-
-def test_heads_must_divide_the_hidden_size():
-    with pytest.raises(SpecError, match="no multiple of heads 3"):
-        check_checkpoint(LanguageModelSpec(name="x", architecture="bert", recipe={"hidden_size": 64, "heads": 3}))
-
-
-@pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "albert", "mpnet", "deberta-v2"])
-def test_every_architecture_starts_from_nothing_and_reads_its_full_length(name):
-    made = LanguageModelSpec(
-        name="x", architecture=name, recipe={"hidden_size": 16, "layers": 2, "heads": 2, "max_length": 24}
-    )
-    encoder = new_encoder(made, 300, 0).eval()
-    tokens = torch.arange(10, 34).unsqueeze(0)
-    states = encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
-    assert states.shape == (1, 24, 16)
-    assert torch.isfinite(states).all()
+        check_checkpoint("nobody/no-such-model-0123456789")

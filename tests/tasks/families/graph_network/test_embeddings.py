@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from esci_tournament.registry.specs import GraphNetworkRecipe
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states, refreshed_states
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, build, refresh, stack
 from esci_tournament.tasks.families.graph_network.networks import ProductTower
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe
 from esci_tournament.tasks.families.graph_network.subgraphs import neighbours_of, trees
 
 N_PRODUCTS, N_QUERIES, WIDTH = 40, 25, 6

@@ -14,12 +14,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import CandidateError, LeakError
-from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.data.dataset import LOCALES, query_keys
 from esci_tournament.tasks.families.graph_network import training
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.neighbourhoods import build, stack
 from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import PairInputs
 from esci_tournament.tasks.families.loading import load_candidate
 from esci_tournament.tasks.families.protocol import FitData

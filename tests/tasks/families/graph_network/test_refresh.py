@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.data.dataset import LOCALES, query_keys
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
 from esci_tournament.tasks.families.graph_network.encoders import product_texts
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, build, stack
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.protocol import FitData
 
 PRODUCTS, QUERIES = 150, 60

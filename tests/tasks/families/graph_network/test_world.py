@@ -9,19 +9,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from esci_tournament.registry.specs import (
-    CandidateSpec,
-    GraphNetworkRecipe,
-    GraphNetworkSpec,
-    LanguageModelRecipe,
-    LanguageModelSpec,
-)
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.layout import EVENTS_FILE
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
 from esci_tournament.tasks.data.synthesize import WORLD_PRODUCTS_FILE, synthesize
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec
 from esci_tournament.tasks.families.loading import make_candidate
 from esci_tournament.tasks.families.protocol import FitData
 

@@ -14,9 +14,9 @@ import torch
 from sklearn.metrics import f1_score
 
 from esci_tournament.registry.errors import CandidateError, SpecError
-from esci_tournament.registry.specs import LanguageModelSpec
 from esci_tournament.tasks.families.language_model.model import LanguageModel
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.loading import load_candidate
 from esci_tournament.tasks.families.protocol import FitData
 

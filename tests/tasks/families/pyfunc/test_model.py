@@ -15,7 +15,6 @@ import pytest
 
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.specs import PyfuncSpec
 from esci_tournament.tasks.candidates.enter import check_spec
 from esci_tournament.tasks.candidates.memory import GIB
 from esci_tournament.tasks.candidates.supervise import worker_environment
@@ -23,6 +22,7 @@ from esci_tournament.tasks.families.protocol import FitData
 from esci_tournament.tasks.families.pyfunc.model import Pyfunc
 from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
 from esci_tournament.tasks.families.pyfunc.sources import check_source
+from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
 
 PAIRS = pd.DataFrame({"query": ["lamp", "red lamp"], "locale": ["us", "us"], "product": np.int32([1, 0])})
 PRODUCTS = pd.DataFrame(
@@ -166,7 +166,7 @@ def test_a_model_that_hangs_is_ended_and_another_process_answers_the_next_questi
 def test_a_worker_is_told_the_settings_that_pyfuncs_need(tmp_path, monkeypatch):
     named = {"allowed_pyfunc_sources": ["/a b", "models:/x"], "pyfunc_memory_gib": 1.5, "pyfunc_timeout_s": 7}
     settings = read_settings(home=tmp_path, mlflow_uri="http://127.0.0.1:5000", **named)
-    for name, value in worker_environment(settings).items():
+    for name, value in worker_environment(settings, ["pyfunc"]).items():
         monkeypatch.setenv(name, value)
     assert read_settings() == settings
 
