@@ -20,16 +20,16 @@ import torch
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.neighbourhoods import Size, make_edges
-from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
 from esci_tournament.tasks.data.dataset import LOCALES
-from esci_tournament.tasks.graph.catalogue import Catalogue, identities
-from esci_tournament.tasks.graph.embeddings import echoes, product_states
-from esci_tournament.tasks.graph.encoders import Lsa, product_texts
-from esci_tournament.tasks.graph.lexicon import Lexicon
-from esci_tournament.tasks.graph.neighbourhoods import MISSING, Neighbourhoods, build
-from esci_tournament.tasks.graph.networks import PairNetwork
-from esci_tournament.tasks.graph.subgraphs import trees
+from esci_tournament.tasks.families.graph_network.catalogue import Catalogue, identities
+from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
+from esci_tournament.tasks.families.graph_network.encoders import Lsa, product_texts
+from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
+from esci_tournament.tasks.families.graph_network.model import GraphNetwork
+from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build
+from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.families.graph_network.subgraphs import trees
 
 FULL, QUICK = Size(300_000, 20_000, 3_000_000), Size(30_000, 2_000, 300_000)
 ARCHITECTURES = ("graphsage", "gcn", "gatv2")

@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 
 from benchmarks.harness import arguments, figure, report, say
-from esci_tournament.registry.specs import GraphNetworkRecipe
-from esci_tournament.tasks.graph.embeddings import product_states
-from esci_tournament.tasks.graph.neighbourhoods import Neighbourhoods, build, refresh
-from esci_tournament.tasks.graph.networks import ProductTower
+from esci_tournament.tasks.families.graph_network.embeddings import product_states
+from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods, build, refresh
+from esci_tournament.tasks.families.graph_network.networks import ProductTower
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe
 
 THREADS, FANOUT, DIMENSIONS, HOPS = 2, 8, 128, 2
 CHANGED = 1_000  # edges that go between a build and a refresh

@@ -25,16 +25,16 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from benchmarks.harness import Figure, arguments, figure, report, say
-from esci_tournament.registry.specs import LanguageModelRecipe, LanguageModelSpec
-from esci_tournament.tasks.candidates.checkpoint import new_encoder, quiet
 from esci_tournament.tasks.candidates.device import seeded
-from esci_tournament.tasks.candidates.language_model import LanguageModel
-from esci_tournament.tasks.candidates.pair_texts import PairTexts
-from esci_tournament.tasks.candidates.protocol import FitData
-from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.data.dataset import LABELS, salted_uniform
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
+from esci_tournament.tasks.families.checkpoint import new_encoder, quiet
+from esci_tournament.tasks.families.language_model.model import LanguageModel
+from esci_tournament.tasks.families.language_model.pair_texts import PairTexts
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec
+from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.families.protocol import FitData
 
 MAX_LENGTH, BATCH, RATE = 256, 8, 5e-5
 SPEED_UP, VALIDATION_SHARE = 1.5, 0.1

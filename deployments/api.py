@@ -128,7 +128,7 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
     from esci_tournament.tasks.candidates.enter import check_spec
 
     for spec in specs:
-        check_spec(spec, workspace.settings.allowed_pyfunc_sources)
+        check_spec(spec, workspace.settings)
     return [workspace.models.register_candidate(spec) for spec in specs]
 
 

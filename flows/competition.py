@@ -28,6 +28,7 @@ from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.challenge import Challenge, build_challenge
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
+from esci_tournament.tasks.families.loading import candidate_class
 
 # The settings that decide who is kept: a challenger is stored under them.
 SELECTION_SETTINGS = {
@@ -62,7 +63,7 @@ def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
             threads=threads_of(workspace.settings, held),
             timeout_s=workspace.settings.candidate_timeout_s,
             memory_gib=workspace.settings.candidate_memory_gib,
-            environment=worker_environment(workspace.settings),
+            environment=worker_environment(workspace.settings, [entrant.bout.spec.family]),
             progress=lambda share, doing: report(name, share, doing),
         )
     done = "scored with the model it has" if entrant.bout.fitted else "trained and scored"
@@ -150,7 +151,7 @@ def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> di
                     log=workspace.folder("logs") / "profile.log",
                     threads=os.cpu_count() or 1,
                     memory_gib=workspace.settings.candidate_memory_gib,
-                    environment=worker_environment(workspace.settings),
+                    environment=worker_environment(workspace.settings, [one.bout.spec.family for one in missing]),
                     progress=lambda share, doing: report("profile", share, doing),
                 )
         measured = _without(workspace, held, entrants, failures)
@@ -233,8 +234,10 @@ def scores_of(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> 
 
 
 def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str]:
-    """Return who takes part without a chance to become a member: score files, unless settings keep them."""
-    return [one.id for one in entrants if one.bout.spec.family == "scores" and not settings.keep_score_files]
+    """Return who takes part without a chance to become a member: who cannot answer for new pairs, unless kept."""
+    if settings.keep_score_files:
+        return []
+    return [one.id for one in entrants if not candidate_class(one.bout.spec.family).answers_new_pairs]
 
 
 def prices(costs: Mapping[str, Cost]) -> dict[str, budget.Cost]:

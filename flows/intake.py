@@ -33,7 +33,7 @@ def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival |
     if candidate.id in queue.tried([candidate.id]):
         return queue.arrive(candidate.id, sighting.digest, "tried", entered)
     known = queue.recorded(candidate.id)
-    complaint = readable(candidate, workspace.settings.allowed_pyfunc_sources) or unaltered(candidate, known)
+    complaint = readable(candidate, workspace.settings) or unaltered(candidate, known)
     if complaint or candidate.spec is None:
         arrival = queue.arrive(candidate.id, sighting.digest, "refused", entered | {"complaint": complaint})
         if arrival is not None:

@@ -142,7 +142,7 @@ def enter(
             for version in models.candidates(with_metrics=False):
                 if version.spec is not None and version.id not in known:
                     ledger.record_candidate(version.id, version.digest, version.spec.family)
-        wanted = newcomers(models, specs, untried(ledger), settings.allowed_pyfunc_sources, versions)
+        wanted = newcomers(models, specs, untried(ledger), settings, versions)
         roster = call_back(workspace, source, roles) if again else Roster()
         if again:
             waiting = noticed(workspace) | {one.id for one in roster.entrants} | set(roster.excluded)
@@ -150,10 +150,7 @@ def enter(
         refused = {
             version.id: reason
             for version in wanted
-            if (
-                reason := readable(version, settings.allowed_pyfunc_sources)
-                or unaltered(version, known.get(version.id, ""))
-            )
+            if (reason := readable(version, settings) or unaltered(version, known.get(version.id, "")))
         }
         device = str(resolve_device(settings.device))
         fresh = [

@@ -18,6 +18,7 @@ from esci_tournament.tasks.candidates.provenance import Seen, without_seen
 from esci_tournament.tasks.candidates.steps import FULL, Origin
 from esci_tournament.tasks.data.plans import read_roles
 from esci_tournament.tasks.data.store import open_dataset, write_frame
+from esci_tournament.tasks.families.loading import candidate_class
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,11 @@ def _seat(workspace: Workspace, source: Source, roles: Roles, candidate: str, to
     """Return a model of the bench, or why it cannot compete."""
     version = workspace.models.candidate(candidate)
     known = {one.candidate: one.digest for one in workspace.ledger.candidates()}
-    reason = readable(version, workspace.settings.allowed_pyfunc_sources) or unaltered(version, known[candidate])
+    reason = readable(version, workspace.settings) or unaltered(version, known[candidate])
     if reason:
         return reason
-    if version.spec is not None and version.spec.family == "scores" and not workspace.settings.keep_score_files:
+    assert version.spec is not None
+    if not (workspace.settings.keep_score_files or candidate_class(version.spec.family).answers_new_pairs):
         return "a score file answers only for the pairs it holds"
     fresh = _entrant(workspace, source, roles, candidate, "bench")
     found = _with_its_model(workspace, fresh, tournament)

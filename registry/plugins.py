@@ -1,45 +1,133 @@
-"""Families of candidates that other distributions plug in, by entry points of the group `esci_tournament.families`."""
+"""Families of candidates: each is an entry point of the group `esci_tournament.families`, those of this product too."""
 
 from __future__ import annotations
 
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from esci_tournament.registry.errors import SpecError
 
 GROUP = "esci_tournament.families"
+OURS = "esci-tournament"  # the distribution whose families have no release of their own in a candidate's identity
+REQUIRED = ("fit", "predict_proba", "save", "load", "parameters")
 
 
-def plugged_in() -> dict[str, EntryPoint]:
-    """Return family -> entry point of every family that an installed distribution offers; nothing is imported."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+@dataclass(frozen=True)
+class Family:
+    """What an entry point may name in place of the class of a family, so that specs are read without importing it.
+
+    Attributes:
+        spec_class: The spec; its module imports nothing heavy.
+        candidate: Where the class is, "module:Class".
+    """
+
+    spec_class: type
+    candidate: str
+
+
+def families() -> dict[str, EntryPoint]:
+    """Return family -> entry point of every family that is installed, those of this product first; nothing is imported.
+
+    A family of another distribution never takes the place of one of this product.
+    """
+    return dict(_installed(tuple((place, _changed(place)) for place in sys.path)))
+
+
+@lru_cache(maxsize=4)
+def _installed(places: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
+    """Return the families; reading the metadata of all distributions takes longer than reading a spec.
+
+    Args:
+        places: What is searched for distributions, and when each was changed: something may be installed meanwhile.
+    """
+    points = entry_points(group=GROUP)
+    ours = {point.name: point for point in points if _is_ours(point)}
+    return ours | {point.name: point for point in points if point.name not in ours}
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+def spec_class(family: str) -> Any:
+    """Return the spec class of a family, None when there is no such family.
+
+    Raises:
+        SpecError: If the family cannot be imported or has no spec; the message names the distribution.
+    """
+    return _named(family).spec_class if family in families() else None
 
 
 def load_family(family: str) -> Any:
-    """Return the class of a plugged-in family: a candidate with `spec_class`, a spec whose family is that name.
+    """Return the class of a family; its module is imported only now.
 
     Raises:
-        SpecError: if it cannot be imported, or is no such class; the message names the distribution.
+        SpecError: If it cannot be imported, or is no such class; the message names the distribution.
     """
-    point = plugged_in()[family]
-    origin = f"family {family!r}, plugged in by {distribution_of(point)} as {point.value}"
-    try:
-        found = point.load()
-    except Exception as error:  # whatever a plug-in's module raises while it is imported
-        raise SpecError(f"{origin}: cannot be imported ({type(error).__name__}: {error}); install it again") from error
+    found = _named(family)
+    if not isinstance(found, Family):
+        return found
+    return _checked(_import(family, partial(pkgutil.resolve_name, found.candidate)), family)
+
+
+def distribution_of(family: str) -> str:
+    """Return "name version" of the distribution that offers a family, which is part of its candidates' identity.
+
+    Returns:
+        "" for a family of this product, and for one that is not there.
+    """
+    point = families().get(family)
+    if point is None or _is_ours(point):
+        return ""
+    return _origin(point)
+
+
+def _named(family: str) -> Any:
+    """Return what the entry point of a family names: a :class:`Family`, or the class."""
+    found = _import(family, families()[family].load)
     fields = getattr(getattr(found, "spec_class", None), "model_fields", {})
     if "family" not in fields or fields["family"].default != family:
         raise SpecError(
-            f"{origin}: its class needs an attribute spec_class, a spec with `family: Literal[{family!r}] = {family!r}`"
+            f"{_place(family)}: its class needs an attribute spec_class, a spec with "
+            f"`family: Literal[{family!r}] = {family!r}`"
         )
-    missing = [
-        name for name in ("fit", "predict_proba", "save", "load", "parameters") if not callable(getattr(found, name, 0))
-    ]
-    if missing:
-        raise SpecError(f"{origin}: its class has no {missing[0]}; see tasks.candidates.protocol.Candidate")
+    return found if isinstance(found, Family) else _checked(found, family)
+
+
+def _checked(found: Any, family: str) -> Any:
+    abstract = getattr(found, "__abstractmethods__", ())
+    for name in REQUIRED:
+        if not callable(getattr(found, name, None)) or name in abstract:
+            raise SpecError(f"{_place(family)}: its class has no {name}; see tasks.families.protocol.Candidate")
     return found
 
 
-def distribution_of(point: EntryPoint) -> str:
-    """Return "name version" of the distribution that offers an entry point: part of its candidates' identity."""
+def _import(family: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # whatever a plug-in's module raises while it is imported
+        raise SpecError(
+            f"{_place(family)}: cannot be imported ({type(error).__name__}: {error}); install it again"
+        ) from error
+
+
+def _place(family: str) -> str:
+    point = families()[family]
+    return f"family {family!r}, plugged in by {_origin(point)} as {point.value}"
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == OURS
+
+
+def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"

@@ -60,5 +60,5 @@ def check_pyfunc(folder: Path) -> None:
 
 
 def open_pyfunc(folder: Path) -> Any:
-    """Load a model. This runs its code: only :mod:`esci_tournament.tasks.candidates.model_worker` may call it."""
+    """Load a model. This runs its code: only :mod:`esci_tournament.tasks.families.pyfunc.worker` may call it."""
     return mlflow.pyfunc.load_model(str(folder))

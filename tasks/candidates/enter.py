@@ -9,23 +9,14 @@ from typing import Literal
 
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.models import Models
-from esci_tournament.registry.specs import (
-    BUILT_IN,
-    CandidateSpec,
-    DeclaredSpec,
-    GraphNetworkSpec,
-    LanguageModelSpec,
-    PyfuncSpec,
-    ScoresSpec,
-)
+from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.registry.versions import CandidateVersion
-from esci_tournament.tasks.candidates.checkpoint import check_checkpoint
-from esci_tournament.tasks.candidates.families import candidate_class
 from esci_tournament.tasks.candidates.provenance import Seen, read_queries
-from esci_tournament.tasks.candidates.score_file import check_score_file
-from esci_tournament.tasks.candidates.sources import check_source
 from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, content_digest
+from esci_tournament.tasks.families.declared import DeclaredSpec
+from esci_tournament.tasks.families.loading import candidate_class
 
 Role = Literal["member", "newcomer", "bench"]
 
@@ -49,33 +40,28 @@ class Entrant:
         return self.version.id
 
 
-def check_spec(spec: CandidateSpec, allowed_pyfunc_sources: Sequence[str] = ()) -> None:
-    """Check what the spec points to: a checkpoint folder must be one, with safetensors weights; a pyfunc be allowed.
+def check_spec(spec: CandidateSpec, settings: Settings | None = None) -> None:
+    """Check what a spec points to, and that the operator allows it.
 
-    A family that is plugged in checks its own specs when its class has a `check`.
+    Args:
+        spec: The spec.
+        settings: Those of the operator; default: the settings in force.
 
     Raises:
-        SpecError: if it is not; the message says what is missing.
+        SpecError: if it cannot be used, or is not allowed; the message says what is missing.
     """
     if isinstance(spec, DeclaredSpec) and spec.trained_queries:
         read_queries(Path(spec.trained_queries))
-    if isinstance(spec, ScoresSpec):
-        check_score_file(spec)
-    if isinstance(spec, PyfuncSpec):
-        check_source(spec, allowed_pyfunc_sources)
-    if spec.family not in BUILT_IN:
-        getattr(candidate_class(spec.family), "check", lambda spec: None)(spec)
-    if isinstance(spec, LanguageModelSpec):
-        check_checkpoint(spec)
-    if isinstance(spec, GraphNetworkSpec) and spec.recipe.encoder != "lsa":
-        check_checkpoint(LanguageModelSpec(name=spec.name, checkpoint=spec.recipe.encoder))
+    family = candidate_class(spec.family)
+    family.permit(spec, settings or read_settings())
+    family.check(spec)
 
 
 def newcomers(
     models: Models,
     specs: Sequence[CandidateSpec],
     untried: set[str],
-    allowed_pyfunc_sources: Sequence[str] = (),
+    settings: Settings | None = None,
     versions: Sequence[str] = (),
 ) -> list[CandidateVersion]:
     """Return the versions that want in: those named, specs registered now if need be; with none named, all that wait.
@@ -85,7 +71,7 @@ def newcomers(
         specs: candidates that were named; every one is checked before the first is registered.
         untried: ids the ledger knows and no finished tournament has tried. A version whose spec cannot be read is not
             in the ledger; it waits too, so that it is told why it cannot compete.
-        allowed_pyfunc_sources: where pyfuncs may come from.
+        settings: as :func:`check_spec`.
         versions: candidate ids (`name/version`) that were named, tried before or not.
 
     Raises:
@@ -94,19 +80,19 @@ def newcomers(
     """
     if specs or versions:
         for spec in specs:
-            check_spec(spec, allowed_pyfunc_sources)
+            check_spec(spec, settings)
         named = [models.candidate(id) for id in versions] + [models.register_candidate(spec) for spec in specs]
         return list({version.id: version for version in named}.values())
     known = models.candidates(with_metrics=False)
     return [version for version in known if version.id in untried or version.spec is None]
 
 
-def readable(version: CandidateVersion, allowed_pyfunc_sources: Sequence[str] = ()) -> str:
+def readable(version: CandidateVersion, settings: Settings | None = None) -> str:
     """Return why a registered version cannot compete, "" when it can."""
     if version.spec is None:
         return version.complaint
     try:
-        check_spec(version.spec, allowed_pyfunc_sources)
+        check_spec(version.spec, settings)
     except SpecError as error:
         return str(error)
     return ""

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from esci_tournament.registry.errors import CandidateError, UsageError
 from esci_tournament.tasks.candidates.device import device_name, resolve_device
 from esci_tournament.tasks.candidates.memory import peak_resident_bytes
-from esci_tournament.tasks.candidates.protocol import Candidate
+from esci_tournament.tasks.families.protocol import Candidate
 
 PAGE, LARGE_PAGE = 40, 1_000
 _WARM_UP = 3
@@ -96,7 +96,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
     but was not run, because no GPU was at hand. On a CPU the resident set is sampled every millisecond while all
     pages are scored once more, and its highest value is compared with the one before the first page ever scored. It
     counts what the allocator keeps, is good to a few MiB, and is a lower bound if an earlier peak of the process left
-    memory to reuse. A candidate with a method `resident_bytes` (its model is not in this process) says itself
+    memory to reuse. A candidate whose model is not in this process says itself (`resident_bytes`)
     what it holds, and that takes the place of the weights.
 
     Args:
@@ -120,7 +120,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
         _wait(where)
         load_seconds = time.perf_counter() - started
         pages, large = _pages(pairs, PAGE, _PAGES), _pages(pairs, LARGE_PAGE, _LARGE_PAGES)
-        elsewhere: Callable[[], int] = getattr(model, "resident_bytes", lambda: 0)
+        elsewhere = model.resident_bytes
         weights = elsewhere() or 4 * model.parameters()
 
         def score(page: pd.DataFrame) -> None:

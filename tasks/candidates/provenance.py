@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from esci_tournament.registry.errors import DataError, LeakError, SpecError
-from esci_tournament.registry.specs import DeclaredSpec, NamedSpec
-from esci_tournament.tasks.candidates.protocol import FitData
+from esci_tournament.registry.specs import NamedSpec
 from esci_tournament.tasks.data.dataset import query_keys
+from esci_tournament.tasks.families.declared import DeclaredSpec
+from esci_tournament.tasks.families.protocol import FitData
 
 KEYS, IDS, SPLITS = "trained_keys.npy", "trained_query_ids.npy", "trained_splits.json"
 EDGES = "trained_edge_keys.npy"

@@ -14,17 +14,18 @@ import pandas as pd
 from filelock import FileLock
 
 from esci_tournament.registry.errors import CandidateError, NotFoundError
+from esci_tournament.registry.plugins import distribution_of
 from esci_tournament.registry.scores import ScoreStore
-from esci_tournament.registry.specs import CandidateSpec, GraphNetworkSpec, spec_paths
+from esci_tournament.registry.specs import CandidateSpec, spec_paths
 from esci_tournament.registry.stages import StageKey, StageStore
-from esci_tournament.tasks.candidates.families import code_of, load_candidate, make_candidate
 from esci_tournament.tasks.candidates.profile import Cost, profile
-from esci_tournament.tasks.candidates.protocol import FitData, Progress, silent
 from esci_tournament.tasks.candidates.provenance import Seen, declaration, what_it_saw
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import LABELS, Dataset
 from esci_tournament.tasks.data.split import FitPlan, held_out_keys
 from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.families.loading import candidate_class, load_candidate, make_candidate
+from esci_tournament.tasks.families.protocol import FitData, Progress, silent
 
 FIT_RECORD = "fit.json"
 CONSTANT = 1e-6  # columns that vary by less say nothing
@@ -112,7 +113,7 @@ def content_digest(spec: CandidateSpec) -> str:
     A checkpoint that is edited in place is another candidate, whatever its path says; so is another release of the
     code of a family that is plugged in.
     """
-    places, code = spec_paths(spec), code_of(spec.family)
+    places, code = spec_paths(spec), distribution_of(spec.family)
     files = sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file())
     if not files and not code:
         return ""
@@ -173,17 +174,22 @@ def _fit(
 
 
 def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
-    """Return the edges a graph network may see: those of every judged query that it does not fit on are held out."""
-    spec = bout.spec
-    if not isinstance(spec, GraphNetworkSpec):
+    """Return the edges a candidate may see: those of every judged query that it does not fit on are held out."""
+    relations = _relations(bout.spec)
+    if not relations:
         return None
-    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=spec.relation)
+    wanted = relations if len(relations) > 1 else relations[0]
+    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=wanted)
 
     def build(folder: Path) -> None:
-        frame = edges(dataset, spec.relation, held_out_keys(dataset.pairs, plan))
+        frame = edges(dataset, wanted, held_out_keys(dataset.pairs, plan))
         write_frame(frame, folder / "edges.arrow")
 
     return read_frame(stages.obtain(key, build) / "edges.arrow")
+
+
+def _relations(spec: CandidateSpec) -> tuple[str, ...]:
+    return candidate_class(spec.family).relations_of(spec)
 
 
 def _behaviour_keys(spec: CandidateSpec, plan: FitPlan, dataset: Dataset, edges: pd.DataFrame | None) -> np.ndarray:
@@ -195,7 +201,7 @@ def _behaviour_keys(spec: CandidateSpec, plan: FitPlan, dataset: Dataset, edges:
     if edges is not None and "query_key" in edges:
         of_queries = edges["source"].to_numpy() < 0 if "source" in edges else np.ones(len(edges), dtype=bool)
         keys = np.unique(edges["query_key"].to_numpy()[of_queries])
-    if isinstance(spec, GraphNetworkSpec) and dataset.events is not None and SESSION_RELATIONS & set(spec.relations):
+    if dataset.events is not None and SESSION_RELATIONS & set(_relations(spec)):
         of_sessions = np.setdiff1d(dataset.events["query_key"].to_numpy(), held_out_keys(dataset.pairs, plan))
         keys = np.union1d(keys, of_sessions)
     return keys.astype(np.uint64)
@@ -234,7 +240,7 @@ def score(
                 )
         seen.check(pairs, f"{bout.candidate}, plan {plan.name}")
         model = load_candidate(folder, bout.device)
-        cover.append(getattr(model, "cover", len)(pairs))
+        cover.append(model.cover(pairs))
         rows.append(checked_scores(bout.candidate, model.predict_proba(pairs, dataset.products), pairs))
         ids.append(pairs["example_id"].to_numpy())
     scores.put(

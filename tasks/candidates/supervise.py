@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch
-from esci_tournament.tasks.candidates.protocol import Progress, silent
 from esci_tournament.tasks.candidates.steps import Bout
+from esci_tournament.tasks.families.loading import candidate_class
+from esci_tournament.tasks.families.protocol import Progress, silent
 
 Step = tuple[Bout, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
 
@@ -84,15 +85,19 @@ def _bout(bout: Bout) -> dict[str, Any]:
     return fields | {"spec": bout.spec.model_dump(mode="json"), "fitted": fitted}
 
 
-def worker_environment(settings: Settings) -> dict[str, str]:
-    """Return the settings that a candidate's own process reads, as variables."""
-    return {
-        "TOURNAMENT_HOME": str(settings.home),
-        "TOURNAMENT_MLFLOW_URI": settings.tracking_uri,
-        "TOURNAMENT_ALLOWED_PYFUNC_SOURCES": json.dumps(settings.allowed_pyfunc_sources),
-        "TOURNAMENT_PYFUNC_MEMORY_GIB": str(settings.pyfunc_memory_gib),
-        "TOURNAMENT_PYFUNC_TIMEOUT_S": str(settings.pyfunc_timeout_s),
-    }
+def worker_environment(settings: Settings, families: Iterable[str]) -> dict[str, str]:
+    """Return the settings that the candidates' own process reads, as variables.
+
+    Args:
+        settings: Those in force.
+        families: Families of the candidates.
+    """
+    variables = {"TOURNAMENT_HOME": str(settings.home), "TOURNAMENT_MLFLOW_URI": settings.tracking_uri}
+    values = settings.model_dump(mode="json")
+    for name in {name for family in families for name in candidate_class(family).reads_settings}:
+        value = values[name]
+        variables[f"TOURNAMENT_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
+    return variables
 
 
 def _run(

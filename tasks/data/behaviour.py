@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError, UsageError
-from esci_tournament.registry.specs import Relation
 from esci_tournament.tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
+from esci_tournament.tasks.data.relations import Relation
 
 QUERY_EDGE_COLUMNS = ("query", "locale", "query_key", "product", "relation", "weight")
 PRODUCT_EDGE_COLUMNS = ("source", "product", "relation", "weight")
@@ -24,7 +24,7 @@ SESSION_PRODUCTS = 20  # of a longer session only the first products are tied to
 BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
 
 
-def edges(dataset: Dataset, relation: Relation | Sequence[Relation], held_out_keys: np.ndarray) -> pd.DataFrame:
+def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.ndarray) -> pd.DataFrame:
     """Return the edges of one relation, without any that a held-out query has left.
 
     Query-product relations: `impressions` counts impression events and judged pairs (a judged pair was retrieved for
@@ -75,7 +75,7 @@ def edges(dataset: Dataset, relation: Relation | Sequence[Relation], held_out_ke
     return _counted(pd.concat(parts, ignore_index=True), relation)
 
 
-def edges_of_several(dataset: Dataset, relations: Sequence[Relation], held_out_keys: np.ndarray) -> pd.DataFrame:
+def edges_of_several(dataset: Dataset, relations: Sequence[str], held_out_keys: np.ndarray) -> pd.DataFrame:
     """Return the edges of several relations, one after the other, each as :func:`edges` gives it.
 
     Returns:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.settings import Settings
-from esci_tournament.tasks.candidates.protocol import Progress, silent
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.balance import choose_balance
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
@@ -23,6 +22,7 @@ from esci_tournament.tasks.ensemble.similarity import compare_members
 from esci_tournament.tasks.ensemble.start import choose_start
 from esci_tournament.tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
 from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
+from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
 SHAPLEY_REFITS = 64  # sets that may be fitted for the exact Shapley value of a report

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import DataError
-from esci_tournament.tasks.candidates.families import load_candidate
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.data.dataset import LABELS, LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.families.loading import load_candidate
+from esci_tournament.tasks.families.protocol import Candidate
 
 MANIFEST, AGGREGATOR = "ensemble.json", "aggregator"
 REQUIRED = ("query", "product_locale")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from esci_tournament.registry.specs import CandidateSpec, GraphNetworkSpec, LanguageModelSpec, PyfuncSpec, ScoresSpec
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.data.dataset import LABELS, Dataset
 from esci_tournament.tasks.ensemble.calibrate import Calibration
 from esci_tournament.tasks.ensemble.counts import METRICS
 from esci_tournament.tasks.ensemble.trial import Trial, by_class
 from esci_tournament.tasks.ensemble.verdict import MetricRow
+from esci_tournament.tasks.families.loading import candidate_class
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary
 
 ENTRIES = {"member": "incumbent", "newcomer": "candidate", "bench": "bench"}
@@ -43,19 +43,7 @@ def describe_data(dataset: Dataset, roles: pd.DataFrame) -> dict[str, Any]:
 
 def describe_spec(spec: CandidateSpec) -> str:
     """Return what a model is, in a few words."""
-    if isinstance(spec, LanguageModelSpec):
-        style = spec.recipe.style.replace("_", "-")
-        origin = (
-            f"{Path(spec.checkpoint).name}, fine-tuned" if spec.checkpoint else f"{spec.architecture}, from scratch"
-        )
-        return f"{origin}, {style}"
-    if isinstance(spec, GraphNetworkSpec):
-        return f"{spec.architecture} on {', '.join(spec.relations)}"
-    if isinstance(spec, ScoresSpec):
-        return f"{Path(spec.file).name}, trained on {spec.trained_on.replace('_', ' ')}"
-    if isinstance(spec, PyfuncSpec):
-        return f"{spec.model if spec.model.startswith('models:') else Path(spec.model).name}, trained elsewhere"
-    return spec.description
+    return candidate_class(spec.family).describe(spec)
 
 
 def summarise_models(

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.training import Exercise, Outcome, _some_queries, compare, prepare
-from esci_tournament.registry.specs import LanguageModelRecipe
-from esci_tournament.tasks.candidates.checkpoint import open_tokenizer
-from esci_tournament.tasks.candidates.pair_texts import PairTexts, PairTokenizer
+from esci_tournament.tasks.families.checkpoint import open_tokenizer
+from esci_tournament.tasks.families.language_model.pair_texts import PairTexts, PairTokenizer
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
 
 
 @pytest.fixture(scope="module")

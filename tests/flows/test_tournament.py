@@ -21,14 +21,14 @@ from esci_tournament.registry.models import Models
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
-from esci_tournament.tasks.candidates.families import load_candidate
 from esci_tournament.tasks.candidates.provenance import KEYS
 from esci_tournament.tasks.candidates.steps import Bout, score
-from esci_tournament.tasks.candidates.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.load import EVENTS_FILE, load_esci
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
 from esci_tournament.tasks.data.synthesize import synthesize
+from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
+from esci_tournament.tasks.families.loading import load_candidate
 from tests.harness import clean_environment, warm
 
 pytestmark = pytest.mark.slow

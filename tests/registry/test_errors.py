@@ -39,7 +39,9 @@ def test_settings_specs_and_errors_are_light():
     """`--help` answers in under a second only while these import no heavy library."""
     script = """
 import sys
-import esci_tournament.registry.errors, registry.settings, registry.specs, registry.workspace
+from esci_tournament.registry import errors, plugins, settings, specs, workspace
+for family in plugins.families():
+    assert plugins.spec_class(family).PATHS
 print([name for name in ("torch", "mlflow", "pandas", "sqlalchemy", "lightgbm", "prefect") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)

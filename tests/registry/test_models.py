@@ -8,8 +8,9 @@ from mlflow.tracking import MlflowClient
 
 from esci_tournament.registry.errors import NotFoundError, StoreError
 from esci_tournament.registry.models import Models
-from esci_tournament.registry.specs import GraphNetworkSpec, LanguageModelSpec
 from esci_tournament.registry.versions import CandidateVersion
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 
 SPEC = LanguageModelSpec(name="minilm", architecture="bert", description="the first")
 
@@ -73,7 +74,7 @@ def test_a_registration_killed_after_any_step_is_completed_by_the_next(home, run
         from pathlib import Path
         from mlflow.tracking import MlflowClient
         from esci_tournament.registry.models import Models
-        from esci_tournament.registry.specs import LanguageModelSpec
+        from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
         template, steps = Path(sys.argv[1]), sys.argv[2:]
         for step in steps:
             home = template.with_name(step)
@@ -107,7 +108,7 @@ def test_processes_that_register_one_spec_at_once_make_one_version(home, run_scr
         import os, sys
         from pathlib import Path
         from esci_tournament.registry.models import Models
-        from esci_tournament.registry.specs import LanguageModelSpec
+        from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
         home, children = Path(sys.argv[1]), []
         for _ in range(4):
             if (child := os.fork()) == 0:
@@ -257,7 +258,7 @@ def test_nothing_is_printed_and_nothing_written_to_the_current_folder(run_script
         import sys
         from pathlib import Path
         from esci_tournament.registry.models import Models
-        from esci_tournament.registry.specs import GraphNetworkSpec
+        from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
         home = Path(sys.argv[1])
         models = Models(f"sqlite:///{home / 'deep' / 'mlflow.db'}", home)
         version = models.register_candidate(GraphNetworkSpec(name="gcn", architecture="gcn"))

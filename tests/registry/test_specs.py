@@ -3,13 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import (
-    GraphNetworkSpec,
-    LanguageModelRecipe,
-    LanguageModelSpec,
-    parse_spec,
-    read_specs,
-)
+from esci_tournament.registry.specs import parse_spec, read_specs
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 TWO = """

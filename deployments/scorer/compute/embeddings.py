@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -11,87 +10,34 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 
 from esci_tournament.registry.errors import SpecError, TournamentError
-from esci_tournament.registry.files import temporary_folder
-from esci_tournament.registry.specs import GraphNetworkSpec, Relation
-from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
-from esci_tournament.tasks.candidates.graph_refresh import recomputed
-from esci_tournament.tasks.candidates.language_model import LanguageModel
-from esci_tournament.tasks.candidates.protocol import Candidate, Progress, silent
+from esci_tournament.tasks.data.behaviour import SEVERAL_EDGE_COLUMNS
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble.served import member_folders
-from esci_tournament.tasks.graph import seal
-from esci_tournament.tasks.graph.catalogue import Catalogue
-from esci_tournament.tasks.graph.memory import GraphMemory
-from esci_tournament.tasks.graph.networks import PairNetwork
+from esci_tournament.tasks.families import seal
+from esci_tournament.tasks.families.loading import class_of, load_candidate
+from esci_tournament.tasks.families.protocol import Candidate, Progress, refreshes, silent
 
 _log = logging.getLogger("scorer")
-_OF_TEXTS = ("catalogue_keys.npy", "catalogue_rows.npy", "catalogue_texts.npy")
-
-WHOLE, REBUILT, FROM_TEXT = "whole", "rebuilt", "computed from text"
 
 
 def make_whole(ensemble: Path, device: str = "cpu") -> dict[str, str]:
-    """Check what the graph networks of an ensemble's folder have computed ahead, and mend it in place.
+    """Check what the members of an ensemble's folder have computed ahead, and mend it in place.
 
-    Embeddings that are not what was sealed are computed anew from the graph and the texts when these are sound; else
-    they are put aside, and the member computes every product from its text. A damaged file never answers.
+    What is damaged is computed anew, or put aside so that the member computes it when it is asked. A damaged file never
+    answers.
 
     Args:
         ensemble: a folder of this machine's own, as `write_ensemble` wrote it, before its members are loaded.
         device: where to compute.
 
     Returns:
-        Member -> what was found or done: :data:`WHOLE`, :data:`REBUILT` or :data:`FROM_TEXT`; graph networks only.
+        Member -> what was found or done (see :meth:`Candidate.mend`); those that compute nothing ahead are left out.
     """
-    return {
-        name: _make_whole(folder, device)
-        for name, folder in member_folders(ensemble).items()
-        if any(folder.glob("catalogue_*.npy"))
-    }
-
-
-def _make_whole(folder: Path, device: str) -> str:
-    damaged = seal.broken(folder)
-    if not damaged:
-        return WHOLE
-    _log.warning("%s: %s not as it was computed", folder.name, ", ".join(damaged))
-    spec = GraphNetworkSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
-    done = FROM_TEXT
-    network = _network(folder, spec)
-    catalogue = Catalogue.empty(spec.recipe.hidden_size, network.products.inputs - 1)
-    if not [name for name in damaged if name in (*_OF_TEXTS, seal.FILE) or name.startswith("graph/")]:
-        memory = GraphMemory.load(folder)
-        if memory is not None:
-            keys, rows, texts = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _OF_TEXTS)
-            states = np.zeros((0, spec.recipe.hidden_size), dtype=np.float16)
-            held = Catalogue(keys, rows, states, texts, texts)
-            fanout = -(-spec.recipe.fanout // len(spec.relations))
-            where = resolve_device(device)
-            tower = network.products.to(where)
-            catalogue, done = recomputed(tower, memory, held, fanout, where, folder), REBUILT
-    # The arrays may be views of files that are about to be replaced
-    kept = Catalogue(*(np.array(getattr(catalogue, name)) for name in Catalogue.__dataclass_fields__))
-    with temporary_folder(folder, "catalogue") as made:
-        kept.save(made)
-        for path in made.iterdir():
-            path.replace(folder / path.name)
-    if done == FROM_TEXT:
-        shutil.rmtree(folder / "graph", ignore_errors=True)  # what stands there fits no catalogue any more
-    seal.seal(folder, [*folder.glob("catalogue_*.npy"), *folder.glob("graph/**/*.npy")])
-    return done
-
-
-def _network(folder: Path, spec: GraphNetworkSpec) -> PairNetwork:
-    weights = load_file(folder / "network.safetensors")
-    dimensions = len(weights["products.text_scale"])
-    network = PairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
-    network.load_state_dict(weights)
-    return network.eval()
+    found = {name: class_of(folder).mend(folder, device) for name, folder in member_folders(ensemble).items()}
+    return {name: what for name, what in found.items() if what is not None}
 
 
 def embed(
@@ -103,7 +49,7 @@ def embed(
     counts: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Have the bi-encoders among the members use product vectors computed ahead, found in `store` or computed now.
+    """Have the members that can use product vectors computed ahead, found in `store` or computed now.
 
     It may run beside requests: a member goes over to its vectors when they are complete. A product that is not among
     them is encoded as before, so that vectors may be few or old, and never wrong.
@@ -121,13 +67,14 @@ def embed(
     """
     frame: pd.DataFrame | None = None
     held = hold_vectors(members, store, data_version, limit)
-    for name, member in _bi_encoders(members).items():
+    for name, member in _embedding(members).items():
         folder = _vectors(store, name, data_version, limit)
         if name not in held:
             if frame is None:
                 frame = most_retrieved(products(), limit, counts)
             shutil.rmtree(folder, ignore_errors=True)
-            held[name] = len(member.embed_products(frame, folder, progress).keys)
+            member.embed_products(frame, folder, progress)
+            held[name] = member.products_ahead
         for other in folder.parent.iterdir():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -137,13 +84,13 @@ def embed(
 def hold_vectors(
     members: Mapping[str, Candidate], store: Path, data_version: str, limit: int | None = None
 ) -> dict[str, int]:
-    """Have bi-encoders use the product vectors that :func:`embed` has put into `store`, where they are sound.
+    """Have members use the product vectors that :func:`embed` has put into `store`, where they are sound.
 
     Returns:
-        Member -> products whose vectors it uses; bi-encoders without vectors are left out.
+        Member -> products whose vectors it uses; members without vectors are left out.
     """
     held = {}
-    for name, member in _bi_encoders(members).items():
+    for name, member in _embedding(members).items():
         folder = _vectors(store, name, data_version, limit)
         if not folder.is_dir():
             continue
@@ -154,17 +101,12 @@ def hold_vectors(
             member.use_products(folder)
         except SpecError:  # those of another model
             continue
-        assert member.ahead is not None
-        held[name] = len(member.ahead.keys)
+        held[name] = member.products_ahead
     return held
 
 
-def _bi_encoders(members: Mapping[str, Candidate]) -> dict[str, LanguageModel]:
-    return {
-        name: member
-        for name, member in members.items()
-        if isinstance(member, LanguageModel) and member.spec.recipe.style == "bi_encoder"
-    }
+def _embedding(members: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    return {name: member for name, member in members.items() if member.embeds_products}
 
 
 def _vectors(store: Path, member: str, data_version: str, limit: int | None) -> Path:
@@ -176,29 +118,28 @@ def keep_most_retrieved(
 ) -> None:
     """Hold the embeddings of the most retrieved products alone, in memory; all others are computed from their text."""
     for member in members.values():
-        if isinstance(member, GraphNetwork) and member.catalogue is not None and len(member.catalogue.keys) > limit:
-            rows = member.rows_of(most_retrieved(products, limit, counts))
-            member.catalogue = member.catalogue.only(np.unique(rows[rows >= 0]))
+        if member.products_ahead > limit:
+            member.keep_products(most_retrieved(products, limit, counts))
 
 
 def refresh(
     members: Mapping[str, Candidate],
-    edges: Callable[[tuple[Relation, ...]], pd.DataFrame],
+    edges: Callable[[tuple[str, ...]], pd.DataFrame],
     products: pd.DataFrame,
 ) -> dict[str, int]:
-    """Take up changed edges in every graph network; return member -> products computed anew.
+    """Take up changed edges and products in every member that can; return member -> products computed anew.
 
     A member that cannot be refreshed goes on with what it has, and is left out of the answer.
 
     Args:
-        edges: relations -> all their edges as they are now, columns as in `FitData`.
+        edges: relations -> all their edges as they are now, columns as in `FitData`; none for no relation.
         products: the catalogue as it is now; the edges name its rows.
     """
     done: dict[str, int] = {}
     for name, member in members.items():
-        if isinstance(member, GraphNetwork):
+        if refreshes(type(member)):
             try:
-                done[name] = member.refresh(edges(tuple(member.spec.relations)), products)
+                done[name] = member.refresh(edges(member.relations_of(member.spec)), products)
             except TournamentError as error:
                 _log.warning("embeddings of %s are not refreshed: %s", name, error)
     return done
@@ -210,30 +151,29 @@ def refresh_from(members: Mapping[str, Candidate], folder: Path) -> dict[str, in
     All its behaviour counts, that of judged queries too: who serves is not judged any more.
     """
     dataset = open_dataset(folder)
-    nobody = np.zeros(0, dtype=np.uint64)
-    return refresh(
-        members,
-        lambda relations: edges_of(dataset, relations if len(relations) > 1 else relations[0], nobody),
-        dataset.products,
-    )
+
+    def edges(relations: tuple[str, ...]) -> pd.DataFrame:
+        if not relations:
+            return pd.DataFrame(columns=[*SEVERAL_EDGE_COLUMNS])
+        return edges_of(dataset, relations if len(relations) > 1 else relations[0], np.zeros(0, dtype=np.uint64))
+
+    return refresh(members, edges, dataset.products)
 
 
 def refreshed_copy(ensemble: Path, data: Path, target: Path, device: str = "cpu") -> dict[str, int]:
-    """Write an ensemble into another folder, its graph networks with the edges and products of newer data.
+    """Write an ensemble into another folder, with the edges and products of newer data in the members that take them.
 
     Args:
         ensemble: as `write_ensemble` wrote it. data: folder of a loaded data set. target: an empty folder.
         device: where to compute.
 
     Returns:
-        Graph network -> products computed anew; one that cannot be refreshed goes along as it is, and is left out.
+        Member -> products computed anew; one that cannot be refreshed goes along as it is, and is left out.
     """
     folders = member_folders(ensemble)
-    networks: dict[str, Candidate] = {}
-    for name, folder in folders.items():
-        if any(folder.glob("catalogue_*.npy")):
-            networks[name] = GraphNetwork.load(folder, device)
-    changed = refresh_from(networks, data) if networks else {}
+    able = {name: folder for name, folder in folders.items() if refreshes(class_of(folder))}
+    members = {name: load_candidate(folder, device) for name, folder in able.items()}
+    changed = refresh_from(members, data) if members else {}
     anew = {folders[name] for name in changed}
     shutil.copytree(
         ensemble,
@@ -244,7 +184,7 @@ def refreshed_copy(ensemble: Path, data: Path, target: Path, device: str = "cpu"
     )
     for name in changed:
         place = target / folders[name].relative_to(ensemble)
-        networks[name].save(place)
+        members[name].save(place)
         for path in folders[name].iterdir():
             if path.is_file() and not (place / path.name).exists():
                 _link(path, place / path.name)

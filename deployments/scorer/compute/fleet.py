@@ -12,7 +12,7 @@ from esci_tournament.deployments.scorer.compute.forked import ProcessFleet, Zygo
 from esci_tournament.deployments.scorer.compute.loading import Job, cores, load_members
 from esci_tournament.deployments.scorer.compute.replica import Ended, LocalReplica, Replica
 from esci_tournament.registry.settings import Settings
-from esci_tournament.tasks.candidates.protocol import Candidate
+from esci_tournament.tasks.families.protocol import Candidate
 
 
 class Fleet(Protocol):

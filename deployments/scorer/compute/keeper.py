@@ -38,8 +38,8 @@ from esci_tournament.deployments.scorer.compute.replica import answers_of
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
 from esci_tournament.registry.children import end_when_closed
 from esci_tournament.registry.errors import TournamentError
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.data.store import read_frame
+from esci_tournament.tasks.families.protocol import Candidate
 
 _PATIENCE = 10  # nice value of what nobody waits for
 _REMEMBERED = 128  # pages that a replica keeps; whoever asks relies on half of them
@@ -207,7 +207,7 @@ def patiently(work: Callable[[], Any]) -> Any:
 
 
 def embed_members(job: Job, members: Mapping[str, Candidate]) -> dict[str, int]:
-    """Compute product vectors of the bi-encoders, where replicas find them; return member -> number of products."""
+    """Compute the members' product vectors, where replicas find them; return member -> number of products."""
     from esci_tournament.deployments.scorer.compute.embeddings import embed
 
     products = job.products
@@ -255,10 +255,10 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
 
 
 def hold(job: Job, members: Mapping[str, Candidate]) -> None:
-    """Have bi-encoders that have none yet use the product vectors that are there."""
+    """Have members that have none yet use the product vectors that are there."""
     from esci_tournament.deployments.scorer.compute.embeddings import hold_vectors
 
-    without = {name: member for name, member in members.items() if getattr(member, "ahead", None) is None}
+    without = {name: member for name, member in members.items() if not member.products_ahead}
     hold_vectors(without, job.vectors, job.data_version, job.precomputed)
 
 
@@ -281,14 +281,19 @@ def main(descriptor: str) -> int:
 
 
 def _import_everything() -> None:
+    """Import what loading members takes, of families whose models are loaded before a fork."""
     import torch
 
-    for module in (
-        "transformers.models.auto",
-        "esci_tournament.deployments.scorer.compute.embeddings",
-        "esci_tournament.tasks.candidates.score_file",
-    ):
-        import_module(module)
+    from esci_tournament.registry.plugins import families
+    from esci_tournament.tasks.families.loading import candidate_class
+
+    import_module("esci_tournament.deployments.scorer.compute.embeddings")
+    for family in families():
+        with suppress(TournamentError):  # a plug-in that cannot be imported fails when its model is loaded
+            found = candidate_class(family)
+            if found.forkable:
+                for module in found.imports:
+                    import_module(module)
     torch.set_num_threads(1)  # a team of threads does not outlive a fork
 
 

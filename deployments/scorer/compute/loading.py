@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from esci_tournament.registry.specs import parse_spec
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.ensemble.served import member_folders
-
-# Their models may be loaded once and forked: they have no threads and no processes of their own.
-FORKABLE = frozenset({"language_model", "graph_network", "scores"})
+from esci_tournament.tasks.families.loading import class_of, load_candidate
+from esci_tournament.tasks.families.protocol import Candidate
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Job:
 
     def forkable(self) -> list[str]:
         """Return the members that may be loaded once for all replicas."""
-        return [name for name, folder in self.folders.items() if _family(folder) in FORKABLE]
+        return [name for name, folder in self.folders.items() if class_of(folder).forkable]
 
 
 def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candidate]:
@@ -69,7 +65,6 @@ def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candi
         TournamentError: if one cannot be loaded.
     """
     from esci_tournament.deployments.scorer.compute.embeddings import hold_vectors, keep_most_retrieved
-    from esci_tournament.tasks.candidates.families import load_candidate
     from esci_tournament.tasks.data.store import read_frame
 
     folders = job.folders
@@ -78,11 +73,6 @@ def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candi
         keep_most_retrieved(members, read_frame(job.products), job.precomputed, job.retrieved)
     hold_vectors(members, job.vectors, job.data_version, job.precomputed)
     return members
-
-
-def _family(folder: Path) -> str:
-    content = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    return parse_spec(content, str(folder / "spec.json")).family
 
 
 def cores() -> int:

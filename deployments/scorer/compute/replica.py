@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs, frames_of
-from esci_tournament.tasks.candidates.protocol import Candidate
 from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.families.protocol import Candidate
 
 Slice = tuple[Pairs, int, int]  # pairs of a request, from a row to before another
 Answer = np.ndarray | NotAnswered  # float32 (n, 4) for the n pairs of a slice, or why there is none

@@ -37,10 +37,12 @@ from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.served import write_ensemble
 from esci_tournament.tasks.ensemble.subsets import Subsets
+from esci_tournament.tasks.families.protocol import with_defaults
 
 NAMES = ("alpha/1", "beta/1", "gamma/1")
 
 
+@with_defaults
 class Hashed:
     """A candidate whose probabilities follow from query and text alone; it can be told to wait, to hang or to fail."""
 

@@ -25,10 +25,10 @@ from esci_tournament.registry import promotion
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.candidates.score_file import ScoreFile
 from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.subsets import Subsets
+from esci_tournament.tasks.families.score_file.model import ScoreFile
 from tests.deployments.scorer.conftest import NAMES, constant_ensemble
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,13 @@ import torch
 
 from esci_tournament.registry.errors import CandidateError, UsageError
 from esci_tournament.tasks.candidates.profile import LARGE_PAGE, PAGE, Cost, profile
+from esci_tournament.tasks.families.protocol import with_defaults
 
 PAIRS = pd.DataFrame({"query": ["mug", "lamp"] * 5, "locale": "us", "product": range(10)})
 PRODUCTS = pd.DataFrame({"title": [f"thing {number}" for number in range(10)]})
 
 
+@with_defaults
 class Sleeper:
     """A candidate whose cost is known: 20 ms and 64 MiB a page, 40 ms and 128 MiB a page of 1,000, 1 MiB of weights."""
 

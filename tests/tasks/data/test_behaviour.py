@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from esci_tournament.registry.errors import CandidateError, UsageError
-from esci_tournament.registry.specs import Relation
 from esci_tournament.tasks.data.behaviour import (
     PRODUCT_EDGE_COLUMNS,
     PRODUCT_RELATIONS,
@@ -21,6 +20,7 @@ from esci_tournament.tasks.data.behaviour import (
     edges,
 )
 from esci_tournament.tasks.data.dataset import Dataset, query_key
+from esci_tournament.tasks.data.relations import Relation
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
 
 NOBODY = np.zeros(0, dtype=np.uint64)

@@ -11,12 +11,12 @@ import pytest
 
 from esci_tournament.registry.errors import DataError
 from esci_tournament.registry.specs import parse_spec
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
-from esci_tournament.tasks.candidates.protocol import FitData
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.served import Served, read_rows, write_ensemble
+from esci_tournament.tasks.families.graph_network.model import GraphNetwork
+from esci_tournament.tasks.families.protocol import FitData
 
 SPEC = {
     "name": "graph",

@@ -13,9 +13,6 @@ import pandas as pd
 import pytest
 
 from esci_tournament.deployments.scorer.compute.embeddings import (
-    FROM_TEXT,
-    REBUILT,
-    WHOLE,
     embed,
     keep_most_retrieved,
     make_whole,
@@ -24,14 +21,17 @@ from esci_tournament.deployments.scorer.compute.embeddings import (
     refresh_from,
     refreshed_copy,
 )
-from esci_tournament.registry.specs import GraphNetworkRecipe, GraphNetworkSpec, LanguageModelRecipe, LanguageModelSpec
-from esci_tournament.tasks.candidates.graph_network import GraphNetwork
-from esci_tournament.tasks.candidates.language_model import LanguageModel
-from esci_tournament.tasks.candidates.protocol import FitData
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.served import MANIFEST
+from esci_tournament.tasks.families.graph_network.model import GraphNetwork
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
+from esci_tournament.tasks.families.language_model.model import LanguageModel
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec
+from esci_tournament.tasks.families.protocol import FROM_TEXT, REBUILT, WHOLE, FitData
+from esci_tournament.tasks.families.score_file.model import ScoreFile
+from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 
 NAME = "sage/1"
 
@@ -125,13 +125,14 @@ def test_only_the_most_retrieved_are_held_and_others_fall_back(copy: Path, data:
 def test_edges_are_taken_up_by_who_can(copy: Path, data: FitData, caplog: pytest.LogCaptureFixture) -> None:
     good, old = (GraphNetwork.load(copy / "members" / "sage-1") for _ in range(2))
     old.memory = None
+    spec = ScoresSpec(name="other", file="x", trained_on="other_queries", provenance="for a test")
     asked = []
 
     def edges(relations: tuple[str, ...]) -> pd.DataFrame:
         asked.append(relations)
         return data.edges.iloc[3:]
 
-    done = refresh({NAME: good, "old/1": old, "other/1": object()}, edges, data.products)
+    done = refresh({NAME: good, "old/1": old, "other/1": ScoreFile(spec)}, edges, data.products)
     assert list(done) == [NAME]
     assert done[NAME] > 0
     assert asked == [("clicks",)] * 2
@@ -151,7 +152,14 @@ def test_a_copy_with_newer_data_is_a_refreshed_ensemble_and_leaves_the_old_one_a
 ) -> None:
     other = copy / "members" / "words-1"
     other.mkdir()
-    (other / "spec.json").write_text("{}")
+    content = {
+        "name": "words",
+        "family": "scores",
+        "file": "x",
+        "trained_on": "other_queries",
+        "provenance": "for a test",
+    }
+    (other / "spec.json").write_text(json.dumps(content))
     members = [{"id": NAME, "folder": "members/sage-1"}, {"id": "words/1", "folder": "members/words-1"}]
     (copy / MANIFEST).write_text(json.dumps({"members": members}))
     (tmp_path / "data").mkdir()

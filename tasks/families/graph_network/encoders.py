@@ -1,0 +1,207 @@
+"""Frozen text encoders: from text to a vector of fixed length, computed once and never trained further."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import load_file, save_file
+from sklearn.utils.extmath import randomized_svd
+
+from esci_tournament.tasks.families.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
+from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
+from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS
+
+_TERMS = 1 << 15  # terms that `lsa` reduces: the most frequent ones
+_SAMPLE = 60_000  # texts that `lsa` is fitted on
+_ROWS = 20_000
+_TITLE, _FIELD, _BULLETS = 300, 60, 200  # characters read of title, of brand and color, of the bullets
+
+
+class Encoder(Protocol):
+    """A frozen text encoder."""
+
+    dimensions: int
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return a vector a text, float32 (len(texts), dimensions), of length 1, or 0 for a text that says nothing."""
+
+    def save(self, folder: Path) -> None:
+        """Write what :func:`load_encoder` needs."""
+
+    def parameters(self) -> int:
+        """Return how many numbers encoding needs."""
+
+
+def product_texts(products: pd.DataFrame, rows: np.ndarray) -> list[str]:
+    """Return what is read of the products in `rows`: title, brand, color and the beginning of the bullets."""
+    limits = (("title", _TITLE), ("brand", _FIELD), ("color", _FIELD), ("bullets", _BULLETS))
+    # Plain strings: for a page of 40, pandas' own slicing takes longer than all the rest of a graph network
+    columns = [[text[:limit] for text in np.asarray(products[name].array.take(rows), object)] for name, limit in limits]
+    return [" ".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def text_digest(texts: Iterable[str]) -> str:
+    """Return a SHA-256 (hex) of a sequence of texts."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(b"\x1f")
+    return digest.hexdigest()
+
+
+class Lsa:
+    """TF-IDF of hashed words and character n-grams, reduced by a truncated singular value decomposition.
+
+    Latent semantic analysis (Deerwester et al., 1990). Works in any script; the same texts give the same vectors.
+
+    Attributes:
+        terms: int32 (n_terms,), ascending buckets that are read.
+        components: float32 (n_terms, dimensions), right singular vectors.
+    """
+
+    def __init__(self, lexicon: Lexicon, terms: np.ndarray, components: np.ndarray) -> None:
+        self.lexicon, self.terms, self.components = lexicon, terms, components
+        self.dimensions = components.shape[1]
+        self._column = np.full(BUCKETS, -1, dtype=np.int32)
+        self._column[terms] = np.arange(len(terms), dtype=np.int32)
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], lexicon: Lexicon, dimensions: int) -> Self:
+        """Find the directions in which `texts` (a sample of them, when they are many) differ most."""
+        if len(texts) > _SAMPLE:
+            chosen = np.sort(np.random.default_rng(0).choice(len(texts), _SAMPLE, replace=False))
+            texts = [texts[row] for row in chosen]
+        matrix = lexicon.tfidf(texts)
+        frequency = np.bincount(matrix.indices, minlength=BUCKETS)
+        order = np.argsort(-frequency, kind="stable")[:_TERMS]
+        terms = np.sort(order[frequency[order] >= min(2, frequency.max())]).astype(np.int32)
+        reduced = matrix[:, terms]
+        rank = min(dimensions, *reduced.shape)
+        components = np.zeros((len(terms), dimensions), dtype=np.float32)
+        if rank and reduced.nnz:
+            _, _, directions = randomized_svd(reduced, n_components=rank, n_iter=3, random_state=0)
+            components[:, :rank] = directions.T
+        return cls(lexicon, terms, components)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        result = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        for start in range(0, len(texts), _ROWS):
+            matrix = self.lexicon.tfidf(texts[start : start + _ROWS])
+            # Choosing columns by hand: scipy's own column indexing costs a pass over all 2^20 buckets.
+            rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+            columns = self._column[matrix.indices]
+            known = columns >= 0
+            pointers = np.concatenate([[0], np.cumsum(np.bincount(rows[known], minlength=matrix.shape[0]))])
+            reduced = type(matrix)(
+                (matrix.data[known], columns[known], pointers), shape=(matrix.shape[0], len(self.terms))
+            )
+            result[start : start + matrix.shape[0]] = reduced @ self.components
+        return _unit(result)
+
+    def save(self, folder: Path) -> None:
+        np.save(folder / "lsa_terms.npy", self.terms)
+        np.save(folder / "lsa_components.npy", self.components)
+        (folder / "encoder.json").write_text(json.dumps({"kind": "lsa"}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, lexicon: Lexicon) -> Self:
+        """Read what :meth:`save` wrote; `lexicon` is the one it was fitted with."""
+        terms, components = (
+            np.load(folder / f"lsa_{name}.npy", allow_pickle=False) for name in ("terms", "components")
+        )
+        return cls(lexicon, terms, components)
+
+    def parameters(self) -> int:
+        return self.components.size
+
+
+class Pretrained:
+    """The mean of a frozen Hugging Face encoder's last hidden states.
+
+    Raises:
+        SpecError: if `source` is no encoder with safetensors weights.
+    """
+
+    def __init__(self, source: str | Path, device: torch.device, max_length: int = 64, batch_size: int = 64) -> None:
+        self.device, self.max_length, self.batch_size = device, max_length, batch_size
+        folder = fetch_checkpoint(str(source))
+        self.tokenizer = open_tokenizer(folder)
+        model = open_encoder(folder)
+        # transformers wraps Module.to, which hides from mypy that it is a method
+        self.model = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
+        self.dimensions = int(model.config.hidden_size)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        result = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        by_length = np.argsort([-len(text) for text in texts], kind="stable")
+        for start in range(0, len(texts), self.batch_size):
+            rows = by_length[start : start + self.batch_size]
+            batch = self.tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
+            ).to(self.device)
+            with torch.inference_mode():
+                states = self.model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
+            result[rows] = ((states * mask).sum(1) / mask.sum(1).clamp_min(1)).float().cpu().numpy()
+        return _unit(result)
+
+    def save(self, folder: Path) -> None:
+        with quiet():
+            self.model.save_pretrained(folder / "encoder")
+        self.tokenizer.save_pretrained(folder / "encoder")
+        (folder / "encoder.json").write_text(
+            json.dumps({"kind": "pretrained", "max_length": self.max_length}), encoding="utf-8"
+        )
+
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def fit_encoder(
+    name: str, texts: Sequence[str], lexicon: Lexicon, dimensions: int, device: torch.device
+) -> Lsa | Pretrained:
+    """Return the encoder that a recipe names: `lsa` is fitted on `texts`, anything else is loaded as it is."""
+    return Lsa.fit(texts, lexicon, dimensions) if name == "lsa" else Pretrained(name, device)
+
+
+def load_encoder(folder: Path, lexicon: Lexicon, device: torch.device) -> Lsa | Pretrained:
+    """Return the encoder that `save` wrote to `folder`."""
+    content = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    if content["kind"] == "lsa":
+        return Lsa.load(folder, lexicon)
+    return Pretrained(folder / "encoder", device, max_length=content["max_length"])
+
+
+def encode_once(encoder: Encoder, texts: Sequence[str], identity: str, cache: Path) -> np.ndarray:
+    """Return `encoder.encode(texts)`, read from `cache` when the same encoder has met the same texts before.
+
+    Args:
+        identity: what determines the encoder, such as its name and what it was fitted on.
+        cache: folder of earlier results; the name of a file is the digest of encoder and texts.
+    """
+    path = cache / f"{text_digest([identity, *texts])[:32]}.safetensors"
+    if path.is_file():
+        return load_file(path)["vectors"]
+    vectors = encoder.encode(texts)
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({"vectors": vectors}, temporary)
+    os.replace(temporary, path)
+    return vectors
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12)

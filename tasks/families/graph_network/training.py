@@ -1,0 +1,223 @@
+"""How a graph network learns: mini-batches over neighbourhoods, best epoch by macro F1, resumable after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.metrics import f1_score
+from torch import Tensor
+from torch.nn import functional
+
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.candidates.device import seeded
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.families.graph_network.embeddings import echoes
+from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods
+from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe
+from esci_tournament.tasks.families.graph_network.subgraphs import trees
+from esci_tournament.tasks.families.losses import class_weights
+from esci_tournament.tasks.families.protocol import Progress
+
+_COLD_SHARE = 0.1  # of the training pairs are shown without neighbours, so that cold products are no surprise
+_LAST_RATE = 0.05  # share of the learning rate that is left at the end
+_GRADIENT_NORM = 1.0
+_EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class PairInputs:
+    """What is known of pairs before the graph is looked at.
+
+    Attributes:
+        products: int64 (n,), row of the product in the catalogue.
+        own_queries: int64 (n,), the pair's own query as a node of the graph, MISSING if it is none.
+        queries: int64 (n,), row in the table of query vectors.
+        overlap: float32 (n, len(OVERLAPS)).
+        locale: float32 (n, len(LOCALES)), one-hot.
+        labels: int64 (n,).
+    """
+
+    products: np.ndarray
+    own_queries: np.ndarray
+    queries: np.ndarray
+    overlap: np.ndarray
+    locale: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+
+@dataclass(frozen=True)
+class World:
+    """What mini-batches are made from: the graph (one neighbour to spare), node texts, and query vectors, float32."""
+
+    graph: Neighbourhoods
+    text: np.ndarray
+    queries: np.ndarray
+    fanout: int
+    device: torch.device
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def batch_logits(
+    network: PairNetwork, world: World, pairs: PairInputs, rows: np.ndarray, isolated: np.ndarray | None = None
+) -> Tensor:
+    """Return the logits of the pairs in `rows`, float (len(rows), 4), their own queries masked out of the graph."""
+    products, banned = pairs.products[rows], pairs.own_queries[rows]
+    part = trees(world.graph, products, banned, len(network.products.layers), world.fanout, isolated)
+    text = world.tensor(world.text[part.nodes])
+    inputs = network.products.inputs_of(text, world.tensor(part.nodes >= world.graph.n_products))
+    arrays = [world.tensor(array) for array in (part.edges, part.strengths, part.degrees, part.types)]
+    states = network.products(inputs, *arrays, part.nodes_to_depth, part.edges_to_depth)
+    echo = echoes(world.graph, world.text, products, banned, world.fanout)
+    if isolated is not None:
+        echo[isolated] = 0
+    return network.score(
+        states,
+        text[: len(rows)],
+        world.tensor(echo),
+        world.tensor(world.queries[pairs.queries[rows]]),
+        world.tensor(pairs.overlap[rows]),
+        world.tensor(pairs.locale[rows]),
+    )
+
+
+def train(
+    network: PairNetwork,
+    world: World,
+    fit: PairInputs,
+    validation: PairInputs,
+    recipe: GraphNetworkRecipe,
+    seed: int,
+    checkpoint: Path,
+    progress: Progress,
+) -> dict[str, float]:
+    """Fit `network` in place and leave it with the weights of its best epoch.
+
+    A checkpoint is written after every epoch; a run that finds one goes on from there and ends with the same weights
+    as a run that was never interrupted.
+
+    Returns:
+        `best_epoch` (from 1) and `macro_f1` on `validation`.
+
+    Raises:
+        CandidateError: if the loss is no longer finite.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    weights = class_weights(fit.labels, recipe.class_weights)
+    weights = None if weights is None else weights.to(world.device)
+    done, best = _resume(checkpoint, network, optimizer)
+    best_state = best.pop("state", None)
+    for epoch in range(done, recipe.epochs):
+        with seeded(seed * 1009 + epoch, world.device):
+            _one_epoch(network, world, fit, recipe, optimizer, weights, epoch, np.random.default_rng([seed, epoch]))
+        macro_f1 = evaluate(network, world, validation)
+        if best_state is None or macro_f1 > best["macro_f1"]:
+            best = {"best_epoch": epoch + 1, "macro_f1": macro_f1}
+            best_state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        _keep(checkpoint, network, optimizer, epoch + 1, best, best_state)
+        progress((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}: macro F1 {macro_f1:.3f}")
+    network.load_state_dict(best_state)
+    network.eval()
+    return best
+
+
+def evaluate(network: PairNetwork, world: World, pairs: PairInputs) -> float:
+    """Return the macro F1 over the four classes; the share of pairs that are right would hide the rare ones."""
+    network.eval()
+    predicted = []
+    with torch.inference_mode():
+        for start in range(0, len(pairs), _EVALUATION_BATCH):
+            rows = np.arange(start, min(start + _EVALUATION_BATCH, len(pairs)))
+            predicted.append(batch_logits(network, world, pairs, rows).argmax(1).cpu().numpy())
+    return float(
+        f1_score(pairs.labels, np.concatenate(predicted), labels=range(len(LABELS)), average="macro", zero_division=0)
+    )
+
+
+def _one_epoch(
+    network: PairNetwork,
+    world: World,
+    fit: PairInputs,
+    recipe: GraphNetworkRecipe,
+    optimizer: torch.optim.Optimizer,
+    weights: Tensor | None,
+    epoch: int,
+    rng: np.random.Generator,
+) -> None:
+    network.train()
+    labels = world.tensor(fit.labels)
+    steps = -(-len(fit) // recipe.batch_size)
+    for step, rows in enumerate(_batches(len(fit), recipe.batch_size, rng)):
+        share = (epoch * steps + step) / (recipe.epochs * steps)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * (1 - (1 - _LAST_RATE) * share)
+        isolated = rng.random(len(rows)) < _COLD_SHARE
+        logits = batch_logits(network, world, fit, rows, isolated)
+        loss = functional.cross_entropy(logits, labels[world.tensor(rows)], weight=weights)
+        if not torch.isfinite(loss):
+            raise CandidateError(
+                f"the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rate "
+                f"(now {recipe.learning_rate:g})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_NORM)
+        optimizer.step()
+
+
+def _batches(total: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    order = rng.permutation(total)
+    for start in range(0, total, size):
+        yield order[start : start + size]
+
+
+def _keep(
+    path: Path,
+    network: PairNetwork,
+    optimizer: torch.optim.Optimizer,
+    epochs_done: int,
+    best: dict[str, float],
+    best_state: dict[str, Tensor],
+) -> None:
+    """Write one file that holds all a later process needs to go on."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best_state.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(tensors, temporary, metadata={"progress": json.dumps({"epochs_done": epochs_done, **best})})
+    os.replace(temporary, path)
+
+
+def _resume(path: Path, network: PairNetwork, optimizer: torch.optim.Optimizer) -> tuple[int, dict]:
+    """Return the epochs done and the best one so far; without a checkpoint 0 and nothing."""
+    if not path.is_file():
+        return 0, {}
+    groups: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
+    with safe_open(path, framework="pt") as file:
+        best = json.loads(file.metadata()["progress"])
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            group, _, name = key.partition(".")
+            groups[group][name] = file.get_tensor(key)
+    network.load_state_dict(groups["network"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in groups["optimizer"].items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return best.pop("epochs_done"), {**best, "state": groups["best"]}

@@ -1,0 +1,45 @@
+"""A model for some locales only: the pairs it learns from, and what it answers for the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
+from esci_tournament.tasks.families.protocol import FitData
+
+_ALL = "all"
+
+
+def class_shares(pairs: pd.DataFrame) -> dict[str, list[float]]:
+    """Return the share of each class among the pairs of each locale, and of all under "all"."""
+    groups = [(_ALL, pairs), *((str(name), part) for name, part in pairs.groupby("locale", observed=True))]
+    counts = {name: np.bincount(part["label"].to_numpy(), minlength=len(LABELS)) for name, part in groups}
+    return {name: (count / count.sum()).tolist() for name, count in counts.items()}
+
+
+def shares_of(locales: pd.Series, shares: dict[str, list[float]]) -> np.ndarray:
+    """Return the class shares of each pair's locale, float32 (n, 4)."""
+    rows = [shares.get(str(locale), shares[_ALL]) for locale in locales]
+    return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(LABELS))
+
+
+def of_locales(data: FitData, spec: LanguageModelSpec) -> FitData:
+    """Return what there is to learn from in the locales of the recipe.
+
+    Raises:
+        CandidateError: if they have no pair to fit on.
+    """
+    wanted = spec.recipe.locales
+    pairs, validation = (frame[frame["locale"].isin(wanted)] for frame in (data.pairs, data.validation))
+    if pairs.empty:
+        there = ", ".join(sorted(map(str, data.pairs["locale"].unique())))
+        raise CandidateError(
+            f"candidate {spec.name}: no pair to fit on is of its locales ({', '.join(wanted)}); "
+            f"there are pairs of {there}"
+        )
+    return replace(data, pairs=pairs.reset_index(drop=True), validation=validation.reset_index(drop=True))

@@ -1,0 +1,119 @@
+"""The text of pairs, each distinct query and product once, and its tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from esci_tournament.registry.errors import SpecError
+from esci_tournament.tasks.families.language_model.batching import (
+    PairTokens,
+    Ragged,
+    encode,
+    join_fields,
+    kept,
+    read_template,
+)
+from esci_tournament.tasks.families.language_model.keywords import Keywords, shortened
+from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
+from esci_tournament.tasks.families.language_model.text import digest_texts, field_texts, query_texts
+
+_WHOLE = 100_000  # tokens; no field is longer
+
+
+@dataclass(frozen=True)
+class PairTexts:
+    """The distinct queries and products of some pairs, as text, and where each pair finds its own.
+
+    Attributes:
+        queries: the distinct queries. query: int64 (n,), the query of each pair.
+        fields: the text of each field of the distinct products. product: int64 (n,), the product of each pair.
+    """
+
+    queries: list[str]
+    query: np.ndarray
+    fields: dict[str, list[str]]
+    product: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        pairs: pd.DataFrame,
+        products: pd.DataFrame,
+        recipe: LanguageModelRecipe,
+        keywords: Keywords | None = None,
+    ) -> PairTexts:
+        """Return the texts that the recipe wants of `pairs` (columns query and product, a row of `products`)."""
+        query, queries = pd.factorize(pd.Series(query_texts(pairs["query"]), dtype=object))
+        rows, product = np.unique(pairs["product"].to_numpy(dtype=np.int64), return_inverse=True)
+        # keywords may stand anywhere in a text: it is then read whole
+        whole = field_texts(products, rows, recipe.fields, _WHOLE if keywords else recipe.max_length)
+        fields = shortened(whole, recipe.keywords, keywords)
+        return cls(list(queries), query.astype(np.int64), fields, product.astype(np.int64))
+
+    def of_products(self, rows: np.ndarray) -> PairTexts:
+        """Return the texts of some of the products alone, without queries and pairs."""
+        none = np.zeros(0, dtype=np.int64)
+        return PairTexts([], none, {name: [texts[row] for row in rows] for name, texts in self.fields.items()}, none)
+
+    def all(self) -> list[str]:
+        """Return every text."""
+        return [*self.queries, *(text for texts in self.fields.values() for text in texts)]
+
+    def digest(self) -> str:
+        """Return a digest of fields and texts."""
+        return digest_texts([*self.fields, *self.all()])
+
+
+class PairTokenizer:
+    """A tokenizer of Hugging Face that turns the texts of pairs into tokens; opening one takes up to a second.
+
+    Args:
+        wrapped: the tokenizer, kept as attribute `wrapped`; its own padding and truncation are not used.
+        recipe: fields, their budgets, and the maximum length.
+
+    Raises:
+        SpecError: if it has no separator token.
+    """
+
+    def __init__(self, wrapped: PreTrainedTokenizerFast, recipe: LanguageModelRecipe) -> None:
+        self.wrapped, self._recipe = wrapped, recipe
+        self._plain = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+        self._plain.no_padding()
+        self._plain.no_truncation()
+        separator = wrapped.sep_token_id if wrapped.sep_token_id is not None else wrapped.eos_token_id
+        if separator is None:
+            raise SpecError("the checkpoint's tokenizer has no separator token; name an encoder")
+        self._template = read_template(self._plain, wrapped.pad_token_id, separator)
+
+    def tokens(self, texts: PairTexts, work: Path | None = None) -> PairTokens:
+        """Return the pairs as tokens, from the folder `work` if they were put there before."""
+        if work is None:
+            made = self._queries(texts), self._products(texts)
+        else:
+            recipe, separator = self._recipe, self._template.separator
+            told = json.dumps([recipe.max_length, recipe.fields, self._budgets(), separator])
+            key = digest_texts([self._plain.to_str(), told, texts.digest()])
+            made = (
+                kept(work, f"queries-{key}", lambda: self._queries(texts)),
+                kept(work, f"products-{key}", lambda: self._products(texts)),
+            )
+        return PairTokens(*made, texts.query, texts.product, self._template, self._recipe.max_length)
+
+    def _queries(self, texts: PairTexts) -> Ragged:
+        return Ragged.of(encode(self._plain, texts.queries, self._recipe.max_length))
+
+    def _products(self, texts: PairTexts) -> Ragged:
+        limit = self._recipe.max_length
+        ids = [encode(self._plain, field, limit) for field in texts.fields.values()]
+        return join_fields(ids, self._budgets(), self._template.separator, limit)
+
+    def _budgets(self) -> list[int]:
+        recipe = self._recipe
+        return [recipe.field_tokens.get(name, recipe.max_length) for name in recipe.fields]

@@ -1,0 +1,69 @@
+"""The text builder: what a language model reads of a query and of a product."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.families.language_model.spec import TextField
+
+# Longer text than this many characters a wanted token cannot matter: it would be cut off after tokenisation.
+CHARACTERS_PER_TOKEN = 16
+
+_TAG = re.compile(r"<[^<>]{1,200}>")
+_BLANK = re.compile(r"\s+")
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Return the text without HTML tags and entities, white space collapsed, cut to `limit` characters."""
+    if limit is not None:
+        text = text[: 2 * limit]  # tags and entities shrink, so read more than is kept
+    if "<" in text or "&" in text:
+        text = _TAG.sub(" ", html.unescape(_TAG.sub(" ", text)))
+    return _BLANK.sub(" ", text).strip()[:limit]
+
+
+def query_texts(queries: Iterable[str]) -> list[str]:
+    """Return each query as the model reads it."""
+    return [clean(query) for query in queries]
+
+
+def field_texts(
+    products: pd.DataFrame, rows: np.ndarray, fields: Sequence[TextField], max_tokens: int
+) -> dict[str, list[str]]:
+    """Return the text of each field of the products at `rows`, in the order of `fields`; missing text is "".
+
+    Args:
+        products: the catalogue, columns of `Dataset.products`.
+        rows: int (n,), rows of `products`.
+        fields: the fields wanted.
+        max_tokens: tokens that can be kept of a field at most; longer text is not worth reading.
+
+    Raises:
+        DataError: if the catalogue lacks a field or a row is beyond its end.
+    """
+    if missing := [name for name in fields if name not in products.columns]:
+        raise DataError(f"the catalogue has no text field {missing[0]!r}", column=missing[0])
+    if len(rows) and not 0 <= int(np.min(rows)) <= int(np.max(rows)) < len(products):
+        raise DataError(f"a pair names product row {int(np.max(rows))}; the catalogue has {len(products)} rows")
+    limit = max_tokens * CHARACTERS_PER_TOKEN
+    return {
+        name: [clean(text, limit) if isinstance(text, str) else "" for text in products[name].to_numpy()[rows]]
+        for name in fields
+    }
+
+
+def digest_texts(texts: Iterable[str]) -> str:
+    """Return a BLAKE2b digest (hex) of a sequence of texts: the same for the same texts in the same order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()

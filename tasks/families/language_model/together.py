@@ -1,0 +1,191 @@
+"""Train one language model in several processes, one a GPU.
+
+`python -m esci_tournament.tasks.families.language_model.together JOB` is one of them.
+
+The processes are joined by accelerate (:mod:`esci_tournament.tasks.families.language_model.team`). Tested with two
+processes on a CPU; a machine with several GPUs was not at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from esci_tournament.registry.children import end_with_parent, start_child
+from esci_tournament.registry.errors import CandidateError, SpecError, TournamentError
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.tasks.candidates.device import resolve_device
+from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
+from esci_tournament.tasks.families.language_model.team import Team
+from esci_tournament.tasks.families.protocol import FitData, Progress
+
+_POLL_SECONDS = 0.1
+_FRAMES = ("pairs", "validation", "products")
+
+
+@contextlib.contextmanager
+def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
+    """Fit a model in `spec.recipe.processes` processes and give the folder that it is saved in, for the block.
+
+    On GPUs, each process has its own: `data.device` is the first, those with the next numbers follow.
+
+    Raises:
+        SpecError: if the machine has fewer GPUs than the recipe has processes.
+        CandidateError: if one of the processes fails, with its reason; the others are ended.
+    """
+    devices = team_devices(spec, data.device)
+    job = data.work / "together"
+    shutil.rmtree(job, ignore_errors=True)
+    job.mkdir(parents=True)
+    try:
+        _describe(job, spec, data)
+        _run(job, devices, data.progress)
+        yield job / "model"
+    finally:
+        shutil.rmtree(job, ignore_errors=True)
+
+
+def team_devices(spec: LanguageModelSpec, device: str) -> list[str]:
+    """Return the device of each process.
+
+    Raises:
+        SpecError: if the machine has fewer GPUs than the recipe has processes.
+    """
+    count, first = spec.recipe.processes, resolve_device(device)
+    if first.type == "cpu":
+        return ["cpu"] * count
+    start, available = first.index or 0, torch.cuda.device_count()
+    if start + count > available:
+        raise SpecError(
+            f"candidate {spec.name}: processes is {count}, and there are {available - start} GPUs from {first} on; "
+            "lower it, or set `device` to cuda:0"
+        )
+    return [f"cuda:{start + number}" for number in range(count)]
+
+
+def main(job_folder: str) -> int:
+    """Be one process of the team: fit, and save the model if it is the main one."""
+    from esci_tournament.tasks.families.language_model.model import LanguageModel
+
+    job, rank = Path(job_folder), int(os.environ["RANK"])
+    told = json.loads((job / "job.json").read_text(encoding="utf-8"))
+    end_with_parent()
+    device = told["devices"][rank]
+    if device == "cpu":
+        torch.set_num_threads(told["threads"])
+    else:
+        torch.cuda.set_device(device)
+    spec = parse_spec(told["spec"])
+    assert isinstance(spec, LanguageModelSpec)
+    data = FitData(
+        **{name: read_frame(job / f"{name}.arrow") for name in _FRAMES}, edges=None, seed=told["seed"], device=device,
+        work=job.parent, progress=_say,
+    )  # fmt: skip
+    try:
+        team = Team.join(device == "cpu", data.seed)
+        LanguageModel.checkpoint_seconds = told["checkpoint_seconds"]
+        model = LanguageModel(spec).fit_in_team(data, team)
+        if team.rank == 0:
+            model.save(job / "model")
+        team.wait()
+    except TournamentError as error:
+        (job / f"failure-{rank}.txt").write_text(str(error), encoding="utf-8")
+        return 1
+    return 0
+
+
+def _describe(job: Path, spec: LanguageModelSpec, data: FitData) -> None:
+    """Write what the processes are to do; of the catalogue, the products in use, under new row numbers."""
+    from esci_tournament.tasks.families.language_model.model import LanguageModel
+
+    used = np.union1d(data.pairs["product"].to_numpy(), data.validation["product"].to_numpy())
+    for name, frame in (("pairs", data.pairs), ("validation", data.validation)):
+        place = np.searchsorted(used, frame["product"].to_numpy()).astype(np.int32)
+        kept = frame[[column for column in ("query", "locale", "label") if column in frame]]
+        write_frame(kept.assign(product=place), job / f"{name}.arrow")
+    write_frame(data.products.iloc[used], job / "products.arrow")
+    told = {
+        "spec": spec.model_dump(mode="json"), "seed": data.seed,
+        "devices": team_devices(spec, data.device), "threads": max(1, torch.get_num_threads() // spec.recipe.processes),
+        "checkpoint_seconds": LanguageModel.checkpoint_seconds,
+    }  # fmt: skip
+    (job / "job.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _run(job: Path, devices: Sequence[str], progress: Progress) -> None:
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context((job / "log.txt").open("wb"))
+        environment = _environment(len(devices), on_cpu=devices[0] == "cpu")
+        team = []
+        for rank in range(len(devices)):
+            numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            member = start_child(
+                python_module("esci_tournament.tasks.families.language_model.together", str(job)),
+                env=environment | module_path() | numbers, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+            stack.callback(_end, member)
+            team.append(member)
+            assert member.stdout is not None
+            threading.Thread(target=_hear, args=(member.stdout, progress if rank == 0 else None), daemon=True).start()
+        while any(member.poll() is None for member in team) and not any(member.poll() for member in team):
+            time.sleep(_POLL_SECONDS)
+        broken = [rank for rank, member in enumerate(team) if member.poll()]
+        if broken:
+            raise CandidateError(_reason(job, broken[0], team[broken[0]].returncode))
+
+
+def _environment(size: int, on_cpu: bool) -> dict[str, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    threads = {"OMP_NUM_THREADS": max(1, torch.get_num_threads() // size)} if on_cpu else {}
+    told = {"ACCELERATE_USE_CPU": str(on_cpu).lower(), "TOKENIZERS_PARALLELISM": "false"}
+    return os.environ | {name: str(value) for name, value in (place | threads | told).items()}
+
+
+def _reason(job: Path, rank: int, code: int) -> str:
+    # One process that fails breaks its connections: the others then end with an error that says nothing.
+    told = [file for number in (rank, *range(64)) if (file := job / f"failure-{number}.txt").is_file()]
+    if told:
+        return told[0].read_text(encoding="utf-8")
+    lines = (job / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = lines[-1][:300] if lines else "it printed nothing"
+    return f"process {rank} of those that train together ended with exit code {code} ({last})"
+
+
+def _hear(stream: IO[bytes], progress: Progress | None) -> None:
+    for line in stream:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            message = json.loads(line)
+            if progress is not None:
+                progress(message["share"], message["doing"])
+
+
+def _say(share: float, doing: str) -> None:
+    print(json.dumps({"share": share, "doing": doing}), flush=True)
+
+
+def _end(member: subprocess.Popen[Any]) -> None:
+    if member.poll() is None:
+        member.kill()
+    member.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

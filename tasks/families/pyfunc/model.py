@@ -1,0 +1,148 @@
+"""A model that was fine-tuned elsewhere and comes as an MLflow pyfunc; it runs apart, and only when it is allowed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.files import folder_digest
+from esci_tournament.registry.pyfuncs import fetch_pyfunc
+from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.specs import CandidateSpec
+from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.tasks.families.protocol import Candidate, FitData
+from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
+from esci_tournament.tasks.families.pyfunc.sources import check_source
+from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
+
+BATCH = 1_000  # pairs an answer
+PROBE = 8  # pairs that show whether it answers at all
+COLUMNS = {
+    "title": "product_title",
+    "brand": "product_brand",
+    "color": "product_color",
+    "bullets": "product_bullet_point",
+    "description": "product_description",
+}
+
+
+class Pyfunc(Candidate):
+    """Asks a process that holds the model; see :mod:`esci_tournament.tasks.families.pyfunc.process`.
+
+    The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
+    product_color, product_bullet_point and product_description, text each, and answers with columns E, S, C, I or an
+    array (n, 4).
+    """
+
+    reads_settings = ("allowed_pyfunc_sources", "pyfunc_memory_gib", "pyfunc_timeout_s")
+
+    spec: PyfuncSpec
+
+    def __init__(self, spec: PyfuncSpec) -> None:
+        self.spec = spec
+        self._folder: Path | None = None
+        self._process: ModelProcess | None = None
+
+    @classmethod
+    def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
+        """Check that an operator allowed the source."""
+        assert isinstance(spec, PyfuncSpec)
+        check_source(spec, settings.allowed_pyfunc_sources)
+
+    @classmethod
+    def describe(cls, spec: CandidateSpec) -> str:
+        """Return the name of the model."""
+        assert isinstance(spec, PyfuncSpec)
+        return f"{spec.model if spec.model.startswith('models:') else Path(spec.model).name}, trained elsewhere"
+
+    def fit(self, data: FitData) -> Self:
+        """Fetch the model and ask it about a few pairs; nothing is learnt.
+
+        Raises:
+            SpecError: if its source is not allowed, or it is no pyfunc.
+            CandidateError: if it cannot answer.
+        """
+        settings = read_settings()
+        check_source(self.spec, settings.allowed_pyfunc_sources)
+        data.progress(0.0, "fetching the model")
+        self._folder = data.work / "model"
+        for left in data.work.glob("model*"):
+            shutil.rmtree(left, ignore_errors=True)
+        fetch_pyfunc(self.spec.model, self._folder, settings.tracking_uri)
+        data.progress(0.5, "opening the model")
+        self._start(settings)
+        self.predict_proba(data.validation.head(PROBE), data.products)
+        return self
+
+    def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+
+        Raises:
+            CandidateError: if the model fails, takes too long or too much memory, or has not four classes.
+        """
+        if self._process is None:
+            raise CandidateError(f"candidate {self.spec.name} is not fitted; call fit or load first")
+        parts = [np.zeros((0, len(LABELS)), dtype=np.float32)]
+        for start in range(0, len(pairs), BATCH):
+            rows = official_rows(pairs.iloc[start : start + BATCH], products)
+            answer = self._process.ask(rows)
+            if answer.shape != (len(rows), len(LABELS)):
+                raise CandidateError(
+                    f"{self.spec.name}: asked about {len(rows)} pairs it answers with an array {answer.shape}; "
+                    f"needed is ({len(rows)}, {len(LABELS)}), or columns {', '.join(LABELS)}"
+                )
+            parts.append(answer)
+        return np.concatenate(parts)
+
+    def save(self, folder: Path) -> None:
+        """Copy the model as it came, which may hold a pickle: it is opened by no other process than its own."""
+        if self._folder is None:
+            raise CandidateError(f"candidate {self.spec.name} is not fitted; there is nothing to save")
+        shutil.copytree(self._folder, folder / "model")
+        (folder / "pyfunc.json").write_text(json.dumps({"digest": folder_digest(folder / "model")}), encoding="utf-8")
+        (folder / "spec.json").write_text(self.spec.model_dump_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Start a process for the model that :meth:`save` wrote; the device is the model's own affair.
+
+        Raises:
+            SpecError: if its source is not allowed here, or the files are not those that were saved.
+            CandidateError: if it cannot be opened.
+        """
+        model = cls(PyfuncSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8"))))
+        settings = read_settings()
+        check_source(model.spec, settings.allowed_pyfunc_sources)
+        model._folder = folder / "model"
+        wanted = json.loads((folder / "pyfunc.json").read_text(encoding="utf-8"))["digest"]
+        if folder_digest(model._folder) != wanted:
+            raise SpecError(f"{model._folder} is not the model that was saved; run its tournament again")
+        model._start(settings)
+        return model
+
+    def parameters(self) -> int:
+        """Return 0: what is inside is not known from outside; :meth:`resident_bytes` is what it takes."""
+        return 0
+
+    def resident_bytes(self) -> int:
+        """Return the memory that its process holds now, in bytes."""
+        return 0 if self._process is None else self._process.resident_bytes()
+
+    def _start(self, settings: Settings) -> None:
+        assert self._folder is not None
+        limits = Limits(settings.pyfunc_memory_gib, settings.pyfunc_timeout_s)
+        self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits)
+
+
+def official_rows(pairs: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs with the official column names, all text."""
+    chosen = products.iloc[pairs["product"].to_numpy()]
+    columns = {"query": pairs["query"], "product_locale": pairs["locale"], "product_id": chosen["product_id"]}
+    columns |= {official: chosen[name] for name, official in COLUMNS.items()}
+    return pd.DataFrame({name: values.astype(str).to_numpy(dtype=object) for name, values in columns.items()})

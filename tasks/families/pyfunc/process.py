@@ -1,0 +1,158 @@
+"""A model that runs in a process of its own, with a limit on its memory and on the time of each answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.tasks.candidates.memory import GIB, memory_watch, resident_bytes
+from esci_tournament.tasks.data.store import write_frame
+
+# What the process is told of its surroundings: no passwords, no addresses.
+_HANDED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may use: memory in GiB, seconds an answer may take (opening the model is one too)."""
+
+    memory_gib: float
+    seconds: float
+
+
+class ModelProcess:
+    """A pyfunc in its own process, started at once and again when it was ended.
+
+    Args:
+        name: of the candidate, for messages.
+        folder: of the MLflow model; it must stay as long as the process.
+        limits: what it may use.
+
+    Raises:
+        CandidateError: by every call, when the model fails, takes too long or too much memory.
+    """
+
+    def __init__(self, name: str, folder: Path, limits: Limits) -> None:
+        self.name, self.folder, self.limits = name, folder, limits
+        self._scratch = Path(tempfile.mkdtemp(prefix="pyfunc-"))
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._said: queue.Queue[bytes | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._asked = 0
+        self.end = weakref.finalize(self, _clear, self._running, self._scratch)
+        with self._lock:
+            self._start()
+
+    def ask(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the model's answer for the rows of `frame`, float32 of whatever shape it has."""
+        with self._lock:
+            if not self._running or self._running[0].poll() is not None:
+                self._start()
+            self._asked += 1
+            request = {key: str(self._scratch / f"{key}-{self._asked}") for key in ("frame", "answer")}
+            request["answer"] += ".npy"
+            write_frame(frame, Path(request["frame"]))
+            try:
+                self._send(request)
+                self._listen("an answer")
+                return np.load(request["answer"], allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise CandidateError(f"{self.name}: its process left no readable answer ({error})") from error
+            finally:
+                for path in request.values():
+                    Path(path).unlink(missing_ok=True)
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the process holds now, in bytes."""
+        return resident_bytes(self._running[0].pid) if self._running else 0
+
+    def _start(self) -> None:
+        self._kill()
+        self._said = queue.Queue()
+        environment = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
+        environment |= module_path() | {"HOME": str(self._scratch), "TMPDIR": str(self._scratch), "PYTHONHASHSEED": "0"}
+        # Compiled files in the model's own folder would make it another model than the one that was saved.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        limit = int(self.limits.memory_gib * GIB)
+        process = subprocess.Popen(
+            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit)),
+            stdin=subprocess.PIPE,  # for requests; it ends when this end is closed (registry.children)
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # so that it can be ended with all that it starts
+        )
+        self._running.append(process)
+        threading.Thread(target=_hear, args=(process, self._said), daemon=True, name="pyfunc-hear").start()
+        self._listen("the opened model")
+
+    def _send(self, request: dict[str, Any]) -> None:
+        pipe = self._running[0].stdin
+        assert pipe is not None
+        pipe.write(json.dumps(request).encode() + b"\n")
+        pipe.flush()
+
+    def _listen(self, what: str) -> None:
+        process = self._running[0]
+        with memory_watch(process.pid, self.limits.memory_gib * GIB, lambda: _kill(process)) as exceeded:
+            try:
+                line = self._said.get(timeout=self.limits.seconds)
+            except queue.Empty:
+                self._kill()
+                raise CandidateError(
+                    f"{self.name}: {what} did not come within {self.limits.seconds:g} s (setting pyfunc_timeout_s); "
+                    "its process was ended"
+                ) from None
+        message = json.loads(line) if line else {}
+        if exceeded.is_set():
+            problem = f"took more than {self.limits.memory_gib:g} GiB of memory (setting pyfunc_memory_gib)"
+            message = {"failed": f"it {problem}; its process was ended"}
+        elif not line:
+            message = {"failed": f"its process ended with code {process.wait()} before {what} came"}
+        if "failed" in message:
+            if not line or exceeded.is_set():
+                self._kill()
+            raise CandidateError(f"{self.name}: {message['failed']}")
+
+    def _kill(self) -> None:
+        while self._running:
+            _kill(self._running.pop())
+
+
+def _hear(process: subprocess.Popen[bytes], said: queue.Queue[bytes | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.put(line)
+    said.put(None)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _clear(running: list[subprocess.Popen[bytes]], scratch: Path) -> None:
+    while running:
+        process = running.pop()
+        _kill(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,6 @@
+"""Scores of models that cannot be shared."""
+
+from esci_tournament.registry.plugins import Family
+from esci_tournament.tasks.families.score_file.spec import ScoresSpec
+
+FAMILY = Family(ScoresSpec, f"{__name__}.model:ScoreFile")

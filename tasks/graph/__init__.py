@@ -1,6 +1,0 @@
-"""Graph networks from the ground up, without compiled extensions.
-
-`ngrams` and `lexicon` hash text; `encoders` turn it into frozen vectors; `neighbourhoods` keeps the strongest
-neighbours of every node; `subgraphs` cuts out what a mini-batch needs; `networks` holds the torch modules;
-`training` fits them; `embeddings` computes all products ahead of serving; `catalogue` finds them again.
-"""
