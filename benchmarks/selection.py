@@ -20,7 +20,8 @@ from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import World, make_world
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.select import RULES, Rule, select
+from esci_tournament.tasks.ensemble.select import select
+from esci_tournament.tasks.ensemble.selection_rules import RULES
 from esci_tournament.tasks.ensemble.value import Game
 
 MODELS = 8
@@ -35,8 +36,8 @@ PARAMETERS = AggregatorParameters(
 class Outcome:
     """What each rule did in one world: regret in macro F1, and re-fits."""
 
-    regret: dict[Rule, float]
-    refits: dict[Rule, int]
+    regret: dict[str, float]
+    refits: dict[str, int]
 
 
 class Counted:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from esci_tournament.registry.errors import UsageError
-
-Metric = Literal["macro_f1", "weighted_f1", "accuracy"]
+from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
 
 
 class Settings(BaseSettings):
@@ -138,7 +138,9 @@ class Settings(BaseSettings):
     # What may stay
     budget_memory_mib: float | None = Field(None, gt=0, description="memory all members together may use, in MiB")
     budget_latency_ms: float | None = Field(None, gt=0, description="time all members may take, ms a page of 40 pairs")
-    selection: Literal["shap", "top_k", "exhaustive", "greedy"] = Field("shap", description="rule of selection")
+    selection: Annotated[str, AfterValidator(partial(check_name, SELECTION_RULES))] = Field(
+        "shap", description="rule of selection: shap, top_k, exhaustive, greedy or a plug-in's"
+    )
 
     execution: Literal["series", "parallel"] = Field(
         "series", description="members run one after the other (times add up) or side by side (the slowest counts)"
@@ -149,7 +151,9 @@ class Settings(BaseSettings):
     must_drop: tuple[str, ...] = Field((), description="candidates (name or name/version) that may not be members")
 
     # When a challenger is better
-    primary_metric: Metric = Field("macro_f1", description="the metric a challenger must gain on")
+    primary_metric: Annotated[str, AfterValidator(partial(check_name, METRICS))] = Field(
+        "macro_f1", description="the metric a challenger must gain on: macro_f1, weighted_f1, accuracy or a plug-in's"
+    )
     required_gain: float = Field(0.0, ge=0, description="least gain on the primary metric worth a promotion")
     alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false promotion over the life of a test split")
     fresh_share: float = Field(

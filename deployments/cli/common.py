@@ -136,7 +136,9 @@ def add_tournament_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out-of-sample", choices=("blend", "kfold"), help="source of the aggregator's scores")
     group.add_argument("--budget-memory-mib", type=float, metavar="MIB", help="memory of all members together")
     group.add_argument("--budget-latency-ms", type=float, metavar="MS", help="time a page of 40, all members together")
-    group.add_argument("--selection", choices=("shap", "top_k", "exhaustive", "greedy"), help="rule (default: shap)")
+    group.add_argument(
+        "--selection", metavar="RULE", help="shap, top_k, exhaustive, greedy or a plug-in's (default: shap)"
+    )
     group.add_argument("--workers", type=int, metavar="N", help="candidates trained at once")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.bootstrap import resampled_sums
-from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, confusion_by_query
+from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, confusion_by_query, metric_of
 from esci_tournament.tasks.ensemble.fitting import cross_validate
 from esci_tournament.tasks.ensemble.value import whole_queries
 
@@ -67,12 +67,12 @@ def choose_balance(
         found = cross_validate(columns, labels, groups, replace(parameters, balance=power))
         counts.append(confusion_by_query(labels, found.probabilities.argmax(axis=1), groups)[1])
     overall = [all_metrics(one.sum(axis=0)) for one in counts]
-    values = np.array([one[metric] for one in overall])
+    values = np.array([float(metric_of(metric, one.sum(axis=0))) for one in counts])
     costs = np.max([np.max(of) - of for of in _others(overall, metric)], axis=0)
     allowed = costs <= max(margin, costs.min())
     table = np.concatenate([one.reshape(len(one), -1) for one in counts], axis=1).astype(np.float32)
     sums = resampled_sums(table, np.zeros(len(table), np.int64), RESAMPLES, parameters.seed)[:, 0]
-    resampled = all_metrics(sums.reshape(RESAMPLES, len(POWERS), CLASSES, CLASSES).astype(np.float64))[metric]
+    resampled = metric_of(metric, sums.reshape(RESAMPLES, len(POWERS), CLASSES, CLASSES))
     best = int(np.where(allowed, values, -np.inf).argmax())
     errors = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
     chosen = int(np.flatnonzero(allowed & (values[best] - values <= errors))[0])

@@ -17,7 +17,8 @@ from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParam
 from esci_tournament.tasks.ensemble.balance import choose_balance
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
-from esci_tournament.tasks.ensemble.select import Eviction, Selection, select
+from esci_tournament.tasks.ensemble.search import Eviction
+from esci_tournament.tasks.ensemble.select import Selection, select
 from esci_tournament.tasks.ensemble.similarity import compare_members
 from esci_tournament.tasks.ensemble.start import choose_start
 from esci_tournament.tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
 
 CLASSES = 4
@@ -104,11 +105,43 @@ def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
     """Return the metric `name` of confusion matrices (..., 4, 4), float64 (...,); see :func:`all_metrics`.
 
     Raises:
-        UsageError: if there is no such metric.
+        UsageError: if there is no such metric, or that of a plug-in gives something else than a number a matrix.
     """
-    if name not in METRICS:
-        raise UsageError(f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}")
-    return all_metrics(counts)[name]
+    if name in METRICS:
+        return all_metrics(counts)[name]
+    counts = np.asarray(counts, np.float64)
+    metric = extensions.load_function(extensions.METRICS, name)
+    try:
+        values = np.asarray(metric(counts), np.float64)
+    except Exception as error:  # whatever a plug-in raises
+        raise UsageError(f"metric {name!r} fails on counts of shape {counts.shape}: {error}") from error
+    if values.shape != counts.shape[:-2] or not np.isfinite(values).all():
+        raise UsageError(
+            f"metric {name!r} gave {np.isfinite(values).sum()} finite values of shape {values.shape} for counts of "
+            f"shape {counts.shape}; it has to give one finite number for each matrix"
+        )
+    return values
+
+
+def influence_of(name: str, counts: np.ndarray) -> np.ndarray:
+    """Return what each query moves the metric `name` by, to first order, float64 (q,).
+
+    The derivative by each cell of the summed matrix is taken by central differences, so that it holds for any metric
+    that is a smooth function of the counts.
+
+    Args:
+        name: One of `METRICS`, or of a plug-in.
+        counts: (q, 4, 4), one confusion matrix a query.
+    """
+    if name in METRICS:
+        return influences(counts)[name]
+    whole = np.asarray(counts, np.float64).sum(axis=0)
+    step = 1e-4 * max(whole.sum(), 1.0)
+    moved = step * np.eye(CLASSES**2).reshape(-1, CLASSES, CLASSES)
+    below = np.minimum(moved, whole)  # a count does not fall below 0
+    width = step + below.sum(axis=(1, 2))
+    slope = (metric_of(name, whole + moved) - metric_of(name, whole - below)) / width
+    return np.asarray(counts, np.float64).reshape(len(counts), -1) @ slope
 
 
 def class_f1(counts: np.ndarray) -> np.ndarray:
@@ -132,10 +165,15 @@ def _parts() -> np.ndarray:
 _PARTS = _parts()
 
 
-def metrics_of(counts: np.ndarray) -> dict[str, float]:
-    """Return accuracy, macro F1 and weighted F1 of one confusion matrix (4, 4)."""
+def metrics_of(counts: np.ndarray, primary: str = METRICS[0]) -> dict[str, float]:
+    """Return accuracy, macro F1, weighted F1 and the declared metric of one confusion matrix (4, 4)."""
     metrics = all_metrics(counts)
-    return {name: float(metrics[name]) for name in METRICS}
+    return {name: float(metrics[name] if name in METRICS else metric_of(name, counts)) for name in told(primary)}
+
+
+def told(primary: str) -> tuple[str, ...]:
+    """Return the names of the overall metrics that are measured and told: the three, and the declared one."""
+    return METRICS if primary in METRICS else (*METRICS, primary)
 
 
 def calibration_error(gaps: np.ndarray, pairs: np.ndarray) -> np.ndarray:

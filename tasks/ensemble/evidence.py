@@ -7,7 +7,16 @@ import numpy as np
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
 from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings
-from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, calibration_error, influences
+from esci_tournament.tasks.ensemble.counts import (
+    CLASSES,
+    METRICS,
+    all_metrics,
+    calibration_error,
+    influence_of,
+    influences,
+    metric_of,
+    told,
+)
 from esci_tournament.tasks.ensemble.verdict import MetricRow
 
 _INTERVAL = 0.025
@@ -19,6 +28,7 @@ class Evidence:
 
     def __init__(self, case: JudgeInput, places: list[str], settings: JudgeSettings) -> None:
         self.places, self.case = places, case
+        self.names = told(settings.primary_metric)
         self._metrics: dict[tuple[int, int | None], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
         self.calibrated = case.challenger_gaps is not None and (case.champion is None or case.champion_gaps is not None)
         self._influences: dict[tuple[int, int | None], dict[str, np.ndarray]] = {}
@@ -48,8 +58,11 @@ class Evidence:
         if (side, place) not in self._metrics:
             actual, drawn = self.counts(side, place)
             self._metrics[side, place] = all_metrics(actual), all_metrics(drawn)
+            for further in self.names[len(METRICS) :]:
+                for of, found in zip((actual, drawn), self._metrics[side, place], strict=True):
+                    found[further] = metric_of(further, of)
         whole, resampled = self._metrics[side, place]
-        if name in METRICS:
+        if name in self.names:
             return whole[name], resampled[name]
         label = LABELS.index(name.removeprefix("f1 "))
         return whole["f1"][label], resampled["f1"][:, label]
@@ -58,7 +71,7 @@ class Evidence:
         """Return challenger minus champion on a metric, in one locale or in all."""
         ours, theirs = self.metric(name, 0, place), self.metric(name, 1, place)
         influence = self._influence(0, place), self._influence(1, place)
-        if name in METRICS:
+        if name in self.names:
             moved = influence[0][name] - influence[1][name]
         else:
             label = LABELS.index(name.removeprefix("f1 "))
@@ -70,7 +83,8 @@ class Evidence:
             counts = self.case.champion if side else self.case.challenger
             assert counts is not None  # differences are only asked for when there is a champion
             here = slice(None) if place is None else self.strata == place
-            self._influences[side, place] = influences(counts[here])
+            more = {name: influence_of(name, counts[here]) for name in self.names[len(METRICS) :]}
+            self._influences[side, place] = influences(counts[here]) | more
         return self._influences[side, place]
 
     def calibration(self) -> Difference:
@@ -98,7 +112,7 @@ class Evidence:
         rows = []
         for place in (None, *range(len(self.places))):
             scope = "all" if place is None else self.places[place]
-            rows += [self._row(scope, name, name, place) for name in METRICS]
+            rows += [self._row(scope, name, name, place) for name in self.names]
         rows += [self._row(f"class {label}", "f1", f"f1 {label}", None) for label in LABELS]
         return tuple(rows)
 

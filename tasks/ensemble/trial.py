@@ -13,7 +13,7 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import LABELS, LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metrics_of
 from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.verdict import Verdict
@@ -72,7 +72,7 @@ def hold_trial(
     def answer(side: Side) -> np.ndarray:
         return side.aggregator.predict_proba(stack([by_name[name] for name in side.aggregator.members], ids))
 
-    probabilities = answer(challenger)
+    probabilities, primary = answer(challenger), settings.primary_metric
     case = JudgeInput.from_probabilities(
         labels,
         groups,
@@ -89,7 +89,7 @@ def hold_trial(
     return Trial(
         verdict=judge(case, JudgeSettings.of(settings)),
         confusion=confusion(labels, probabilities.argmax(axis=1)).tolist(),
-        alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales) for name, one in by_name.items()},
+        alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales, primary) for name, one in by_name.items()},
     )
 
 
@@ -104,17 +104,22 @@ def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:
     return tuple(locale for locale in LOCALES if locale in spoken)
 
 
-def metrics_alone(probabilities: np.ndarray, labels: np.ndarray, locales: np.ndarray) -> dict[str, dict[str, float]]:
+def metrics_alone(
+    probabilities: np.ndarray, labels: np.ndarray, locales: np.ndarray, primary: str = METRICS[0]
+) -> dict[str, dict[str, float]]:
     """Return the metrics of the most probable label, over all pairs and by locale.
 
     Args:
-        probabilities: float32 (n, 4). labels: int8 (n,). locales: str (n,).
+        probabilities: float32 (n, 4).
+        labels: int8 (n,).
+        locales: str (n,).
+        primary: The declared metric, told beside the three that always are.
     """
     given = probabilities.argmax(axis=1)
-    result = {"all": metrics_of(confusion(labels, given))}
+    result = {"all": metrics_of(confusion(labels, given), primary)}
     for locale in sorted(set(locales)):
         here = locales == locale
-        result[locale] = metrics_of(confusion(labels[here], given[here]))
+        result[locale] = metrics_of(confusion(labels[here], given[here]), primary)
     return result
 
 

@@ -97,15 +97,17 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
     if summary.champion is not None:
         rows.append((f"Champion v{words.clean(summary.champion_version)} (before)", summary.champion))
     tested = [(words.display_name(model), model.test) for model in summary.models if model.test is not None]
-    rows += sorted(tested, key=lambda row: -getattr(row[1], words.primary_metric(summary), 0.0))
-    look = {"accuracy": (ACCENT, "o"), "macro_f1": (SECOND, "s"), "weighted_f1": (THIRD, "^")}
+    rows += sorted(tested, key=lambda row: -row[1].value(words.primary_metric(summary)))
+    look = dict(
+        zip(words.metric_names(summary), ((ACCENT, "o"), (SECOND, "s"), (THIRD, "^"), (INK, "D")), strict=False)
+    )
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axhspan(-0.5, 0.5, color=LINE, alpha=0.5, linewidth=0)
         handles = []
         for metric, (color, marker) in look.items():
-            values = [getattr(metrics, metric) for _, metrics in rows]
+            values = [metrics.value(metric) for _, metrics in rows]
             handles += axes.plot(
                 values, range(len(rows)), marker, color=color, markersize=7, label=words.metric_name(metric)
             )

@@ -10,7 +10,7 @@ from esci_tournament.tasks.report import words
 from esci_tournament.tasks.report.summary import Metrics, Summary
 
 COLUMNS = (
-    *("model", "version", "family", "status", "accuracy", "macro_f1", "weighted_f1"),
+    *("model", "version", "family", "status", *words.METRIC_NAMES),
     *("utility", "utility_low", "utility_high", "drop_one"),
     *("memory_mib", "page_ms", "parameters", "fit_seconds", "reason"),
 )
@@ -23,10 +23,10 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
         summary: The summary of a tournament.
 
     Returns:
-        A frame with `COLUMNS`: text in model, version, family, status and reason; float64 in the others, NaN where a
-        figure was not measured. accuracy, macro_f1 and weighted_f1 are of the test split, utilities are SHAP shares of
-        the ensemble's total, all in [0, 1]; drop_one is the primary metric lost without the member; memory_mib in MiB,
-        page_ms the median milliseconds for a page of 40 pairs.
+        A frame with `COLUMNS`, and the declared metric where it is another: text in model, version, family, status
+        and reason; float64 in the others, NaN where a figure was not measured. Metrics are of the test split, utilities
+        are SHAP shares of the ensemble's total, all in [0, 1]; drop_one is the primary metric lost without the member;
+        memory_mib in MiB, page_ms the median milliseconds for a page of 40 pairs.
     """
     used = summary.selection.get("used") or {}
     ensemble = {
@@ -60,10 +60,11 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
             }
             | _metrics(model.test)
         )
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = [name for name in COLUMNS if name not in ("model", "version", "family", "status", "reason")]
+    columns = [*COLUMNS, *(name for name in words.metric_names(summary) if name not in COLUMNS)]
+    frame = pd.DataFrame(rows, columns=columns)
+    numbers = [name for name in columns if name not in ("model", "version", "family", "status", "reason")]
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def _metrics(metrics: Metrics | None) -> dict[str, float]:
-    return {name: getattr(metrics, name) for name in words.METRIC_NAMES} if metrics else {}
+    return {name: metrics.value(name) for name in words.METRIC_NAMES} | metrics.others if metrics else {}

@@ -102,8 +102,8 @@ def model_rows(summary: Summary) -> list[dict[str, Any]]:
             "name": words.display_name(model),
             "kind": _kind(model),
             "values": {
-                metric: words.number(getattr(model.test, metric) if model.test else None)
-                for metric in words.METRIC_NAMES
+                metric: words.number(model.test.value(metric) if model.test else None)
+                for metric in words.metric_names(summary)
             },
             "cost": words.cost_row(model),
         }
@@ -114,9 +114,9 @@ def model_rows(summary: Summary) -> list[dict[str, Any]]:
 def change_rows(summary: Summary) -> list[dict[str, Any]]:
     """Return one row a metric: champion before, challenger after with its interval, difference, best single model."""
     rows = []
-    for metric, name in words.METRIC_NAMES.items():
-        after = getattr(summary.ensemble, metric)
-        before = None if summary.champion is None else getattr(summary.champion, metric)
+    for metric, name in words.metric_names(summary).items():
+        after = summary.ensemble.value(metric)
+        before = None if summary.champion is None else summary.champion.value(metric)
         low, high = summary.ensemble_intervals.get(metric) or (None, None)
         single = words.best_single(summary, metric)
         rows.append(
@@ -148,7 +148,7 @@ def locale_rows(summary: Summary) -> list[dict[str, Any]]:
                 "queries": words.count(test.get(locale, {}).get("queries", 0)),
                 "values": None
                 if metrics is None
-                else {m: words.number(getattr(metrics, m)) for m in words.METRIC_NAMES},
+                else {m: words.number(metrics.value(m)) for m in words.metric_names(summary)},
                 "single": "" if single is None else f"{words.display_name(single[0])} ({words.number(single[1])})",
             }
         )

@@ -40,7 +40,7 @@ def review_markdown(
     said, reason = words.verdict_words(summary), words.clean(summary.verdict.get("reason", ""))
     if reason.lower().startswith(f"{said.lower()}:"):
         reason = reason[len(said) + 1 :]
-    for metric, name in words.METRIC_NAMES.items():
+    for metric, name in words.metric_names(summary).items():
         reason = reason.replace(metric, name)
     parts.append(f"**Verdict: {escape(said)}.** {escape(words.capitalised(reason))}".strip())
     parts.append(changes(summary, before))
@@ -70,9 +70,9 @@ def changes(summary: Summary, before: Sequence[str]) -> str:
 
 
 def metrics_table(summary: Summary) -> str:
-    """Return the three metrics before and after with their 95 % intervals."""
+    """Return every metric before and after with their 95 % intervals."""
     primary, rows = words.primary_metric(summary), []
-    for metric, name in words.METRIC_NAMES.items():
+    for metric, name in words.metric_names(summary).items():
         row = _row(summary, "all", metric)
         cells = [_spread(row, "champion"), _spread(row, "challenger"), _spread(row, "difference", words.signed)]
         rows.append([Bold(name) if metric == primary else name, *cells])
@@ -141,7 +141,7 @@ def _row(summary: Summary, scope: str, metric: str) -> Mapping[str, Any]:
     own = summary.ensemble if scope == "all" else summary.ensemble_by_locale[scope]
     old = summary.champion if scope == "all" else None
     low, high = (summary.ensemble_intervals.get(metric) if scope == "all" else None) or (None, None)
-    after, was = getattr(own, metric), None if old is None else getattr(old, metric)
+    after, was = own.value(metric), None if old is None else old.value(metric)
     return {
         "challenger": after,
         "challenger_low": low,

@@ -127,25 +127,27 @@ def _calibration(found: Calibration | None) -> dict[str, Any]:
 
 
 def metrics(values: Mapping[str, float]) -> Metrics:
-    """Return the three metrics of a mapping."""
-    return Metrics(**{name: values[name] for name in METRICS})
+    """Return the metrics of a mapping: the three, and the declared one if it is another."""
+    others = {name: float(value) for name, value in values.items() if name not in METRICS}
+    return Metrics(**{name: values[name] for name in METRICS}, others=others)
 
 
 def sides(trial: Trial) -> dict[str, Any]:
     """Return the challenger's and the champion's metrics, overall and by locale, as fields of the summary."""
     rows = {(row.scope, row.metric): row for row in trial.verdict.metrics}
-    overall = {name: rows["all", name] for name in METRICS}
+    names = [row.metric for row in trial.verdict.metrics if row.scope == "all"]
+    overall = {name: rows["all", name] for name in names}
     scopes = [row.scope for row in trial.verdict.metrics if row.metric == METRICS[0]]
     locales = [scope for scope in scopes if scope != "all" and not scope.startswith("class ")]
 
     def side(of: Mapping[str, MetricRow], name: str) -> Metrics:
-        return Metrics(**{metric: getattr(row, name) for metric, row in of.items()})
+        return metrics({metric: getattr(row, name) for metric, row in of.items()})
 
     known = overall[METRICS[0]].champion is not None
     return {
         "ensemble": side(overall, "challenger"),
         "ensemble_by_locale": {
-            locale: side({name: rows[locale, name] for name in METRICS}, "challenger") for locale in locales
+            locale: side({name: rows[locale, name] for name in names}, "challenger") for locale in locales
         },
         "ensemble_intervals": {name: [row.challenger_low, row.challenger_high] for name, row in overall.items()},
         "champion": side(overall, "champion") if known else None,

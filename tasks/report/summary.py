@@ -10,11 +10,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy, macro F1 and weighted F1 of one set of labels, each a share in [0, 1]."""
+    """Accuracy, macro F1 and weighted F1 of one set of labels, each a share in [0, 1].
+
+    Attributes:
+        others: The declared metric where it is another, under its name.
+    """
 
     accuracy: float
     macro_f1: float
     weighted_f1: float
+    others: dict[str, float] = field(default_factory=dict)
+
+    def value(self, metric: str) -> float:
+        """Return a metric by its name; KeyError for one that was not measured."""
+        known = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "weighted_f1": self.weighted_f1}
+        return (known | self.others)[metric]
 
 
 @dataclass(frozen=True)

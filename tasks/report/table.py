@@ -83,8 +83,12 @@ def as_markdown(summary: Summary) -> str:
         ]
         parts.append(grid(["check", "result", "value", "threshold", "in words"], rows, "llrrl"))
     if summary.ensemble_by_locale:
-        rows = [[locale, *_metrics(summary.ensemble_by_locale.get(locale))] for locale in words.locales(summary)]
-        parts.append(grid(["locale", *words.METRIC_NAMES.values()], rows, "lrrr"))
+        rows = [
+            [locale, *_metrics(summary, summary.ensemble_by_locale.get(locale))] for locale in words.locales(summary)
+        ]
+        parts.append(
+            grid(["locale", *words.metric_names(summary).values()], rows, "l" + "r" * len(words.metric_names(summary)))
+        )
     budget = "; ".join(f"{row['name'].lower()}: {row['sentence']}" for row in words.budget_rows(summary))
     parts.append(escape(f"Budget: {budget}. {words.regret_sentence(summary)}"))
     if early := exits.sentence(summary):
@@ -98,13 +102,20 @@ def _models(summary: Summary, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0) if wide else 0)
     table.add_column("model", overflow="fold")
     table.add_column("status", no_wrap=True)
-    heads = ["accuracy", "macro\nF1", "weighted\nF1", "utility", *(["drop-one"] if wide else []), "memory", "page\np50"]
+    names = words.metric_names(summary)
+    heads = [
+        *(name.replace(" ", "\n") for name in names.values()),
+        "utility",
+        *(["drop-one"] if wide else []),
+        "memory",
+        "page\np50",
+    ]
     for head in heads + (["parameters", "fit"] if wide else []):
         table.add_column(head, justify="right", no_wrap=True)
     best = words.best_shown(summary)
 
     def add(name: str, status: str, metrics: Metrics | None, worth: list[str], cost: dict[str, str]) -> None:
-        shown = dict(zip(words.METRIC_NAMES, _metrics(metrics), strict=True))
+        shown = dict(zip(names, _metrics(summary, metrics), strict=True))
         cells = [Text(text, style="bold" if text == best[metric] else "") for metric, text in shown.items()]
         tail = [cost["memory"], cost["p50"], *([cost["parameters"], cost["fit"]] if wide else [])]
         style = _STATUS.get(status, "dim")
@@ -126,20 +137,29 @@ def _locales(summary: Summary) -> str:
     for locale in words.locales(summary):
         found = summary.ensemble_by_locale.get(locale)
         unknown = "not measured" if test.get(locale, {}).get("pairs") else "no test pairs"
-        parts.append(f"{words.clean(locale)} {words.number(getattr(found, metric)) if found else unknown}")
+        parts.append(f"{words.clean(locale)} {words.number(found.value(metric)) if found else unknown}")
     return ", ".join(parts) or "no locale was measured"
 
 
-def _metrics(metrics: Metrics | None) -> list[str]:
-    return [words.number(getattr(metrics, metric) if metrics else None) for metric in words.METRIC_NAMES]
+def _metrics(summary: Summary, metrics: Metrics | None) -> list[str]:
+    return [words.number(metrics.value(metric) if metrics else None) for metric in words.metric_names(summary)]
 
 
 def _markdown_models(summary: Summary) -> str:
     best = words.best_shown(summary)
-    head = ["model", "kind", "status", *words.METRIC_NAMES.values(), "utility", "drop-one", "memory", "page p50"]
+    head = [
+        "model",
+        "kind",
+        "status",
+        *words.metric_names(summary).values(),
+        "utility",
+        "drop-one",
+        "memory",
+        "page p50",
+    ]
 
     def row(texts: list[str], metrics: Metrics | None, tail: list[str], cost: dict[str, str]) -> list[str]:
-        shown = zip(words.METRIC_NAMES, _metrics(metrics), strict=True)
+        shown = zip(words.metric_names(summary), _metrics(summary, metrics), strict=True)
         bold = [Bold(text) if text == best[metric] else text for metric, text in shown]
         return [*texts, *bold, *tail, cost["memory"], cost["p50"], cost["parameters"], cost["fit"]]
 
@@ -153,14 +173,14 @@ def _markdown_models(summary: Summary) -> str:
         texts = [words.display_name(model), kind, f"{model.status} ({model.entry})"]
         worth = [words.share(model.utility) + spread, words.signed(model.drop_one)]
         rows.append(row(texts, model.test, worth, words.cost_row(model)))
-    return grid([*head, "parameters", "fit"], rows, "lllrrrrrrrrr")
+    return grid([*head, "parameters", "fit"], rows, "lll" + "r" * (len(words.metric_names(summary)) + 6))
 
 
 def _markdown_changes(summary: Summary) -> str:
     rows = []
-    for metric, name in words.METRIC_NAMES.items():
-        after = getattr(summary.ensemble, metric)
-        before = None if summary.champion is None else getattr(summary.champion, metric)
+    for metric, name in words.metric_names(summary).items():
+        after = summary.ensemble.value(metric)
+        before = None if summary.champion is None else summary.champion.value(metric)
         spread = words.interval(*(summary.ensemble_intervals.get(metric) or (None, None))) or words.ABSENT
         difference = words.signed(None if before is None else after - before)
         rows.append([name, words.number(before), words.number(after), spread, difference])

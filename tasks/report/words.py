@@ -121,7 +121,13 @@ def display_name(model: ModelSummary) -> str:
 
 def metric_name(metric: str) -> str:
     """Return how a metric is written in text."""
-    return METRIC_NAMES.get(metric, clean(metric))
+    return METRIC_NAMES.get(metric, clean(metric.replace("_", " ")))
+
+
+def metric_names(summary: Summary) -> dict[str, str]:
+    """Return metric -> how it is written, of those that every table shows: the three, and the declared one."""
+    primary = primary_metric(summary)
+    return METRIC_NAMES | {primary: metric_name(primary)}
 
 
 def primary_metric(summary: Summary) -> str:
@@ -156,14 +162,14 @@ def best_single(summary: Summary, metric: str, locale: str | None = None) -> tup
     for model in summary.models:
         metrics = model.test if locale is None else model.test_by_locale.get(locale)
         if metrics is not None:
-            found.append((model, float(getattr(metrics, metric))))
+            found.append((model, metrics.value(metric)))
     return max(found, key=lambda pair: pair[1], default=None)
 
 
 def best_shown(summary: Summary) -> dict[str, str]:
     """Return, for each metric, the best value among ensemble and models as it is shown: equal looks are equal bold."""
     every: list[Metrics] = [summary.ensemble, *(model.test for model in summary.models if model.test is not None)]
-    return {metric: number(max(getattr(metrics, metric) for metrics in every)) for metric in METRIC_NAMES}
+    return {metric: number(max(metrics.value(metric) for metrics in every)) for metric in metric_names(summary)}
 
 
 def outcome(summary: Summary) -> str:
@@ -245,12 +251,12 @@ def composition(summary: Summary) -> list[str]:
 def comparison(summary: Summary) -> str:
     """Return whether the ensemble is better than every single model, metric by metric, on the exact values."""
     ahead, behind = [], []
-    for metric, name in METRIC_NAMES.items():
+    for metric, name in metric_names(summary).items():
         best = best_single(summary, metric)
         if best is None:
             return "No single model has test metrics to compare the ensemble with."
         model, value = best
-        own = float(getattr(summary.ensemble, metric))
+        own = summary.ensemble.value(metric)
         if own > value:
             ahead.append(name)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from esci_tournament.tasks.data.dataset import query_keys
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.data.store import save_dataset
+from tests.plugins import install
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -29,17 +29,6 @@ SPECS = [text for language, text in BLOCKS if language == "toml" and "[[candidat
 FAMILIES = {"language_model", "graph_network", "scores", "pyfunc", "word_overlap"}
 
 
-def install(folder: Path, code: str, entry_points: str, version: str = "1.0") -> None:
-    """Lay a distribution into a folder as an installer would."""
-    (folder / "word_overlap.py").write_text(code, encoding="utf-8")
-    info = folder / f"word_overlap-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: word-overlap\nVersion: {version}\n", encoding="utf-8")
-    ((group, points),) = tomllib.loads(entry_points)["project"]["entry-points"].items()
-    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-
-
 @pytest.fixture
 def plug_in(tmp_path, monkeypatch):
     """Install the guide's plug-in, or `code`, for this process and for those it starts."""
@@ -47,7 +36,7 @@ def plug_in(tmp_path, monkeypatch):
     def put(code: str = CODE, version: str = "1.0") -> None:
         folder = tmp_path / f"site-{version}"
         folder.mkdir()
-        install(folder, code, ENTRY_POINTS, version)
+        install(folder, "word_overlap", code, ENTRY_POINTS, version)
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setenv("PYTHONPATH", str(folder))
 

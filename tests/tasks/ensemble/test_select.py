@@ -9,7 +9,8 @@ from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import BudgetError, UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.select import RULES, select
+from esci_tournament.tasks.ensemble.select import select
+from esci_tournament.tasks.ensemble.selection_rules import RULES
 from esci_tournament.tasks.ensemble.value import Game
 
 
@@ -49,7 +50,7 @@ seeds = st.integers(0, 100_000)
 
 
 @settings(max_examples=60, deadline=None)
-@given(seeds, limits, limits, st.sampled_from(["series", "parallel"]), st.sampled_from(RULES))
+@given(seeds, limits, limits, st.sampled_from(["series", "parallel"]), st.sampled_from(list(RULES)))
 def test_a_selection_is_never_over_budget(seed, memory, latency, execution, rule):
     game = Table(seed)
     budget = Budget(memory, latency, execution)
@@ -70,7 +71,7 @@ def test_a_larger_budget_is_never_worse_in_exhaustive(seed, memory, latency, mor
 
 
 @settings(max_examples=25, deadline=None)
-@given(seeds, st.sampled_from(RULES))
+@given(seeds, st.sampled_from(list(RULES)))
 def test_lists_of_names_are_obeyed_and_reasons_given(seed, rule):
     game = Table(seed)
     chosen = select(game, game.costs, Budget(memory_mib=30), rule, must_keep=["m1"], must_drop=["m2"])

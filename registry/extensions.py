@@ -1,0 +1,65 @@
+"""Metrics and selection rules of other distributions: entry points that name a function."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from esci_tournament.registry.errors import UsageError
+
+METRICS = "esci_tournament.metrics"
+SELECTION_RULES = "esci_tournament.selection_rules"
+BUILT_IN = {
+    METRICS: ("macro_f1", "weighted_f1", "accuracy"),
+    SELECTION_RULES: ("shap", "top_k", "exhaustive", "greedy"),
+}
+_WORDS = {METRICS: "metric", SELECTION_RULES: "selection rule"}
+
+
+def check_name(group: str, name: str) -> str:
+    """Return `name` if something of that name is built in or installed; nothing is imported.
+
+    Args:
+        group: `METRICS` or `SELECTION_RULES`.
+        name: What a setting asks for.
+
+    Raises:
+        ValueError: if there is none, so that it can stand in a validator; the message lists what there is.
+    """
+    if name not in BUILT_IN[group] and name not in (others := _installed(group)):
+        raise ValueError(
+            f"there is no {_WORDS[group]} {name!r}; choose one of {', '.join([*BUILT_IN[group], *others])}"
+        )
+    return name
+
+
+def load_function(group: str, name: str) -> Any:
+    """Return the function of a metric or rule that another distribution offers.
+
+    Raises:
+        UsageError: if there is none, it cannot be imported or is no function; the message names the distribution.
+    """
+    point = _installed(group).get(name)
+    if point is None:
+        known = ", ".join([*BUILT_IN[group], *_installed(group)])
+        raise UsageError(f"{_WORDS[group]} {name!r} is unknown; choose one of {known}")
+    origin = f"{_WORDS[group]} {name!r}, plugged in by {origin_of(group, name)} as {point.value}"
+    try:
+        found = point.load()
+    except Exception as error:  # whatever a plug-in's module raises while it is imported
+        raise UsageError(f"{origin}: cannot be imported ({type(error).__name__}: {error}); install it again") from error
+    if not callable(found):
+        raise UsageError(f"{origin}: it is no function; docs/extending.md shows one")
+    return found
+
+
+def origin_of(group: str, name: str) -> str:
+    """Return "name version" of the distribution that offers a metric or rule, "" for one that is built in."""
+    point = None if name in BUILT_IN[group] else _installed(group).get(name)
+    if point is None:
+        return ""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+
+
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
