@@ -10,13 +10,13 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.queue import Queue
 
+# What is above the ledger is the same on every database; the ledger itself is tested on both.
+pytestmark = pytest.mark.databases("sqlite")
+
 RACE = """
 import json, os, sys
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.queue import Queue
-
-# What is above the ledger is the same on every database; the ledger itself is tested on both.
-pytestmark = pytest.mark.databases("sqlite")
 url, racers = sys.argv[1], int(sys.argv[2])
 Ledger.open(url).close()
 children = []
