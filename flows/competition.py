@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import pandas as pd
 
 from esci_tournament.flows.held import Held, named_stage_task, stage_task
+from esci_tournament.flows.judging import (
+    champion_side,
+    hold,
+    pairs_of,
+    prices,
+    read_cost,
+    recipes_of,
+    scores_of,
+    side_of,
+)
 from esci_tournament.flows.lease import gpu
-from esci_tournament.flows.looks import looks_before
 from esci_tournament.flows.reporting import report, stage
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.settings import Settings
@@ -21,13 +27,8 @@ from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.candidates.profile import Cost
 from esci_tournament.tasks.candidates.steps import fit_record
 from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
-from esci_tournament.tasks.data.plans import read_roles
-from esci_tournament.tasks.data.store import digest_of_test, open_dataset
-from esci_tournament.tasks.ensemble import budget
-from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.challenge import Challenge, build_challenge
-from esci_tournament.tasks.ensemble.scores import MemberScores
-from esci_tournament.tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
+from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.families.loading import candidate_class
 
 # The settings that decide who is kept: a challenger is stored under them.
@@ -176,7 +177,7 @@ def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: 
             lambda empty: build_challenge(
                 empty,
                 pairs_of(held, learns=True),
-                scores_of(workspace, held, measured),
+                scores_of(workspace, held.source.version, recipes_of(measured)),
                 prices(costs),
                 settings,
                 lambda share, doing: report("build the challenger", share, doing),
@@ -195,42 +196,11 @@ def judge(
 ) -> Trial:
     """Judge the challenger against the champion on the test split; the look is on record before it is taken."""
     with stage("judge"):
-        ledger, pairs = workspace.ledger, pairs_of(held, learns=False)
-        test_split = digest_of_test(pairs)
-        limits = budget.Budget.of(workspace.settings)
-        looks = looks_before(workspace, held, pairs)
-        champion = None
-        if held.champion is not None:
-            aggregator = Aggregator.load(workspace.models.download(held.champion) / "aggregator")
-            champion = Side(aggregator, total_cost(aggregator.members, prices(costs), limits))
-            if not absent_members(aggregator.members, {one.id for one in entrants}):  # else nothing is compared
-                ledger.record_look(test_split, held.id, held.attempt.against)
-        challenger = Side(challenge.aggregator, total_cost(challenge.members, prices(costs), limits))
-        scores = scores_of(workspace, held, entrants)
-        trial = hold_trial(pairs, scores, challenger, champion, looks, workspace.settings)
-        verdict = trial.verdict
-        ledger.record_verdict(
-            held.id, verdict.outcome.replace("_", "-"), verdict.to_dict(), against=held.attempt.against
-        )
+        champion = champion_side(workspace, held.champion, prices(costs), workspace.settings) if held.champion else None
+        challenger = side_of(challenge.aggregator, prices(costs), workspace.settings)
+        scores = scores_of(workspace, held.source.version, recipes_of(entrants))
+        trial, _ = hold(workspace, held, scores, challenger, champion, workspace.settings)
         return trial
-
-
-def pairs_of(held: Held, learns: bool) -> pd.DataFrame:
-    """Return the pairs that the aggregator learns from, or the test pairs."""
-    roles = read_roles(held.judged_roles.folder)
-    held_out = roles["role"] == "test"
-    scored = (roles["role"] == "blend") | (roles["fold"] >= 0)
-    columns = ["example_id", "label", "query_key", "locale"]
-    return open_dataset(held.source.folder).pairs.loc[scored if learns else held_out, columns]
-
-
-def scores_of(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> list[MemberScores]:
-    """Return the stored scores of the entrants."""
-    rows = []
-    for entrant in entrants:
-        stored = workspace.scores.get(entrant.id, held.source.version, entrant.bout.recipe())
-        rows.append(MemberScores(entrant.id, stored.example_id, stored.probabilities, stored.out_of_sample))
-    return rows
 
 
 def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str]:
@@ -238,15 +208,3 @@ def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str
     if settings.keep_score_files:
         return []
     return [one.id for one in entrants if not candidate_class(one.bout.spec.family).answers_new_pairs]
-
-
-def prices(costs: Mapping[str, Cost]) -> dict[str, budget.Cost]:
-    """Return costs as the budget counts them: peak MiB, and median milliseconds a page of 40."""
-    return {
-        name: budget.Cost(cost.memory_mib, cost.milliseconds_per_page_p50, cost.kind) for name, cost in costs.items()
-    }
-
-
-def read_cost(folder: Path) -> Cost:
-    """Return the cost that the profile stage stored."""
-    return Cost.from_json((folder / "cost.json").read_text(encoding="utf-8"))

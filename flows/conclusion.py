@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.competition import pairs_of, prices, scores_of
 from esci_tournament.flows.held import Checked, Held, Outcome, reports_folder, stage_task
-from esci_tournament.flows.rejudge import what_judging_takes
+from esci_tournament.flows.judging import pairs_of, prices, recipes_of, scores_of, what_judging_takes
 from esci_tournament.flows.reporting import stage
 from esci_tournament.flows.reports import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
@@ -28,9 +27,8 @@ from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble import budget
 from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from esci_tournament.tasks.ensemble.challenge import Challenge
-from esci_tournament.tasks.ensemble.counts import confusion, metrics_of
+from esci_tournament.tasks.ensemble.counts import metrics_of_each
 from esci_tournament.tasks.ensemble.equipment import copy_equipment
-from esci_tournament.tasks.ensemble.scores import stack
 from esci_tournament.tasks.ensemble.served import write_ensemble
 from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.report.machine import describe_machine
@@ -215,16 +213,14 @@ def _tell(summary: Summary, report: Path) -> None:
 
 def _alone_on_blend(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, dict[str, float]]:
     pairs = pairs_of(held, learns=True)
-    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
-    scores = scores_of(workspace, held, entrants)
-    return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}
+    return metrics_of_each(pairs, scores_of(workspace, held.source.version, recipes_of(entrants)))
 
 
 def _calibrate(
     workspace: Workspace, held: Held, entrants: Sequence[Entrant], challenge: Challenge
 ) -> tuple[dict[str, Calibration], Calibration]:
     """Return each model's calibration and the challenger's; tempered scores are kept beside the raw ones."""
-    scores = scores_of(workspace, held, entrants)
+    scores = scores_of(workspace, held.source.version, recipes_of(entrants))
     test = pairs_of(held, learns=False)
     found = calibrate_members(pairs_of(held, learns=True), test, scores)
     for entrant, one in zip(entrants, scores, strict=True):

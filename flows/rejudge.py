@@ -7,37 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from esci_tournament.flows.competition import pairs_of
 from esci_tournament.flows.held import Held, Roles, Source
-from esci_tournament.flows.looks import looks_before
+from esci_tournament.flows.judging import Facts, champion_side, hold, recipes_of, scores_of
 from esci_tournament.flows.roster import incumbent
 from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
 from esci_tournament.registry.records import Standing, VerdictRecord
 from esci_tournament.registry.reviews import Case
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.tournaments import DECISIVE, Attempt
+from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.data.store import digest_of_test
-from esci_tournament.tasks.ensemble.aggregate import Aggregator
-from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.budget import Cost
 from esci_tournament.tasks.ensemble.scores import MemberScores
-from esci_tournament.tasks.ensemble.trial import Side, Trial, hold_trial, total_cost
-
-Facts = dict[str, Any]
-
-
-def what_judging_takes(workspace: Workspace, held: Held, costs: dict[str, Cost]) -> Facts:
-    """Return what it takes to judge the challenger of a tournament again; it stands in the ledger with the ensemble."""
-    return {
-        "data": held.source.version,
-        "load": held.source.folder.name,
-        "roles": held.roles.key,
-        "judged": held.judged_roles.key,
-        "recipes": {one.id: one.bout.recipe() for one in held.entrants},
-        "costs": {name: [cost.memory_mib, cost.milliseconds, cost.kind] for name, cost in costs.items()},
-        "settings": workspace.settings.model_dump(mode="json", include=set(DECISIVE)),
-    }
+from esci_tournament.tasks.ensemble.trial import Side
 
 
 def judge_again(workspace: Workspace, case: Case) -> VerdictRecord:
@@ -56,34 +38,37 @@ def judge_again(workspace: Workspace, case: Case) -> VerdictRecord:
     champion = workspace.models.ensemble(standing.champion.version)
     told = {"judged_again": {"verdict": case.id, "champion": champion.version}}
     try:
-        verdict = _hold(workspace, case, standing, champion).verdict
+        return _judge(workspace, case, standing, champion, told)
     except (NotFoundError, LeakError, CandidateError) as missing:
         content: Facts = {"outcome": "not_evaluable", "missing": ["scores"], "checks": [], "metrics": []}
         content["reason"] = (
             f"the champion is version {champion.version} now, and the challenger cannot be judged against it: {missing}"
         )
         return workspace.ledger.record_verdict(case.tournament, "not-evaluable", content | told, standing.sequence)
-    outcome = verdict.outcome.replace("_", "-")
-    return workspace.ledger.record_verdict(case.tournament, outcome, verdict.to_dict() | told, standing.sequence)
 
 
-def _hold(workspace: Workspace, case: Case, standing: Standing, champion: EnsembleVersion) -> Trial:
+def _judge(
+    workspace: Workspace, case: Case, standing: Standing, champion: EnsembleVersion, told: Facts
+) -> VerdictRecord:
     facts = case.ensemble.payload
     if "recipes" not in facts:
         raise NotFoundError("its tournament was held before this was kept; hold a new one")
     settings = _settings(workspace, facts)
     held = _held(workspace, case, standing, facts)
-    challenger = workspace.models.ensemble(case.ensemble.version)
-    sides = [Aggregator.load(workspace.models.download(one) / "aggregator") for one in (challenger, champion)]
-    recipes = _recipes(workspace, held, champion, settings) | facts["recipes"]
-    wanted = dict.fromkeys([*sides[0].members, *sides[1].members])
-    scores = [_scores(workspace, member, facts["data"], recipes[member]) for member in wanted]
-    pairs = pairs_of(held, learns=False)
     costs = _costs(workspace, champion) | _as_costs(facts["costs"])
-    looks = looks_before(workspace, held, pairs)
-    workspace.ledger.record_look(digest_of_test(pairs), case.tournament, standing.sequence)
-    ours, theirs = (Side(side, _total(side.members, costs, settings)) for side in sides)
-    return hold_trial(pairs, scores, ours, theirs, looks, settings)
+    challenger = workspace.models.ensemble(case.ensemble.version)
+    ours, theirs = (_side(workspace, one, costs, settings) for one in (challenger, champion))
+    recipes = _recipes(workspace, held, champion, settings) | facts["recipes"]
+    wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members])
+    scores = [_scores(workspace, member, facts["data"], recipes[member]) for member in wanted]
+    return hold(workspace, held, scores, ours, theirs, settings, told)[1]
+
+
+def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost], settings: Settings) -> Side:
+    try:
+        return champion_side(workspace, version, costs, settings)
+    except BudgetError:  # measured on two kinds of device: what it costs is not known
+        return champion_side(workspace, version, {}, settings)
 
 
 def _held(workspace: Workspace, case: Case, standing: Standing, facts: Facts) -> Held:
@@ -108,18 +93,17 @@ def _recipes(workspace: Workspace, held: Held, champion: EnsembleVersion, settin
     if (theirs.get("data"), theirs.get("roles")) == (held.source.version, held.roles.key):
         return {member: theirs["recipes"][member] for member in champion.members}
     there = Workspace(settings)
-    members = [incumbent(there, held.source, held.roles, member, champion) for member in champion.members]
-    return {one.id: one.bout.recipe() for one in members}
+    return recipes_of(incumbent(there, held.source, held.roles, one, champion) for one in champion.members)
 
 
 def _scores(workspace: Workspace, member: str, data: str, recipe: str) -> MemberScores:
     try:
-        stored = workspace.scores.get(member, data, recipe)
+        (found,) = scores_of(workspace, data, {member: recipe})
     except NotFoundError:
         raise NotFoundError(
             f"{member} has no scores on data version {data[:12]}; hold a new tournament on that data, it scores both"
         ) from None
-    return MemberScores(member, stored.example_id, stored.probabilities, stored.out_of_sample)
+    return found
 
 
 def _facts_of(workspace: Workspace, champion: EnsembleVersion) -> Facts:
@@ -133,11 +117,3 @@ def _costs(workspace: Workspace, champion: EnsembleVersion) -> dict[str, Cost]:
 
 def _as_costs(stored: dict[str, list[Any]]) -> dict[str, Cost]:
     return {name: Cost(*values) for name, values in stored.items()}
-
-
-def _total(members: tuple[str, ...], costs: dict[str, Cost], settings: Settings) -> Cost | None:
-    """Return what a side costs, None where that is not known, or was measured on two kinds of device."""
-    try:
-        return total_cost(members, costs, Budget.of(settings))
-    except BudgetError:
-        return None

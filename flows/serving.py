@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from esci_tournament.flows.competition import pairs_of, prices, read_cost, scores_of
 from esci_tournament.flows.held import Held
+from esci_tournament.flows.judging import pairs_of, prices, read_cost, recipes_of, scores_of
 from esci_tournament.flows.reporting import stage
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.ensemble.challenge import Challenge
@@ -35,7 +35,8 @@ def equipment(workspace: Workspace, held: Held, challenge: Challenge) -> Path:
 
     def make(folder: Path) -> None:
         with stage("make ready for serving"):
-            pairs, scores = pairs_of(held, learns=True), scores_of(workspace, held, entrants)
+            pairs = pairs_of(held, learns=True)
+            scores = scores_of(workspace, held.source.version, recipes_of(entrants))
             worth = challenge.result["worth"]
             make_equipment(folder, pairs, scores, challenge.aggregator, worth, costs, settings)
 

@@ -124,9 +124,18 @@ def _postgres_programs() -> Path:
     pytest.skip("no PostgreSQL server binaries (initdb, pg_ctl) on PATH or in /usr/lib/postgresql")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give tests of a ledger each kind of database, or those that the mark `databases` names."""
+    if "ledger_url" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("databases")
+        marks = {"sqlite": (), "postgresql": pytest.mark.postgres}
+        kinds = [pytest.param(kind, marks=marks[kind]) for kind in (mark.args if mark else marks)]
+        metafunc.parametrize("ledger_url", kinds, indirect=True)
+
+
+@pytest.fixture
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty ledger of its own, on each kind of database."""
+    """The address of an empty ledger of its own, on each kind of database where SQL may differ."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     import psycopg

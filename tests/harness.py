@@ -239,10 +239,11 @@ class Programs:
     Args:
         folder: where they run, and where what they print goes to, a log for each name.
         environment: all their variables.
+        owner: process with which they end, however it ends; default: this one.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, dict(environment)
+    def __init__(self, folder: Path, environment: Mapping[str, str], owner: int | None = None) -> None:
+        self.folder, self.environment, self.owner = folder, dict(environment), owner or os.getpid()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[object], ready: Callable[[], Any], seconds: float = 120) -> None:
@@ -257,7 +258,7 @@ class Programs:
                 stderr=log,
                 start_new_session=True,
             )
-        _end_with(os.getpid(), self.running[name].pid)
+        _end_with(self.owner, self.running[name].pid)
         until(ready, seconds, f"{name} is ready", self.folder)
 
     def end(self, name: str, how: signal.Signals = signal.SIGKILL) -> int | None:
@@ -325,8 +326,8 @@ def shared_prefect_port() -> int:
         if not (place / "port").is_file():
             place.mkdir(exist_ok=True)
             server = PrefectServer(place)
+            server.owner = _session_pid()
             server.start_server()
-            _end_with(_session_pid(), server.running["server"].pid)
             (place / "port").write_text(str(server.port), encoding="utf-8")
         return int((place / "port").read_text(encoding="utf-8"))
 

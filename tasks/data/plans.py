@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.tasks.data.split import FitPlan
-from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.data.store import open_dataset, read_frame, write_frame
 
 _PARTS = ("fit", "validation", "score")
 
@@ -35,3 +35,16 @@ def read_plans(folder: Path) -> list[FitPlan]:
 def read_roles(folder: Path) -> pd.DataFrame:
     """Return the roles that :func:`write_plans` wrote: `role` (category) and `fold` (int8)."""
     return read_frame(folder / "roles.arrow")
+
+
+def judged_pairs(dataset: Path, roles: Path, learns: bool) -> pd.DataFrame:
+    """Return `example_id`, `label`, `query_key` and `locale` of pairs that members have scored out of sample.
+
+    Args:
+        dataset: folder of the data.
+        roles: folder of the pairs' roles.
+        learns: the pairs that the aggregator learns from; else the test pairs.
+    """
+    found = read_roles(roles)
+    chosen = (found["role"] == "blend") | (found["fold"] >= 0) if learns else found["role"] == "test"
+    return open_dataset(dataset).pairs.loc[chosen, ["example_id", "label", "query_key", "locale"]]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import pandas as pd
 
 from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 
 CLASSES = 4
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
@@ -179,3 +183,9 @@ def told(primary: str) -> tuple[str, ...]:
 def calibration_error(gaps: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return the expected calibration error, float64 (...,), of summed gaps (..., 15) over `pairs` (...,) pairs."""
     return np.abs(np.asarray(gaps, np.float64)).sum(axis=-1) / np.maximum(pairs, 1)
+
+
+def metrics_of_each(pairs: pd.DataFrame, scores: Iterable[MemberScores]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each model alone, by its most probable label, on pairs with `example_id` and `label`."""
+    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
+    return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}

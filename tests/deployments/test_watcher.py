@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -44,6 +43,7 @@ from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
 from esci_tournament.registry.workspace import Workspace
+from tests.harness import Programs, answers, clean_environment, free_port, until
 
 pytestmark = pytest.mark.slow
 
@@ -73,26 +73,6 @@ for number, line in enumerate(sys.stdin):
 for child in children:
     os.kill(child, signal.SIGKILL)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the condition's answer as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
-        time.sleep(0.1)
-    return answer
-
-
-def clean_environment(**more: object) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "MLFLOW_"))}
-    return kept | {key: str(value) for key, value in more.items()}
 
 
 @pytest.fixture
@@ -156,12 +136,6 @@ class Worker(threading.Thread):
         self.stopped.set()
         self.join()
         self.ledger.close()
-
-
-@pytest.fixture(scope="session")
-def prefect_home(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the server keeps its files in."""
-    return next(tmp_path_factory.getbasetemp().glob("prefect-server*"))
 
 
 @pytest.fixture
@@ -325,7 +299,7 @@ with gpu(read_settings(lease="always")):
 """
 
 
-def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect_home):
+def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect):
     with get_client(sync_client=True) as client:
         body = {"name": LIMIT, "limit": 1, "active_slots": 0}
         with suppress(PrefectHTTPStatusError):  # another test has made it
@@ -344,7 +318,7 @@ def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect_home):
     assert taken() == 1
     holder.kill()
     holder.communicate()
-    index = prefect_home / "prefect" / "concurrency_leases" / "expirations.json"
+    index = prefect.home / "concurrency_leases" / "expirations.json"
     [lease] = json.loads(index.read_text())
     said = json.loads((index.parent / f"{lease}.json").read_text())
     now = dt.datetime.now(dt.UTC)
@@ -366,29 +340,23 @@ def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would
     }  # fmt: skip
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(mlflow_port)]
     command += ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"]
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    server = subprocess.Popen(command, cwd=home, env=clean_environment(**variables), **quiet)
-    log = (tmp_path / "watcher.log").open("w")
-    watcher = subprocess.Popen(
-        [sys.executable, "-m", "esci_tournament.deployments.watcher"],
-        env=clean_environment(
+    programs = Programs(
+        tmp_path,
+        clean_environment(
             TOURNAMENT_HOME=home, TOURNAMENT_MLFLOW_PORT=mlflow_port, TOURNAMENT_WATCHER_PORT=port,
-            TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected,
+            TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected, **variables,
         ),
-        stderr=log,
     )  # fmt: skip
     models = Models(f"http://127.0.0.1:{mlflow_port}", home)
     try:
+        programs.start("mlflow", command, answers(f"http://127.0.0.1:{mlflow_port}/health"), 180)
         health = f"http://127.0.0.1:{port}/healthz"
 
         def sweeps() -> int:
-            try:
-                return int(httpx.get(health).json()["sweeps"])
-            except httpx.HTTPError:
-                return 0
+            return int(httpx.get(health).json()["sweeps"])
 
-        until(sweeps, 180, "the first sweep")
-        until(lambda: "sends its events" in (tmp_path / "watcher.log").read_text(), 180, "subscribed")
+        programs.start("watcher", [sys.executable, "-m", "esci_tournament.deployments.watcher"], sweeps, 180)
+        until(lambda: "sends its events" in programs.log("watcher"), 180, "subscribed", tmp_path)
         assert sweeps() == 1
         client = models.tracking.client
         client.create_registered_model("heard")
@@ -402,13 +370,7 @@ def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would
         forged = {DELIVERY: "x", TIMESTAMP: str(int(time.time())), SIGNATURE: sign("a guess", "x", "1", body)}
         assert httpx.post(f"http://127.0.0.1:{port}{PATH}", content=body, headers=forged).status_code == 401
         assert sweeps() == before
-        os.killpg(server.pid, signal.SIGKILL)  # nobody is left to tell, and the watcher goes on
-        watcher.send_signal(signal.SIGTERM)
-        assert watcher.wait(timeout=30) == 0
+        programs.end("mlflow")  # nobody is left to tell, and the watcher goes on
+        assert programs.end("watcher", signal.SIGTERM) == 0
     finally:
-        watcher.kill()
-        watcher.wait()
-        log.close()
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        programs.end_all()

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from esci_tournament.deployments.stack.services import environment_of
-from esci_tournament.flows.competition import pairs_of
 from esci_tournament.flows.held import Held, Roles, Source
-from esci_tournament.flows.rejudge import what_judging_takes
+from esci_tournament.flows.judging import (
+    champion_side,
+    hold,
+    pairs_of,
+    recipes_of,
+    scores_of,
+    side_of,
+    what_judging_takes,
+)
 from esci_tournament.flows.reports import write_report
-from esci_tournament.registry.children import start_group
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
@@ -37,15 +35,15 @@ from esci_tournament.tasks.candidates.enter import Entrant, make_bout
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
-from esci_tournament.tasks.data.store import digest_of_test, save_dataset
+from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Cost
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
-from esci_tournament.tasks.ensemble.trial import Side, hold_trial
 from esci_tournament.tasks.ensemble.worth import measure_worth
 from esci_tournament.tasks.report.summarise import sides
 from esci_tournament.tasks.report.summary import ModelSummary
+from tests.harness import PrefectServer, answers
 
 # How much of the truth a member's scores show; what is not here shows 0.3 of it.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
@@ -120,17 +118,10 @@ class World:
         payload = {"question": tournament, "against": attempt.against, "champion": attempt.champion}
         ledger.start_tournament(tournament, self.source.version, {one.id: one.role for one in held.entrants}, payload)
 
-        scores = [self._scores(one) for one in held.entrants]
+        scores = scores_of(work, self.source.version, recipes_of(held.entrants))
         ours = fit(scores[: len(entrants)], pairs_of(held, learns=True))
-        pairs = pairs_of(held, learns=False)
-        theirs = Side(Aggregator.load(models.download(champion) / "aggregator"), None) if champion else None
-        split = digest_of_test(pairs)
-        looks = len(ledger.looks(split))
-        if champion:
-            ledger.record_look(split, tournament, attempt.against)
-        trial = hold_trial(pairs, scores, Side(ours, None), theirs, looks, settings)
-        outcome = trial.verdict.outcome.replace("_", "-")
-        verdict = ledger.record_verdict(tournament, outcome, trial.verdict.to_dict(), attempt.against)
+        theirs = champion_side(work, champion, {}, settings) if champion else None
+        trial, verdict = hold(work, held, scores, side_of(ours, {}, settings), theirs, settings)
 
         folder = settings.home / "ensembles" / tournament
         ours.save(folder / "aggregator")
@@ -161,10 +152,6 @@ class World:
         found = [case for case in cases(ledger, settings.ensemble_name) if case.id == verdict.id]
         assert found, verdict.payload["reason"]
         return found[0]
-
-    def _scores(self, entrant: Entrant) -> MemberScores:
-        stored = self.workspace.scores.get(entrant.id, self.source.version, entrant.bout.recipe())
-        return MemberScores(entrant.id, stored.example_id, stored.probabilities, stored.out_of_sample)
 
     def case(self, id: int) -> Case:
         """Return a case as the ledger has it now."""
@@ -240,68 +227,14 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world()
 
 
-class Prefect:
-    """A Prefect server and a worker of ours that may be ended and started again on the same database."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.api = f"http://127.0.0.1:{self.port}/api"
-        clean = {name: text for name, text in os.environ.items() if not name.startswith(("TOURNAMENT_", "PREFECT_"))}
-        self.environment = (
-            clean
-            | environment_of(read_settings(**settings))
-            | {
-                "PREFECT_HOME": str(folder / "prefect"),
-                "PREFECT_API_URL": self.api,
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-                "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-                "DO_NOT_TRACK": "1",
-            }
-        )
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start_server(self) -> None:
-        command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        self._start("server", [*command, "--analytics-off"])
-        self._until(lambda: httpx.get(f"{self.api}/health", timeout=2).status_code == 200, "the server", 120)
+class Prefect(PrefectServer):
+    """A Prefect server, and a worker of ours for it."""
 
     def start_worker(self) -> None:
         # As deployments.worker does it, without the flows that need torch, which takes long to import.
-        self._start("worker", ["-c", "from esci_tournament.flows.review import review; review.serve(name='review')"])
+        script = "from esci_tournament.flows.review import review; review.serve(name='review')"
         here = f"{self.api}/deployments/name/review/review"
-        self._until(lambda: httpx.get(here, timeout=2).status_code == 200, "the deployment", 90)
-
-    def end(self, name: str) -> None:
-        """Kill a process and all that it started, as a power failure would."""
-        process = self.processes.pop(name, None)
-        if process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
-
-    def _start(self, name: str, arguments: list[str]) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = start_group(
-                [sys.executable, *arguments],
-                env=self.environment,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-            )
-
-    def _until(self, good: Callable[[], bool], what: str, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            with suppress(httpx.HTTPError):
-                if good():
-                    return
-            time.sleep(0.2)
-        logs = "\n".join(path.read_text(errors="replace")[-3000:] for path in self.folder.glob("*.log"))
-        raise AssertionError(f"{what} did not come within {seconds:g} s:\n{logs}")
+        self.start("worker", [sys.executable, "-c", script], answers(here))
 
 
 @pytest.fixture(scope="session")
@@ -314,12 +247,12 @@ def served(
     home.mkdir()
     shutil.copy(mlflow_template, home / "mlflow.db")
     world = World(home, tiny_dataset, mlflow_ui="http://127.0.0.1:5000")
-    prefect = Prefect(folder, world.settings)
+    prefect = Prefect(folder, **world.settings)
+    prefect.environment |= {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     try:
         prefect.start_server()
         prefect.start_worker()
         with temporary_settings({PREFECT_API_URL: prefect.api}):
             yield world, prefect
     finally:
-        for name in ("worker", "server"):
-            prefect.end(name)
+        prefect.end_all()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.tournaments import facts_of, held_before, last_other_data, metrics_of_champion, model_of
+
+# What is above the ledger is the same on every database; the ledger itself is tested on both.
+pytestmark = pytest.mark.databases("sqlite")
 
 SETTINGS = {"alpha": 0.05, "seed": 0, "host": "127.0.0.1"}
 

@@ -92,7 +92,7 @@ def test_a_lock_that_is_kept_is_held_until_its_process_is_killed(ledger, keeper)
         pass
 
 
-@pytest.mark.parametrize("ledger_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+@pytest.mark.databases("postgresql")
 def test_a_lock_that_is_kept_is_taken_again_when_the_database_drops_its_connections(ledger_url, ledger, keeper):
     import psycopg
 

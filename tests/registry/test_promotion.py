@@ -9,6 +9,9 @@ from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.promotion import drift, promote, reconcile, restore, rollback
 
+# What is above the ledger is the same on every database; the ledger itself is tested on both.
+pytestmark = pytest.mark.databases("sqlite")
+
 # A process that kills itself before its n-th and after its n-th step of a promotion. The modules are
 # imported once and every victim is a fork with stores of its own, opened after the fork.
 KILLED = """
@@ -223,7 +226,6 @@ def test_an_mlflow_that_fails_leaves_an_intent_that_is_finished_later(opened, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)  # a file, which can be copied for each victim
 def test_a_kill_at_any_step_is_finished_by_the_next_start(opened, home, tmp_path, run_script):
     install(opened, 1)
     opened[0].close()
@@ -259,6 +261,7 @@ def test_a_killed_rollback_is_finished_and_not_taken_twice(opened, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.databases("sqlite", "postgresql")
 def test_of_promoters_at_once_exactly_one_wins(opened, home, ledger_url, run_script):
     ledger, models = opened
     outcomes = json.loads(run_script(RACE, home, ledger_url).stdout)

@@ -10,6 +10,9 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.queue import Queue
 
+# What is above the ledger is the same on every database; the ledger itself is tested on both.
+pytestmark = pytest.mark.databases("sqlite")
+
 RACE = """
 import json, os, sys
 from esci_tournament.registry.ledger import Ledger
@@ -43,6 +46,7 @@ def arrive(queue: Queue, *names: str) -> None:
         assert queue.arrive(name, f"digest of {name}", "queued", {"entered": f"2026-01-0{number + 1}"})
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 def test_of_many_racers_one_records_each_arrival_and_one_dispatches(ledger_url, run_script):
     answers = json.loads(run_script(RACE, ledger_url, 6).stdout)
     assert sum(won for won, _ in answers) == 20

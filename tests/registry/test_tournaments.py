@@ -12,6 +12,9 @@ from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt, find_attempt, question_of, untried
 
+# What is above the ledger is the same on every database; the ledger itself is tested on both.
+pytestmark = pytest.mark.databases("sqlite")
+
 ENSEMBLE = "esci-ensemble"
 NEWCOMERS = [["text/1", "r1"], ["graph/1", "r2"]]
 

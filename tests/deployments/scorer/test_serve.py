@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 import psutil
@@ -20,47 +21,57 @@ import pytest
 
 from esci_tournament.deployments.scorer.client import Client, Patience
 from esci_tournament.tasks.data.load import load_esci
+from tests.harness import COMMAND, clean_environment, start_warm
 
 pytestmark = pytest.mark.slow
 
 
+ARGUMENTS = ("--port", 0, "--json")
+
+
 @contextmanager
-def serving(home: Path, environment: dict[str, str]) -> Iterator[Client]:
+def serving(home: Path) -> Iterator[Client]:
     """Run the command on a free port until it is ready, and stop it as an operator would."""
-    with running(home, environment) as (client, _):
-        yield client
+    pipe = home / f"address-{uuid.uuid4().hex}.pipe"
+    os.mkfifo(pipe)
+    process = start_warm(["serve", "--home", home, *ARGUMENTS], home, clean_environment(), pipe, home / "serve.log")
+    try:
+        with pipe.open(encoding="utf-8") as lines, ready(lines) as client:
+            yield client
+    finally:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(30)
+    assert process.exitcode == 0
 
 
 @contextmanager
-def running(home: Path, environment: dict[str, str]) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
-    """Do the same, and yield the process as well."""
-    command = [
-        sys.executable,
-        "-m",
-        "esci_tournament.deployments.cli",
-        "serve",
-        "--home",
-        str(home),
-        "--port",
-        "0",
-        "--json",
-    ]
+def running(home: Path) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
+    """Run the command as a user starts it, and yield the process as well."""
+    command = [*COMMAND, "serve", "--home", str(home), *map(str, ARGUMENTS)]
     with subprocess.Popen(
-        command, env=environment, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, env=clean_environment(), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
             assert process.stdout is not None
-            lines = ""
-            while "}" not in lines:
-                line = process.stdout.readline()
-                assert line, lines
-                lines += line
-            with Client(json.loads(lines)["address"], patience=Patience(60, 0.5)) as client:
-                client.champion()  # 503 until it is loaded: the client waits
+            with ready(process.stdout) as client:
                 yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
+
+
+@contextmanager
+def ready(lines: IO[str]) -> Iterator[Client]:
+    """Read from what the command prints where it listens, and yield a client once the champion is loaded."""
+    said = ""
+    while "}" not in said:
+        line = lines.readline()
+        assert line, said
+        said += line
+    with Client(json.loads(said)["address"], patience=Patience(60, 0.5)) as client:
+        client.champion()  # 503 until it is loaded: the client waits
+        yield client
 
 
 @pytest.fixture
@@ -69,13 +80,11 @@ def home(held, tmp_path) -> Path:
     return Path(shutil.copytree(held.home, tmp_path / "home", ignore=shutil.ignore_patterns("mlartifacts", "prefect")))
 
 
-def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(
-    held, home, tournament, tmp_path, clean_environment
-):
+def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(held, home, tournament, tmp_path):
     products = load_esci(held.data).products
     some = products[products["locale"] == "es"].head(40)
     ids = some["product_id"].tolist()
-    with serving(home, clean_environment) as client:
+    with serving(home) as client:
         first = client.score("lampara roja", "es", ids, deadline_ms=60_000)
         champion = client.champion()["version"]
     assert first.complete
@@ -99,7 +108,7 @@ def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(
     for lost in ("mlflow.db", "ledger.db"):  # a new process, without ledger and MLflow, on its own copy
         os.replace(home / lost, home / f"{lost}.gone")
     (home / "ledger.db").mkdir()
-    with serving(home, clean_environment) as client:
+    with serving(home) as client:
         again = client.score("Lampara  ROJA", "es", ids)
     assert again.cache_hits == 40
     assert [(one.label, one.probabilities) for one in again.products] == [
@@ -107,14 +116,14 @@ def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(
     ]
 
 
-def test_newer_data_is_taken_up_while_it_serves(held, home, tournament, grown_world, clean_environment):
+def test_newer_data_is_taken_up_while_it_serves(held, home, tournament, grown_world):
     wanted = load_esci(grown_world)
     known = load_esci(held.data).products
     old = known[known["locale"] == "us"]["product_id"].tolist()[:20]
     fresh = sorted(set(wanted.products["product_id"]) - set(known["product_id"]))
     fresh = wanted.products[wanted.products["product_id"].isin(fresh) & (wanted.products["locale"] == "us")]
     new = fresh["product_id"].tolist()[:20]
-    with serving(home, clean_environment) as client:
+    with serving(home) as client:
         before = client.score("red lamp", "us", old + new, deadline_ms=60_000)
         assert [one.error for one in before.products[20:]] == ["unknown_product"] * 20
         assert tournament("champion", "refresh", "--home", home, "--data", grown_world).code == 0
@@ -128,15 +137,15 @@ def test_newer_data_is_taken_up_while_it_serves(held, home, tournament, grown_wo
     assert before.champion == after.champion == f"{state['name']}/{state['version']}"
     assert state["edges"] == wanted.version  # there is a graph network among the members
     assert [one.probabilities for one in after.products[:20]] != [one.probabilities for one in before.products[:20]]
-    with serving(home, clean_environment) as client:  # and a restart begins with it
+    with serving(home) as client:  # and a restart begins with it
         assert client.champion()["data"] == wanted.version
         again = client.score("red lamp", "us", old + new)
     assert again.cache_hits == 40
     assert [one.probabilities for one in again.products] == [one.probabilities for one in after.products]
 
 
-def test_killed_it_leaves_no_process_behind(home, clean_environment):
-    with running(home, clean_environment) as (client, process):
+def test_killed_it_leaves_no_process_behind(home):
+    with running(home) as (client, process):
         client.score("red lamp", "us", [{"title": "red lamp"}])
         processes = psutil.Process(process.pid).children(recursive=True)
         assert len(processes) >= 3
