@@ -29,7 +29,8 @@ from esci_tournament.tasks.candidates.device import seeded
 from esci_tournament.tasks.data.dataset import LABELS, salted_uniform
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
-from esci_tournament.tasks.families.checkpoint import new_encoder, quiet
+from esci_tournament.tasks.families.checkpoint import quiet
+from esci_tournament.tasks.families.language_model.encoder import new_encoder
 from esci_tournament.tasks.families.language_model.model import LanguageModel
 from esci_tournament.tasks.families.language_model.pair_texts import PairTexts
 from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec

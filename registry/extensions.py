@@ -1,11 +1,11 @@
-"""Metrics and selection rules of other distributions: entry points that name a function."""
+"""Metrics and selection rules that distributions plug in: entry points that name a function."""
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.plugins import installed, release_of
 
 METRICS = "esci_tournament.metrics"
 SELECTION_RULES = "esci_tournament.selection_rules"
@@ -26,10 +26,8 @@ def check_name(group: str, name: str) -> str:
     Raises:
         ValueError: if there is none, so that it can stand in a validator; the message lists what there is.
     """
-    if name not in BUILT_IN[group] and name not in (others := _installed(group)):
-        raise ValueError(
-            f"there is no {_WORDS[group]} {name!r}; choose one of {', '.join([*BUILT_IN[group], *others])}"
-        )
+    if name not in BUILT_IN[group] and name not in installed(group):
+        raise ValueError(f"there is no {_WORDS[group]} {name!r}; choose one of {_known(group)}")
     return name
 
 
@@ -39,11 +37,10 @@ def load_function(group: str, name: str) -> Any:
     Raises:
         UsageError: if there is none, it cannot be imported or is no function; the message names the distribution.
     """
-    point = _installed(group).get(name)
+    point = installed(group).get(name)
     if point is None:
-        known = ", ".join([*BUILT_IN[group], *_installed(group)])
-        raise UsageError(f"{_WORDS[group]} {name!r} is unknown; choose one of {known}")
-    origin = f"{_WORDS[group]} {name!r}, plugged in by {origin_of(group, name)} as {point.value}"
+        raise UsageError(f"{_WORDS[group]} {name!r} is unknown; choose one of {_known(group)}")
+    origin = f"{_WORDS[group]} {name!r}, plugged in by {release_of(group, name)} as {point.value}"
     try:
         found = point.load()
     except Exception as error:  # whatever a plug-in's module raises while it is imported
@@ -53,13 +50,5 @@ def load_function(group: str, name: str) -> Any:
     return found
 
 
-def origin_of(group: str, name: str) -> str:
-    """Return "name version" of the distribution that offers a metric or rule, "" for one that is built in."""
-    point = None if name in BUILT_IN[group] else _installed(group).get(name)
-    if point is None:
-        return ""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-
-
-def _installed(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+def _known(group: str) -> str:
+    return ", ".join([*BUILT_IN[group], *installed(group)])

@@ -1,4 +1,4 @@
-"""Families of candidates: each is an entry point of the group `esci_tournament.families`, those of this product too."""
+"""What distributions plug in by entry points: families of candidates, those of this product too, and relations."""
 
 from __future__ import annotations
 
@@ -36,17 +36,23 @@ def families() -> dict[str, EntryPoint]:
 
     A family of another distribution never takes the place of one of this product.
     """
-    return dict(_installed(tuple((place, _changed(place)) for place in sys.path)))
+    return installed(GROUP)
 
 
-@lru_cache(maxsize=4)
-def _installed(places: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
-    """Return the families; reading the metadata of all distributions takes longer than reading a spec.
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Return name -> entry point of what distributions plug in for a group, as :func:`families` does."""
+    return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
+
+
+@lru_cache(maxsize=8)
+def _installed(group: str, places: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
+    """Return the entry points; reading the metadata of all distributions takes longer than reading a spec.
 
     Args:
+        group: Of the entry points.
         places: What is searched for distributions, and when each was changed: something may be installed meanwhile.
     """
-    points = entry_points(group=GROUP)
+    points = entry_points(group=group)
     ours = {point.name: point for point in points if _is_ours(point)}
     return ours | {point.name: point for point in points if point.name not in ours}
 
@@ -85,10 +91,13 @@ def distribution_of(family: str) -> str:
     Returns:
         "" for a family of this product, and for one that is not there.
     """
-    point = families().get(family)
-    if point is None or _is_ours(point):
-        return ""
-    return _origin(point)
+    return release_of(GROUP, family)
+
+
+def release_of(group: str, name: str) -> str:
+    """Return "name version" of the distribution that plugs something in; "" for this one, and for what is not there."""
+    point = installed(group).get(name)
+    return "" if point is None or _is_ours(point) else _origin(point)
 
 
 def _named(family: str) -> Any:

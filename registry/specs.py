@@ -56,7 +56,7 @@ class NamedSpec(Strict):
         return [str(value) for value in values if value is not None]
 
 
-CandidateSpec = NamedSpec
+CandidateSpec = NamedSpec  # the spec of a candidate, of whatever family
 
 
 def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:

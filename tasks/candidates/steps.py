@@ -22,6 +22,7 @@ from esci_tournament.tasks.candidates.profile import Cost, profile
 from esci_tournament.tasks.candidates.provenance import Seen, declaration, what_it_saw
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.relations import relation_type, release_of_relation
 from esci_tournament.tasks.data.split import FitPlan, held_out_keys
 from esci_tournament.tasks.data.store import read_frame, write_frame
 from esci_tournament.tasks.families.loading import candidate_class, load_candidate, make_candidate
@@ -31,7 +32,6 @@ FIT_RECORD = "fit.json"
 CONSTANT = 1e-6  # columns that vary by less say nothing
 SHIFT_PAIRS = 2_000  # pairs that suffice to see the shift between fold models and the served model
 FULL = "full"  # the plan of the model that serves
-SESSION_RELATIONS = {"bought_together", "same_session"}
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def content_digest(spec: CandidateSpec) -> str:
     """Return a SHA-256 over the local files that a spec points to and the plug-in it needs, "" when it needs neither.
 
     A checkpoint that is edited in place is another candidate, whatever its path says; so is another release of the
-    code of a family that is plugged in.
+    code of a family, or of a relation, that is plugged in.
     """
-    places, code = spec_paths(spec), distribution_of(spec.family)
+    places, code = spec_paths(spec), distribution_of(spec.family) + "".join(_code_of_relations(spec))
     files = sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file())
     if not files and not code:
         return ""
@@ -179,13 +179,21 @@ def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> p
     if not relations:
         return None
     wanted = relations if len(relations) > 1 else relations[0]
-    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, relation=wanted)
+    code = _code_of_relations(bout.spec)
+    told = {"relation": wanted} | ({"code": code} if code else {})
+    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, **told)
 
     def build(folder: Path) -> None:
         frame = edges(dataset, wanted, held_out_keys(dataset.pairs, plan))
         write_frame(frame, folder / "edges.arrow")
 
     return read_frame(stages.obtain(key, build) / "edges.arrow")
+
+
+def _code_of_relations(spec: CandidateSpec) -> list[str]:
+    """Return relation and release of those of the candidate's relations that other distributions plug in."""
+    releases = {name: release_of_relation(name) for name in _relations(spec)}
+    return [f"\n{name} {release}" for name, release in releases.items() if release]
 
 
 def _relations(spec: CandidateSpec) -> tuple[str, ...]:
@@ -201,7 +209,7 @@ def _behaviour_keys(spec: CandidateSpec, plan: FitPlan, dataset: Dataset, edges:
     if edges is not None and "query_key" in edges:
         of_queries = edges["source"].to_numpy() < 0 if "source" in edges else np.ones(len(edges), dtype=bool)
         keys = np.unique(edges["query_key"].to_numpy()[of_queries])
-    if dataset.events is not None and SESSION_RELATIONS & set(_relations(spec)):
+    if dataset.events is not None and any(relation_type(one).of_sessions for one in _relations(spec)):
         of_sessions = np.setdiff1d(dataset.events["query_key"].to_numpy(), held_out_keys(dataset.pairs, plan))
         keys = np.union1d(keys, of_sessions)
     return keys.astype(np.uint64)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from esci_tournament.registry.errors import CandidateError, UsageError
-from esci_tournament.tasks.data.dataset import ACTIONS, Dataset, normalise_query, salted_uniform
-from esci_tournament.tasks.data.relations import Relation
+from esci_tournament.registry.errors import CandidateError
+from esci_tournament.tasks.data.dataset import Dataset, normalise_query, salted_uniform
+from esci_tournament.tasks.data.relations import WITHOUT_LOG, RelationType, relation_type
 
 QUERY_EDGE_COLUMNS = ("query", "locale", "query_key", "product", "relation", "weight")
 PRODUCT_EDGE_COLUMNS = ("source", "product", "relation", "weight")
 SEVERAL_EDGE_COLUMNS = ("query", "locale", "query_key", "source", "product", "relation", "weight")
-QUERY_RELATIONS = ("impressions", "clicks", "adds", "purchases", "all")
-PRODUCT_RELATIONS = ("bought_together", "same_session", "same_brand")
-
-ACTION_OF = {"impressions": "impression", "clicks": "click", "adds": "add", "purchases": "purchase"}
 _ONE = ("query", "locale", "query_key", "product")
 SESSION_PRODUCTS = 20  # of a longer session only the first products are tied together: a clique grows quadratically
 BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
@@ -32,6 +28,11 @@ def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.nda
     `bought_together` and `same_session` count the sessions in which two products were bought, or clicked, added or
     bought; `same_brand` ties a product to a few others of its brand and locale. Edges of the plain edge table count
     as many times as their weight says. The weight is log(1 + count).
+
+    A relation with a function of its own (`RelationType.build`) gives that function the data set, without held-out
+    queries, labels and, if it says that it follows from the catalogue, without behaviour. It answers with a frame of
+    `product`, `weight` > 0, and `source` or `query`, `locale` and `query_key`; an edge between products may be given in
+    one direction.
 
     The label of a pair is never read. Queries of the test split are held out whether or not the caller says so, and
     events of a product that the catalogue does not have are left out.
@@ -52,26 +53,22 @@ def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.nda
     """
     if not isinstance(relation, str):
         return edges_of_several(dataset, relation, held_out_keys)
-    if relation not in get_args(Relation):
-        raise UsageError(f"relation {relation!r} is not known; it must be one of {', '.join(get_args(Relation))}")
-    if relation == "same_brand":
-        return _same_brand(dataset.products)
+    kind = relation_type(relation)
     held_out = _held_out(dataset, held_out_keys)
-    if relation in PRODUCT_RELATIONS:
-        buying = ("purchase",) if relation == "bought_together" else ("click", "add", "purchase")
-        _check_there_are_any(dataset, relation, buying)
-        events = None if dataset.events is None else _events(dataset.events, buying, held_out)
-        return _together(dataset, events, relation)
-    actions = ACTIONS if relation == "all" else (ACTION_OF[relation],)
-    if relation != "impressions":
-        _check_there_are_any(dataset, relation, actions)
+    if kind.build:
+        return _built(kind, dataset, held_out)
+    if kind.needs_log:
+        _check_there_are_any(dataset, kind)
+    if kind.ends == "product":
+        events = None if dataset.events is None else _events(dataset.events, kind.actions, held_out)
+        return _together(dataset, events, kind)
     parts = []
-    if relation in ("impressions", "all"):
+    if kind.judged:
         parts.append(_judged(dataset, held_out).assign(count=1.0))
     if dataset.events is not None:
-        parts.append(_events(dataset.events, actions, held_out)[list(_ONE)].assign(count=1.0))
+        parts.append(_events(dataset.events, kind.actions, held_out)[list(_ONE)].assign(count=1.0))
     if dataset.edges is not None:
-        parts.append(_tabled(dataset.edges, relation, held_out))
+        parts.append(_tabled(dataset.edges, kind, held_out))
     return _counted(pd.concat(parts, ignore_index=True), relation)
 
 
@@ -101,15 +98,16 @@ def _held_out(dataset: Dataset, held_out_keys: np.ndarray) -> np.ndarray:
     return np.union1d(np.asarray(held_out_keys, dtype=np.uint64), test)
 
 
-def _check_there_are_any(dataset: Dataset, relation: str, actions: tuple[str, ...]) -> None:
+def _check_there_are_any(dataset: Dataset, kind: RelationType) -> None:
+    relation, actions = kind.name, kind.actions
     if dataset.events is None and dataset.edges is None:
         raise CandidateError(
             f"relation {relation}: the data in {dataset.source} has no behaviour events; "
-            "add behaviour_events.parquet, or choose the relation impressions or same_brand"
+            f"add behaviour_events.parquet, or choose the relation {' or '.join(WITHOUT_LOG)}"
         )
     if dataset.events is not None and dataset.events["action"].isin(actions).any():
         return
-    if dataset.edges is not None and _of(dataset.edges, relation).any():
+    if dataset.edges is not None and _of(dataset.edges, kind).any():
         return
     seen = set() if dataset.events is None else set(dataset.events["action"].astype(str))
     seen |= set() if dataset.edges is None else set(dataset.edges["relation"].astype(str))
@@ -119,14 +117,13 @@ def _check_there_are_any(dataset: Dataset, relation: str, actions: tuple[str, ..
     )
 
 
-def _of(table: pd.DataFrame, relation: str) -> np.ndarray:
-    wanted = tuple(ACTION_OF) if relation == "all" else (relation,)
-    return (table["relation"].isin(wanted) & (table["product"] >= 0)).to_numpy()
+def _of(table: pd.DataFrame, kind: RelationType) -> np.ndarray:
+    return (table["relation"].isin(kind.tabled) & (table["product"] >= 0)).to_numpy()
 
 
-def _tabled(table: pd.DataFrame, relation: str, held_out: np.ndarray) -> pd.DataFrame:
+def _tabled(table: pd.DataFrame, kind: RelationType, held_out: np.ndarray) -> pd.DataFrame:
     """Return the edge table's edges of a query-product relation and their counts."""
-    kept = _of(table, relation) & (table["source"] < 0).to_numpy()
+    kept = _of(table, kind) & (table["source"] < 0).to_numpy()
     kept &= ~np.isin(table["query_key"].to_numpy(), held_out)
     return table.loc[kept, [*_ONE, "weight"]].rename(columns={"weight": "count"})
 
@@ -152,14 +149,14 @@ def _counted(rows: pd.DataFrame, relation: str) -> pd.DataFrame:
     return counted[list(QUERY_EDGE_COLUMNS)]
 
 
-def _together(dataset: Dataset, events: pd.DataFrame | None, relation: str) -> pd.DataFrame:
+def _together(dataset: Dataset, events: pd.DataFrame | None, kind: RelationType) -> pd.DataFrame:
     """Return the ties of the sessions and of the edge table, in both directions."""
     products = max(len(dataset.products), 1)
     nobody = np.empty(0, dtype=np.int64)
     source, product = (nobody, nobody) if events is None else _session_ties(events)
     code, count = source * products + product, np.ones(len(source))
     if dataset.edges is not None:
-        table = dataset.edges[_of(dataset.edges, relation) & (dataset.edges["source"] >= 0).to_numpy()]
+        table = dataset.edges[_of(dataset.edges, kind) & (dataset.edges["source"] >= 0).to_numpy()]
         ends = [table[name].to_numpy(np.int64) for name in ("source", "product")]
         different = ends[0] != ends[1]
         ends, weight = [end[different] for end in ends], table["weight"].to_numpy(np.float64)[different]
@@ -167,7 +164,7 @@ def _together(dataset: Dataset, events: pd.DataFrame | None, relation: str) -> p
         count = np.concatenate([count, weight, weight])
     codes, place = np.unique(code, return_inverse=True)
     counts = np.bincount(place, weights=count, minlength=len(codes))
-    return _product_edges(codes // products, codes % products, counts, relation)
+    return _product_edges(codes // products, codes % products, counts, kind.name)
 
 
 def _session_ties(events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -181,8 +178,9 @@ def _session_ties(events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return ties["product_source"].to_numpy(np.int64), ties["product"].to_numpy(np.int64)
 
 
-def _same_brand(products: pd.DataFrame) -> pd.DataFrame:
+def same_brand(dataset: Dataset) -> pd.DataFrame:
     """Tie each product to its neighbours in a ring of its brand's products, whose order a stable hash decides."""
+    products = dataset.products
     names = {brand: normalise_query(brand) for brand in products["brand"].unique()}
     brand = products["brand"].map(names)
     named = products.index[brand != ""]
@@ -201,7 +199,34 @@ def _same_brand(products: pd.DataFrame) -> pd.DataFrame:
         sources += [row[different], other[different]]
         targets += [other[different], row[different]]
     ties = np.unique(np.stack([np.concatenate(sources), np.concatenate(targets)], axis=1).astype(np.int64), axis=0)
-    return _product_edges(ties[:, 0], ties[:, 1], np.ones(len(ties)), "same_brand")
+    return pd.DataFrame({"source": ties[:, 0], "product": ties[:, 1], "weight": np.log1p(1)})
+
+
+def _built(kind: RelationType, dataset: Dataset, held_out: np.ndarray) -> pd.DataFrame:
+    """Return the edges that a relation's own function makes; it is shown nothing of a held-out query."""
+    pairs, events, table = dataset.pairs.drop(columns="label", errors="ignore"), dataset.events, dataset.edges
+    if kind.catalogue:
+        shown = replace(dataset, pairs=pairs.iloc[:0], events=None, edges=None)
+    else:
+        kept = (None if one is None else one[~np.isin(one["query_key"], held_out)] for one in (pairs, events, table))
+        pairs, events, table = kept
+        shown = replace(dataset, pairs=pairs, events=events, edges=table)
+    found = kind.builder()(shown)
+    columns = PRODUCT_EDGE_COLUMNS if kind.ends == "product" else QUERY_EDGE_COLUMNS
+    if missing := [name for name in columns if name not in (*found.columns, "relation")]:
+        raise CandidateError(f"relation {kind.name}: its edges have no column {missing[0]}")
+    ends = ["source", "product"] if kind.ends == "product" else ["product"]
+    types = dict.fromkeys(ends, np.int32) | {"weight": np.float32}
+    found = found.astype(types).assign(relation=kind.name)
+    if ((found[ends] < 0) | (found[ends] >= len(dataset.products))).any(axis=None) or not (found["weight"] > 0).all():
+        raise CandidateError(f"relation {kind.name}: an edge has no product of the catalogue, or no weight above 0")
+    if kind.ends == "product":
+        back = found.rename(columns={"source": "product", "product": "source"})
+        found = pd.concat([found, back]).drop_duplicates(ends)
+    else:
+        found = found[~np.isin(found["query_key"].to_numpy(np.uint64), held_out)]
+    order = ends if kind.ends == "product" else ["query_key", "product"]
+    return found.sort_values(order, kind="stable", ignore_index=True)[list(columns)]
 
 
 def _product_edges(source: np.ndarray, product: np.ndarray, counts: np.ndarray, relation: str) -> pd.DataFrame:

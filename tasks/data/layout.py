@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from esci_tournament.tasks.data.relations import TABLED
+
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 EVENTS_FILE = "behaviour_events.parquet"
@@ -54,7 +56,7 @@ EDGES_COLUMNS: dict[str, Kind] = {
     "weight": "number",
     "timestamp": "time",
 }
-TABLE_RELATIONS = ("impressions", "clicks", "adds", "purchases", "bought_together", "same_session")
+TABLE_RELATIONS = TABLED
 COLUMNS: dict[str, dict[str, Kind]] = {
     EXAMPLES_FILE: EXAMPLES_COLUMNS,
     PRODUCTS_FILE: PRODUCTS_COLUMNS,

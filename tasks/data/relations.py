@@ -1,7 +1,110 @@
-"""The relations that behaviour and catalogue give a graph."""
+"""The kinds of edges that a graph may be built on: one table, from which everything takes them.
+
+A line in :data:`BUILT_IN`, or an entry point of the group :data:`GROUP` in another distribution, adds one.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import pkgutil
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-Relation = Literal["impressions", "clicks", "adds", "purchases", "all", "bought_together", "same_session", "same_brand"]
+from pydantic import AfterValidator
+
+from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.plugins import installed, release_of
+
+GROUP = "esci_tournament.relations"
+
+
+@dataclass(frozen=True)
+class RelationType:
+    """A kind of edges.
+
+    Attributes:
+        name: As specs name it.
+        ends: "query" for edges from a query to a product, "product" for edges between products.
+        actions: Events that are counted: of a query, or for products those of one session.
+        judged: Whether each judged pair counts as an event; it was retrieved for its query.
+        tabled: Relations of the edge table that are counted.
+        catalogue: Whether its edges follow from the catalogue alone; no query stands behind such an edge.
+        build: "module:function" that makes the edges, in place of counting; see
+            :func:`esci_tournament.tasks.data.behaviour.edges`.
+    """
+
+    name: str
+    ends: Literal["query", "product"]
+    actions: tuple[str, ...] = ()
+    judged: bool = False
+    tabled: tuple[str, ...] = ()
+    catalogue: bool = False
+    build: str = ""
+
+    @property
+    def needs_log(self) -> bool:
+        """Whether it has no edges without a log of behaviour."""
+        return not self.build and not (self.judged and len(self.actions) == 1)
+
+    @property
+    def of_sessions(self) -> bool:
+        """Whether an edge may come from a session, whose queries it does not tell."""
+        return self.ends == "product" and not self.catalogue
+
+    def builder(self) -> Any:
+        """Return the function that `build` names; its module is imported only now."""
+        return pkgutil.resolve_name(self.build)
+
+
+_FROM_QUERIES = ("impressions", "clicks", "adds", "purchases")
+BUILT_IN = (
+    RelationType("impressions", "query", ("impression",), judged=True, tabled=("impressions",)),
+    RelationType("clicks", "query", ("click",), tabled=("clicks",)),
+    RelationType("adds", "query", ("add",), tabled=("adds",)),
+    RelationType("purchases", "query", ("purchase",), tabled=("purchases",)),
+    RelationType("all", "query", ("impression", "click", "add", "purchase"), judged=True, tabled=_FROM_QUERIES),
+    RelationType("bought_together", "product", ("purchase",), tabled=("bought_together",)),
+    RelationType("same_session", "product", ("click", "add", "purchase"), tabled=("same_session",)),
+    RelationType("same_brand", "product", catalogue=True, build="esci_tournament.tasks.data.behaviour:same_brand"),
+)
+_BY_NAME = {one.name: one for one in BUILT_IN}
+TABLED = tuple(one.name for one in BUILT_IN if one.tabled == (one.name,))  # those that an edge table may name
+WITHOUT_LOG = tuple(one.name for one in BUILT_IN if not one.needs_log)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all relations, those of this product first; nothing is imported."""
+    return (*_BY_NAME, *sorted(set(installed(GROUP)) - set(_BY_NAME)))
+
+
+def relation_type(name: str) -> RelationType:
+    """Return the relation of a name.
+
+    Raises:
+        UsageError: If there is none, or its distribution has it wrong.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if name not in installed(GROUP):
+        raise UsageError(f"relation {name!r} is not known; it must be one of {', '.join(names())}")
+    origin = f"relation {name!r}, plugged in by {release_of(GROUP, name)}"
+    try:
+        found = installed(GROUP)[name].load()
+    except Exception as error:  # whatever a plug-in's module raises while it is imported
+        raise UsageError(f"{origin}: cannot be imported ({type(error).__name__}: {error}); install it again") from error
+    if not isinstance(found, RelationType) or found.name != name:
+        raise UsageError(f"{origin}: its entry point names no RelationType of that name")
+    return found
+
+
+def release_of_relation(name: str) -> str:
+    """Return "name version" of the distribution that offers a relation, "" for one of this product."""
+    return "" if name in _BY_NAME else release_of(GROUP, name)
+
+
+def _known(name: str) -> str:
+    if name not in names():
+        raise ValueError(f"it must be one of {', '.join(names())}")
+    return name
+
+
+Relation = Annotated[str, AfterValidator(_known)]  # the name of a relation, in a spec

@@ -10,9 +10,8 @@ from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
 from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX
 from esci_tournament.tasks.data.load import is_of_kind, kind_of
 from esci_tournament.tasks.data.logs import REASONS
+from esci_tournament.tasks.data.relations import TABLED, relation_type
 from esci_tournament.tasks.data.split import crossing_rows
-
-PRODUCT_RELATIONS = ("bought_together", "same_session")
 
 
 def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
@@ -47,7 +46,8 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
 
 def edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
     has_query, has_source = edges["query"].str.strip() != "", edges["source"] >= 0
-    fits = edges["relation"].isin(PRODUCT_RELATIONS).to_numpy() == has_source.to_numpy()
+    between_products = [name for name in TABLED if relation_type(name).ends == "product"]
+    fits = edges["relation"].isin(between_products).to_numpy() == has_source.to_numpy()
     # To Great Expectations a missing value breaks nothing.
     return edges[["locale", "relation"]].assign(
         weight=edges["weight"].fillna(-1), one_origin=(has_query ^ has_source) & fits

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.extensions import METRICS
+from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
@@ -139,8 +140,8 @@ def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
     """Return a SHA-256 over everything that the verdict follows from; threads are not among it."""
     rest = {key: value for key, value in asdict(settings).items() if key != "threads"}
     rest |= {"locales": list(case.expected_locales), "looks": case.looks}
-    if origin := extensions.origin_of(extensions.METRICS, settings.primary_metric):
-        rest["metric_origin"] = origin
+    if release := release_of(METRICS, settings.primary_metric):
+        rest["metric_release"] = release
     if case.absent:
         rest["absent"] = list(case.absent)
     for name in ("challenger_cost", "champion_cost", "budget"):

@@ -1,150 +1,166 @@
-"""Each plug-in of docs/extending.md is installed as it stands there, and does what the guide says."""
+"""The guide to plug-ins: each of its examples is installed as a distribution of its own, and works."""
 
 from __future__ import annotations
 
 import re
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score
 
-from esci_tournament.registry.errors import UsageError
-from esci_tournament.registry.settings import read_settings
-from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.case import digest_of
-from esci_tournament.tasks.ensemble.counts import influence_of, metric_of
-from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
-from esci_tournament.tasks.ensemble.select import select
-from esci_tournament.tasks.ensemble.trial import Trial
-from esci_tournament.tasks.report.page import render
-from esci_tournament.tasks.report.summarise import sides
-from esci_tournament.tasks.report.table import as_markdown
-from tests.plugins import install
-from tests.tasks.report.conftest import build as build_summary
+from esci_tournament.registry.errors import CandidateError, SpecError, UsageError
+from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.specs import parse_spec, read_specs
+from esci_tournament.registry.stages import StageStore
+from esci_tournament.tasks.candidates.enter import check_spec
+from esci_tournament.tasks.candidates.provenance import EDGES
+from esci_tournament.tasks.candidates.steps import FULL, Bout, content_digest, score
+from esci_tournament.tasks.data.behaviour import PRODUCT_EDGE_COLUMNS, QUERY_EDGE_COLUMNS, edges
+from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.relations import BUILT_IN, names, release_of_relation
+from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
 
-GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-METRIC = JudgeSettings(primary_metric="balanced_accuracy", resamples=500, threads=1)
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+CODE = {re.match(r'"""(\w+)\.py:', text).group(1): text for language, text in BLOCKS if language == "python"}
+POINTS = [tomllib.loads(text)["project"]["entry-points"] for language, text in BLOCKS if "entry-points" in text]
+(SPECS,) = [text for language, text in BLOCKS if "[[candidate]]" in text]
+NOBODY = np.zeros(0, np.uint64)
+
+
+def install(folder: Path, module: str, code: str, version: str = "1.0") -> None:
+    """Lay a distribution of one module into a folder as an installer would."""
+    info = folder / f"{module}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (folder / f"{module}.py").write_text(code, encoding="utf-8")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n", encoding="utf-8")
+    (points,) = [one for one in POINTS if module in next(iter(one.values()))]
+    for group, entries in points.items():
+        lines = [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.fixture
-def plug_in(tmp_path, monkeypatch):
-    """Install the plug-in of the guide whose module has this name; `change` edits its code first."""
-    names = []
-
-    def put(module: str, change=lambda code: code, version: str = "1.0") -> None:
-        found = re.search(rf'```python\n("""{module}\.py.*?)```\n\n```toml\n(.*?)```', GUIDE, re.DOTALL)
-        folder = tmp_path / f"{module}-{version}"
-        folder.mkdir()
-        install(folder, module, change(found[1]), found[2], version)
-        monkeypatch.syspath_prepend(str(folder))
-        sys.modules.pop(module, None)
-        names.append(module)
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    def put(module: str, code: str = "", version: str = "1.0") -> None:
+        install(tmp_path / f"{module}-{version}", module, code or CODE[module], version)
+        monkeypatch.syspath_prepend(str(tmp_path / f"{module}-{version}"))
 
     yield put
-    for name in names:
-        sys.modules.pop(name, None)
+    for module in CODE:
+        sys.modules.pop(module, None)
 
 
-def make_case(queries: int = 400) -> JudgeInput:
-    """A challenger that knows more than the champion, on labels of which half are Exact."""
-    random = np.random.default_rng(5)
-    labels = random.choice(4, p=[0.5, 0.25, 0.15, 0.1], size=queries * 8).astype(np.int8)
-    said = [np.where(random.random(len(labels)) < right, labels, 0) for right in (0.9, 0.6)]
-    ours, theirs = (np.eye(4, dtype=np.float32)[one] for one in said)
-    groups = np.repeat(np.arange(queries, dtype=np.uint64), 8)
-    return JudgeInput.from_probabilities(labels, groups, np.full(len(labels), "us"), ours, theirs)
+def specs(folder: Path) -> dict:
+    (folder / "guide.toml").write_text(SPECS, encoding="utf-8")
+    return {spec.name: spec for spec in read_specs(folder / "guide.toml")}
 
 
-def test_a_metric_decides_what_the_judge_promotes(plug_in):
-    plug_in("balanced_accuracy")
-    assert read_settings(primary_metric="balanced_accuracy").primary_metric == "balanced_accuracy"
-    case = make_case()
-    verdict = judge(case, METRIC)
-    assert verdict.outcome == "promote"
-    assert "balanced_accuracy changes by +" in verdict.reason
-    truth = np.repeat(np.arange(4), case.challenger.sum(axis=(0, 2)))
-    said = np.concatenate([np.repeat(np.arange(4), row) for row in case.challenger.sum(axis=0)])
-    assert verdict.metric("balanced_accuracy").challenger == pytest.approx(balanced_accuracy_score(truth, said))
-    assert {"accuracy", "macro_f1", "weighted_f1", "balanced_accuracy in locale us"} <= {c.name for c in verdict.checks}
+def test_every_example_has_its_line() -> None:
+    assert {name for one in POINTS for entries in one.values() for name in entries} == set(CODE)
 
 
-def test_its_influences_are_its_derivatives(plug_in):
-    plug_in("balanced_accuracy")
-    counts = np.random.default_rng(0).integers(1, 9, size=(50, 4, 4))
-    whole, moved = counts.sum(axis=0), influence_of("balanced_accuracy", counts)
-    for query in range(50):
-        change = metric_of("balanced_accuracy", whole + 1e-6 * counts[query]) - metric_of("balanced_accuracy", whole)
-        assert moved[query] == pytest.approx(change / 1e-6, abs=1e-5)
+def test_the_guide_to_candidates_lists_the_relations() -> None:
+    text = (GUIDE.parent / "candidates.md").read_text(encoding="utf-8")
+    listed = text[text.index("Relations: ") :].partition(".")[0].removeprefix("Relations: ")
+    assert re.findall(r"\w+", listed) == [one.name for one in BUILT_IN]
 
 
-def test_it_stands_in_the_report_beside_the_others(plug_in):
-    plug_in("balanced_accuracy")
-    case = make_case()
-    trial = Trial(judge(case, METRIC), confusion=case.challenger.sum(axis=0).tolist(), alone={})
-    summary = build_summary()
-    models = [one and replace(one, test=one.test and replace(one.test, others={METRIC.primary_metric: 0.5}))
-              for one in summary.models]  # fmt: skip
-    settings = summary.settings | {"primary_metric": METRIC.primary_metric}
-    summary = replace(summary, models=models, settings=settings, **sides(trial))
-    value = f"{trial.verdict.metric('balanced_accuracy').challenger:.3f}"
-    for told in (render(summary), as_markdown(summary)):
-        assert "alanced accuracy" in told
-        assert value in told
+@pytest.mark.slow
+def test_the_examples_compete(plug_in, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    for module in CODE:
+        plug_in(module)
+    plans = fit_plans(tiny_dataset, assign_roles(tiny_dataset, "blend", 0.25, 0.1, 5), "blend", 0.1)
+    stages, scores = StageStore(tmp_path / "stages"), ScoreStore(tmp_path / "scores")
+    for name, spec in specs(tmp_path).items():
+        check_spec(spec)
+        bout = Bout(f"{name}/1", spec, content_digest(spec), tiny_dataset.version, "roles", 0, "cpu")
+        score(bout, plans, tiny_dataset, stages, scores)
+        seen = np.load(stages.find(bout.train_key(stages, FULL)) / EDGES)
+        assert not np.isin(seen, held_out_keys(tiny_dataset.pairs, plans[0])).any()
+        assert (len(seen) > 0) == (name == "popular")  # a color tells of no query
+    assert {one["candidate"] for one in scores.list()} == {"gat-color/1", "popular/1"}
 
 
-def test_another_version_of_a_metric_is_another_verdict(plug_in):
-    plug_in("balanced_accuracy")
-    first = digest_of(make_case().canonical(), METRIC)
-    plug_in("balanced_accuracy", version="2.0")
-    assert digest_of(make_case().canonical(), METRIC) != first
+def test_edges_of_a_plugged_in_relation_are_those_of_any_other(plug_in, tiny_dataset: Dataset) -> None:
+    plug_in("same_color")
+    found = edges(tiny_dataset, "same_color", NOBODY)
+    assert tuple(found.columns) == PRODUCT_EDGE_COLUMNS
+    assert len(found) > 0
+    there = set(map(tuple, found[["source", "product"]].to_numpy().tolist()))
+    assert {(product, source) for source, product in there} == there
+    color = tiny_dataset.products["color"].to_numpy(object)
+    assert (color[found["source"]] == color[found["product"]]).all()
+    assert names() == (*(one.name for one in BUILT_IN), "same_color")
+
+
+LEAKY = """
+import numpy as np
+from esci_tournament.tasks.data.relations import RelationType
+
+SHOWN = []
+RELATION = RelationType("same_color", "query", build="same_color:edges")
+KEEP = None
+
+
+def edges(dataset):
+    SHOWN.append(dataset)
+    return KEEP.assign(weight=1.0)[["query", "locale", "query_key", "product", "weight"]]
+"""
+
+
+def test_a_function_is_shown_no_label_and_nothing_that_is_held_out(plug_in, tiny_dataset: Dataset) -> None:
+    plug_in("same_color", LEAKY)
+    held_out = tiny_dataset.pairs["query_key"].unique()[:30]
+    import same_color
+
+    same_color.KEEP = tiny_dataset.pairs  # it remembers what it is not shown
+    found = edges(tiny_dataset, "same_color", held_out)
+    (shown,) = same_color.SHOWN
+    assert "label" not in shown.pairs
+    for frame in (shown.pairs, shown.events, found):
+        assert len(frame) > 0
+        assert not np.isin(frame["query_key"], held_out).any()
+        assert not np.isin(frame["query_key"], tiny_dataset.pairs.query("split == 'test'")["query_key"]).any()
+    assert tuple(found.columns) == QUERY_EDGE_COLUMNS
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [("axis=0) / np", "fails on counts of shape"), ("axis=-1) * np.nan / np", "one finite number")]
+    ("change", "error", "complaint"),
+    [
+        (lambda code: "import no_such_module\n" + code, UsageError, r"same_color 1\.0: cannot be imported"),
+        (lambda code: code.replace('"same_color", "product"', '"other", "product"'), UsageError, "no RelationType of"),
+        (lambda code: code.replace('"weight": 1.0', '"heft": 1.0'), CandidateError, "have no column weight"),
+        (lambda code: code.replace('"weight": 1.0', '"weight": 0.0'), CandidateError, "no weight above 0"),
+        (lambda code: code.replace("following,", "following + 10**6,"), CandidateError, "no product of the catalogue"),
+    ],
+    ids=["import", "name", "column", "weight", "product"],
 )
-def test_a_metric_that_gives_no_number_is_refused(wrong, words, plug_in):
-    plug_in("balanced_accuracy", lambda code: code.replace("axis=-1) / np", wrong))
-    with pytest.raises(UsageError, match=words):
-        metric_of("balanced_accuracy", np.ones((3, 4, 4)))
+def test_a_relation_that_is_none_is_named(plug_in, tiny_dataset: Dataset, change, error, complaint) -> None:
+    plug_in("same_color", change(CODE["same_color"]))
+    with pytest.raises(error, match=complaint):
+        edges(tiny_dataset, "same_color", NOBODY)
 
 
-class Sums:
-    """A game in which a set is worth the sum of its members' digits."""
-
-    members = ("m1", "m2", "m3", "m4")
-
-    def __init__(self):
-        self.values, self.refits = {}, 0
-
-    def value(self, subset):
-        return self.values.setdefault(frozenset(subset), sum(int(name[1]) for name in subset))
-
-    def utility(self, subset):
-        return {name: int(name[1]) / self.value(subset) for name in subset}
+def test_another_release_of_a_relation_makes_another_candidate(plug_in, tmp_path: Path) -> None:
+    content = {"name": "x", "family": "graph_network", "architecture": "gcn", "relation": "same_color"}
+    with pytest.raises(SpecError, match=r"relation: .*\(got 'same_color'\)"):
+        parse_spec(content)
+    plug_in("same_color")
+    spec = parse_spec(content)
+    first = content_digest(spec)
+    assert release_of_relation("same_color") == "same_color 1.0"
+    plug_in("same_color", version="2.0")
+    assert "" != first != content_digest(spec)
+    assert content_digest(spec.model_copy(update={"relation": "clicks"})) == ""
 
 
-def test_a_selection_rule_chooses_under_the_budget(plug_in):
-    plug_in("best_pair")
-    assert read_settings(selection="best_pair").selection == "best_pair"
-    costs = {name: Cost(float(name[1]), 1.0) for name in Sums.members}
-    chosen = select(Sums(), costs, Budget(memory_mib=6.0), "best_pair")
-    assert chosen.rule == "best_pair"
-    assert chosen.kept == ("m2", "m4")
-    assert chosen.path[0].action == "best of 6 pairs"
-
-
-def test_a_rule_that_keeps_what_it_may_not_is_refused(plug_in):
-    plug_in("best_pair", lambda code: code.replace("and search.fits(pair)", ""))
-    costs = {name: Cost(float(name[1]), 1.0) for name in Sums.members}
-    with pytest.raises(UsageError, match="kept m3, m4: it has to keep eligible models within the budget"):
-        select(Sums(), costs, Budget(memory_mib=6.0), "best_pair")
-
-
-@pytest.mark.parametrize("setting", ["primary_metric", "selection"])
-def test_a_name_that_nobody_offers_is_refused_with_those_that_are_there(setting, plug_in):
-    plug_in("best_pair")
-    with pytest.raises(UsageError, match=f"setting {setting}: .*nonsense.*choose one of"):
-        read_settings(**{setting: "nonsense"})
+def test_behaviour_counts_for_who_it_is_about(plug_in, tiny_dataset: Dataset) -> None:
+    plug_in("same_color")
+    quiet = replace(tiny_dataset, events=None)
+    pd.testing.assert_frame_equal(edges(quiet, "same_color", NOBODY), edges(tiny_dataset, "same_color", NOBODY))

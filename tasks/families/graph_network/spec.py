@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from esci_tournament.registry.specs import NamedSpec, Strict
-from esci_tournament.tasks.data.relations import Relation
+from esci_tournament.tasks.data.relations import Relation, names
 
 GNNArchitecture = Literal["graphsage", "gcn", "gatv2", "rgcn", "hgt"]
 
@@ -51,7 +51,7 @@ class GraphNetworkSpec(NamedSpec):
             return value
         if not value or len(set(value)) < len(value):
             raise ValueError("name at least one relation, and none of them twice")
-        ordered = tuple(one for one in get_args(Relation) if one in value)
+        ordered = tuple(one for one in names() if one in value)
         return ordered if len(ordered) > 1 else ordered[0]
 
     @model_validator(mode="after")
