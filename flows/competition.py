@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 from esci_tournament.flows.held import Held, named_stage_task, stage_task
@@ -27,23 +26,9 @@ from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.candidates.profile import Cost
 from esci_tournament.tasks.candidates.steps import fit_record
 from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
-from esci_tournament.tasks.ensemble.challenge import Challenge, build_challenge
+from esci_tournament.tasks.ensemble.challenge import SETTINGS, Challenge, build_challenge, releases
 from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.families.loading import candidate_class
-
-# The settings that decide who is kept: a challenger is stored under them.
-SELECTION_SETTINGS = {
-    "keep_score_files",
-    "budget_memory_mib",
-    "budget_latency_ms",
-    "execution",
-    "selection",
-    "must_keep",
-    "must_drop",
-    "primary_metric",
-    "guardrail_margin",
-    "seed",
-}
 
 
 @named_stage_task("train {entrant.version.name}")
@@ -79,7 +64,7 @@ def workers_of(settings: Settings) -> int:
     device = resolve_device(settings.device)
     if device.type == "cuda":
         return 1
-    return os.cpu_count() or 1
+    return settings.cores
 
 
 def threads_of(settings: Settings, held: Held) -> int:
@@ -88,7 +73,7 @@ def threads_of(settings: Settings, held: Held) -> int:
     It follows from who entered, not from who is left to train: a resumed tournament computes the same numbers.
     """
     at_once = min(workers_of(settings), sum(entrant.role == "newcomer" for entrant in held.entrants) or 1)
-    return max(1, (os.cpu_count() or 1) // at_once)
+    return max(1, settings.cores // at_once)
 
 
 @stage_task
@@ -150,7 +135,7 @@ def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> di
                     stages=stages,
                     scores=workspace.folder("scores"),
                     log=workspace.folder("logs") / "profile.log",
-                    threads=os.cpu_count() or 1,
+                    threads=workspace.settings.cores,
                     memory_gib=workspace.settings.candidate_memory_gib,
                     environment=worker_environment(workspace.settings, [one.bout.spec.family for one in missing]),
                     progress=lambda share, doing: report("profile", share, doing),
@@ -163,14 +148,15 @@ def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> di
 def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: Mapping[str, Cost]) -> Challenge:
     """Aggregate, rank and select; the challenger is kept under all that it follows from."""
     with stage("build the challenger"):
-        settings = workspace.settings
+        settings = workspace.settings.only(SETTINGS)
         measured = [entrant for entrant in entrants if entrant.id in costs]
         key = workspace.stages.key(
             "challenge",
             scores=[[one.id, one.bout.recipe()] for one in measured],
             data=held.source.version,
             costs={name: [cost.memory_mib, cost.milliseconds_per_page_p50] for name, cost in costs.items()},
-            settings=settings.model_dump(mode="json", include=SELECTION_SETTINGS),
+            settings=workspace.settings.model_dump(mode="json", include=set(SETTINGS)),
+            **releases(settings),
         )
         folder = workspace.stages.obtain(
             key,

@@ -22,7 +22,7 @@ from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.scores import MemberScores
-from esci_tournament.tasks.ensemble.trial import Side, Trial, absent_members, hold_trial, total_cost
+from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, hold_trial, total_cost
 
 Facts = dict[str, Any]
 
@@ -106,7 +106,7 @@ def hold(
     scored = {one.member for one in scores}
     if champion is not None and not absent_members(champion.aggregator.members, scored):  # else nothing is compared
         ledger.record_look(digest_of_test(pairs), held.id, against)
-    trial = hold_trial(pairs, scores, challenger, champion, looks, settings)
+    trial = hold_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS))
     content = trial.verdict.to_dict() | dict(more or {})
     return trial, ledger.record_verdict(held.id, trial.verdict.outcome.replace("_", "-"), content, against)
 

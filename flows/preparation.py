@@ -31,7 +31,7 @@ from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.sources import obtain
-from esci_tournament.tasks.data.split import assign_roles, fit_plans
+from esci_tournament.tasks.data.split import SETTINGS, assign_roles, fit_plans
 from esci_tournament.tasks.data.store import open_dataset, save_dataset
 from esci_tournament.tasks.data.validate import raise_if_critical
 from esci_tournament.tasks.data.validate import validate as validate_dataset
@@ -89,7 +89,7 @@ def split(workspace: Workspace, source: Source) -> Roles:
     """Give every pair its role, by its query alone."""
     with stage("split"):
         settings = workspace.settings
-        how = settings.model_dump(include={"out_of_sample", "blend_share", "validation_share", "folds"})
+        how = settings.model_dump(include=set(SETTINGS))
         key = workspace.stages.key("split", version=source.version, **how)
 
         def build(folder: Path) -> None:

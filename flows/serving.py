@@ -11,10 +11,7 @@ from esci_tournament.flows.reporting import stage
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.ensemble.challenge import Challenge
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
-from esci_tournament.tasks.ensemble.equipment import make_equipment
-
-# The settings that it follows from.
-EQUIPMENT_SETTINGS = {"subsets_limit", "early_exit_risk", "primary_metric"}
+from esci_tournament.tasks.ensemble.equipment import SETTINGS, make_equipment
 
 
 def equipment(workspace: Workspace, held: Held, challenge: Challenge) -> Path:
@@ -30,7 +27,7 @@ def equipment(workspace: Workspace, held: Held, challenge: Challenge) -> Path:
         scores=[[one.id, one.bout.recipe()] for one in entrants],
         aggregator=challenge.aggregator.digest(),
         costs={name: cost.milliseconds for name, cost in costs.items()},
-        settings=settings.model_dump(mode="json", include=EQUIPMENT_SETTINGS),
+        settings=settings.model_dump(mode="json", include=set(SETTINGS)),
     )
 
     def make(folder: Path) -> None:
@@ -38,7 +35,7 @@ def equipment(workspace: Workspace, held: Held, challenge: Challenge) -> Path:
             pairs = pairs_of(held, learns=True)
             scores = scores_of(workspace, held.source.version, recipes_of(entrants))
             worth = challenge.result["worth"]
-            make_equipment(folder, pairs, scores, challenge.aggregator, worth, costs, settings)
+            make_equipment(folder, pairs, scores, challenge.aggregator, worth, costs, settings.only(SETTINGS))
 
     return stages.obtain(key, make)
 

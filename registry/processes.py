@@ -1,4 +1,4 @@
-"""How a module of ours is started as a process of its own."""
+"""How a module of ours is started as a process of its own, and what this one may use."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def python_module(module: str, *arguments: str) -> list[str]:
     for the library.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, which a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def module_path() -> dict[str, str]:

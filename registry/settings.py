@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
+from esci_tournament.registry.processes import usable_cores
 
 
 class Settings(BaseSettings):
@@ -116,6 +118,9 @@ class Settings(BaseSettings):
     blend_share: float = Field(0.25, gt=0, lt=1, description="share of the train queries that no model trains on")
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of the fit queries that choose the epoch")
     workers: int | None = Field(None, ge=1, description="candidates trained at once; default: one a GPU, or a core")
+    threads: int | None = Field(
+        None, ge=1, description="threads that compute at once on this machine; default: the cores that may be used"
+    )
     candidate_timeout_s: float | None = Field(
         None, gt=0, description="seconds a candidate may train; default: no limit"
     )
@@ -261,6 +266,25 @@ class Settings(BaseSettings):
         object.__setattr__(self, "allowed_pyfunc_sources", tuple(sources))
 
     @property
+    def cores(self) -> int:
+        """Threads that compute at once: the setting, else the cores that this process may use."""
+        return self.threads or usable_cores()
+
+    def only(self, names: Collection[str]) -> Settings:
+        """Return these settings for a stage that declares which of them it follows from.
+
+        A stage is stored under the settings that it declares. Reading another one through what this returns raises, so
+        that no stage follows from a setting that its key does not have.
+
+        Args:
+            names: Names of settings.
+
+        Returns:
+            Something that is used as settings are, with `cores`, which changes no result, and these alone.
+        """
+        return cast(Settings, StageSettings({name: getattr(self, name) for name in sorted(names)}, self.cores))
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow's tracking URI, always explicit: MLflow's own default depends on the current folder."""
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow.db'}"
@@ -269,6 +293,23 @@ class Settings(BaseSettings):
     def ledger_address(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+
+class StageSettings:
+    """The settings that a stage declares, and no others.
+
+    Args:
+        values: Name -> value.
+        cores: Threads that compute at once.
+    """
+
+    def __init__(self, values: Mapping[str, object], cores: int) -> None:
+        self._values, self.cores = dict(values), cores
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"the stage does not declare the setting {name!r}, under which it would be stored")
+        return self._values[name]
 
 
 def _absolute(address: str | None) -> str | None:

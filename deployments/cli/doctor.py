@@ -75,10 +75,11 @@ def _packages() -> str:
 def _device() -> str:
     import torch
 
+    from esci_tournament.registry.processes import usable_cores
     from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device("auto")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{usable_cores()} cores"
     return f"{device} ({name})"
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.data.dataset import Dataset, salted_uniform
 
+SETTINGS = ("out_of_sample", "blend_share", "validation_share", "folds")  # what roles follow from, and are stored under
 ROLES = ("fit", "validation", "blend", "test", "quarantine")
 OutOfSample = Literal["blend", "kfold"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ import lightgbm
 import numpy as np
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.processes import usable_cores
 from esci_tournament.tasks.ensemble.pool import Pool
 from esci_tournament.tasks.ensemble.scores import CLASSES
 from esci_tournament.tasks.ensemble.trees import FlatTrees
@@ -43,7 +45,8 @@ class AggregatorParameters:
         l2: ridge penalty on leaf values.
         column_share, row_share: share of columns a tree and of rows a round sees.
         folds: folds of the cross-validation that chooses the number of rounds.
-        threads: LightGBM threads; below 20,000 pairs one is used, threads would wait for each other more than work.
+        threads: LightGBM threads, which change no result and are not saved; below 20,000 pairs one is used, threads
+            would wait for each other more than work.
         seed: seed of all sampling.
         balance: power of the inverse class frequency that weighs a pair in the fit: 0 for none, 1 for classes of equal
             weight. Probabilities lean towards rare classes accordingly.
@@ -61,7 +64,7 @@ class AggregatorParameters:
     column_share: float = 0.8
     row_share: float = 0.8
     folds: int = 5
-    threads: int = 2
+    threads: int = field(default_factory=usable_cores, compare=False)
     seed: int = 0
     balance: float = 0.0
     start: Literal["nothing", "pool"] = "nothing"
@@ -137,8 +140,12 @@ class Aggregator:
 
     def digest(self) -> str:
         """Return a SHA-256 of all that the scores follow from."""
-        content = self.booster.model_to_string() + json.dumps(self.pool.to_json() if self.pool else None)
+        content = self._text() + json.dumps(self.pool.to_json() if self.pool else None)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def _text(self) -> str:
+        """Return LightGBM's text of the trees, the same on any machine: it would tell how many threads fitted them."""
+        return re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", self.booster.model_to_string())
 
     def prepared(self) -> Aggregator:
         """Read the trees now, which takes some 80 ms, and not when the first page waits for it; return self."""
@@ -163,11 +170,12 @@ class Aggregator:
         Raises:
             StoreError: if the folder cannot be written.
         """
-        card = {"members": list(self.members), "rounds": self.rounds, "parameters": asdict(self.parameters)}
+        parameters = {name: value for name, value in asdict(self.parameters).items() if name != "threads"}
+        card: dict[str, Any] = {"members": list(self.members), "rounds": self.rounds, "parameters": parameters}
         card["pool"] = self.pool.to_json() if self.pool else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / _MODEL, self.booster.model_to_string())
+            _write(folder / _MODEL, self._text())
             _write(folder / _CARD, json.dumps(card, indent=2) + "\n")
         except OSError as error:
             raise StoreError(
@@ -185,7 +193,8 @@ class Aggregator:
             card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
             booster = lightgbm.Booster(model_str=(folder / _MODEL).read_text(encoding="utf-8"))
             pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # earlier versions have none
-            parameters = AggregatorParameters(**card["parameters"])
+            saved = {name: value for name, value in card["parameters"].items() if name != "threads"}  # earlier versions
+            parameters = AggregatorParameters(**saved)
             aggregator = cls(tuple(card["members"]), booster, int(card["rounds"]), parameters, pool)
         except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
             raise StoreError(f"aggregator in {folder} cannot be read: {error}; fit it again") from error

@@ -20,7 +20,7 @@ _TOLERANCE = 1e-6  # of the largest raw score
 
 
 def attribute(
-    aggregator: Aggregator, columns: np.ndarray, threads: int = 2, forest: Forest | None = None
+    aggregator: Aggregator, columns: np.ndarray, threads: int = 1, forest: Forest | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what each member adds to each raw class score of each pair, and the expected raw scores.
 
@@ -61,7 +61,7 @@ def check_additivity(aggregator: Aggregator, columns: np.ndarray, values: np.nda
     return gap
 
 
-def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 2) -> np.ndarray:
+def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 1) -> np.ndarray:
     """Return the contributions, float64 (n, 4, k), of rows `features` float64 (n, 4 k); the same for any `threads`."""
     rows = len(features)
     values = np.zeros((rows, CLASSES, forest.groups))

@@ -71,7 +71,7 @@ def choose_balance(
     costs = np.max([np.max(of) - of for of in _others(overall, metric)], axis=0)
     allowed = costs <= max(margin, costs.min())
     table = np.concatenate([one.reshape(len(one), -1) for one in counts], axis=1).astype(np.float32)
-    sums = resampled_sums(table, np.zeros(len(table), np.int64), RESAMPLES, parameters.seed)[:, 0]
+    sums = resampled_sums(table, np.zeros(len(table), np.int64), RESAMPLES, parameters.seed, parameters.threads)[:, 0]
     resampled = metric_of(metric, sums.reshape(RESAMPLES, len(POWERS), CLASSES, CLASSES))
     best = int(np.where(allowed, values, -np.inf).argmax())
     errors = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)

@@ -74,7 +74,7 @@ def effective_queries(influence: np.ndarray) -> float:
     return float(squares.sum()) ** 2 / fourth if fourth > 0 else float(len(influence))
 
 
-def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 2) -> np.ndarray:
+def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 1) -> np.ndarray:
     """Return the sums of resampled queries, float32 (resamples, strata, columns).
 
     Each resample draws, within each stratum, as many queries with replacement as it has. Sums of counts below 2**24

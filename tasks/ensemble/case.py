@@ -12,6 +12,7 @@ import numpy as np
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS
 from esci_tournament.registry.plugins import release_of
+from esci_tournament.registry.processes import usable_cores
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
@@ -36,7 +37,7 @@ class JudgeSettings:
     not_worse_margin: float = 0.005
     cheaper_by: float = 0.1
     seed: int = 0
-    threads: int = field(default=2, compare=False)
+    threads: int = field(default_factory=usable_cores, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> JudgeSettings:
@@ -51,6 +52,7 @@ class JudgeSettings:
             not_worse_margin=settings.not_worse_margin,
             cheaper_by=settings.cheaper_by,
             seed=settings.seed,
+            threads=settings.cores,
         )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.extensions import METRICS, SELECTION_RULES
+from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.balance import choose_balance
@@ -26,6 +28,11 @@ from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
+# What a challenger follows from, and is stored under.
+SETTINGS = (
+    *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
+    *("primary_metric", "guardrail_margin", "keep_score_files", "seed"),
+)
 SHAPLEY_REFITS = 64  # sets that may be fitted for the exact Shapley value of a report
 
 
@@ -68,7 +75,7 @@ def build_challenge(
         pairs: the pairs the aggregator learns from: example_id, label, query_key, locale.
         scores: of every model, out of sample on `pairs`.
         costs: of every model.
-        settings: budget, rule of selection, primary metric, seed.
+        settings: those of `SETTINGS`.
         progress: called with the share done.
         for_information: models that take part in the ranking of everybody and are never kept: they cannot answer for
             a pair that was not scored in advance.
@@ -94,7 +101,7 @@ def build_challenge(
         heard += 1
         progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
 
-    parameters = AggregatorParameters(seed=settings.seed)
+    parameters = AggregatorParameters(seed=settings.seed, threads=settings.cores)
     start = choose_start(columns, labels, groups, parameters)
     parameters = replace(parameters, start=start.chosen)
     balance = choose_balance(columns, labels, groups, parameters, settings.primary_metric, settings.guardrail_margin)
@@ -113,7 +120,9 @@ def build_challenge(
 
     def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
         place = [names.index(name) for name in of]
-        return measure_worth(fitted, np.ascontiguousarray(columns[:, place]), groups, locales, seed=settings.seed)
+        return measure_worth(
+            fitted, np.ascontiguousarray(columns[:, place]), groups, locales, seed=settings.seed, threads=settings.cores
+        )
 
     everybody = list(names)
     result = {
@@ -131,6 +140,15 @@ def build_challenge(
     }
     aggregator.save(folder / "aggregator")
     (folder / RESULT).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+def releases(settings: Settings) -> dict[str, str]:
+    """Return what a challenger follows from beside settings: the releases of a plugged-in metric and rule, if any."""
+    found = {
+        "metric": release_of(METRICS, settings.primary_metric),
+        "rule": release_of(SELECTION_RULES, settings.selection),
+    }
+    return {name: release for name, release in found.items() if release}
 
 
 def what_it_would_bring(game: Game, selection: Selection, names: Sequence[str]) -> Iterator[Eviction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.subsets import Subsets
 
 SUBSETS = "subsets"
+SETTINGS = ("subsets_limit", "early_exit_risk", "primary_metric")  # what equipment follows from, and is stored under
 _LEAST_MILLISECONDS = 1e-3  # what costs nothing comes first, by its worth
 
 
@@ -39,7 +39,7 @@ def make_equipment(
         aggregator: that of all members.
         worth: facts of the ensemble's worth, as `Challenge.result["worth"]`.
         costs: of the members that were measured.
-        settings: `subsets_limit`, `early_exit_risk`, `primary_metric`.
+        settings: those of `SETTINGS`.
     """
     order = exit_order(aggregator.members, worth, costs)
     by_name = {one.member: one for one in scores}
@@ -53,7 +53,7 @@ def make_equipment(
         order,
         limit=settings.subsets_limit,
         metric=settings.primary_metric,
-        threads=os.cpu_count() or 1,
+        threads=settings.cores,
     )
     subsets.save(folder / SUBSETS)
     prefixes = [frozenset(order[:count]) for count in range(1, len(order) + 1)]

@@ -63,7 +63,7 @@ class Subsets:
         order: Sequence[str] = (),
         limit: int = 40,
         metric: str = "macro_f1",
-        threads: int = 2,
+        threads: int = 1,
         maximum_rows: int | None = MOST_PAIRS,
     ) -> Subsets:
         """Fit an aggregator for each subset that :func:`subsets_to_keep` names.

@@ -18,6 +18,12 @@ from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judg
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.verdict import Verdict
 
+# What a verdict follows from: the thresholds of the judge, and the budget.
+SETTINGS = (
+    *("primary_metric", "required_gain", "alpha", "resamples", "guardrail_margin", "minimum_test_queries"),
+    *("not_worse_margin", "cheaper_by", "seed", "budget_memory_mib", "budget_latency_ms", "execution"),
+)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -57,7 +63,7 @@ def hold_trial(
         scores: of every model that took part or is a member of the champion.
         challenger, champion: both sides; no champion when there is none.
         looks: looks that were taken at this test split before.
-        settings: the judge's thresholds and the budget.
+        settings: those of `SETTINGS`.
 
     A champion with a member that has no scores cannot be compared with: then the verdict is not evaluable, and says so.
 

@@ -75,7 +75,7 @@ def measure_worth(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     until_settled: bool = False,
 ) -> Worth:
     """Return what each member is worth on these pairs.

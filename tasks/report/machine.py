@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from esci_tournament.registry.processes import usable_cores
+
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Return device, processor, cores, memory in GiB, platform and Python version of this machine."""
@@ -14,7 +16,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     return {
         "device": device,
         "cpu": _processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(memory, 1),
         "platform": platform.platform(),
         "python": platform.python_version(),

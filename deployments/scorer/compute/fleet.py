@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from esci_tournament.deployments.scorer.compute.forked import ProcessFleet, Zygote
-from esci_tournament.deployments.scorer.compute.loading import Job, cores, load_members
+from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.replica import Ended, LocalReplica, Replica
+from esci_tournament.registry.processes import usable_cores
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.families.protocol import Candidate
 
@@ -102,13 +103,13 @@ class Fleets:
             TournamentError: if they cannot be loaded.
         """
         settings = self._settings
-        replicas = cores() if settings.replicas is None else max(settings.replicas, 1)
+        replicas = usable_cores() if settings.replicas is None else max(settings.replicas, 1)
         slots = settings.members_at_once
         job = Job(
             ensemble,
             self._device,
             slots,
-            max(1, cores() // replicas // (slots or 1)),
+            max(1, usable_cores() // replicas // (slots or 1)),
             settings.batch_pairs,
             products,
             data_version,
@@ -148,5 +149,6 @@ def _local(job: Job) -> LocalFleet:
     device = str(resolve_device(job.device))
     make_whole(job.ensemble, device)
     members = load_members(job, job.folders, device)
-    slots = job.slots or (cores() if device == "cpu" else len(members))
-    return LocalFleet(members, slots, max(1, cores() // slots), job.most_pairs, partial(embed_members, job), device)
+    cores = usable_cores()
+    slots = job.slots or (cores if device == "cpu" else len(members))
+    return LocalFleet(members, slots, max(1, cores // slots), job.most_pairs, partial(embed_members, job), device)

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from esci_tournament.deployments.scorer.compute.loading import Job, cores
+from esci_tournament.deployments.scorer.compute.loading import Job
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
 from esci_tournament.deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
 from esci_tournament.registry.errors import TournamentError
-from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.processes import module_path, python_module, usable_cores
 from esci_tournament.tasks.data.dataset import LABELS
 
 _REMEMBERED = 64  # pages that a replica surely has yet
@@ -149,7 +149,7 @@ class ProcessFleet:
         """
         self._control, said = self._zygote.keeper(self._job, _START_SECONDS)
         self.devices = [str(device) for device in said["devices"]]
-        self.size = self._replicas or (cores() if self.devices == ["cpu"] else len(self.devices))
+        self.size = self._replicas or (usable_cores() if self.devices == ["cpu"] else len(self.devices))
 
     async def replica(self, ended: Ended, patient: bool = False) -> Replica:
         replica = ProcessReplica(ended)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,8 +72,3 @@ def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candi
         keep_most_retrieved(members, read_frame(job.products), job.precomputed, job.retrieved)
     hold_vectors(members, job.vectors, job.data_version, job.precomputed)
     return members
-
-
-def cores() -> int:
-    """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -45,3 +45,16 @@ def test_shapes_that_do_not_fit_are_named(world, aggregator):
         aggregator.predict_proba(world.columns[:, :2])
     with pytest.raises(UsageError, match="2 members"):
         fit_aggregator(world.columns, world.labels, world.groups, ("a", "b"), FAST)
+
+
+def test_what_is_saved_does_not_say_how_many_threads_fitted_it(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("esci_tournament.tasks.ensemble.aggregate._ROWS_WORTH_THREADS", 1)
+    fits = []
+    for threads in (1, 2):
+        parameters = AggregatorParameters(maximum_rounds=5, threads=threads)
+        fitted = fit_aggregator(world.columns, world.labels, world.groups, world.members, parameters)
+        fitted.save(tmp_path / str(threads))
+        fits.append(fitted.digest())
+    assert fits[0] == fits[1]
+    for name in ("aggregator.txt", "aggregator.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

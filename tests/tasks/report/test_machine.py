@@ -8,13 +8,14 @@ import platform
 
 import pytest
 
+from esci_tournament.registry.processes import usable_cores
 from esci_tournament.tasks.report.machine import describe_machine
 
 
 def test_the_machine_is_described_by_what_it_says_of_itself() -> None:
     machine = describe_machine("cuda:1")
     assert machine["device"] == "cuda:1"
-    assert machine["cores"] == os.cpu_count()
+    assert machine["cores"] == usable_cores()
     assert machine["python"] == platform.python_version()
     assert machine["cpu"]
     assert json.loads(json.dumps(machine)) == machine
