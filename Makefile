@@ -6,14 +6,14 @@ INSTALLED := $(VENV)/.installed
 # Slow tests start servers and wait for them: two at once take little more than half the time on two cores
 PROCESSES ?= 2
 
-.PHONY: help install demo test fast lint types format clean
+.PHONY: help install demo test fast lint types format lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,postgres,lora]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,postgres,lora]'
 	@touch $@
 
 install: $(INSTALLED)  ## make the virtual environment and install into it
@@ -21,8 +21,8 @@ install: $(INSTALLED)  ## make the virtual environment and install into it
 demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
 	$(BIN)/tournament demo
 
-test: $(INSTALLED)  ## run the whole test suite, fast tests first, in PROCESSES processes
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 fast: $(INSTALLED)  ## run the fast tests only
 	$(BIN)/python -m pytest -m 'not slow'
@@ -38,5 +38,14 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+lock:  ## put the newest versions that pyproject.toml allows into requirements.lock; then run `make test`
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet 'uv>=0.9'
+	build/lock/bin/uv pip compile --quiet --upgrade --python-version 3.11 --all-extras --no-annotate --no-header \
+		--output-file build/lock/resolved.txt pyproject.toml
+	grep '^#' requirements.lock > build/lock/requirements.lock
+	cat build/lock/resolved.txt >> build/lock/requirements.lock
+	mv build/lock/requirements.lock requirements.lock
+
 clean:  ## remove the environment and caches, never a home folder
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

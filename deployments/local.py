@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esci_tournament.registry.children import end_too
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec
 
@@ -19,51 +19,62 @@ if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.task_runners import TaskRunner
 
-    from esci_tournament.deployments.cli.common import Output
     from esci_tournament.flows.held import Outcome, Renewed
+    from esci_tournament.flows.reporting import Reporter
 
 
-def hold(settings: Settings, data: Path, specs: Sequence[CandidateSpec], output: Output) -> Outcome:
-    """Hold one tournament and return its outcome; progress goes to standard error.
+def hold(
+    settings: Settings, data: Path | str, specs: Sequence[CandidateSpec], progress: AbstractContextManager[Reporter]
+) -> Outcome:
+    """Hold one tournament and return its outcome.
+
+    Args:
+        settings: The settings in force.
+        data: Folder with the official ESCI files, or where they come from: a URL, `sql`.
+        specs: The candidates that enter; without any, those that are registered and untried.
+        progress: What shows the progress of stages while they run.
 
     Raises:
         BusyError: if another tournament runs in the same home.
         TournamentError: whatever else ends a tournament.
     """
-    with _here(settings, output, "a tournament") as runner:
+    with _here(settings, progress, "a tournament") as runner:
         from esci_tournament.flows.tournament import tournament
 
         asked = [spec.model_dump(mode="json") for spec in specs]
         return tournament.with_options(task_runner=runner)(str(data), asked, settings.model_dump(mode="json"))
 
 
-def hold_again(settings: Settings, data: str | None, output: Output) -> Renewed:
-    """Evaluate champion and bench again and return what came of it; progress goes to standard error.
+def hold_again(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
+    """Evaluate champion and bench again and return what came of it.
 
     Args:
-        settings: the settings in force; a database's address is read from the environment by the flow itself.
-        data: folder, URL or `sql`; default: the setting `data`.
+        settings: The settings in force; a database's address is read from the environment by the flow itself.
+        data: Folder, URL or `sql`; default: the setting `data`.
+        progress: What shows the progress of stages while they run.
 
     Raises:
         BusyError: if a tournament runs in the same home.
         TournamentError: whatever else ends it.
     """
-    with _here(settings, output, "a re-evaluation") as runner:
+    with _here(settings, progress, "a re-evaluation") as runner:
         from esci_tournament.flows.reevaluate import reevaluate
 
         return reevaluate.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
 
 
-def refresh_here(settings: Settings, data: str | None, output: Output) -> str:
+def refresh_here(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
     """Have whoever serves take up newer data and return its version; arguments and errors as in :func:`hold_again`."""
-    with _here(settings, output, "a refresh") as runner:
+    with _here(settings, progress, "a refresh") as runner:
         from esci_tournament.flows.refresh import refresh
 
         return refresh.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
 
 
 @contextmanager
-def _here(settings: Settings, output: Output, what: str) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
+def _here(
+    settings: Settings, progress: AbstractContextManager[Reporter], what: str
+) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
     """Make this process ready to run a flow of ours, alone in its home; yields what its tasks run in."""
     from esci_tournament.registry.locks import tournament_lock
 
@@ -71,12 +82,11 @@ def _here(settings: Settings, output: Output, what: str) -> Iterator[TaskRunner[
         quiet_prefect(settings)
         from prefect.task_runners import ThreadPoolTaskRunner
 
-        from esci_tournament.deployments.cli.progress import board
         from esci_tournament.flows import reporting
         from esci_tournament.flows.competition import workers_of
 
         start_embedded_server()
-        with board(output) as shown, reporting.to(shown.report):
+        with progress as report, reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
             # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
             runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]
@@ -109,22 +119,19 @@ def quiet_prefect(settings: Settings) -> None:
 
 STARTUP_TIMEOUT_S = 180  # a first start migrates a database; Prefect's own 20 s are too few on a busy machine
 
-# $1 is this process, $2 the server: the loop ends within a second of us, whatever ended us.
-_WATCH = 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill "$2" 2>/dev/null'
-
 
 def start_embedded_server() -> None:
     """Start Prefect's temporary server, and see to it that it ends with this process, kill -9 included.
 
     Prefect ends it at a normal exit; a killed process would leave it behind, one more for each kill. With
-    PREFECT_API_URL set there is a server already, and nothing is started.
+    PREFECT_API_URL set, or after an earlier start in this process, there is a server already, and nothing is started.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
-    if PREFECT_API_URL.value():
-        return
     server = SubprocessASGIServer()
+    if PREFECT_API_URL.value() or server.running:
+        return
     # Beside the start, which takes seconds: a kill may come before the server answers.
     threading.Thread(target=_watch, args=(server,), daemon=True, name="watch-prefect").start()
     server.start(timeout=STARTUP_TIMEOUT_S)
@@ -133,10 +140,4 @@ def start_embedded_server() -> None:
 def _watch(server: SubprocessASGIServer) -> None:
     while server.server_process is None:
         time.sleep(0.02)
-    subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "watch", str(os.getpid()), str(server.server_process.pid)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    end_too(server.server_process.pid)

@@ -17,8 +17,8 @@ from esci_tournament.flows.reports import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.flows.serving import early_exit, equipment
 from esci_tournament.registry import promotion
-from esci_tournament.registry.models import EnsembleVersion
 from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.candidates.profile import Cost

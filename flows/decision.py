@@ -15,10 +15,10 @@ from esci_tournament.flows.reports import log_report, read_summary, write_report
 from esci_tournament.flows.review_runs import links, open_round
 from esci_tournament.registry import promotion
 from esci_tournament.registry.errors import BusyError, UsageError
-from esci_tournament.registry.models import EnsembleVersion
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.reviewers import complaint, registrants
 from esci_tournament.registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.summary import Summary
 

@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 
 from esci_tournament.flows.reports import reports_folder
 from esci_tournament.registry.errors import TournamentError
-from esci_tournament.registry.models import EnsembleVersion
 from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.report.summary import Summary

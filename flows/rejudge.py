@@ -12,11 +12,11 @@ from esci_tournament.flows.held import Held, Roles, Source
 from esci_tournament.flows.looks import looks_before
 from esci_tournament.flows.roster import incumbent
 from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
-from esci_tournament.registry.models import EnsembleVersion
 from esci_tournament.registry.records import Standing, VerdictRecord
 from esci_tournament.registry.reviews import Case
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import DECISIVE, Attempt
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator

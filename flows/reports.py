@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from esci_tournament.registry.files import write_atomically
-from esci_tournament.registry.models import EnsembleVersion
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.summary import Summary
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from esci_tournament.flows.held import Roles, Source
 from esci_tournament.registry.bench import find_bench
-from esci_tournament.registry.models import EnsembleVersion
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.tournaments import model_of
+from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout, readable, unaltered, with_model_of

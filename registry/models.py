@@ -2,7 +2,7 @@
 
 Each is a version whose source is a folder of its run's artifacts. It is found again by a tag (the digest of a
 candidate's spec, the tournament of an ensemble), so that registering twice gives one version, also after a kill
-between the calls it takes. This module and `tracking` are the only ones that know MLflow.
+between the calls it takes. Which modules know MLflow at all is tested in tests/test_architecture.py.
 """
 
 from __future__ import annotations
@@ -338,4 +338,4 @@ class Models:
         id = f"{version.name}/{version.version}"
         run = self._tracking.run_with(CANDIDATE_EXPERIMENT, version.name, {"tournament.candidate": id})
         self._tracking.client.set_model_version_tag(version.name, str(version.version), RUN_TAG, run.info.run_id)
-        return run.info.run_id
+        return str(run.info.run_id)

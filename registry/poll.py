@@ -115,7 +115,7 @@ class Poll:
 
     def _beyond(self, known: int) -> int | None:
         """Return how many more versions have a spec than those known; None when there are fewer."""
-        token = SearchUtils.create_page_token(known - 1) if known > 1 else None
+        token = SearchUtils.create_page_token(known - 1) if known > 1 else None  # type: ignore[no-untyped-call]
         rows = len(self._tracking.search_some(_HAS_SPEC, _OVERFLOW, ["name ASC"], token))
         if known == 0:
             return rows

@@ -71,9 +71,10 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
         known = ", ".join(families()) or "none, because esci-tournament is not installed: install it again"
         raise SpecError(f"{origin}: family is {family!r}; it must be one of {known}")
     try:
-        return found.model_validate(content)
+        spec: NamedSpec = found.model_validate(content)
     except ValidationError as error:
         raise SpecError(_first_complaint(error, origin)) from error
+    return spec
 
 
 def read_specs(path: Path) -> list[CandidateSpec]:

@@ -72,9 +72,10 @@ class StageStore:
         """
         path = self.root / key / RECORD
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StoreError(f"record of stage {key}: {path} cannot be read ({error}); delete its folder") from error
+        return record
 
     @contextmanager
     def make(self, key: str) -> Iterator[Path]:

@@ -241,7 +241,7 @@ def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.D
 
 def pyfunc_data(path: Path) -> Path:
     """Return the folder that the loader of the pyfunc model at `path` is given."""
-    return path / Model.load(str(path)).flavors["python_function"]["data"]
+    return path / str(Model.load(str(path)).flavors["python_function"]["data"])
 
 
 def quieten() -> None:

@@ -21,8 +21,30 @@ from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
+from tests import harness
 
-SHARED_SETUPS = {"held", "served"}  # a tournament, and a Prefect server with a worker
+# Fixtures that take long to set up, and where they are shared: a tournament, Prefect servers
+SHARED_SETUPS = {"held": "tests/deployments/", "prefect": "tests/deployments/", "served": "tests/flows/"}
+# Groups by the time they take, where it is more than a tenth of a minute: what begins last should not end last.
+LONGEST_FIRST = (
+    "held",
+    "tests/deployments/test_lifecycle.py",
+    "served",
+    "tests/flows/test_tournament.py",
+    "tests/flows/test_reevaluate.py",
+    "tests/flows/test_guests.py",
+    "tests/tasks/candidates/test_supervise.py",
+    "tests/tasks/candidates/test_together.py",
+    "tests/tasks/candidates/test_language_model.py",
+    "prefect",
+    "tests/deployments/test_review_cli.py",
+    "tests/registry/test_models.py",
+    "tests/registry/test_promotion.py",
+    "tests/deployments/scorer/test_swap.py",
+    "tests/tasks/graph/test_world.py",
+    "tests/deployments/scorer/compute/test_fleet.py",
+    "tests/deployments/test_bad_input.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +138,19 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{server}/{name}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _session_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tell the harness where the processes of this session meet."""
+    base = tmp_path_factory.getbasetemp()
+    harness.share(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    """The environment of a user who has set nothing."""
+    return harness.clean_environment()
+
+
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An MLflow database without content."""
@@ -126,16 +161,25 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (home / "mlflow.db").read_bytes()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run fast tests first; among equals the order of the files stays.
+def group_of(item: pytest.Item) -> str:
+    """Return what a test is kept together with: those that share its long setup, else those of its file."""
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    for fixture, folder in SHARED_SETUPS.items():
+        if path.startswith(folder) and fixture in getattr(item, "fixturenames", ()):
+            return fixture
+    return path
 
-    Where several processes run them (`make test`), tests of a file stay together, because they share what it sets up;
-    and so do those that use what takes longest to set up.
-    """
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
-    for item in items:
-        shared = SHARED_SETUPS.intersection(getattr(item, "fixturenames", ()))
-        speed = "slow" if item.get_closest_marker("slow") else "fast"
-        path = item.path.relative_to(item.config.rootpath)
-        place = Path(*path.parts[:2]) if shared else path
-        item.add_marker(pytest.mark.xdist_group(f"{speed} {place.as_posix()}"))
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In one process run fast tests first; in several, keep groups together and start those that take longest first."""
+    slow = {item: item.get_closest_marker("slow") is not None for item in items}
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        items.sort(key=lambda item: slow[item])
+        return
+    groups = {item: group_of(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    slow_groups = {groups[item] for item in items if slow[item]}
+    items.sort(key=lambda item: (order.get(groups[item], len(order)), groups[item] not in slow_groups))

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,12 @@ class Output:
         stream = sys.stderr if self.as_json else self._real
         width = None if stream.isatty() else int(os.environ.get("COLUMNS", 132))
         return Console(file=stream, width=width, highlight=False)
+
+    def progress(self) -> AbstractContextManager[Callable[[str, float, str], None]]:
+        """Return what shows progress on standard error: the function that it yields takes name, share and a word."""
+        from esci_tournament.deployments.cli.progress import bars
+
+        return bars(self.error_console())
 
     def error_console(self) -> Console:
         """Return a rich console on standard error, for progress."""

@@ -38,13 +38,13 @@ def work(options: argparse.Namespace, output: Output) -> None:
     specs = read_specs(Path(str(files("esci_tournament.deployments") / "demo.toml")))
     *first, newcomer = specs
     output.say(f"2. a tournament of {', '.join(spec.name for spec in first)}")
-    outcome = hold(settings, world, first, output)
+    outcome = hold(settings, world, first, output.progress())
     if output.as_json:
         show_table(outcome, output)
     else:
         show(outcome, output)
     output.say(f"3. one more candidate, {newcomer.name}, takes its chances")
-    show(hold(settings, world, [newcomer], output), output)
+    show(hold(settings, world, [newcomer], output.progress()), output)
     output.say(f"next: tournament champion show --home {settings.home}")
 
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esci_tournament.deployments.cli.common import Output, command, workspace_of
-
-if TYPE_CHECKING:
-    from esci_tournament.registry.models import EnsembleVersion
-    from esci_tournament.registry.workspace import Workspace
-    from esci_tournament.tasks.ensemble.served import Served
 
 DESCRIPTION = """\
 Say for one pair which label the champion gives, and what each member contributed to each class (SHAP, exact: the
@@ -40,32 +35,17 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """Score the pair with every member and explain the aggregator's answer."""
     import pandas as pd
 
+    from esci_tournament.deployments.champion import load_champion
     from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
     from esci_tournament.tasks.ensemble.served import TEXT_COLUMNS
 
-    _, served = load_champion(workspace_of(options), options.device)
+    ensemble = load_champion(workspace_of(options), options.device).ensemble
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
     frame = pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
     name = f"{options.query} -> {options.title or options.product_id}"
-    explanation = explain_pairs(served.aggregator, served.member_scores(frame), [name])[0]
+    explanation = explain_pairs(ensemble.aggregator, ensemble.member_scores(frame), [name])[0]
     output.say(explanation.to_text())
     if options.picture:
         save_picture(explanation, options.picture)
         output.say(f"picture: {options.picture}")
     output.document(explanation.to_dict())
-
-
-def load_champion(workspace: Workspace, device: str) -> tuple[EnsembleVersion, Served]:
-    """Return which version is champion, and that version as it is served.
-
-    Raises:
-        NotFoundError: if there is none.
-    """
-    from esci_tournament.registry.errors import NotFoundError
-    from esci_tournament.tasks.candidates.device import resolve_device
-    from esci_tournament.tasks.ensemble.served import Served
-
-    champion = workspace.models.champion()
-    if champion is None:
-        raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    return champion, Served.load(workspace.models.download(champion), str(resolve_device(device)))

@@ -6,8 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from esci_tournament.deployments.cli.common import Output
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_EVERY_S = 15.0  # without a terminal, one line a task at most this often
 
@@ -15,10 +19,10 @@ LINE_EVERY_S = 15.0  # without a terminal, one line a task at most this often
 class Board:
     """One bar a running stage, safe to use from several threads."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        self.console = output.error_console()
+        self.console = console
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<34}"),
@@ -63,18 +67,22 @@ class Board:
 
 
 @contextmanager
-def board(output: Output) -> Iterator[Board]:
-    """Show a board while something lasts."""
-    shown = Board(output)
-    shown.start()
+def bars(console: Console) -> Iterator[Callable[[str, float, str], None]]:
+    """Show bars while something lasts; yields the function (name, share, doing) that moves them.
+
+    Args:
+        console: Where they are shown; one that is no terminal gets lines instead.
+    """
+    board = Board(console)
+    board.start()
     try:
-        yield shown
+        yield board.report
     finally:
-        shown.stop()
+        board.stop()
 
 
 @contextmanager
 def bar(output: Output, name: str) -> Iterator[Callable[[float, str], None]]:
     """Show one bar; yields the function (share, doing) that moves it."""
-    with board(output) as shown:
-        yield lambda share, doing: shown.report(name, share, doing)
+    with bars(output.error_console()) as report:
+        yield lambda share, doing: report(name, share, doing)

@@ -41,7 +41,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.deployments.local import hold_again
 
     settings = settings_of(options, **tournament_settings(options))
-    show(hold_again(settings, options.data, output), output)
+    show(hold_again(settings, options.data, output.progress()), output)
 
 
 def show(renewed: Any, output: Output) -> None:

@@ -36,14 +36,10 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Register every candidate of the file."""
+    from esci_tournament.deployments.api import register_all
     from esci_tournament.registry.specs import read_specs
-    from esci_tournament.tasks.candidates.enter import check_spec
 
-    workspace = workspace_of(options)
-    specs = read_specs(options.file)
-    for spec in specs:
-        check_spec(spec, workspace.settings)
-    versions = [workspace.models.register_candidate(spec) for spec in specs]
+    versions = register_all(workspace_of(options), read_specs(options.file))
     for one in versions:
         output.say(f"registered {one.id}")
     output.document([{"name": one.name, "version": one.version, "run_id": one.run_id} for one in versions])

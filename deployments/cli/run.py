@@ -42,7 +42,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
     settings = settings_of(options, **tournament_settings(options))
     specs = read_specs(options.candidates) if options.candidates else []
-    outcome = hold(settings, options.data, specs, output)
+    outcome = hold(settings, options.data, specs, output.progress())
     show(outcome, output)
 
 

@@ -28,11 +28,11 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Read, score, write."""
-    from esci_tournament.deployments.cli.explain import load_champion
+    from esci_tournament.deployments.champion import load_champion
 
     frame = read_table(options.file)
-    champion, served = load_champion(workspace_of(options), options.device)
-    answer = frame.join(served.predict(frame))
+    champion = load_champion(workspace_of(options), options.device)
+    answer = frame.join(champion.predict(frame))
     if options.out:
         write_table(answer, options.out)
         output.say(f"{len(answer):,} pairs labelled by champion version {champion.version}: {options.out}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from esci_tournament.deployments.stack import leash
 from esci_tournament.deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
 from esci_tournament.deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
+from esci_tournament.registry.children import start_group
 from esci_tournament.registry.errors import BusyError, ServiceError
 from esci_tournament.registry.settings import Settings
 
@@ -143,14 +142,12 @@ class Supervisor:
     def _start(self, one: Watched) -> None:
         one.started, one.healthy = time.time(), False
         with _open_log(one.log) as log:
-            one.process = subprocess.Popen(
-                [sys.executable, "-S", leash.__file__, *one.service.command],
-                stdin=subprocess.PIPE,  # never written to: it closes when this process ends, whatever ends it
+            one.process = start_group(
+                one.service.command,
                 stdout=log,
                 stderr=log,
                 env=os.environ | one.service.environment,
                 cwd=self.settings.home,  # Prefect looks for what it imports in the current folder first
-                start_new_session=True,
             )
         self._write(healthy=all(each.was_healthy for each in self._watched))
 
@@ -159,8 +156,6 @@ class Supervisor:
         assert one.process is not None
         _kill(one.process.pid, signal.SIGKILL)
         one.process.wait()
-        if one.process.stdin:
-            one.process.stdin.close()
         one.process = None
         one.deaths = 1 if one.healthy and time.time() - one.started > STEADY_S else one.deaths + 1
         one.healthy = False

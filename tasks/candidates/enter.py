@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.models import CandidateVersion, Models
+from esci_tournament.registry.models import Models
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.stages import StageStore
+from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.tasks.candidates.provenance import Seen, read_queries
 from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, content_digest
 from esci_tournament.tasks.families.declared import DeclaredSpec

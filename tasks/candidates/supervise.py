@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from esci_tournament.registry.children import start_child
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
@@ -59,7 +60,6 @@ def supervise(
     log.parent.mkdir(parents=True, exist_ok=True)
     while left:
         job = {
-            "supervisor": os.getpid(),
             "dataset": str(dataset),
             "roles_folder": str(roles),
             "stages": str(stages.root),
@@ -126,11 +126,10 @@ def _run(
     with tempfile.TemporaryDirectory() as scratch, log.open("ab") as stderr:
         job_file = Path(scratch, "job.json")
         job_file.write_text(json.dumps(job), encoding="utf-8")
-        worker = subprocess.Popen(
+        worker = start_child(
             python_module("esci_tournament.tasks.candidates.worker", str(job_file)),
             stdout=subprocess.PIPE,
             stderr=stderr,
-            stdin=subprocess.DEVNULL,
             env=environment,
         )
         expired = threading.Event()

@@ -12,18 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from esci_tournament.registry.children import end_with_parent
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
-from esci_tournament.tasks.candidates.orphans import end_with_parent
 
 
 def main(job_file: str) -> int:
     """Run every step of the job in turn; a step that fails is reported and ends the job."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
-    end_with_parent(job["supervisor"])
+    end_with_parent()
     import torch
 
     torch.set_num_threads(job["threads"])

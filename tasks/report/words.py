@@ -320,11 +320,12 @@ def ensemble_cost_row(summary: Summary) -> dict[str, str]:
         "memory": memory(used.get("memory_mib")),
         "p50": milliseconds(used.get("latency_ms")),
         "p95": ABSENT,
-        "parameters": parameters(_total(sizes)),
-        "fit": duration(_total(times)),
+        "parameters": parameters(total(sizes)),
+        "fit": duration(total(times)),
     }
 
 
-def _total(parts: Sequence[float | None]) -> float | None:
+def total(parts: Sequence[float | None]) -> float | None:
+    """Return the sum of a cost over members, None unless it is known of every one of them."""
     known = [part for part in parts if part is not None]
     return sum(known) if known and len(known) == len(parts) else None

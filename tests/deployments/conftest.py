@@ -1,13 +1,7 @@
-"""The command line as a user runs it: a process of its own, in a folder of its own."""
+"""The command line, a process of its own for each command in a folder of its own, and what tests of it share."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from esci_tournament.deployments.stack.services import api_url, services_of
-from esci_tournament.deployments.stack.supervise import Supervisor
-from esci_tournament.registry.settings import read_settings
+from tests.harness import Answer, PrefectServer, clean_environment, free_port, fresh, warm
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -52,26 +44,6 @@ recipe = { epochs = 14, hidden_size = 64 }
 """
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a user who has set nothing."""
-    return {
-        key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "MLFLOW_", "PREFECT_"))
-    }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
 Tournament = Callable[..., Answer]
 
 
@@ -83,23 +55,10 @@ def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
     (folder / "tournament.toml").write_text("minimum_test_queries = 10\n", encoding="utf-8")
 
     def run(*arguments: object, cwd: Path = folder) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments)],
-            cwd=cwd,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        # `deploy` names its server in the environment, which Prefect reads when it is imported.
+        return (fresh if arguments[0] == "deploy" else warm)(arguments, cwd, clean_environment())
 
     return run
-
-
-@pytest.fixture(scope="session")
-def clean_environment() -> dict[str, str]:
-    """The environment of a user who has set nothing."""
-    return environment()
 
 
 @pytest.fixture(scope="session")
@@ -139,27 +98,21 @@ def held(
     return HeldTournament(home, tiny_world, specs, answer.document)
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A real Prefect server, empty and as `tournament up` starts it, for tests of what is on a server."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect-server"))
+    try:
+        server.start_server()
+        yield server
+    finally:
+        server.end_all()
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server, empty and as `tournament up` starts it; yields the address of its API."""
-    settings = read_settings(home=tmp_path_factory.mktemp("prefect-server"), prefect_port=free_port())
-    server = next(one for one in services_of(settings) if one.name == "prefect")
-    supervisor, healthy = Supervisor(settings, [server]), threading.Event()
-    running = threading.Thread(target=supervisor.run, args=(lambda _: healthy.set(),))
-    running.start()
-    try:
-        assert healthy.wait(settings.startup_timeout_s)
-        yield api_url(settings)
-    finally:
-        supervisor.stop()
-        running.join()
+def prefect_server(prefect: PrefectServer) -> str:
+    """The address of that server's API."""
+    return prefect.api
 
 
 @pytest.fixture

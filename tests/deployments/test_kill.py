@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+
+from tests.harness import COMMAND, clean_environment, start_warm
 
 pytestmark = pytest.mark.slow
 
@@ -28,26 +30,45 @@ STAGES = (
 )
 
 
-def kill_at(stage: str, arguments: list[str], cwd: Path, environment: dict[str, str]) -> None:
-    """Start the command and kill it with signal 9 as soon as the stage begins."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "esci_tournament.deployments.cli", *arguments],
+# Killed as the whole process that a user starts: with imports, and with Prefect's embedded server. The others are
+# forked after the imports, which come before the first stage and are the same for all.
+FRESH = ("sage-impressions", "promote")
+
+
+def kill_at(stage: str, lines: Iterable[str], kill: Callable[[], None]) -> None:
+    """Kill a command with signal 9 as soon as it says that the stage begins."""
+    seen = []
+    for line in lines:
+        seen.append(line)
+        if line.startswith(stage + " "):
+            kill()
+            return
+    raise AssertionError(f"{stage!r} never began:\n{''.join(seen)}")
+
+
+def kill_fresh(stage: str, arguments: list[str], cwd: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
         cwd=cwd,
-        env=environment,
+        env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if line.startswith(stage + " "):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.stderr.close()
-    assert process.wait() == -signal.SIGKILL, f"{stage!r} never began:\n{''.join(seen)}"
+    ) as process:
+        assert process.stderr is not None
+        kill_at(stage, process.stderr, process.kill)
+    assert process.wait() == -signal.SIGKILL
+
+
+def kill_warm(stage: str, arguments: list[str], cwd: Path) -> None:
+    pipe = cwd / f"{stage.replace(' ', '-')}.pipe"
+    os.mkfifo(pipe)
+    process = start_warm(arguments, cwd, clean_environment(), cwd / "out", pipe)
+    with pipe.open(encoding="utf-8") as lines:
+        kill_at(stage, lines, process.kill)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def facts(document: dict) -> dict:
@@ -62,14 +83,12 @@ def facts(document: dict) -> dict:
     }
 
 
-def test_killed_at_every_stage_it_ends_with_the_champion_of_an_undisturbed_run(
-    held, tournament, tmp_path, clean_environment
-):
+def test_killed_at_every_stage_it_ends_with_the_champion_of_an_undisturbed_run(held, tournament, tmp_path):
     home = tmp_path / "home"
     (tmp_path / "tournament.toml").write_text(SETTINGS, encoding="utf-8")
     arguments = ["run", "--home", str(home), "--data", str(held.data), "--candidates", str(held.specs), "--json"]
     for stage in STAGES:
-        kill_at(stage, arguments, tmp_path, clean_environment)
+        (kill_fresh if stage in FRESH else kill_warm)(stage, arguments, tmp_path)
     answer = tournament(*arguments, cwd=tmp_path)
     assert answer.code == 0, answer.err
     assert facts(answer.document) == facts(held.document)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from esci_tournament.deployments.stack.state import running
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.states import CandidateState, states
 from esci_tournament.tasks.data.dataset import Dataset
+from tests.harness import clean_environment, fresh, warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, on two cores that others use too
 
@@ -94,31 +92,17 @@ def databases(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture
-def say(folder: Path, databases: dict[str, str], clean_environment: dict[str, str]) -> Iterator[Command]:
+def say(folder: Path, databases: dict[str, str]) -> Iterator[Command]:
     """Run `tournament` in the folder and return its document; whatever runs at the end is ended."""
 
     def run(*arguments: object) -> Any:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "esci_tournament.deployments.cli",
-                *map(str, arguments),
-                "--home",
-                "home",
-                "--json",
-            ],
-            cwd=folder,
-            env=clean_environment | databases,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        # What starts and ends the servers does so as a user does; the others come after their imports.
+        start = fresh if arguments[0] in ("up", "down") else warm
+        answer = start([*arguments, "--home", "home", "--json"], folder, clean_environment(**databases))
         logs = folder / "home" / "logs"
         ends = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs.glob("*.log"))
-        assert done.returncode == 0, f"{arguments}: {done.stderr}\n{ends}"
-        return json.loads(done.stdout)
+        assert answer.code == 0, f"{arguments}: {answer.err}\n{ends}"
+        return answer.document
 
     yield run
     run("down")

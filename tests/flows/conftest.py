@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from esci_tournament.deployments.stack import leash
 from esci_tournament.deployments.stack.services import environment_of
 from esci_tournament.flows.competition import pairs_of
 from esci_tournament.flows.held import Held, Roles, Source
 from esci_tournament.flows.rejudge import what_judging_takes
 from esci_tournament.flows.reports import write_report
+from esci_tournament.registry.children import start_group
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
@@ -285,14 +285,12 @@ class Prefect:
 
     def _start(self, name: str, arguments: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-S", leash.__file__, sys.executable, *arguments],
-                stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+            self.processes[name] = start_group(
+                [sys.executable, *arguments],
                 env=self.environment,
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
 
     def _until(self, good: Callable[[], bool], what: str, seconds: float) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import pytest
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
+from tests.harness import clean_environment, warm
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -131,15 +128,6 @@ def test_guests_compete_are_judged_and_serve(world: str, request: pytest.Fixture
 
 def run(folder: Path, *arguments: object) -> dict[str, Any]:
     """Return the document of a command, run where the plug-in is installed."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "PREFECT_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments), "--home", "home"],
-        cwd=folder,
-        env=clean | {"PYTHONPATH": str(folder / "site")},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    answer = warm([*arguments, "--home", "home"], folder, clean_environment(PYTHONPATH=folder / "site"))
+    assert answer.code == 0, answer.err
+    return answer.document

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from esci_tournament.registry.served_data import EVENT
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.provenance import Seen
 from esci_tournament.tasks.data.load import load_esci
+from tests.harness import clean_environment, warm
 
 pytestmark = pytest.mark.slow
 
@@ -51,18 +48,9 @@ class Place:
 
     def run(self, *arguments: object, **environment: str) -> dict[str, Any]:
         """Return a command's document."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "PREFECT_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, arguments), "--home", "home", "--json"],
-            cwd=self.folder,
-            env=clean | environment,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        answer = warm([*arguments, "--home", "home", "--json"], self.folder, clean_environment(**environment))
+        assert answer.code == 0, answer.err
+        return answer.document
 
     @property
     def models(self) -> set[str]:

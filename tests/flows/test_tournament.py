@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +29,7 @@ from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_k
 from esci_tournament.tasks.data.synthesize import synthesize
 from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.families.loading import load_candidate
+from tests.harness import clean_environment, warm
 
 pytestmark = pytest.mark.slow
 
@@ -86,21 +83,10 @@ def held(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("folds")
     nan_checkpoint(folder / "nan")
     (folder / "candidates.toml").write_text(CANDIDATES.replace("{recipe}", RECIPE), encoding="utf-8")
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "MLFLOW_", "PREFECT_"))
-    }
     command = ["run", "--home", folder / "home", "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "esci_tournament.deployments.cli", *map(str, command)],
-        cwd=folder,
-        env=environment | {"TOURNAMENT_OUT_OF_SAMPLE": "kfold", "TOURNAMENT_FOLDS": "2"},
-        capture_output=True,
-        text=True,
-        timeout=550,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Held(folder / "home", tiny_dataset, json.loads(done.stdout))
+    answer = warm(command, folder, clean_environment(TOURNAMENT_OUT_OF_SAMPLE="kfold", TOURNAMENT_FOLDS=2), 550)
+    assert answer.code == 0, answer.err
+    return Held(folder / "home", tiny_dataset, answer.document)
 
 
 # Folds

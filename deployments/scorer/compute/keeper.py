@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -37,6 +36,7 @@ from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import answers_of
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
+from esci_tournament.registry.children import end_when_closed
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.tasks.data.store import read_frame
 from esci_tournament.tasks.families.protocol import Candidate
@@ -87,18 +87,6 @@ def _live(work: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
-def end_with_other_side(connection: socket.socket) -> None:
-    """End this process at once when the other side of a socket is gone, whatever is being computed."""
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(connection, 0)  # a hang-up is told unasked
-        poll.poll()
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True, name="end with the scorer").start()
-
-
 def begin(header: Header, connection: socket.socket) -> None:
     """Be what the scorer asks the zygote for: a keeper, or a process that refreshes an ensemble."""
     if "refresh" in header:
@@ -135,7 +123,7 @@ def keep(facts: Header, control: socket.socket) -> None:
     control.sendall(pack({"kept": list(job.folders), "devices": devices}))
 
     def work(header: Header, connection: socket.socket) -> None:
-        end_with_other_side(connection)
+        end_when_closed(connection.fileno())
         device = devices[int(header["number"]) % len(devices)]
         if header["as"] != "replica":
             os.nice(_PATIENCE)
@@ -195,7 +183,7 @@ def apart(work: Callable[[], Any]) -> Any:
 
 
 def _tell(work: Callable[[], Any], connection: socket.socket) -> None:
-    end_with_other_side(connection)
+    end_when_closed(connection.fileno())
     os.nice(_PATIENCE)
     try:
         message = pack({"came": work()})

@@ -24,11 +24,11 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from esci_tournament.registry.children import end_with_parent, start_child
 from esci_tournament.registry.errors import CandidateError, SpecError, TournamentError
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.orphans import end_with_parent
 from esci_tournament.tasks.data.store import read_frame, write_frame
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.language_model.team import Team
@@ -84,7 +84,7 @@ def main(job_folder: str) -> int:
 
     job, rank = Path(job_folder), int(os.environ["RANK"])
     told = json.loads((job / "job.json").read_text(encoding="utf-8"))
-    end_with_parent(told["parent"])
+    end_with_parent()
     device = told["devices"][rank]
     if device == "cpu":
         torch.set_num_threads(told["threads"])
@@ -120,7 +120,7 @@ def _describe(job: Path, spec: LanguageModelSpec, data: FitData) -> None:
         write_frame(kept.assign(product=place), job / f"{name}.arrow")
     write_frame(data.products.iloc[used], job / "products.arrow")
     told = {
-        "parent": os.getpid(), "spec": spec.model_dump(mode="json"), "seed": data.seed,
+        "spec": spec.model_dump(mode="json"), "seed": data.seed,
         "devices": team_devices(spec, data.device), "threads": max(1, torch.get_num_threads() // spec.recipe.processes),
         "checkpoint_seconds": LanguageModel.checkpoint_seconds,
     }  # fmt: skip
@@ -134,9 +134,9 @@ def _run(job: Path, devices: Sequence[str], progress: Progress) -> None:
         team = []
         for rank in range(len(devices)):
             numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            member = subprocess.Popen(
+            member = start_child(
                 python_module("esci_tournament.tasks.families.language_model.together", str(job)),
-                env=environment | module_path() | numbers, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                env=environment | module_path() | numbers, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
             stack.callback(_end, member)
             team.append(member)

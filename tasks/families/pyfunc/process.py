@@ -91,10 +91,8 @@ class ModelProcess:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
-            python_module(
-                "esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit), str(os.getpid())
-            ),
-            stdin=subprocess.PIPE,
+            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit)),
+            stdin=subprocess.PIPE,  # for requests; it ends when this end is closed (registry.children)
             stdout=subprocess.PIPE,
             env=environment,
             start_new_session=True,  # so that it can be ended with all that it starts

@@ -1,4 +1,4 @@
-"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES PARENT`.
+"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES`.
 
 Only here is anything of it unpickled or executed. One JSON document a line: requests name a frame and a place for the
 answer, both files in a folder of the parent's; what the model prints goes to standard error.
@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from esci_tournament.registry.children import end_with_parent
 from esci_tournament.registry.pyfuncs import open_pyfunc
-from esci_tournament.tasks.candidates.orphans import end_with_parent
 from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.data.store import read_frame
 
 
-def main(folder: str, limit: str, parent: str) -> int:
+def main(folder: str, limit: str) -> int:
     """Open the model, say so, and answer requests until standard input ends."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    end_with_parent(int(parent))
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    end_with_parent()
 
     def say(**message: object) -> None:
         channel.write(json.dumps(message) + "\n")
@@ -39,7 +40,7 @@ def main(folder: str, limit: str, parent: str) -> int:
         say(failed=in_words(error))
         return 1
     say(ready=True)
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         try:
             answer = as_array(model.predict(read_frame(Path(request["frame"]))))

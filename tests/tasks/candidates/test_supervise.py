@@ -246,8 +246,8 @@ def test_a_worker_that_hangs_is_ended_after_its_time(arena: Arena, tmp_path: Pat
 
 
 def test_a_worker_that_exits_early_costs_each_candidate_its_own_step(arena: Arena, tmp_path: Path, monkeypatch) -> None:
-    # Not `exec`: the worker's parent is then another than its supervisor, as it is when the supervisor has gone.
-    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, '"$PYTHON" "$@"'))
+    # Standard input ends at once, as it does when the supervisor has gone
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, 'true | "$PYTHON" "$@"'))
     steps = [(arena.bout(graph(name, epochs=900)), "train") for name in ("first", "second")]
     failures = arena.supervise(*steps)
     assert list(failures) == ["first/1", "second/1"]

@@ -1,0 +1,69 @@
+"""A tournament's models as a pandas frame, for notebooks and scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report.summary import Metrics, Summary
+
+COLUMNS = (
+    *("model", "version", "family", "status", "accuracy", "macro_f1", "weighted_f1"),
+    *("utility", "utility_low", "utility_high", "drop_one"),
+    *("memory_mib", "page_ms", "parameters", "fit_seconds", "reason"),
+)
+
+
+def leaderboard(summary: Summary) -> pd.DataFrame:
+    """Return one row a model, the ensemble first, then members by utility, then the others.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        A frame with `COLUMNS`: text in model, version, family, status and reason; float64 in the others, NaN where a
+        figure was not measured. accuracy, macro_f1 and weighted_f1 are of the test split, utilities are SHAP shares of
+        the ensemble's total, all in [0, 1]; drop_one is the primary metric lost without the member; memory_mib in MiB,
+        page_ms the median milliseconds for a page of 40 pairs.
+    """
+    used = summary.selection.get("used") or {}
+    ensemble = {
+        "model": "ensemble",
+        "version": summary.ensemble_version,
+        "family": "ensemble",
+        "status": "champion" if summary.promoted else "challenger",
+        "memory_mib": used.get("memory_mib"),
+        "page_ms": used.get("latency_ms"),
+        "parameters": words.total([model.cost.get("parameters") for model in words.members(summary)]),
+        "fit_seconds": words.total([model.fit_seconds for model in words.members(summary)]),
+        "reason": "",
+    }
+    rows: list[dict[str, Any]] = [ensemble | _metrics(summary.ensemble)]
+    for model in summary.models:
+        rows.append(
+            {
+                "model": model.name,
+                "version": model.version,
+                "family": model.family,
+                "status": model.status,
+                "utility": model.utility,
+                "utility_low": model.utility_low,
+                "utility_high": model.utility_high,
+                "drop_one": model.drop_one,
+                "memory_mib": model.cost.get("memory_mib"),
+                "page_ms": model.cost.get("milliseconds_per_page_p50"),
+                "parameters": model.cost.get("parameters"),
+                "fit_seconds": model.fit_seconds,
+                "reason": model.reason,
+            }
+            | _metrics(model.test)
+        )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = [name for name in COLUMNS if name not in ("model", "version", "family", "status", "reason")]
+    return frame.astype(dict.fromkeys(numbers, "float64"))
+
+
+def _metrics(metrics: Metrics | None) -> dict[str, float]:
+    return {name: getattr(metrics, name) for name in words.METRIC_NAMES} if metrics else {}

@@ -1,0 +1,72 @@
+"""The distribution: one package in the wheel, found whole beside files of a user that have the names of our folders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import esci_tournament as et
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDERS = ("registry", "tasks", "flows", "deployments")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT)]
+    subprocess.run([sys.executable, "-m", "pip", *command], check=True, timeout=120)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_one_package_with_every_module_and_what_they_read(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    info = f"esci_tournament-{et.__version__}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"esci_tournament", info}
+    files = {
+        f"esci_tournament/{path.relative_to(ROOT).as_posix()}"
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.parent.name not in ("__pycache__", "package")
+    }
+    package = {"esci_tournament/__init__.py", "esci_tournament/py.typed"}
+    assert {name for name in names if not name.startswith(info)} == files | package
+
+
+def test_the_wheel_works_in_a_folder_whose_files_have_our_folders_names(wheel: Path, tmp_path: Path) -> None:
+    place, here = tmp_path / "installed", tmp_path / "here"
+    zipfile.ZipFile(wheel).extractall(place)
+    here.mkdir()
+    for name in FOLDERS:
+        (here / f"{name}.py").write_text("raise SystemExit('a file of the user')\n")
+    script = "import esci_tournament as et, sys; print(et.__file__); print(et.synthesize('world', queries=20))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=here, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [str(place / "esci_tournament" / "__init__.py"), "world"], done.stderr
+    command = [sys.executable, "-m", "esci_tournament.deployments.cli", "data", "check", "world"]
+    done = subprocess.run(
+        command, cwd=here, env=os.environ | {"PYTHONPATH": str(place)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_name_of_the_public_face_is_there_and_no_other() -> None:
+    assert all(getattr(et, name) is not None for name in et.__all__)
+    assert dir(et) == sorted(et.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'flow'"):
+        et.flow  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    script = "import sys, esci_tournament; print(sorted({'torch', 'pandas', 'mlflow', 'prefect'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

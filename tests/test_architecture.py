@@ -1,0 +1,64 @@
+"""What docs/architecture.md promises of the code's structure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "esci_tournament"
+LAYERS = ("registry", "tasks", "flows", "deployments")  # each may import itself and those before it
+MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+ELSEWHERE = sorted(path for folder in ("tests", "benchmarks", "docker") for path in (ROOT / folder).rglob("*.py"))
+# Which modules may import a library; all others ask these.
+KNOWN_IN = {
+    "mlflow": {
+        *("registry/poll.py", "registry/pyfuncs.py", "registry/tracking.py", "registry/webhooks.py"),
+        "deployments/mlflow_plugin.py",  # MLflow imports it, and is told so in MLflow's own error
+    },
+    "great_expectations": {"tasks/data/expectations.py"},
+    "lightgbm": {"tasks/ensemble/aggregate.py", "tasks/ensemble/fitting.py"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of every module that a file imports, at its top or anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_imports_run_one_way(path: Path) -> None:
+    allowed = LAYERS[: LAYERS.index(named(path).partition("/")[0]) + 1]
+    if named(path).startswith("deployments/package/"):
+        allowed = LAYERS
+    found = {name for name in imports(path) if name.startswith(f"{PACKAGE}.")}
+    assert {name for name in found if name.split(".")[1] not in allowed} == set()
+
+
+def test_no_module_is_imported_by_the_name_of_its_folder() -> None:
+    """It would be found where the repository is the current folder, and nowhere else."""
+    for path in (*MODULES, *ELSEWHERE):
+        assert {name for name in imports(path) if name.partition(".")[0] in LAYERS} == set(), path
+
+
+def test_tasks_and_registry_run_without_prefect() -> None:
+    for path in MODULES:
+        if named(path).startswith(("registry/", "tasks/")):
+            assert "prefect" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
+@pytest.mark.parametrize("library", KNOWN_IN)
+def test_a_library_is_known_to_few_modules(library: str) -> None:
+    found = {named(path) for path in MODULES if library in {name.partition(".")[0] for name in imports(path)}}
+    assert found == KNOWN_IN[library]
