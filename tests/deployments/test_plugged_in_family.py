@@ -6,10 +6,7 @@ The graph networks are copied into a distribution of their own, under another na
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +32,7 @@ from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.served import member_folders
 from esci_tournament.tasks.families.loading import class_of
 from esci_tournament.tasks.families.protocol import REBUILT, WHOLE
+from tests.harness import clean_environment, warm
 
 pytestmark = pytest.mark.slow
 
@@ -91,24 +89,16 @@ def place(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.Temp
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", str(site))
-        arguments = ["run", "--home", "home", "--data", str(tiny_world), "--candidates", "candidates.toml", "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "esci_tournament.deployments.cli", *arguments],
-            cwd=root,
-            env={key: value for key, value in os.environ.items() if not key.startswith(("TOURNAMENT_", "PREFECT_"))},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        arguments = ["run", "--home", "home", "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
+        done = warm(arguments, root, clean_environment(PYTHONPATH=site))
+        assert done.code == 0, done.err
         models = Workspace(read_settings(home=root / "home")).models
         champion = models.champion()
         assert champion is not None
         shutil.copytree(models.download(champion), root / "ensemble")
         (root / "data").mkdir()
         save_dataset(tiny_dataset, root / "data")
-        yield Place(json.loads(done.stdout), root / "ensemble", tiny_dataset, root / "data" / "products.arrow")
+        yield Place(done.document, root / "ensemble", tiny_dataset, root / "data" / "products.arrow")
     for name in [name for name in sys.modules if name.split(".")[0] == THERE]:
         del sys.modules[name]
 

@@ -161,7 +161,10 @@ def test_no_edge_that_is_kept_belongs_to_a_query_that_the_plan_holds_out(folds: 
     plans = {plan.name: plan for plan in folds.plans}
     assert len(edges) == len(plans)
     for folder in edges:
-        plan = plans[folds.stages.record(folder.name)["inputs"]["plan"]]
+        inputs = folds.stages.record(folder.name)["inputs"]
+        assert set(inputs) == {"data", "roles", "plan", "relation"}  # as homes have it
+        assert inputs["relation"] == "impressions"
+        plan = plans[inputs["plan"]]
         keys = read_frame(folder / "edges.arrow")["query_key"].to_numpy()
         assert len(keys)
         assert not np.isin(keys, held_out_keys(folds.dataset.pairs, plan)).any()
