@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esci_tournament.deployments.scorer.cache import FileCache, pair_keys, probabilities_of
+from esci_tournament.deployments.scorer.cache import pair_keys, probabilities_of
+from esci_tournament.deployments.scorer.file_cache import FileCache
 from esci_tournament.deployments.scorer.warm import Frequent, fill
 
 

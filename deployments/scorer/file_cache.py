@@ -1,0 +1,363 @@
+"""The label cache in one file: LMDB, in two generations, so that what was not used for longest goes when it is full.
+
+LMDB finds a key in a B-tree that is mapped into memory. Several processes may read and write at once, no reader waits
+for a writer, and a process that is killed leaves the file as it was before its last write. LMDB drops nothing when a
+file is full. So entries are put into the newer of two tables; when that one has its share of the room, the older one is
+emptied and becomes the newer one. An entry that is found only in the older table is copied with the next write.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import lmdb
+import numpy as np
+from filelock import FileLock
+
+from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStats
+from esci_tournament.registry.errors import StoreError, UsageError
+
+_log = logging.getLogger("scorer")
+
+FILE, LOCK = "labels.lmdb", "labels.lock"
+_OLD_FILES = ("labels.bin", "labels.bin.next")  # of the table that came before LMDB
+_FORM = b"labels 1"  # of keys and entries
+_TABLES = (b"first", b"second")
+_LEAST_BYTES = 2**20
+_SHARE = 0.4  # of the file's pages that a table takes; the rest is for pages that a write replaces
+_MOST_AT_ONCE = 2000  # entries of a write
+_MOST_AGAIN = 100_000  # entries of the older table that wait to be copied
+_CHECK_BYTES = 4
+_PAUSES_S = (0.001, 0.01, 0.1, 0.5)
+_DAMAGE = (  # what LMDB raises when a page is not what it should be
+    lmdb.BadTxnError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
+
+Item = tuple[bytes, bytes]
+
+
+class DamagedFile(StoreError):
+    """Raised when a file is no whole label cache; the cache makes a new one."""
+
+
+class Store:
+    """An open file of keys and values, in two generations.
+
+    Args:
+        path: of the file; LMDB keeps its locks in another one beside it.
+        limit: bytes that the file may take.
+
+    Raises:
+        DamagedFile: if the file is something else, is cut short, or was written when the machine went down.
+        lmdb.Error: if it cannot be opened or written.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path, self.evicted = path, 0
+        existed = path.exists()
+        self._env = lmdb.open(
+            str(path), map_size=limit, subdir=False, max_dbs=len(_TABLES), sync=False, metasync=False, readahead=False
+        )
+        try:
+            self.page_bytes = int(self._env.stat()["psize"])
+            # Before anything is read: the system ends a process that reads a page which is not there
+            if self.size > path.stat().st_size:
+                raise DamagedFile("it is cut short")
+            with self._env.begin(write=True) as transaction:
+                if not existed:
+                    transaction.put(b"form", _FORM)
+                if transaction.get(b"form") != _FORM:
+                    raise DamagedFile("it is no label cache of this form")
+                if transaction.get(b"written in", _BOOT) != _BOOT:
+                    raise DamagedFile("it was being written when the machine went down")
+                self._tables = [self._env.open_db(name, transaction) for name in _TABLES]
+        except BaseException:
+            self._env.close()
+            raise
+        status = path.stat()
+        self._file = status.st_dev, status.st_ino
+        self._env.reader_check()  # what readers held that were killed is free again
+        self.limit_to(limit)
+
+    def limit_to(self, size: int) -> None:
+        """Let the file take so many bytes and no more."""
+        pages = size // self.page_bytes
+        self._full, self._at_once = int(_SHARE * pages), min(max(pages // 32, 8), _MOST_AT_ONCE)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return (int(self._env.info()["last_pgno"]) + 1) * self.page_bytes
+
+    @property
+    def entries(self) -> int:
+        """Entries in both tables; those that were copied count twice."""
+        with self._env.begin() as transaction:
+            return sum(int(transaction.stat(table)["entries"]) for table in self._tables)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its file is the one that its path names."""
+        with suppress(OSError):
+            status = self.path.stat()
+            return self._file == (status.st_dev, status.st_ino)
+        return False
+
+    def get(self, names: Sequence[bytes]) -> tuple[list[bytes | None], list[int]]:
+        """Return the value of each key, None where there is none, and the places of those in the older table."""
+        with self._env.begin() as transaction:
+            newer, older = self._in_order(transaction)
+            get, found_late = transaction.get, []
+            values = [get(name, None, newer) for name in names]
+            for place, value in enumerate(values):
+                if value is None and (late := get(names[place], None, older)) is not None:
+                    values[place] = late
+                    found_late.append(place)
+        return values, found_late
+
+    def put(self, items: Iterable[Item], overwrite: bool = True) -> None:
+        """Keep values under their keys.
+
+        Args:
+            items: keys and values.
+            overwrite: whether they take the place of values that the newer table has.
+
+        Raises:
+            lmdb.Error: if the disk is full, or the file is damaged.
+        """
+        left = iter(items)
+        while part := list(islice(left, self._at_once)):
+            part.sort()  # neighbours in the tree are written together
+            for pause in (*_PAUSES_S, None):
+                try:
+                    self._put(part, overwrite)
+                    break
+                except lmdb.MapFullError:  # pages that were replaced are free when nobody reads them any more
+                    if pause is None:
+                        raise
+                    self._env.reader_check()
+                    time.sleep(pause)
+
+    def _put(self, part: list[Item], overwrite: bool) -> None:
+        with self._env.begin(write=True) as transaction:
+            newer = self._in_order(transaction)[0]
+            used = transaction.stat(newer)
+            if used["branch_pages"] + used["leaf_pages"] >= self._full:
+                newer = self._turned(transaction)
+            transaction.put(b"written in", _BOOT)
+            transaction.cursor(newer).putmulti(part, overwrite=overwrite)
+
+    def turn(self) -> None:
+        """Empty the older table, and put what comes into it from now on."""
+        with self._env.begin(write=True) as transaction:
+            self._turned(transaction)
+
+    def items(self) -> Iterator[Item]:
+        """Yield what is kept, the older table first."""
+        with self._env.begin() as transaction:
+            for table in reversed(self._in_order(transaction)):
+                yield from transaction.cursor(table)
+
+    def close(self) -> None:
+        """Write everything to the disk, and end."""
+        with suppress(lmdb.Error):  # a file that was damaged meanwhile is noticed when it is opened next
+            with self._env.begin(write=True) as transaction:  # nobody writes meanwhile
+                self._env.sync(True)
+                transaction.delete(b"written in")
+            self._env.sync(True)
+        self._env.close()
+
+    def _in_order(self, transaction: lmdb.Transaction) -> tuple[lmdb._Database, lmdb._Database]:
+        """Return the newer and the older table."""
+        first, second = self._tables
+        return (second, first) if transaction.get(b"newer") == _TABLES[1] else (first, second)
+
+    def _turned(self, transaction: lmdb.Transaction) -> lmdb._Database:
+        older = self._in_order(transaction)[1]
+        self.evicted += int(transaction.stat(older)["entries"])
+        transaction.drop(older, delete=False)
+        transaction.put(b"newer", _TABLES[self._tables.index(older)])
+        return older
+
+
+class FileCache:
+    """A label cache in one file, which several processes of a machine may share.
+
+    A damaged file is noticed when it is opened or when it is used, and made anew; a damaged entry is not found. When
+    the disk is full the file stays as large as it is.
+
+    Args:
+        folder: where its file stands.
+        max_mib: size of the file at most, MiB.
+
+    Raises:
+        StoreError: if there is no room on the disk.
+        UsageError: if the limit is too low.
+    """
+
+    remote = False
+
+    def __init__(self, folder: Path, max_mib: float) -> None:
+        self._path, self._lock = folder / FILE, FileLock(folder / LOCK)
+        self._limit = int(max_mib * 2**20)
+        if self._limit < _LEAST_BYTES:
+            raise UsageError(f"cache_max_mib is {max_mib}, which a label cache cannot work with; set 4 or above")
+        self._hits = self._misses = self._rebuilt = self._failures = 0
+        self._evicted = 0  # from files that are gone
+        self._again: dict[bytes, bytes] = {}  # found in the older table, copied with the next write
+        self._writing = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _OLD_FILES:
+            (folder / name).unlink(missing_ok=True)
+        self._store = self._open()
+
+    def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found, entries = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=ENTRY)
+        names, store = _names(keys), self._store
+        try:
+            values, late = store.get(names)
+        except _DAMAGE as error:
+            self._renew(store, error)
+            values, late = [None] * len(names), []
+        good = [row for row, value in enumerate(values) if value is not None and _is_whole(names[row], value)]
+        if good:
+            found[good] = True
+            content = b"".join([values[row][:-_CHECK_BYTES] for row in good])  # type: ignore[index]
+            entries[good] = np.frombuffer(content, dtype=ENTRY)
+        for row in late if len(self._again) < _MOST_AGAIN else ():
+            self._again[names[row]] = values[row]  # type: ignore[assignment]
+        self._hits += len(good)
+        self._misses += len(names) - len(good)
+        return found, entries
+
+    def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
+        if not len(keys):
+            return
+        names, content = _names(keys), _pieces(entries, ENTRY.itemsize)
+        items = [(name, value + _check(name, value)) for name, value in zip(names, content, strict=True)]
+        with self._writing:
+            store = self._store
+            again, self._again = self._again, {}
+            try:
+                store.put(list(again.items()), overwrite=False)  # a list: a look-up under way may add to it yet
+                store.put(items)
+            except _DAMAGE as error:
+                self._renew(store, error)
+            except lmdb.Error as error:
+                self._failures += 1
+                if not isinstance(error, lmdb.MapFullError):
+                    self._stay(store, error)
+
+    def stats(self) -> CacheStats:
+        store = self._store
+        try:
+            entries = store.entries
+        except _DAMAGE as error:
+            self._renew(store, error)
+            entries = 0
+        evicted = self._evicted + store.evicted
+        return CacheStats(self._hits, self._misses, entries, store.size, evicted, self._rebuilt, self._failures)
+
+    def close(self) -> None:
+        with self._writing:
+            self._store.close()
+
+    def _open(self) -> Store:
+        with self._lock:
+            try:
+                try:
+                    store = Store(self._path, self._limit)
+                except (DamagedFile, *_DAMAGE) as error:
+                    store = self._made_anew(error)
+                return self._shrunk(store) if store.size > self._limit else store
+            except (lmdb.Error, OSError) as error:
+                raise StoreError(
+                    f"label cache {self._path} cannot be opened ({error}); make room, or lower the setting "
+                    "cache_max_mib"
+                ) from error
+
+    def _made_anew(self, error: Exception) -> Store:
+        _log.warning("label cache %s is made anew: %s", self._path, error)
+        self._rebuilt += 1
+        _remove(self._path)
+        return Store(self._path, self._limit)
+
+    def _shrunk(self, store: Store) -> Store:
+        """Return a smaller file with the newest entries of one that is too large, in the same place."""
+        path = self._path.with_name(f"{FILE}.next")
+        _remove(path)
+        smaller = Store(path, self._limit)
+        smaller.put(store.items())
+        smaller.close()
+        store.close()
+        _remove(self._path)
+        path.replace(self._path)
+        _remove(path)
+        return Store(self._path, self._limit)
+
+    def _renew(self, store: Store, error: Exception) -> None:
+        """Go on with a new file in the place of a damaged one; another process that uses it notices on its own."""
+        with self._lock:
+            if self._store is not store:
+                return  # another thread was here
+            self._evicted += store.evicted
+            self._store = self._made_anew(error) if store.is_in_place else Store(self._path, self._limit)
+
+    def _stay(self, store: Store, error: Exception) -> None:
+        """Let the file stay as large as it is: there is no room for a larger one."""
+        size = store.size
+        _log.warning("the label cache stays at %.0f MiB: %s", size / 2**20, error)
+        store.limit_to(size)
+        with suppress(lmdb.Error):  # no room for this either: nothing is kept until there is some
+            store.turn()
+
+
+def _read_boot() -> bytes:
+    """Return a number that the machine has until it is started again, b"" where there is none."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(["sysctl", "-n", "kern.bootsessionuuid"], timeout=5).strip()
+    return b""
+
+
+_BOOT = _read_boot()
+
+
+def _remove(path: Path) -> None:
+    for one in (path, Path(f"{path}-lock")):
+        one.unlink(missing_ok=True)
+
+
+def _names(keys: np.ndarray) -> list[bytes]:
+    """Return keys, uint8 (n, 16), as n strings of bytes."""
+    return _pieces(keys, KEY_BYTES)
+
+
+def _pieces(rows: np.ndarray, size: int) -> list[bytes]:
+    content = np.ascontiguousarray(rows).tobytes()
+    return [content[start : start + size] for start in range(0, len(content), size)]
+
+
+def _check(name: bytes, content: bytes) -> bytes:
+    return crc32(content, crc32(name)).to_bytes(_CHECK_BYTES, "little")
+
+
+def _is_whole(name: bytes, value: bytes) -> bool:
+    return len(value) == ENTRY.itemsize + _CHECK_BYTES and value[-_CHECK_BYTES:] == _check(name, value[:-_CHECK_BYTES])
