@@ -15,10 +15,10 @@ import shap
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.worlds import World, make_world
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
 from esci_tournament.tasks.ensemble.attribution import attribute, tabulate
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
-from esci_tournament.tasks.ensemble.scores import CLASSES
 from esci_tournament.tasks.ensemble.worth import measure_worth
 
 THREADS = 2

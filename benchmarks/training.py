@@ -25,8 +25,9 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from benchmarks.harness import Figure, arguments, figure, report, say
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
-from esci_tournament.tasks.data.dataset import LABELS, salted_uniform
+from esci_tournament.tasks.data.dataset import salted_uniform
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
 from esci_tournament.tasks.families.checkpoint import quiet

@@ -19,6 +19,7 @@ import numpy as np
 
 from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
 from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.labels import CLASSES
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
 CALIBRATED = "calibrated.npz"
@@ -197,8 +198,9 @@ def _checked(
     ids, values, held_out = np.asarray(example_id), np.asarray(probabilities), np.asarray(out_of_sample)
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise CandidateError(f"{candidate}: example_id is {ids.dtype} {ids.shape}; it must be int64 (n,)")
-    if values.shape != (len(ids), 4) or not np.issubdtype(values.dtype, np.floating):
-        raise CandidateError(f"{candidate}: scores are {values.dtype} {values.shape}; expected float32 ({len(ids)}, 4)")
+    if values.shape != (len(ids), CLASSES) or not np.issubdtype(values.dtype, np.floating):
+        expected = f"float32 ({len(ids)}, {CLASSES})"
+        raise CandidateError(f"{candidate}: scores are {values.dtype} {values.shape}; expected {expected}")
     if held_out.shape != ids.shape or held_out.dtype != bool:
         raise CandidateError(f"{candidate}: out_of_sample is {held_out.dtype} {held_out.shape}; expected bool (n,)")
     if len(np.unique(ids)) != len(ids):

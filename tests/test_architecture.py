@@ -62,3 +62,18 @@ def test_tasks_and_registry_run_without_prefect() -> None:
 def test_a_library_is_known_to_few_modules(library: str) -> None:
     found = {named(path) for path in MODULES if library in {name.partition(".")[0] for name in imports(path)}}
     assert found == KNOWN_IN[library]
+
+
+def test_letters_and_number_of_the_classes_stand_in_one_module() -> None:
+    """Two exceptions: the document type of the HTTP schema, which has to be literal, and words in docstrings."""
+    for path in MODULES:
+        if named(path) in ("registry/labels.py", "deployments/scorer/schemas.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Tuple | ast.List):
+                values = [one.value for one in node.elts if isinstance(one, ast.Constant)]
+                assert values != ["E", "S", "C", "I"], path
+            if isinstance(node, ast.Constant):
+                assert node.value != "ESCI", path
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                assert node.targets[0].id not in ("CLASSES", "LABELS", "LABEL_NAMES"), path

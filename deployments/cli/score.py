@@ -29,6 +29,7 @@ def add_parser(commands: Any) -> None:
 def work(options: argparse.Namespace, output: Output) -> None:
     """Read, score, write."""
     from esci_tournament.deployments.champion import load_champion
+    from esci_tournament.registry.labels import LABELS
 
     frame = read_table(options.file)
     champion = load_champion(workspace_of(options), options.device)
@@ -38,7 +39,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         output.say(f"{len(answer):,} pairs labelled by champion version {champion.version}: {options.out}")
     else:
         columns = [name for name in ("query", "product_title", "product_id") if name in answer]
-        output.say(answer[[*columns, "E", "S", "C", "I", "label"]].head(50).to_string(max_colwidth=48))
+        output.say(answer[[*columns, *LABELS, "label"]].head(50).to_string(max_colwidth=48))
     output.document({"champion": champion.version, "pairs": answer.to_dict(orient="records")})
 
 

@@ -16,7 +16,7 @@ from esci_tournament.deployments.scorer.champion import Champion, Combined
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Question
 from esci_tournament.deployments.scorer.metrics import Metrics
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 
 _CHECK_SECONDS = 60.0

@@ -21,8 +21,8 @@ from esci_tournament.deployments.scorer.labels import Labels
 from esci_tournament.deployments.scorer.metrics import Metrics
 from esci_tournament.deployments.scorer.schemas import ScoreRequest
 from esci_tournament.deployments.scorer.warm import Frequent
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.settings import Settings
-from esci_tournament.tasks.data.dataset import LABELS
 
 
 class NoChampion(Exception):

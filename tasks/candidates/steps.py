@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock
 
 from esci_tournament.registry.errors import CandidateError, NotFoundError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.plugins import distribution_of
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, spec_paths
@@ -21,7 +22,7 @@ from esci_tournament.registry.stages import StageKey, StageStore
 from esci_tournament.tasks.candidates.profile import Cost, profile
 from esci_tournament.tasks.candidates.provenance import Seen, declaration, what_it_saw
 from esci_tournament.tasks.data.behaviour import edges
-from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.relations import relation_type, release_of_relation
 from esci_tournament.tasks.data.split import FitPlan, held_out_keys
 from esci_tournament.tasks.data.store import read_frame, write_frame

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-LABELS: tuple[str, ...] = ("E", "S", "C", "I")
-LABEL_NAMES: tuple[str, ...] = ("Exact", "Substitute", "Complement", "Irrelevant")
 LOCALES: tuple[str, ...] = ("us", "es", "jp")
 
 PAIR_COLUMNS = ("example_id", "query_id", "query", "query_key", "product_id", "product", "locale", "label", "split")
@@ -46,7 +44,7 @@ class Dataset:
     Attributes:
         pairs: one row a judged pair. `example_id` int64 unique, `query_id` int64, `query` str, `query_key` uint64
             (see :func:`query_key`), `product_id` str, `product` int32 (row in `products`), `locale` category,
-            `label` int8 (index into :data:`LABELS`), `split` category (train, test). RangeIndex, file order.
+            `label` int8 (index into `registry.labels.LABELS`), `split` category (train, test). RangeIndex, file order.
         products: one row a product of a locale: `product_id`, `locale` and the five text columns, missing text as "".
             RangeIndex. Text is joined late, by `pairs["product"]`, a batch at a time.
         events: one row a behaviour event, or None: `time` datetime64, `client`, `session` and `query` str,

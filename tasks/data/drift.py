@@ -20,7 +20,8 @@ import pandas as pd
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import false_discovery_control
 
-from esci_tournament.tasks.data.dataset import ACTIONS, LABEL_NAMES, LOCALES, Dataset, query_keys, salted_uniform
+from esci_tournament.registry.labels import LABEL_NAMES
+from esci_tournament.tasks.data.dataset import ACTIONS, LOCALES, Dataset, query_keys, salted_uniform
 from esci_tournament.tasks.data.language import languages_of
 
 RESULT = "drift.json"

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.arrays import catalogue_keys, category, keys_of, rows_in, text
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.fingerprint import ColumnFingerprint, data_version
 from esci_tournament.tasks.data.layout import (
     COLUMNS,

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX
 from esci_tournament.tasks.data.load import is_of_kind, kind_of
 from esci_tournament.tasks.data.logs import REASONS

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.expectations import Offenders, Rule, gxe
 from esci_tournament.tasks.data.layout import (
     EXAMPLES_FILE,

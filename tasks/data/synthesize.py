@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.labels import CLASSES, LABELS
 from esci_tournament.tasks.data import vocabulary as words
 from esci_tournament.tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES, query_keys, salted_uniform
+from esci_tournament.tasks.data.dataset import LOCALES, query_keys, salted_uniform
 from esci_tournament.tasks.data.layout import (
     EVENTS_FILE,
     EXAMPLES_COLUMNS,
@@ -161,7 +162,7 @@ def _judgements(
         owners.append(np.full(len(chosen), number))
     row, label, owner = np.concatenate(rows), np.concatenate(labels), np.concatenate(owners)
     wrong = rng.random(len(label)) < noise
-    label = np.where(wrong, (label + rng.integers(1, 4, size=len(label))) % 4, label)
+    label = np.where(wrong, (label + rng.integers(1, CLASSES, size=len(label))) % CLASSES, label)
     texts = [query.text for query in asked]
     uniform = salted_uniform(query_keys(texts, [locale] * len(texts)), "official split")
     split = np.where(uniform < TEST_SHARE, "test", "train")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data import vocabulary as words
-from esci_tournament.tasks.data.dataset import LABELS
 
 BRANDS_A_TYPE = 4
 MISSES = 2000  # draws in a row without a new query, before there are held to be none

@@ -19,9 +19,9 @@ import lightgbm
 import numpy as np
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.registry.processes import usable_cores
 from esci_tournament.tasks.ensemble.pool import Pool
-from esci_tournament.tasks.ensemble.scores import CLASSES
 from esci_tournament.tasks.ensemble.trees import FlatTrees
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"

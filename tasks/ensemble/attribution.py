@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
 from esci_tournament.tasks.ensemble.forest import Forest, tabulate
-from esci_tournament.tasks.ensemble.scores import CLASSES
 
 __all__ = ["Forest", "attribute", "attribute_rows", "check_additivity", "tabulate"]
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.bootstrap import resampled_sums
-from esci_tournament.tasks.ensemble.counts import CLASSES, METRICS, all_metrics, confusion_by_query, metric_of
+from esci_tournament.tasks.ensemble.counts import METRICS, all_metrics, confusion_by_query, metric_of
 from esci_tournament.tasks.ensemble.fitting import cross_validate
 from esci_tournament.tasks.ensemble.value import whole_queries
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.processes import usable_cores
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.counts import CLASSES, confidence_gaps, confusion_by_query
+from esci_tournament.tasks.ensemble.counts import confidence_gaps, confusion_by_query
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 
-CLASSES = 4
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 CONFIDENCE_BINS = 15
 _TINY = 1e-300  # keeps 0 / 0 at 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import CLASSES, LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
 from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings
 from esci_tournament.tasks.ensemble.counts import (
-    CLASSES,
     METRICS,
     all_metrics,
     calibration_error,

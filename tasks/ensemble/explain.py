@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from esci_tournament.registry.errors import StoreError, UsageError
-from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS
+from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, softmax
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute
 

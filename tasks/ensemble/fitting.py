@@ -10,10 +10,10 @@ import lightgbm
 import numpy as np
 
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.labels import CLASSES, LABELS
 from esci_tournament.tasks.data.dataset import salted_uniform
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes, softmax
 from esci_tournament.tasks.ensemble.pool import Pool, fit_pool
-from esci_tournament.tasks.ensemble.scores import CLASSES
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def fit_aggregator(
     if rounds is None:
         rounds = cross_validate(columns, labels, groups, parameters).rounds
     order = canonical_order(columns, labels, groups)
-    names = [f"{position}_{letter}" for position in range(len(members)) for letter in "ESCI"]
+    names = [f"{position}_{letter}" for position in range(len(members)) for letter in LABELS]
     settings = parameters.lightgbm(len(order))
     ordered, truth = columns[order], labels[order].astype(np.int64)
     weights = pair_weights(truth, parameters.balance)

@@ -20,9 +20,9 @@ import numpy as np
 from numba import njit
 
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.pool import Pool
-from esci_tournament.tasks.ensemble.scores import CLASSES
 from esci_tournament.tasks.ensemble.trees import Tree, parse_trees
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS
+from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
 from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings, digest_of
 from esci_tournament.tasks.ensemble.counts import METRICS

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import minimize
 
-from esci_tournament.tasks.ensemble.scores import CLASSES
+from esci_tournament.registry.labels import CLASSES
 
 _FLOOR = 1e-5  # a member that is sure and wrong costs no more than this
 _RIDGE = 1e-3  # of the mean log loss, nats: pulls weights towards 1 / members, and the classes' numbers towards 0

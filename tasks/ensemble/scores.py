@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from esci_tournament.registry.errors import CandidateError, LeakError, UsageError
+from esci_tournament.registry.labels import CLASSES
 
-CLASSES = 4
 _SUM_TOLERANCE = 1e-3  # float16 inference sums to one within this
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import DataError
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.families.loading import load_candidate
 from esci_tournament.tasks.families.protocol import Candidate

@@ -13,8 +13,7 @@ import numpy as np
 from numba import njit
 
 from esci_tournament.registry.errors import UsageError
-
-CLASSES = 4
+from esci_tournament.registry.labels import CLASSES
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class FlatTrees:
 @njit(cache=True, nogil=True)
 def _walk(first_node, first_leaf, column, threshold, left, right, value, features, scores):  # pragma: no cover
     for tree in range(len(first_node) - 1):
-        start, leaf, label = first_node[tree], first_leaf[tree], tree % 4
+        start, leaf, label = first_node[tree], first_leaf[tree], tree % CLASSES
         if first_node[tree + 1] == start:
             scores[:, label] += value[leaf]
             continue

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.settings import Settings
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metrics_of

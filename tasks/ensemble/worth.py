@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import norm
 
 from esci_tournament.registry.errors import UsageError
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute_rows, check_additivity, tabulate
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from esci_tournament.registry.errors import UsageError
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 
 
 def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:

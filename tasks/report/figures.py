@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from esci_tournament.tasks.data.dataset import LABEL_NAMES
+from esci_tournament.registry.labels import LABEL_NAMES
 from esci_tournament.tasks.report import words
 from esci_tournament.tasks.report.summary import Summary
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.ensemble.calibrate import Calibration
 from esci_tournament.tasks.ensemble.counts import METRICS
 from esci_tournament.tasks.ensemble.trial import Trial, by_class

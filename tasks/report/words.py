@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from esci_tournament.tasks.data.dataset import LABEL_NAMES, LABELS, LOCALES
+from esci_tournament.registry.labels import LABEL_NAMES, LABELS
+from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
 METRIC_NAMES: dict[str, str] = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}

@@ -22,8 +22,8 @@ from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
 from esci_tournament.deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.processes import module_path, python_module, usable_cores
-from esci_tournament.tasks.data.dataset import LABELS
 
 _REMEMBERED = 64  # pages that a replica surely has yet
 _START_SECONDS = 120.0

@@ -11,7 +11,7 @@ import numpy as np
 from esci_tournament.deployments.scorer.compute.breaker import Breaker
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import Answer
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 
 _SMOOTHING = 0.2  # weight of the newest batch in a member's seconds a pair
 

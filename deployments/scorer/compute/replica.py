@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs, frames_of
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.protocol import Candidate
 
 Slice = tuple[Pairs, int, int]  # pairs of a request, from a row to before another

@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv, SAGEConv, SimpleConv
 
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.families.graph_network.lexicon import OVERLAPS
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer, RgcnLayer
 from esci_tournament.tasks.families.graph_network.spec import GNNArchitecture, GraphNetworkRecipe

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.graph_network.embeddings import echoes
 from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods
 from esci_tournament.tasks.families.graph_network.networks import PairNetwork

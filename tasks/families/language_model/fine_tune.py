@@ -13,7 +13,7 @@ import transformers
 from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.language_model.batching import PairTokens, epoch_batches
 from esci_tournament.tasks.families.language_model.pair_network import parameter_groups
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 from esci_tournament.tasks.families.protocol import FitData
 

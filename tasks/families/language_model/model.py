@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.checkpoint import (
     fetch_checkpoint,
     open_encoder,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.tasks.data.dataset import LABELS
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.language_model.batching import Batch
 from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import autocast, memory_guard
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.language_model.batching import PairTokens, Ragged, length_batches
 from esci_tournament.tasks.families.language_model.pair_network import PairNetwork
 

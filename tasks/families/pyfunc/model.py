@@ -12,10 +12,10 @@ import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import folder_digest
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.pyfuncs import fetch_pyfunc
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
 from esci_tournament.tasks.families.pyfunc.sources import check_source

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.children import end_with_parent
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.pyfuncs import open_pyfunc
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.data.store import read_frame
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.ensemble.scores import check_distributions
 from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec

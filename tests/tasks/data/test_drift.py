@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.drift import DriftReport, Limits, measure_drift, read_drift
 from esci_tournament.tasks.data.language import languages_of
 from esci_tournament.tasks.data.load import load_esci

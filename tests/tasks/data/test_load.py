@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esci_tournament.tasks.data.dataset import LABELS, PAIR_COLUMNS, PRODUCT_COLUMNS, Dataset, query_key
+from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.dataset import PAIR_COLUMNS, PRODUCT_COLUMNS, Dataset, query_key
 from esci_tournament.tasks.data.fingerprint import ColumnFingerprint
 from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
 from esci_tournament.tasks.data.load import load_esci

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data import vocabulary
 from esci_tournament.tasks.data.behaviour import edges
-from esci_tournament.tasks.data.dataset import LABELS, LOCALES, Dataset
+from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.layout import (
     EVENTS_FILE,
     EXAMPLES_COLUMNS,

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
-
-CLASSES = ("E", "S", "C", "I")
 
 
 def metrics(macro_f1: float) -> Metrics:
@@ -138,7 +137,7 @@ def build(**changes: Any) -> Summary:
             "I": {"precision": 0.711, "recall": 0.611, "f1": 0.657, "support": 875},
         },
         "utility_by_class": {
-            name: dict(zip(CLASSES, row, strict=True))
+            name: dict(zip(LABELS, row, strict=True))
             for name, row in zip(
                 names, ((0.45, 0.38, 0.35, 0.4), (0.3, 0.33, 0.41, 0.3), (0.25, 0.29, 0.24, 0.3)), strict=True
             )

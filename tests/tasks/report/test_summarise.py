@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import parse_spec
-from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.split import assign_roles
 from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
 from esci_tournament.tasks.ensemble.trial import Trial

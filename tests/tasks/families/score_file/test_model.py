@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from esci_tournament.registry.errors import CandidateError, LeakError, SpecError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import check_spec
 from esci_tournament.tasks.candidates.steps import Bout, score
-from esci_tournament.tasks.data.dataset import LABELS
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 
