@@ -77,12 +77,13 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
     return spec
 
 
-def read_specs(path: Path) -> list[CandidateSpec]:
+def read_specs(path: str | Path) -> list[CandidateSpec]:
     """Read the candidates of a TOML file (`[[candidate]]` tables); relative paths start at that file.
 
     Raises:
         SpecError: if the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
     """
+    path = Path(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -70,6 +70,7 @@ def test_a_list_of_one_relation_is_that_relation():
 
 def test_specs_are_read_in_order(candidates_file):
     small, clicks = read_specs(candidates_file(TWO))
+    assert read_specs(str(candidates_file(TWO))) == [small, clicks]
     assert (small.name, small.recipe.epochs, small.recipe.fields) == ("small-bert", 2, ("title",))
     assert (clicks.name, clicks.relation) == ("clicks-gcn", "clicks")
 
