@@ -2,14 +2,15 @@
 
 Each store runs in a process of its own. Look-ups are pages of 40 keys in one call, half of them found, alone and while
 a thread of the same process puts 100 pages a second. Times are processor time, so that it matters little what else the
-machine does.
-SQLite comes with Python; `pip install rocksdict diskcache apsw plyvel-ci` for the others, which are left out where they
-are not installed. None of them waits for the disk. What happens at the limit is measured for the scorer's cache alone.
+machine does. SQLite comes with Python; `pip install rocksdict diskcache apsw plyvel-ci` for the others, which are left
+out where they are not installed. None of them waits for the disk. What happens at the limit, and with files that were
+damaged on purpose, is measured for the scorer's cache alone.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import sqlite3
 import sys
@@ -25,7 +26,7 @@ import psutil
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, pair_keys
-from esci_tournament.deployments.scorer.file_cache import FileCache
+from esci_tournament.deployments.scorer.file_cache import FILE, FileCache
 
 PAIRS, QUICK_PAIRS = 1_000_000, 100_000
 PAGE, WRITTEN_A_SECOND = 40, 100
@@ -163,6 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             figures += pool.apply(measure, (name, pairs, options.seed))
     figures += at_the_limit(options.seed)
+    figures += damaged(options.seed, 2 if options.quick else 10)
     figures.append(figure("keys of a page of 40", _microseconds_of_keys(), "us"))
     report("cache", figures, options.json)
     return 0 if all(each.met is not False for each in figures) else 1
@@ -212,6 +214,85 @@ def at_the_limit(seed: int) -> list[Figure]:
             figure(f"{name}: labels kept of {404_000:,}", stats.entries, "pairs"),
             figure(f"{name}: kept of what is asked for", found, "share", ">= 0.99"),
         ]
+
+
+def damaged(seed: int, files: int) -> list[Figure]:
+    """Return, for each kind of damage, how many of some damaged files ended the process that used them.
+
+    Raises:
+        RuntimeError: if a damaged file gives a wrong label.
+    """
+    random, figures = np.random.default_rng(seed), []
+    with tempfile.TemporaryDirectory(prefix="cache-") as name:
+        whole = Path(name) / "whole"
+        cache = FileCache(whole, 64)
+        keys, entries = _some(random, 40_000)
+        cache.put(keys, entries)
+        cache.close()
+        content = np.fromfile(whole / FILE, dtype=np.uint8).reshape(-1, 4096)
+        for kind, damage in _DAMAGES.items():
+            ended = 0
+            for number in range(files):
+                folder = Path(name) / f"{kind}-{number}"
+                folder.mkdir()
+                damage(content.copy(), random).tofile(folder / FILE)
+                child = multiprocessing.get_context("spawn").Process(target=_use, args=(folder, keys, entries))
+                child.start()
+                child.join()
+                if child.exitcode == 1:
+                    raise RuntimeError(f"{kind}: a wrong label")
+                ended += child.exitcode != 0
+            figures.append(figure(f"{files} files with {kind}: processes that end", ended, "processes"))
+    return figures
+
+
+def _in_pages(change: Callable[[np.ndarray, np.random.Generator], None]) -> Damage:
+    """Return a damage of 40 pages."""
+
+    def damage(pages: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        for number in random.choice(np.arange(2, len(pages)), 40, replace=False):
+            change(pages[number], random)
+        return pages
+
+    return damage
+
+
+def _flip(page: np.ndarray, random: np.random.Generator) -> None:
+    page[random.integers(0, 4096, 20)] ^= np.uint8(1) << random.integers(0, 8, 20, dtype=np.uint8)
+
+
+def _make_noise(page: np.ndarray, random: np.random.Generator, start: int = 0) -> None:
+    page[start:] = random.integers(0, 256, 4096 - start, dtype=np.uint8)
+
+
+def _make_head_noise(pages: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    pages[:2] = random.integers(0, 256, (2, 4096), dtype=np.uint8)
+    return pages
+
+
+Damage = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+_DAMAGES: dict[str, Damage] = {
+    "an end missing": lambda pages, random: pages.reshape(-1)[: random.integers(0, pages.size)],
+    "noise for a head": lambda pages, random: np.concatenate(
+        [random.integers(0, 256, 8192, dtype=np.uint8), pages[2:].flat]
+    ),
+    "zeros in pages": _in_pages(lambda page, random: page.fill(0)),
+    "flipped bits in pages": _in_pages(_flip),
+    "noise in pages": _in_pages(_make_noise),
+    "noise in pages, but for their heads": _in_pages(lambda page, random: _make_noise(page, random, 16)),
+}
+
+
+def _use(folder: Path, keys: np.ndarray, entries: np.ndarray) -> None:
+    """Read and write as a scorer does; end with 1 if a label is wrong."""
+    logging.disable()
+    cache = FileCache(folder, 64)
+    for start in range(0, len(keys), PAGE):
+        found, got = cache.get(keys[start : start + PAGE])
+        if (got[found] != entries[start : start + PAGE][found]).any():
+            sys.exit(1)
+    cache.put(keys[::7], entries[::7])
+    cache.close()
 
 
 def _fill(store: Store, pairs: int, random: np.random.Generator) -> tuple[np.ndarray, float]:
