@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Slow tests start servers and wait for them: two at once take little more than half the time on two cores
 PROCESSES ?= 2
 
-.PHONY: help install demo test fast lint types format lock clean
+.PHONY: help install demo test coverage fast lint types format lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,8 +21,17 @@ install: $(INSTALLED)  ## make the virtual environment and install into it
 demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
 	$(BIN)/tournament demo
 
+# What takes longest begins first; tests that share a long setup stay together
+TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
 test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python $(TEST)
+
+coverage: $(INSTALLED)  ## run it with branch coverage, which fails below the floor in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(TEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 fast: $(INSTALLED)  ## run the fast tests only
 	$(BIN)/python -m pytest -m 'not slow'

@@ -182,6 +182,22 @@ def finish(
     promoted: Promotion | None,
 ) -> Outcome:
     """Write the final report, close the tournament in the ledger, and lay it before the reviewers if it waits."""
+    outcome = close(workspace, held, summary, version, decision, promoted)
+    _tell(outcome.summary, outcome.report)
+    if outcome.summary.awaits_review:
+        open_review(workspace, held.id)
+    return outcome
+
+
+def close(
+    workspace: Workspace,
+    held: Held,
+    summary: Summary,
+    version: EnsembleVersion | None,
+    decision: Decision | None,
+    promoted: Promotion | None,
+) -> Outcome:
+    """Write the final report, and close the tournament in the ledger."""
     decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
     summary = replace(
         summary,
@@ -190,12 +206,9 @@ def finish(
         promoted=promoted is not None,
         awaits_review=version is not None and decision is None,
     )
-    report = write_report(workspace, summary)
+    report = write_report(workspace, summary, with_figures=False)  # no figure shows what was decided
     standing = workspace.ledger.standing(workspace.settings.ensemble_name)
     workspace.ledger.finish_tournament(held.id, {"sequence": standing.sequence, "report": str(report)})
-    _tell(summary, report)
-    if summary.awaits_review:
-        open_review(workspace, held.id)
     return Outcome(summary, report)
 
 

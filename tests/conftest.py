@@ -37,7 +37,7 @@ LONGEST_FIRST = (
     "tests/tasks/candidates/test_together.py",
     "tests/tasks/candidates/test_language_model.py",
     "prefect",
-    "tests/deployments/test_review_cli.py",
+    "tests/deployments/cli/test_review.py",
     "tests/registry/test_models.py",
     "tests/registry/test_promotion.py",
     "tests/deployments/scorer/test_swap.py",

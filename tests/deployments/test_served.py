@@ -105,9 +105,3 @@ def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
     for one in served(settings):
         assert facts(here["found"][one.full_name]) == facts(deployed["found"][one.full_name])
         assert here["triggers"][one.full_name] == deployed["triggers"][one.full_name]
-
-
-def test_without_a_server_deploy_says_how_to_name_one(tournament: Any, tmp_path: Path) -> None:
-    answer = tournament("deploy", "--home", tmp_path)
-    assert answer.code == 2
-    assert "--api URL or PREFECT_API_URL" in answer.err

@@ -76,23 +76,3 @@ def test_newcomer_meets_the_champion_and_a_rollback_takes_it_back(held, tourname
     if document["promoted"]:
         assert tournament("champion", "rollback", "--home", held.home, "--reason", "a test").code == 0
         assert tournament("champion", "show", "--home", held.home, "--json").document["version"] == 1
-
-
-def test_scoring_a_file_gives_every_row_a_label(held, tournament, tmp_path):
-    source, target = tmp_path / "pairs.csv", tmp_path / "out.csv"
-    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n,us,x\n", encoding="utf-8")
-    refused = tournament("score", source, "--out", target, "--home", held.home)
-    assert refused.code == 3
-    assert "query is blank" in refused.err
-    assert not target.exists()
-    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n", encoding="utf-8")
-    assert tournament("score", source, "--out", target, "--home", held.home).code == 0
-    assert target.read_text(encoding="utf-8").splitlines()[0].endswith("E,S,C,I,label")
-
-
-def test_doctor_and_candidates_speak_json(held, tournament):
-    doctor = tournament("doctor", "--home", held.home, "--json")
-    assert doctor.code == 0, doctor.err
-    assert all(row["ok"] for row in doctor.document["checks"])
-    candidates = tournament("candidates", "--home", held.home, "--json").document
-    assert {row["candidate"] for row in candidates} >= {"bert-tiny/1", "sage-impressions/1", "gcn-clicks/1"}

@@ -1,82 +1,62 @@
-"""A small world in which challengers stand before a reviewer: real stores, real trials, scores made by a formula."""
+"""A small world in which challengers stand before a reviewer: real stores and stages, scores made by a formula."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from esci_tournament.flows.held import Held, Roles, Source
-from esci_tournament.flows.judging import (
-    champion_side,
-    hold,
-    pairs_of,
-    recipes_of,
-    scores_of,
-    side_of,
-    what_judging_takes,
-)
-from esci_tournament.flows.reports import write_report
+from esci_tournament.flows import competition, conclusion
+from esci_tournament.flows.held import Checked, Held, Roles, Source
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.specs import ScoresSpec
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.candidates.enter import Entrant, make_bout
-from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout
+from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.steps import score
+from esci_tournament.tasks.data.dataset import LABELS, Dataset
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.data.store import save_dataset
-from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from esci_tournament.tasks.ensemble.budget import Cost
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
-from esci_tournament.tasks.ensemble.scores import MemberScores, stack
-from esci_tournament.tasks.ensemble.worth import measure_worth
-from esci_tournament.tasks.report.summarise import sides
-from esci_tournament.tasks.report.summary import ModelSummary
 from tests.harness import PrefectServer, answers
 
-# How much of the truth a member's scores show; what is not here shows 0.3 of it.
+# How much of the truth a candidate's scores show.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
-SPEC = {"family": "graph_network", "architecture": "graphsage", "relation": "clicks"}
-
-
-def _summary_builder() -> Callable[..., Any]:
-    path = Path(__file__).parents[1] / "tasks" / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("summaries", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build
-
-
-build_summary = _summary_builder()
+COST = Cost("cpu (made up)", "cpu", 0, 10.0, 2.0, 2.0, 0, 0.0)
 
 
 class World:
-    """A home with one data version; `challenge` holds a tournament's end without its training."""
+    """A home with one data version; `challenge` holds a tournament whose candidates were trained elsewhere.
 
-    def __init__(self, home: Path, dataset: Dataset, **settings: Any) -> None:
-        self.dataset = dataset
+    Args:
+        home: an empty home, but for MLflow's database.
+        dataset: its data.
+        files: a folder with the scores of each candidate.
+        settings: settings that differ from those of this world.
+    """
+
+    def __init__(self, home: Path, dataset: Dataset, files: Path, **settings: Any) -> None:
+        self.dataset, self.files = dataset, files
         self.settings = {"home": home, "minimum_test_queries": 10, "resamples": 500, "review": "required"}
+        self.settings |= {"keep_score_files": True}
         self.settings |= {"guardrail_margin": 0.5} | settings  # a tiny test split says little of calibration
         stages = self.workspace.stages
         roles = assign_roles(dataset, "blend", 0.25, 0.1, 5)
         load = stages.key("load", version=dataset.version)
         split = stages.key("split", version=dataset.version)
         self.source = Source(stages.obtain(load, lambda empty: save_dataset(dataset, empty)), dataset.version, home)
-        plans = fit_plans(dataset, roles, "blend", 0.1)
-        self.roles = Roles(stages.obtain(split, lambda empty: write_plans(empty, roles, plans)), str(split))
+        self.plans = fit_plans(dataset, roles, "blend", 0.1)
+        self.roles = Roles(stages.obtain(split, lambda empty: write_plans(empty, roles, self.plans)), str(split))
         self.workspace.ledger.record_data_version(dataset.version)
 
     @property
@@ -84,74 +64,55 @@ class World:
         """A workspace of its own for each use, as each process has one."""
         return Workspace(read_settings(**self.settings))
 
-    def entrant(self, name: str, role: str) -> Entrant:
-        """Register a candidate, put its scores into the store, and return it."""
+    def entrant(self, name: str, role: Role) -> Entrant:
+        """Register a candidate, score it in this process, say what it costs, and return it."""
         work = self.workspace
-        version = work.models.register_candidate(parse_spec({"name": name, **SPEC}))
-        bout = make_bout(version, self.source.version, self.roles.key, 0, "cpu")
-        work.ledger.record_candidate(version.id, version.digest, "graph_network")
-        pairs = self.dataset.pairs
-        noise = np.random.default_rng(sum(map(ord, name)))
-        shown = np.eye(4)[pairs["label"].to_numpy()] * QUALITY.get(name, 0.3)
-        raw = np.exp(shown + noise.normal(size=(len(pairs), 4)))
-        work.scores.put(
-            version.id,
-            self.source.version,
-            bout.recipe(),
-            example_id=pairs["example_id"].to_numpy(),
-            probabilities=(raw / raw.sum(axis=1, keepdims=True)).astype(np.float32),
-            out_of_sample=np.ones(len(pairs), dtype=bool),
+        version = work.models.register_candidate(
+            ScoresSpec(
+                name=name,
+                file=str(self.files / f"{name}.parquet"),
+                trained_on="other_queries",
+                provenance="made by a formula",
+            )
         )
-        return Entrant(version, role, bout)  # type: ignore[arg-type]
+        bout = make_bout(version, self.source.version, self.roles.key, 0, "cpu")
+        work.ledger.record_candidate(version.id, version.digest, bout.spec.family)
+        score(bout, self.plans, self.dataset, work.stages, work.scores)
+        work.stages.obtain(
+            bout.profile_key(work.stages), lambda folder: (folder / "cost.json").write_text(COST.to_json())
+        )
+        return Entrant(version, role, bout)
 
     def challenge(self, tournament: str, members: Sequence[str], keeps_scores: bool = True) -> Case:
-        """Fit a challenger, judge it against today's champion, register it, and finish the tournament."""
-        work = self.workspace
-        ledger, models, settings = work.ledger, work.models, work.settings
-        standing = ledger.standing(settings.ensemble_name)
-        champion = models.ensemble(standing.champion.version) if standing.champion else None
+        """Hold a tournament of these and the champion's members; these are kept, and the review is not yet open."""
+        standing = self.workspace.ledger.standing(self.workspace.settings.ensemble_name)
+        champion = self.workspace.models.ensemble(standing.champion.version) if standing.champion else None
         incumbents = [member.split("/")[0] for member in champion.members] if champion else []
-        entrants = [self.entrant(name, "member" if name in incumbents else "newcomer") for name in members]
-        others = [self.entrant(name, "member") for name in incumbents if name not in members]
+        others = [name for name in incumbents if name not in members]
+        work = Workspace(read_settings(**self.settings, must_keep=tuple(members), must_drop=tuple(others)))
+        entrants = [self.entrant(name, "member" if name in incumbents else "newcomer") for name in [*members, *others]]
         attempt = Attempt(tournament, "new", standing.sequence, champion.version if champion else None)
-        held = Held(attempt, self.source, self.roles, [*entrants, *others], champion=champion)
         payload = {"question": tournament, "against": attempt.against, "champion": attempt.champion}
-        ledger.start_tournament(tournament, self.source.version, {one.id: one.role for one in held.entrants}, payload)
+        row = work.ledger.start_tournament(
+            tournament, self.source.version, {one.id: one.role for one in entrants}, payload
+        )
+        held = Held(attempt, self.source, self.roles, entrants, champion=champion, started=row.at)
 
-        scores = scores_of(work, self.source.version, recipes_of(held.entrants))
-        ours = fit(scores[: len(entrants)], pairs_of(held, learns=True))
-        theirs = champion_side(work, champion, {}, settings) if champion else None
-        trial, verdict = hold(work, held, scores, side_of(ours, {}, settings), theirs, settings)
-
-        folder = settings.home / "ensembles" / tournament
-        ours.save(folder / "aggregator")
-        version = models.register_ensemble(folder, [one.id for one in entrants], tournament)
-        takes = what_judging_takes(work, held, {one.id: Cost(10.0, 2.0, "cpu") for one in held.entrants})
+        checked = Checked([], Path("docs"))
+        left = competition.survivors.fn(work, held, [""] * len(entrants))
+        costs = competition.profile.fn(work, held, left)
+        challenge = competition.build.fn(work, held, left, costs)
+        trial = competition.judge.fn(work, held, left, costs, challenge)
+        summary = conclusion.summarise.fn(work, held, checked, left, costs, challenge, trial)
+        version = conclusion.register.fn(work, held, challenge, trial, summary)
+        decision = conclusion.decide.fn(work, held, trial, version)
+        assert version is not None, trial.verdict.reason
+        assert decision is None
+        conclusion.close(work, held, summary, version, None, None)
         if not keeps_scores:
-            takes["recipes"] = {one.id: "gone" for one in held.entrants}
-        ledger.record_ensemble(
-            tournament, version.name, version.version, {"members": [one.id for one in entrants]} | takes
-        )
-        summary = replace(
-            build_summary(),
-            tournament=tournament,
-            models=members_of(entrants, scores, ours, pairs_of(held, learns=True)),
-            settings=settings.model_dump(mode="json"),
-            selection={"used": {"memory_mib": 10.0 * len(entrants), "latency_ms": 2.0 * len(entrants)}, "budget": {}},
-            checks=[],
-            champion_version=str(champion.version) if champion else "",
-            decision={},
-            promoted=False,
-            awaits_review=True,
-            ensemble_version=str(version.version),
-            links={},
-            **sides(trial),
-        )
-        write_report(work, summary)
-        ledger.finish_tournament(tournament, {"sequence": standing.sequence})
-        found = [case for case in cases(ledger, settings.ensemble_name) if case.id == verdict.id]
-        assert found, verdict.payload["reason"]
-        return found[0]
+            for one in entrants[: len(members)]:
+                shutil.rmtree(work.scores.folder(one.id, self.source.version, one.bout.recipe()))
+        return next(one for one in cases(work.ledger, work.settings.ensemble_name) if one.tournament == tournament)
 
     def case(self, id: int) -> Case:
         """Return a case as the ledger has it now."""
@@ -167,39 +128,18 @@ class World:
         return version
 
 
-def fit(scores: Sequence[MemberScores], pairs: Any) -> Aggregator:
-    columns = stack(scores, pairs["example_id"].to_numpy())
-    labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
-    names = [one.member for one in scores]
-    parameters = AggregatorParameters(seed=0)
-    return fit_aggregator(columns, labels, groups, names, parameters)
-
-
-def members_of(
-    entrants: Sequence[Entrant], scores: Sequence[MemberScores], fitted: Aggregator, pairs: Any
-) -> list[ModelSummary]:
-    """Return the members with what each is worth, most useful first."""
-    columns = stack(scores[: len(entrants)], pairs["example_id"].to_numpy())
-    worth = measure_worth(
-        fitted, columns, pairs["query_key"].to_numpy(), pairs["locale"].astype(str).to_numpy(), resamples=200
-    )
-    known = {one.id: one for one in entrants}
-    cost = {"kind": "cpu", "memory_mib": 10.0, "milliseconds_per_page_p50": 2.0}
-    return [
-        ModelSummary(
-            name=known[one.member].version.name,
-            version="1",
-            family="graph_network",
-            detail="graphsage on clicks",
-            entry="incumbent" if known[one.member].role == "member" else "candidate",
-            status="member",
-            cost=cost,
-            utility=one.utility,
-            utility_low=one.low,
-            utility_high=one.high,
-        )
-        for one in worth.members
-    ]
+@pytest.fixture(scope="session")
+def score_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a score file for each candidate, which shows more or less of the truth."""
+    folder = tmp_path_factory.mktemp("scores")
+    pairs = tiny_dataset.pairs
+    for name, quality in QUALITY.items():
+        noise = np.random.default_rng(sum(map(ord, name)))
+        raw = np.exp(np.eye(4)[pairs["label"].to_numpy()] * quality + noise.normal(size=(len(pairs), 4)))
+        frame = pd.DataFrame(raw / raw.sum(axis=1, keepdims=True), columns=list(LABELS))
+        frame.insert(0, "example_id", pairs["example_id"].to_numpy())
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -211,13 +151,15 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, mlflow_template: Path, tiny_dataset: Dataset) -> Iterator[Callable[..., World]]:
+def make_world(
+    tmp_path: Path, mlflow_template: Path, tiny_dataset: Dataset, score_files: Path
+) -> Iterator[Callable[..., World]]:
     """Return a world in a home of its own; settings may be given."""
 
     def make(home: Path = tmp_path / "home", **settings: Any) -> World:
         home.mkdir()
         shutil.copy(mlflow_template, home / "mlflow.db")
-        return World(home, tiny_dataset, **settings)
+        return World(home, tiny_dataset, score_files, **settings)
 
     return make
 
@@ -239,14 +181,14 @@ class Prefect(PrefectServer):
 
 @pytest.fixture(scope="session")
 def served(
-    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, tiny_dataset: Dataset
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, tiny_dataset: Dataset, score_files: Path
 ) -> Iterator[tuple[World, Prefect]]:
     """A world, and the Prefect server and worker that serve it; challengers of all tests stand in its one ledger."""
     folder = tmp_path_factory.mktemp("served")
     home = folder / "home"
     home.mkdir()
     shutil.copy(mlflow_template, home / "mlflow.db")
-    world = World(home, tiny_dataset, mlflow_ui="http://127.0.0.1:5000")
+    world = World(home, tiny_dataset, score_files, mlflow_ui="http://127.0.0.1:5000")
     prefect = Prefect(folder, **world.settings)
     prefect.environment |= {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     try:

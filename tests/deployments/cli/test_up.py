@@ -1,4 +1,4 @@
-"""What `tournament up` and `down` say before anything runs; that it runs is the lifecycle's test."""
+"""What `tournament up` says before anything runs; that it runs is the lifecycle's test."""
 
 from __future__ import annotations
 
@@ -34,9 +34,3 @@ def test_a_home_that_is_a_file_is_named(tournament: Any, tmp_path: Path) -> None
     answer = tournament("up", "--home", tmp_path / "file")
     assert answer.code == 8
     assert "cannot be written" in answer.err
-
-
-def test_down_with_nothing_running_says_so(tournament: Any, tmp_path: Path) -> None:
-    answer = tournament("down", "--home", tmp_path, "--json")
-    assert (answer.code, answer.document["ended"]) == (0, [])
-    assert "nothing runs" in answer.err
