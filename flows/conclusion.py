@@ -104,7 +104,7 @@ def register(
     report = reports_folder(workspace, held.id)
     files = [report / "report.html", report / "summary.json", report / "figures"]
     if not wins(workspace, held, trial):
-        workspace.models.log_report(held.id, files, vars(summary.ensemble))
+        workspace.models.log_report(held.id, files, summary.ensemble.by_name())
         return None
     with stage("register the challenger"):
         folder = workspace.stages.obtain(
@@ -115,7 +115,7 @@ def register(
             folder,
             challenge.members,
             held.id,
-            metrics=vars(summary.ensemble),
+            metrics=summary.ensemble.by_name(),
             files=files,
         )
         takes = what_judging_takes(workspace, held, _costs_of(summary))

@@ -23,8 +23,11 @@ class Metrics:
 
     def value(self, metric: str) -> float:
         """Return a metric by its name; KeyError for one that was not measured."""
-        known = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "weighted_f1": self.weighted_f1}
-        return (known | self.others)[metric]
+        return self.by_name()[metric]
+
+    def by_name(self) -> dict[str, float]:
+        """Return every metric that was measured under its name."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "weighted_f1": self.weighted_f1} | self.others
 
 
 @dataclass(frozen=True)
