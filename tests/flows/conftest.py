@@ -15,19 +15,20 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
 from esci_tournament.flows.held import Checked, Held, Roles, Source
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.specs import ScoresSpec
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout
 from esci_tournament.tasks.candidates.profile import Cost
 from esci_tournament.tasks.candidates.steps import score
-from esci_tournament.tasks.data.dataset import LABELS, Dataset
+from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.data.store import save_dataset
+from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 from tests.harness import PrefectServer, answers
 
 # How much of the truth a candidate's scores show.
