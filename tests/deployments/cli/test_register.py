@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 GOOD = '[[candidate]]\nname = "one"\nfamily = "graph_network"\narchitecture = "gcn"\n'
-WRONG = '[[candidate]]\nname = "two"\nfamily = "language_model"\ncheckpoint = "nowhere"\n'
+WRONG = '[[candidate]]\nname = "two"\nfamily = "language_model"\ncheckpoint = "empty"\n'
 
 
 def test_a_spec_is_a_version_once_and_another_of_that_name_is_the_next(tournament, tmp_path):
@@ -21,7 +21,8 @@ def test_a_spec_is_a_version_once_and_another_of_that_name_is_the_next(tournamen
 def test_nothing_of_a_file_is_registered_when_one_spec_is_wrong(tournament, tmp_path):
     file, home = tmp_path / "specs.toml", tmp_path / "home"
     file.write_text(GOOD + WRONG, encoding="utf-8")
+    (tmp_path / "empty").mkdir()
     answer = tournament("register", file, "--home", home)
     assert answer.code == 4
-    assert "nowhere" in answer.err
+    assert "config.json" in answer.err
     assert tournament("candidates", "--home", home, "--json").document == []
