@@ -55,7 +55,6 @@ WITHOUT = {
     "deployments/scorer/schemas.py",
     "deployments/scorer/server.py",
     "deployments/scorer/service.py",
-    "deployments/scorer/table.py",
 }
 
 
