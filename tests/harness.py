@@ -161,8 +161,9 @@ def _environment_of_imports() -> Iterator[None]:
     """Have modules that read the environment while they are imported find what a command sets before it imports."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as nothing:
+        wanted = clean_environment(PREFECT_HOME=nothing, **QUIET_PREFECT)
         os.environ.clear()
-        os.environ.update(clean_environment(PREFECT_HOME=nothing, **QUIET_PREFECT))
+        os.environ.update(wanted)
         try:
             yield
         finally:
