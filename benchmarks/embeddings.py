@@ -21,13 +21,13 @@ import torch
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.neighbourhoods import Size, make_edges
 from esci_tournament.tasks.data.dataset import LOCALES
-from esci_tournament.tasks.families.graph_network.catalogue import Catalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
 from esci_tournament.tasks.families.graph_network.encoders import Lsa, product_texts
 from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build
-from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.subgraphs import trees
 
@@ -87,7 +87,7 @@ def make_model(
     sample = product_texts(products, np.arange(2000))
     model.lexicon = Lexicon.fit(sample)
     model.encoder = Lsa.fit(sample, model.lexicon, recipe.text_dimensions)
-    model.network = PairNetwork(architecture, recipe, recipe.text_dimensions).eval()
+    model.network = GraphPairNetwork(architecture, recipe, recipe.text_dimensions).eval()
     states = np.empty((graph.n_products, recipe.hidden_size), dtype=np.float16)
     for rows, part in product_states(model.network.products, graph, text, recipe.fanout, _CPU, folder):
         states[rows] = part
@@ -96,8 +96,8 @@ def make_model(
     identity = identities(products["product_id"], products["locale"].astype(str), product_texts(products, rows))
     place = folder / architecture
     place.mkdir()
-    Catalogue.make(identity, states, text[: graph.n_products], echo).save(place)
-    model.catalogue = Catalogue.load(place)
+    EmbeddingCatalogue.make(identity, states, text[: graph.n_products], echo).save(place)
+    model.catalogue = EmbeddingCatalogue.load(place)
     return model
 
 

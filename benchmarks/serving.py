@@ -195,14 +195,14 @@ def _bare_milliseconds(home: Path, pages: list[dict]) -> float:
     """Return the median time of a page in all members, one after the other; the best of torch's numbers of threads."""
     import torch
 
-    from esci_tournament.deployments.scorer.catalogue import Catalogue
+    from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
     from esci_tournament.deployments.scorer.compute.pairs import Pairs
-    from esci_tournament.tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
     folder = next(next((home / "serving" / "champions").glob("*-*/ensemble")).iterdir())
-    served = Served.load(folder)
+    served = Ensemble.load(folder)
     source = next((home / "stages").glob("load-*")) / "products.arrow"
-    catalogue = Catalogue.open(source, home / "serving" / "catalogues")
+    catalogue = ProductCatalogue.open(source, home / "serving" / "catalogues")
 
     def once(frames: tuple) -> None:
         for member in served.members.values():

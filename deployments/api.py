@@ -21,7 +21,7 @@ from esci_tournament.registry.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from esci_tournament.flows.reporting import Reporter
+    from esci_tournament.flows.progress_reporting import Reporter
     from esci_tournament.tasks.report.summary import Summary
 
 StrPath = str | os.PathLike[str]
@@ -91,7 +91,7 @@ def run(
         BusyError: if another tournament runs in the same home.
         TournamentError: whatever else ends a tournament; its subclasses say what.
     """
-    from esci_tournament.deployments.local import hold
+    from esci_tournament.deployments.local import run_tournament
 
     if candidates is None:
         specs: list[CandidateSpec] = []
@@ -99,7 +99,7 @@ def run(
         specs = read_specs(Path(candidates))
     else:
         specs = [_spec(one) for one in candidates]
-    outcome = hold(_settings(home, settings), os.fspath(data), specs, _shown(progress))
+    outcome = run_tournament(_settings(home, settings), os.fspath(data), specs, _shown(progress))
     return Result(outcome.summary, outcome.report, outcome.unchanged)
 
 

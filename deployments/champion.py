@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from esci_tournament.registry.workspace import Workspace
-    from esci_tournament.tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ChampionModel:
 
     version: int
     members: tuple[str, ...]
-    ensemble: Served
+    ensemble: Ensemble
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the class probabilities and the label of each row, on the index of `frame`.
@@ -55,10 +55,10 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
         NotFoundError: if there is none.
     """
     from esci_tournament.tasks.candidates.device import resolve_device
-    from esci_tournament.tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
     version = workspace.models.champion()
     if version is None:
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    ensemble = Served.load(workspace.models.download(version), str(resolve_device(device)))
+    ensemble = Ensemble.load(workspace.models.download(version), str(resolve_device(device)))
     return ChampionModel(version.version, tuple(ensemble.members), ensemble)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.task_runners import TaskRunner
 
-    from esci_tournament.flows.held import Outcome, Renewed
-    from esci_tournament.flows.reporting import Reporter
+    from esci_tournament.flows.context import Renewed, TournamentOutcome
+    from esci_tournament.flows.progress_reporting import Reporter
 
 
-def hold(
+def run_tournament(
     settings: Settings, data: Path | str, specs: Sequence[CandidateSpec], progress: AbstractContextManager[Reporter]
-) -> Outcome:
+) -> TournamentOutcome:
     """Hold one tournament and return its outcome.
 
     Args:
@@ -45,7 +45,7 @@ def hold(
         return tournament.with_options(task_runner=runner)(str(data), asked, settings.model_dump(mode="json"))
 
 
-def hold_again(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
+def run_reevaluation(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
     """Evaluate champion and bench again and return what came of it.
 
     Args:
@@ -63,7 +63,7 @@ def hold_again(settings: Settings, data: str | None, progress: AbstractContextMa
         return reevaluate.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
 
 
-def refresh_here(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
+def run_refresh(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
     """Have whoever serves take up newer data and return its version; arguments and errors as in :func:`hold_again`."""
     with _here(settings, progress, "a refresh") as runner:
         from esci_tournament.flows.refresh import refresh
@@ -82,11 +82,11 @@ def _here(
         quiet_prefect(settings)
         from prefect.task_runners import ThreadPoolTaskRunner
 
-        from esci_tournament.flows import reporting
+        from esci_tournament.flows import progress_reporting
         from esci_tournament.flows.competition import workers_of
 
         start_embedded_server()
-        with progress as report, reporting.to(report):
+        with progress as report, progress_reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
             # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
             runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]

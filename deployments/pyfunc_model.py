@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from esci_tournament.tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
 
 class EnsembleModel:
     """The pyfunc flavour of an ensemble."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Ensemble) -> None:
         self.served = served
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -28,6 +28,6 @@ class EnsembleModel:
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> EnsembleModel:
     """Return the model stored at `path`; MLflow calls this by name."""
     from esci_tournament.tasks.candidates.device import resolve_device
-    from esci_tournament.tasks.ensemble.served import Served
+    from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
-    return EnsembleModel(Served.load(Path(path), str(resolve_device("auto"))))
+    return EnsembleModel(Ensemble.load(Path(path), str(resolve_device("auto"))))

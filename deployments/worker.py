@@ -28,8 +28,8 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
 
-from esci_tournament.deployments.served import Served, served
-from esci_tournament.deployments.server import prepare
+from esci_tournament.deployments.deployments_of import Deployment, deployments_of
+from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings, read_settings
 
@@ -87,12 +87,12 @@ async def _serve(settings: Settings) -> None:
     await runner.start()
 
 
-def available(settings: Settings) -> list[Served]:
+def available(settings: Settings) -> list[Deployment]:
     """Return the deployments whose flow is installed."""
-    return [one for one in served(settings) if find_spec(one.entrypoint.rpartition(".")[0])]
+    return [one for one in deployments_of(settings) if find_spec(one.entrypoint.rpartition(".")[0])]
 
 
-def as_deployment(one: Served) -> RunnerDeployment:
+def as_deployment(one: Deployment) -> RunnerDeployment:
     """Return a deployment that this process serves."""
     return RunnerDeployment.from_entrypoint(
         one.entrypoint,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from esci_tournament.flows.held import Held, named_stage_task, stage_task
+from esci_tournament.flows.context import TournamentContext, named_stage_task, stage_task
 from esci_tournament.flows.judging import (
     champion_side,
-    hold,
+    judge_and_record,
     pairs_of,
     prices,
     read_cost,
@@ -16,14 +16,14 @@ from esci_tournament.flows.judging import (
     side_of,
 )
 from esci_tournament.flows.lease import gpu
-from esci_tournament.flows.reporting import report, stage
+from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import FAILED_TAG
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant
-from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.profile import MeasuredCost
 from esci_tournament.tasks.candidates.steps import fit_record
 from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
 from esci_tournament.tasks.ensemble.challenge import SETTINGS, Challenge, build_challenge, releases
@@ -32,28 +32,28 @@ from esci_tournament.tasks.families.loading import candidate_class
 
 
 @named_stage_task("train {entrant.version.name}")
-def train(workspace: Workspace, held: Held, entrant: Entrant) -> str:
+def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> str:
     """Train and score one entrant in a process of its own; return why it failed, "" when it did not."""
     name = entrant.version.name
-    if workspace.scores.has(entrant.id, held.source.version, entrant.bout.recipe()):
-        report(name, 1.0, "scores are in the store")
+    if workspace.scores.has(entrant.id, context.source.version, entrant.inputs.digest()):
+        report_progress(name, 1.0, "scores are in the store")
         return ""
     with gpu(workspace.settings):
         failures = supervise(
-            [(entrant.bout, "train")],
-            dataset=held.source.folder,
-            roles=held.roles.folder,
+            [(entrant.inputs, "train")],
+            dataset=context.source.folder,
+            roles=context.roles.folder,
             stages=workspace.stages,
             scores=workspace.folder("scores"),
             log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
-            threads=threads_of(workspace.settings, held),
+            threads=threads_of(workspace.settings, context),
             timeout_s=workspace.settings.candidate_timeout_s,
             memory_gib=workspace.settings.candidate_memory_gib,
-            environment=worker_environment(workspace.settings, [entrant.bout.spec.family]),
-            progress=lambda share, doing: report(name, share, doing),
+            environment=worker_environment(workspace.settings, [entrant.inputs.spec.family]),
+            progress=lambda share, doing: report_progress(name, share, doing),
         )
-    done = "scored with the model it has" if entrant.bout.fitted else "trained and scored"
-    report(name, 1.0, "failed" if failures else done)
+    done = "scored with the model it has" if entrant.inputs.fitted else "trained and scored"
+    report_progress(name, 1.0, "failed" if failures else done)
     return failures.get(entrant.id, "")
 
 
@@ -67,36 +67,40 @@ def workers_of(settings: Settings) -> int:
     return settings.cores
 
 
-def threads_of(settings: Settings, held: Held) -> int:
+def threads_of(settings: Settings, context: TournamentContext) -> int:
     """Return the threads of each worker.
 
     It follows from who entered, not from who is left to train: a resumed tournament computes the same numbers.
     """
-    at_once = min(workers_of(settings), sum(entrant.role == "newcomer" for entrant in held.entrants) or 1)
+    at_once = min(workers_of(settings), sum(entrant.role == "newcomer" for entrant in context.entrants) or 1)
     return max(1, settings.cores // at_once)
 
 
 @stage_task
-def survivors(workspace: Workspace, held: Held, reasons: Sequence[str]) -> list[Entrant]:
+def survivors(workspace: Workspace, context: TournamentContext, reasons: Sequence[str]) -> list[Entrant]:
     """Record who failed and why, attach the others' weights in MLflow, and return the others.
 
     Raises:
         CandidateError: if nobody is left.
     """
-    failed = {entrant.id: why for entrant, why in zip(held.entrants, reasons, strict=True) if why}
-    left = _without(workspace, held, held.entrants, held.refused | failed)
+    failed = {entrant.id: why for entrant, why in zip(context.entrants, reasons, strict=True) if why}
+    left = _without(workspace, context, context.entrants, context.refused | failed)
     with stage("attach weights"):
         for entrant in left:
-            _attach(workspace, held, entrant)
+            _attach(workspace, context, entrant)
     return left
 
 
-def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], failed: Mapping[str, str]) -> list[Entrant]:
+def _without(
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], failed: Mapping[str, str]
+) -> list[Entrant]:
     # The newest reason is the one in force: after an interruption a candidate may fail for another one, or not at all.
-    known = {event.subject: event.payload["reason"] for event in workspace.ledger.events(held.id, "candidate_failed")}
+    known = {
+        event.subject: event.payload["reason"] for event in workspace.ledger.events(context.id, "candidate_failed")
+    }
     for candidate, reason in failed.items():
         if known.get(candidate) != reason:
-            workspace.ledger.record_event("candidate_failed", candidate, held.id, {"reason": reason})
+            workspace.ledger.record_event("candidate_failed", candidate, context.id, {"reason": reason})
         workspace.models.set_tags(candidate, {FAILED_TAG: reason[:4000]})
     left = [entrant for entrant in entrants if entrant.id not in failed]
     if not left:
@@ -104,56 +108,58 @@ def _without(workspace: Workspace, held: Held, entrants: Sequence[Entrant], fail
     return left
 
 
-def _attach(workspace: Workspace, held: Held, entrant: Entrant) -> None:
+def _attach(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> None:
     """Put the weights beside the spec in MLflow, and the digest of the scores into the ledger."""
-    bout = entrant.bout
+    inputs = entrant.inputs
     if FAILED_TAG in entrant.version.tags:  # it failed before, and does not any more
         workspace.models.set_tags(entrant.id, {FAILED_TAG: None})
-    folder = bout.model_folder(workspace.stages)
+    folder = inputs.model_folder(workspace.stages)
     workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": fit_record(folder)["seconds"]})
-    stored = workspace.scores.get(entrant.id, held.source.version, bout.recipe())
-    workspace.ledger.record_scores(entrant.id, held.source.version, bout.recipe(), stored.provenance["digest"])
+    stored = workspace.scores.get(entrant.id, context.source.version, inputs.digest())
+    workspace.ledger.record_scores(entrant.id, context.source.version, inputs.digest(), stored.provenance["digest"])
 
 
 @stage_task
-def profile(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, Cost]:
+def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, MeasuredCost]:
     """Measure what each model costs on the device at hand, one after the other, nothing else running.
 
     Who cannot be measured loses, and is not in the answer.
     """
     with stage("profile"):
         stages = workspace.stages
-        keys = {entrant.id: entrant.bout.profile_key(stages) for entrant in entrants}
+        keys = {entrant.id: entrant.inputs.profile_key(stages) for entrant in entrants}
         missing = [entrant for entrant in entrants if stages.find(keys[entrant.id]) is None]
         failures = {}
         if missing:
             with gpu(workspace.settings, workspace.settings.gpu_slots):
                 failures = supervise(
-                    [(entrant.bout, "profile") for entrant in missing],
-                    dataset=held.source.folder,
-                    roles=held.roles.folder,
+                    [(entrant.inputs, "profile") for entrant in missing],
+                    dataset=context.source.folder,
+                    roles=context.roles.folder,
                     stages=stages,
                     scores=workspace.folder("scores"),
                     log=workspace.folder("logs") / "profile.log",
                     threads=workspace.settings.cores,
                     memory_gib=workspace.settings.candidate_memory_gib,
-                    environment=worker_environment(workspace.settings, [one.bout.spec.family for one in missing]),
-                    progress=lambda share, doing: report("profile", share, doing),
+                    environment=worker_environment(workspace.settings, [one.inputs.spec.family for one in missing]),
+                    progress=lambda share, doing: report_progress("profile", share, doing),
                 )
-        measured = _without(workspace, held, entrants, failures)
+        measured = _without(workspace, context, entrants, failures)
         return {one.id: read_cost(stages.root / keys[one.id]) for one in measured}
 
 
 @stage_task
-def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: Mapping[str, Cost]) -> Challenge:
+def build(
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], costs: Mapping[str, MeasuredCost]
+) -> Challenge:
     """Aggregate, rank and select; the challenger is kept under all that it follows from."""
     with stage("build the challenger"):
         settings = workspace.settings.only(SETTINGS)
         measured = [entrant for entrant in entrants if entrant.id in costs]
         key = workspace.stages.key(
             "challenge",
-            scores=[[one.id, one.bout.recipe()] for one in measured],
-            data=held.source.version,
+            scores=[[one.id, one.inputs.digest()] for one in measured],
+            data=context.source.version,
             costs={name: [cost.memory_mib, cost.milliseconds_per_page_p50] for name, cost in costs.items()},
             settings=workspace.settings.model_dump(mode="json", include=set(SETTINGS)),
             **releases(settings),
@@ -162,30 +168,36 @@ def build(workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: 
             key,
             lambda empty: build_challenge(
                 empty,
-                pairs_of(held, learns=True),
-                scores_of(workspace, held.source.version, recipes_of(measured)),
+                pairs_of(context, learns=True),
+                scores_of(workspace, context.source.version, recipes_of(measured)),
                 prices(costs),
                 settings,
-                lambda share, doing: report("build the challenger", share, doing),
+                lambda share, doing: report_progress("build the challenger", share, doing),
                 for_information(settings, measured),
             ),
         )
         challenge = Challenge.load(folder)
-        workspace.ledger.record_ranking(held.id, challenge.result["worth"])
-        workspace.ledger.record_selection(held.id, settings.selection, challenge.result["selection"])
+        workspace.ledger.record_ranking(context.id, challenge.result["worth"])
+        workspace.ledger.record_selection(context.id, settings.selection, challenge.result["selection"])
         return challenge
 
 
 @stage_task
 def judge(
-    workspace: Workspace, held: Held, entrants: Sequence[Entrant], costs: Mapping[str, Cost], challenge: Challenge
+    workspace: Workspace,
+    context: TournamentContext,
+    entrants: Sequence[Entrant],
+    costs: Mapping[str, MeasuredCost],
+    challenge: Challenge,
 ) -> Trial:
     """Judge the challenger against the champion on the test split; the look is on record before it is taken."""
     with stage("judge"):
-        champion = champion_side(workspace, held.champion, prices(costs), workspace.settings) if held.champion else None
+        champion = (
+            champion_side(workspace, context.champion, prices(costs), workspace.settings) if context.champion else None
+        )
         challenger = side_of(challenge.aggregator, prices(costs), workspace.settings)
-        scores = scores_of(workspace, held.source.version, recipes_of(entrants))
-        trial, _ = hold(workspace, held, scores, challenger, champion, workspace.settings)
+        scores = scores_of(workspace, context.source.version, recipes_of(entrants))
+        trial, _ = judge_and_record(workspace, context, scores, challenger, champion, workspace.settings)
         return trial
 
 
@@ -193,4 +205,4 @@ def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str
     """Return who takes part without a chance to become a member: who cannot answer for new pairs, unless kept."""
     if settings.keep_score_files:
         return []
-    return [one.id for one in entrants if not candidate_class(one.bout.spec.family).answers_new_pairs]
+    return [one.id for one in entrants if not candidate_class(one.inputs.spec.family).answers_new_pairs]

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.held import Checked, Held, Outcome, reports_folder, stage_task
-from esci_tournament.flows.judging import pairs_of, prices, recipes_of, scores_of, what_judging_takes
-from esci_tournament.flows.reporting import stage
-from esci_tournament.flows.reports import write_report
+from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, reports_folder, stage_task
+from esci_tournament.flows.equipment import early_exit, equipment
+from esci_tournament.flows.judging import pairs_of, prices, recipes_of, rejudging_inputs, scores_of
+from esci_tournament.flows.progress_reporting import stage
+from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
-from esci_tournament.flows.serving import early_exit, equipment
 from esci_tournament.registry import promotion
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
-from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.profile import MeasuredCost
 from esci_tournament.tasks.candidates.steps import fit_record, stored_shift
 from esci_tournament.tasks.data.plans import read_plans, read_roles
 from esci_tournament.tasks.data.store import open_dataset
@@ -28,8 +28,8 @@ from esci_tournament.tasks.ensemble import budget
 from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from esci_tournament.tasks.ensemble.challenge import Challenge
 from esci_tournament.tasks.ensemble.counts import metrics_of_each
+from esci_tournament.tasks.ensemble.ensemble import write_ensemble
 from esci_tournament.tasks.ensemble.equipment import copy_equipment
-from esci_tournament.tasks.ensemble.served import write_ensemble
 from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.report.machine import describe_machine
 from esci_tournament.tasks.report.summarise import (
@@ -47,48 +47,48 @@ from esci_tournament.tasks.report.words import clean, headline
 @stage_task
 def summarise(
     workspace: Workspace,
-    held: Held,
+    context: TournamentContext,
     checked: Checked,
     entrants: Sequence[Entrant],
-    costs: Mapping[str, Cost],
+    costs: Mapping[str, MeasuredCost],
     challenge: Challenge,
     trial: Trial,
 ) -> Summary:
     """Put together the summary, and write report and figures for the first time."""
     with stage("report"):
         settings = workspace.settings.model_dump(mode="json")
-        events = workspace.ledger.events(held.id, "candidate_failed")
-        calibrations, ensemble = _calibrate(workspace, held, entrants, challenge)
+        events = workspace.ledger.events(context.id, "candidate_failed")
+        calibrations, ensemble = _calibrate(workspace, context, entrants, challenge)
         summary = Summary(
-            tournament=held.id,
-            started=held.started.isoformat(timespec="seconds"),
-            seconds=time.time() - held.started.timestamp(),
-            machine=describe_machine(held.entrants[0].bout.device),
-            data=describe_data(open_dataset(held.source.folder), read_roles(held.judged_roles.folder)),
+            tournament=context.id,
+            started=context.started.isoformat(timespec="seconds"),
+            seconds=time.time() - context.started.timestamp(),
+            machine=describe_machine(context.entrants[0].inputs.device),
+            data=describe_data(open_dataset(context.source.folder), read_roles(context.judged_roles.folder)),
             checks=checked.checks,
             data_docs=str(checked.docs),
             settings=settings,
             models=summarise_models(
-                [(one.id, one.bout.spec, one.role) for one in held.entrants],
+                [(one.id, one.inputs.spec, one.role) for one in context.entrants],
                 {event.subject: event.payload["reason"] for event in events if event.subject not in costs},
                 challenge.result,
                 trial,
-                _alone_on_blend(workspace, held, entrants),
+                _alone_on_blend(workspace, context, entrants),
                 {name: json.loads(cost.to_json()) for name, cost in costs.items()},
                 _fit_seconds(workspace, entrants),
                 calibrations,
-                _covers(workspace, held, entrants),
+                _covers(workspace, context, entrants),
             )
-            + refused_models(held.refused),
-            champion_version="" if held.champion is None else str(held.champion.version),
+            + refused_models(context.refused),
+            champion_version="" if context.champion is None else str(context.champion.version),
             selection=summarise_selection(challenge.result, settings),
-            shift=_shift(workspace, held, entrants),
+            shift=_shift(workspace, context, entrants),
             links={"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address},
             ensemble_calibration_error=ensemble.error,
             ensemble_reliability=ensemble.reliability,
-            early_exit=early_exit(workspace, held, challenge) if wins(workspace, held, trial) else {},
-            drift=held.drift,
-            excluded=held.excluded,
+            early_exit=early_exit(workspace, context, challenge) if wins(workspace, context, trial) else {},
+            drift=context.drift,
+            excluded=context.excluded,
             **sides(trial),
             **worth_tables(challenge.result),
         )
@@ -98,56 +98,58 @@ def summarise(
 
 @stage_task
 def register(
-    workspace: Workspace, held: Held, challenge: Challenge, trial: Trial, summary: Summary
+    workspace: Workspace, context: TournamentContext, challenge: Challenge, trial: Trial, summary: Summary
 ) -> EnsembleVersion | None:
     """Register the challenger as a version of the ensemble when it may serve; log its report either way."""
-    report = reports_folder(workspace, held.id)
+    report = reports_folder(workspace, context.id)
     files = [report / "report.html", report / "summary.json", report / "figures"]
-    if not wins(workspace, held, trial):
-        workspace.models.log_report(held.id, files, summary.ensemble.by_name())
+    if not wins(workspace, context, trial):
+        workspace.models.log_report(context.id, files, summary.ensemble.by_name())
         return None
     with stage("register the challenger"):
         folder = workspace.stages.obtain(
-            workspace.stages.key("ensemble", tournament=held.id),
-            lambda empty: _assemble(workspace, held, challenge, empty),
+            workspace.stages.key("ensemble", tournament=context.id),
+            lambda empty: _assemble(workspace, context, challenge, empty),
         )
         version = workspace.models.register_ensemble(
             folder,
             challenge.members,
-            held.id,
+            context.id,
             metrics=summary.ensemble.by_name(),
             files=files,
         )
-        takes = what_judging_takes(workspace, held, _costs_of(summary))
+        takes = rejudging_inputs(workspace, context, _costs_of(summary))
         content = {"members": list(challenge.members)} | takes
-        workspace.ledger.record_ensemble(held.id, version.name, version.version, content)
+        workspace.ledger.record_ensemble(context.id, version.name, version.version, content)
         return version
 
 
 def _costs_of(summary: Summary) -> dict[str, budget.Cost]:
     measured = {f"{one.name}/{one.version}": one.cost for one in summary.models if one.cost}
-    return prices({name: Cost(**cost) for name, cost in measured.items()})
+    return prices({name: MeasuredCost(**cost) for name, cost in measured.items()})
 
 
-def wins(workspace: Workspace, held: Held, trial: Trial) -> bool:
+def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool:
     """Return whether the verdict asks for a promotion, or there is no champion and settings let the first one in."""
-    inaugural = workspace.settings.inaugurate and held.attempt.champion is None
+    inaugural = workspace.settings.inaugurate and context.attempt.champion is None
     return trial.verdict.outcome == "promote" or (inaugural and "champion" in trial.verdict.missing)
 
 
-def _assemble(workspace: Workspace, held: Held, challenge: Challenge, folder: Path) -> None:
-    bouts = {entrant.id: entrant.bout for entrant in held.entrants}
-    places = [(name, bouts[name].model_folder(workspace.stages)) for name in challenge.members]
+def _assemble(workspace: Workspace, context: TournamentContext, challenge: Challenge, folder: Path) -> None:
+    all_inputs = {entrant.id: entrant.inputs for entrant in context.entrants}
+    places = [(name, all_inputs[name].model_folder(workspace.stages)) for name in challenge.members]
     write_ensemble(folder, places, challenge.aggregator)
-    copy_equipment(equipment(workspace, held, challenge), folder)
+    copy_equipment(equipment(workspace, context, challenge), folder)
 
 
 @stage_task
-def decide(workspace: Workspace, held: Held, trial: Trial, version: EnsembleVersion | None) -> Decision | None:
+def decide(
+    workspace: Workspace, context: TournamentContext, trial: Trial, version: EnsembleVersion | None
+) -> Decision | None:
     """Record the decision of the verdict where nobody reviews; where somebody does, it waits: heavy work ends here."""
     if version is None:
         return None
-    verdict = next(row for row in workspace.ledger.verdicts(held.id) if row.against == held.attempt.against)
+    verdict = next(row for row in workspace.ledger.verdicts(context.id) if row.against == context.attempt.against)
     made = next((one for one in workspace.ledger.decisions() if one.verdict == verdict.id), None)
     if made is not None or review_required(workspace.settings):
         return made
@@ -158,45 +160,45 @@ def decide(workspace: Workspace, held: Held, trial: Trial, version: EnsembleVers
 
 @stage_task
 def promote(
-    workspace: Workspace, held: Held, version: EnsembleVersion | None, decision: Decision | None
+    workspace: Workspace, context: TournamentContext, version: EnsembleVersion | None, decision: Decision | None
 ) -> Promotion | None:
     """Move the champion's alias, through the ledger."""
     if version is None or decision is None:
         return None
     with stage("promote"):
         promoted = promotion.promote(
-            workspace.ledger, workspace.models, version, decision, held.attempt.against, decision.reason
+            workspace.ledger, workspace.models, version, decision, context.attempt.against, decision.reason
         )
         title = f"version {version.version} is champion, by {decision.reviewer}"
-        announce("promotion", version.id, {"title": title, "text": decision.reason, "tournament": held.id})
+        announce("promotion", version.id, {"title": title, "text": decision.reason, "tournament": context.id})
         return promoted
 
 
 @stage_task
 def finish(
     workspace: Workspace,
-    held: Held,
+    context: TournamentContext,
     summary: Summary,
     version: EnsembleVersion | None,
     decision: Decision | None,
     promoted: Promotion | None,
-) -> Outcome:
+) -> TournamentOutcome:
     """Write the final report, close the tournament in the ledger, and lay it before the reviewers if it waits."""
-    outcome = close(workspace, held, summary, version, decision, promoted)
+    outcome = close(workspace, context, summary, version, decision, promoted)
     _tell(outcome.summary, outcome.report)
     if outcome.summary.awaits_review:
-        open_review(workspace, held.id)
+        open_review(workspace, context.id)
     return outcome
 
 
 def close(
     workspace: Workspace,
-    held: Held,
+    context: TournamentContext,
     summary: Summary,
     version: EnsembleVersion | None,
     decision: Decision | None,
     promoted: Promotion | None,
-) -> Outcome:
+) -> TournamentOutcome:
     """Write the final report, and close the tournament in the ledger."""
     decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
     summary = replace(
@@ -208,8 +210,8 @@ def close(
     )
     report = write_report(workspace, summary, with_figures=False)  # no figure shows what was decided
     standing = workspace.ledger.standing(workspace.settings.ensemble_name)
-    workspace.ledger.finish_tournament(held.id, {"sequence": standing.sequence, "report": str(report)})
-    return Outcome(summary, report)
+    workspace.ledger.finish_tournament(context.id, {"sequence": standing.sequence, "report": str(report)})
+    return TournamentOutcome(summary, report)
 
 
 def _tell(summary: Summary, report: Path) -> None:
@@ -224,42 +226,44 @@ def _tell(summary: Summary, report: Path) -> None:
     announce("verdict", summary.tournament, content)
 
 
-def _alone_on_blend(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, dict[str, float]]:
-    pairs = pairs_of(held, learns=True)
-    return metrics_of_each(pairs, scores_of(workspace, held.source.version, recipes_of(entrants)))
+def _alone_on_blend(
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]
+) -> dict[str, dict[str, float]]:
+    pairs = pairs_of(context, learns=True)
+    return metrics_of_each(pairs, scores_of(workspace, context.source.version, recipes_of(entrants)))
 
 
 def _calibrate(
-    workspace: Workspace, held: Held, entrants: Sequence[Entrant], challenge: Challenge
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], challenge: Challenge
 ) -> tuple[dict[str, Calibration], Calibration]:
     """Return each model's calibration and the challenger's; tempered scores are kept beside the raw ones."""
-    scores = scores_of(workspace, held.source.version, recipes_of(entrants))
-    test = pairs_of(held, learns=False)
-    found = calibrate_members(pairs_of(held, learns=True), test, scores)
+    scores = scores_of(workspace, context.source.version, recipes_of(entrants))
+    test = pairs_of(context, learns=False)
+    found = calibrate_members(pairs_of(context, learns=True), test, scores)
     for entrant, one in zip(entrants, scores, strict=True):
         temperature = found[one.member].temperature or 1.0
         workspace.scores.put_calibrated(
             entrant.id,
-            held.source.version,
-            entrant.bout.recipe(),
+            context.source.version,
+            entrant.inputs.digest(),
             temperature,
             tempered(one.probabilities, temperature),
         )
     return found, calibrate_ensemble(test, scores, challenge.aggregator)
 
 
-def _covers(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, float]:
-    stored = {one.id: workspace.scores.get(one.id, held.source.version, one.bout.recipe()) for one in entrants}
+def _covers(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, float]:
+    stored = {one.id: workspace.scores.get(one.id, context.source.version, one.inputs.digest()) for one in entrants}
     return {name: scores.provenance.get("cover", 1.0) for name, scores in stored.items()}
 
 
 def _fit_seconds(workspace: Workspace, entrants: Sequence[Entrant]) -> dict[str, float]:
-    return {one.id: fit_record(one.bout.model_folder(workspace.stages))["seconds"] for one in entrants}
+    return {one.id: fit_record(one.inputs.model_folder(workspace.stages))["seconds"] for one in entrants}
 
 
-def _shift(workspace: Workspace, held: Held, entrants: Sequence[Entrant]) -> dict[str, float]:
+def _shift(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, float]:
     if workspace.settings.out_of_sample == "blend":
         return {}
-    plans = read_plans(held.roles.folder)
-    found = {one.id: stored_shift(one.bout, plans, workspace.stages) for one in entrants}
+    plans = read_plans(context.roles.folder)
+    found = {one.id: stored_shift(one.inputs, plans, workspace.stages) for one in entrants}
     return {name: value for name, value in found.items() if value is not None}

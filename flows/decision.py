@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.reports import log_report, read_summary, write_report
+from esci_tournament.flows.report_files import log_report, read_summary, write_report
 from esci_tournament.flows.review_runs import links, open_round
 from esci_tournament.registry import promotion
 from esci_tournament.registry.errors import BusyError, UsageError

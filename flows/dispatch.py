@@ -141,7 +141,7 @@ class Dispatcher:
     def _is_dead(self, run: FlowRun) -> bool:
         """Tell whether nobody has held the lock of tournaments for a while, though the run has been there as long."""
         patience = self.workspace.settings.lost_after_s
-        if self.workspace.ledger.is_held(device_lock(self.workspace.settings)):
+        if self.workspace.ledger.is_locked(device_lock(self.workspace.settings)):
             self._free_since.pop(str(run.id), None)
             return False
         free = time.monotonic() - self._free_since.setdefault(str(run.id), time.monotonic())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from esci_tournament.flows.held import Held
+from esci_tournament.flows.context import TournamentContext
 from esci_tournament.flows.looks import looks_before
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
@@ -22,19 +22,19 @@ from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.scores import MemberScores
-from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, hold_trial, total_cost
+from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, run_trial, total_cost
 
 Facts = dict[str, Any]
 
 
-def pairs_of(held: Held, learns: bool) -> pd.DataFrame:
+def pairs_of(context: TournamentContext, learns: bool) -> pd.DataFrame:
     """Return the pairs that the aggregator learns from, or the test pairs."""
-    return judged_pairs(held.source.folder, held.judged_roles.folder, learns)
+    return judged_pairs(context.source.folder, context.judged_roles.folder, learns)
 
 
 def recipes_of(entrants: Iterable[Entrant]) -> dict[str, str]:
     """Return under which recipe the scores of each entrant are kept."""
-    return {one.id: one.bout.recipe() for one in entrants}
+    return {one.id: one.inputs.digest() for one in entrants}
 
 
 def scores_of(workspace: Workspace, data: str, recipes: Mapping[str, str]) -> list[MemberScores]:
@@ -52,12 +52,12 @@ def scores_of(workspace: Workspace, data: str, recipes: Mapping[str, str]) -> li
     return [MemberScores(name, one.example_id, one.probabilities, one.out_of_sample) for name, one in stored.items()]
 
 
-def read_cost(folder: Path) -> profile.Cost:
+def read_cost(folder: Path) -> profile.MeasuredCost:
     """Return the cost that the profile stage stored."""
-    return profile.Cost.from_json((folder / "cost.json").read_text(encoding="utf-8"))
+    return profile.MeasuredCost.from_json((folder / "cost.json").read_text(encoding="utf-8"))
 
 
-def prices(costs: Mapping[str, profile.Cost]) -> dict[str, Cost]:
+def prices(costs: Mapping[str, profile.MeasuredCost]) -> dict[str, Cost]:
     """Return costs as the budget counts them: peak MiB, and median milliseconds a page of 40."""
     return {name: Cost(one.memory_mib, one.milliseconds_per_page_p50, one.kind) for name, one in costs.items()}
 
@@ -78,9 +78,9 @@ def champion_side(
     return side_of(Aggregator.load(workspace.models.download(champion) / "aggregator"), costs, settings)
 
 
-def hold(
+def judge_and_record(
     workspace: Workspace,
-    held: Held,
+    context: TournamentContext,
     scores: Sequence[MemberScores],
     challenger: Side,
     champion: Side | None,
@@ -91,7 +91,7 @@ def hold(
 
     Args:
         workspace: ledger and stage store.
-        held: the tournament, its data and roles; its attempt says which champion it is judged against.
+        context: the tournament, its data and roles; its attempt says which champion it is judged against.
         scores: of every model that took part or is a member of a side.
         challenger: one side of the trial.
         champion: the other side, None when there is no champion.
@@ -101,24 +101,24 @@ def hold(
     Returns:
         The trial, and the verdict as it was recorded.
     """
-    ledger, pairs, against = workspace.ledger, pairs_of(held, learns=False), held.attempt.against
-    looks = looks_before(workspace, held, pairs)
+    ledger, pairs, against = workspace.ledger, pairs_of(context, learns=False), context.attempt.against
+    looks = looks_before(workspace, context, pairs)
     scored = {one.member for one in scores}
     if champion is not None and not absent_members(champion.aggregator.members, scored):  # else nothing is compared
-        ledger.record_look(digest_of_test(pairs), held.id, against)
-    trial = hold_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS))
+        ledger.record_look(digest_of_test(pairs), context.id, against)
+    trial = run_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS))
     content = trial.verdict.to_dict() | dict(more or {})
-    return trial, ledger.record_verdict(held.id, trial.verdict.outcome.replace("_", "-"), content, against)
+    return trial, ledger.record_verdict(context.id, trial.verdict.outcome.replace("_", "-"), content, against)
 
 
-def what_judging_takes(workspace: Workspace, held: Held, costs: Mapping[str, Cost]) -> Facts:
+def rejudging_inputs(workspace: Workspace, context: TournamentContext, costs: Mapping[str, Cost]) -> Facts:
     """Return what it takes to judge the challenger of a tournament again; it stands in the ledger with the ensemble."""
     return {
-        "data": held.source.version,
-        "load": held.source.folder.name,
-        "roles": held.roles.key,
-        "judged": held.judged_roles.key,
-        "recipes": recipes_of(held.entrants),
+        "data": context.source.version,
+        "load": context.source.folder.name,
+        "roles": context.roles.key,
+        "judged": context.judged_roles.key,
+        "recipes": recipes_of(context.entrants),
         "costs": {name: [cost.memory_mib, cost.milliseconds, cost.kind] for name, cost in costs.items()},
         "settings": workspace.settings.model_dump(mode="json", include=set(DECISIVE)),
     }

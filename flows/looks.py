@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from esci_tournament.flows.held import Held
+from esci_tournament.flows.context import TournamentContext
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.store import digest_of_test, share_in_test, write_test
 
 
-def looks_before(workspace: Workspace, held: Held, pairs: pd.DataFrame) -> int:
+def looks_before(workspace: Workspace, context: TournamentContext, pairs: pd.DataFrame) -> int:
     """Return how many looks count as looks at these test pairs, but for the one that this tournament takes.
 
     Newer data has a test split of its own, by its digest. As long as fewer of its pairs are new than the setting
@@ -17,7 +17,7 @@ def looks_before(workspace: Workspace, held: Held, pairs: pd.DataFrame) -> int:
     given anew every week. A split whose pairs are not in the stage store is taken for a relative.
     """
     ledger, stages, settings = workspace.ledger, workspace.stages, workspace.settings
-    own = held.id, held.attempt.against
+    own = context.id, context.attempt.against
     digest = digest_of_test(pairs)
     stages.obtain(stages.key("test_split", digest=digest), lambda folder: write_test(pairs, folder))
     related = {digest: True}

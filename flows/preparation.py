@@ -8,25 +8,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from esci_tournament.flows.held import Checked, Held, Roles, Source, recall, stage_task
-from esci_tournament.flows.reporting import report, stage
+from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext, recall, stage_task
+from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.flows.roster import Roster, call_back, incumbent, judged_roles, noticed
 from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.live_data import set_live_data
 from esci_tournament.registry.promotion import reconcile
-from esci_tournament.registry.served_data import serve_data
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.tournaments import (
-    facts_of,
     find_attempt,
     held_before,
     last_other_data,
-    question_of,
+    tournament_digest,
+    tournament_facts,
     untried,
 )
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.enter import Entrant, make_bout, newcomers, readable, unaltered
-from esci_tournament.tasks.data.drift import Limits, measure_drift, read_drift
+from esci_tournament.tasks.candidates.enter import Entrant, make_inputs, newcomers, readable, unaltered
+from esci_tournament.tasks.data.drift import DriftLimits, measure_drift, read_drift
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.plans import write_plans
@@ -41,7 +41,7 @@ from esci_tournament.tasks.data.validate import validate as validate_dataset
 def fetch(workspace: Workspace, data: str | None = None) -> Path:
     """Return a folder with the newest data, fetched from where settings say when it is no folder."""
     with stage("fetch"):
-        return obtain(workspace.settings, data, lambda share, doing: report("fetch", share, doing))
+        return obtain(workspace.settings, data, lambda share, doing: report_progress("fetch", share, doing))
 
 
 @stage_task
@@ -81,7 +81,7 @@ def validate(workspace: Workspace, source: Source) -> Checked:
 @stage_task
 def serve(workspace: Workspace, source: Source) -> None:
     """Have whoever serves take up the products and the behaviour of this data, which has been validated."""
-    serve_data(workspace.ledger, source.version)
+    set_live_data(workspace.ledger, source.version)
 
 
 @stage_task
@@ -110,7 +110,7 @@ def drift(workspace: Workspace, source: Source) -> dict[str, Any]:
         older = stages.find(stages.key("load", version=before)) if before else None
         if older is None:
             return {}
-        limits = Limits(settings.drift_distance, settings.drift_level, settings.drift_queries, settings.seed)
+        limits = DriftLimits(settings.drift_distance, settings.drift_level, settings.drift_queries, settings.seed)
         key = stages.key("drift", before=before, now=source.version, limits=asdict(limits))
         return read_drift(
             stages.obtain(
@@ -129,7 +129,7 @@ def enter(
     versions: Sequence[str] = (),
     again: bool = False,
     drift: Mapping[str, Any] | None = None,
-) -> Held:
+) -> TournamentContext:
     """Register who is new, find out which tournament this is, and gather champion's members and newcomers.
 
     With `again`, the bench is called back as well; newcomers that a watcher has noticed are left to it.
@@ -154,21 +154,21 @@ def enter(
         }
         device = str(resolve_device(settings.device))
         fresh = [
-            Entrant(version, "newcomer", make_bout(version, source.version, roles.key, settings.seed, device))
+            Entrant(version, "newcomer", make_inputs(version, source.version, roles.key, settings.seed, device))
             for version in wanted
             if version.id not in refused
         ]
         for entrant in fresh:
-            ledger.record_candidate(entrant.id, entrant.version.digest, entrant.bout.spec.family)
+            ledger.record_candidate(entrant.id, entrant.version.digest, entrant.inputs.spec.family)
         said = settings.model_dump(mode="json")
-        recipes = {one.id: one.bout.recipe() for one in (*roster.entrants, *fresh)}
-        question = question_of(source.version, [[*one] for one in recipes.items()], said)
+        recipes = {one.id: one.inputs.digest() for one in (*roster.entrants, *fresh)}
+        question = tournament_digest(source.version, [[*one] for one in recipes.items()], said)
         attempt = find_attempt(ledger, settings.ensemble_name, question)
         if again and attempt.state != "finished":
             attempt = held_before(ledger, source.version, recipes, said) or attempt
         if attempt.state == "finished":
             unchanged = recall(workspace, attempt.tournament)
-            return Held(attempt, source, roles, unchanged=unchanged, excluded=roster.excluded)
+            return TournamentContext(attempt, source, roles, unchanged=unchanged, excluded=roster.excluded)
         champion = models.ensemble(attempt.champion) if attempt.champion is not None else None
         incumbents = champion.members if champion else ()
         entrants = [
@@ -183,16 +183,16 @@ def enter(
                 "or register them with `tournament register FILE`"
             )
         judged = judged_roles(workspace, source, roles, entrants)
-        facts = facts_of(
-            {one.id: one.bout.recipe() for one in entrants},
-            {one.id: [one.bout.origin.data_version, one.bout.origin.roles] for one in entrants},
+        facts = tournament_facts(
+            {one.id: one.inputs.digest() for one in entrants},
+            {one.id: [one.inputs.origin.data_version, one.inputs.origin.roles] for one in entrants},
             said,
         )
         payload = {"question": question, "against": attempt.against, "champion": attempt.champion} | facts
         row = ledger.start_tournament(
             attempt.tournament, source.version, {one.id: one.role for one in entrants}, payload
         )
-        return Held(
+        return TournamentContext(
             attempt,
             source,
             roles,

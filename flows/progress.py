@@ -15,8 +15,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from esci_tournament.flows import reporting
-from esci_tournament.flows.held import Outcome
+from esci_tournament.flows import progress_reporting
+from esci_tournament.flows.context import TournamentOutcome
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.progress import forget_progress, overall, write_progress
 from esci_tournament.tasks.report.table import as_markdown
@@ -28,14 +28,14 @@ TICK_S = 3.0
 def published(workspace: Workspace) -> Iterator[None]:
     """Publish progress while the block runs, if it is a run on a Prefect server and nobody else listens."""
     run = runtime.flow_run.id
-    if not run or not PREFECT_API_URL.value() or reporting.is_heard():
+    if not run or not PREFECT_API_URL.value() or progress_reporting.is_heard():
         yield
         return
     progress = _Progress(workspace, run)
     thread = threading.Thread(target=progress.keep_telling, name="progress", daemon=True)
     thread.start()
     try:
-        with reporting.to(progress.report):
+        with progress_reporting.to(progress.report):
             yield
     finally:
         progress.ended.set()
@@ -43,7 +43,7 @@ def published(workspace: Workspace) -> Iterator[None]:
         forget_progress(progress.folder, run)
 
 
-def publish_outcome(outcome: Outcome) -> None:
+def publish_outcome(outcome: TournamentOutcome) -> None:
     """Put a tournament's table into Prefect as a markdown artifact, once for each tournament. Never raises."""
     if not runtime.flow_run.id or not PREFECT_API_URL.value():
         return

@@ -10,7 +10,7 @@ from prefect import flow
 
 from esci_tournament.flows import preparation, renewal
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.held import Outcome, Renewed
+from esci_tournament.flows.context import Renewed, TournamentOutcome
 from esci_tournament.flows.progress import publish_outcome, published
 from esci_tournament.flows.tournament import compete
 from esci_tournament.flows.turn import turn
@@ -44,10 +44,10 @@ def again(workspace: Workspace, data: str | None) -> Renewed:
         preparation.serve(workspace, source)
     roles = preparation.split(workspace, source)
     drift = preparation.drift(workspace, source)
-    held = preparation.enter(workspace, source, roles, [], again=True, drift=drift)
-    before = renewal.champion_before(workspace, held)
-    outcome: Outcome = held.unchanged or compete(workspace, held, checked)
-    return renewal.record(workspace, held, outcome, before, drift)
+    context = preparation.enter(workspace, source, roles, [], again=True, drift=drift)
+    before = renewal.champion_before(workspace, context)
+    outcome: TournamentOutcome = context.unchanged or compete(workspace, context, checked)
+    return renewal.record(workspace, context, outcome, before, drift)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from esci_tournament.flows.held import Held, Roles, Source
-from esci_tournament.flows.judging import Facts, champion_side, hold, recipes_of, scores_of
+from esci_tournament.flows.context import Roles, Source, TournamentContext
+from esci_tournament.flows.judging import Facts, champion_side, judge_and_record, recipes_of, scores_of
 from esci_tournament.flows.roster import incumbent
 from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
 from esci_tournament.registry.records import Standing, VerdictRecord
@@ -54,14 +54,14 @@ def _judge(
     if "recipes" not in facts:
         raise NotFoundError("its tournament was held before this was kept; hold a new one")
     settings = _settings(workspace, facts)
-    held = _held(workspace, case, standing, facts)
+    context = _held(workspace, case, standing, facts)
     costs = _costs(workspace, champion) | _as_costs(facts["costs"])
     challenger = workspace.models.ensemble(case.ensemble.version)
     ours, theirs = (_side(workspace, one, costs, settings) for one in (challenger, champion))
-    recipes = _recipes(workspace, held, champion, settings) | facts["recipes"]
+    recipes = _recipes(workspace, context, champion, settings) | facts["recipes"]
     wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members])
     scores = [_scores(workspace, member, facts["data"], recipes[member]) for member in wanted]
-    return hold(workspace, held, scores, ours, theirs, settings, told)[1]
+    return judge_and_record(workspace, context, scores, ours, theirs, settings, told)[1]
 
 
 def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost], settings: Settings) -> Side:
@@ -71,14 +71,14 @@ def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost]
         return champion_side(workspace, version, {}, settings)
 
 
-def _held(workspace: Workspace, case: Case, standing: Standing, facts: Facts) -> Held:
+def _held(workspace: Workspace, case: Case, standing: Standing, facts: Facts) -> TournamentContext:
     folders = {name: workspace.stages.find(facts[name]) for name in ("load", "roles", "judged")}
     load, roles, judged = folders["load"], folders["roles"], folders["judged"]
     if load is None or roles is None or judged is None:
         raise NotFoundError("its data is not in the stage store of this home any more; hold a new tournament")
     attempt = Attempt(case.tournament, "finished", standing.sequence, None)
     source = Source(load, facts["data"], load)
-    return Held(attempt, source, Roles(roles, facts["roles"]), judged=Roles(judged, facts["judged"]))
+    return TournamentContext(attempt, source, Roles(roles, facts["roles"]), judged=Roles(judged, facts["judged"]))
 
 
 def _settings(workspace: Workspace, facts: Facts) -> Settings:
@@ -87,13 +87,15 @@ def _settings(workspace: Workspace, facts: Facts) -> Settings:
     return Settings(**{**workspace.settings.model_dump(mode="json"), **known})
 
 
-def _recipes(workspace: Workspace, held: Held, champion: EnsembleVersion, settings: Settings) -> dict[str, str]:
+def _recipes(
+    workspace: Workspace, context: TournamentContext, champion: EnsembleVersion, settings: Settings
+) -> dict[str, str]:
     """Return under which recipe the scores of the champion's members on the tournament's data are kept."""
-    theirs = _facts_of(workspace, champion)
-    if (theirs.get("data"), theirs.get("roles")) == (held.source.version, held.roles.key):
+    theirs = _recorded_facts(workspace, champion)
+    if (theirs.get("data"), theirs.get("roles")) == (context.source.version, context.roles.key):
         return {member: theirs["recipes"][member] for member in champion.members}
     there = Workspace(settings)
-    return recipes_of(incumbent(there, held.source, held.roles, one, champion) for one in champion.members)
+    return recipes_of(incumbent(there, context.source, context.roles, one, champion) for one in champion.members)
 
 
 def _scores(workspace: Workspace, member: str, data: str, recipe: str) -> MemberScores:
@@ -106,13 +108,13 @@ def _scores(workspace: Workspace, member: str, data: str, recipe: str) -> Member
     return found
 
 
-def _facts_of(workspace: Workspace, champion: EnsembleVersion) -> Facts:
+def _recorded_facts(workspace: Workspace, champion: EnsembleVersion) -> Facts:
     found = [one for one in workspace.ledger.ensembles(champion.tournament) if one.version == champion.version]
     return found[0].payload if champion.tournament and found else {}
 
 
 def _costs(workspace: Workspace, champion: EnsembleVersion) -> dict[str, Cost]:
-    return _as_costs(_facts_of(workspace, champion).get("costs", {}))
+    return _as_costs(_recorded_facts(workspace, champion).get("costs", {}))
 
 
 def _as_costs(stored: dict[str, list[Any]]) -> dict[str, Cost]:

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from esci_tournament.flows.held import Held, Outcome, Renewed, stage_task
+from esci_tournament.flows.context import Renewed, TournamentContext, TournamentOutcome, stage_task
 from esci_tournament.registry.tournaments import metrics_of_champion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.renewal import as_markdown, in_words
@@ -17,40 +17,50 @@ EVENT = "reevaluated"
 
 
 @stage_task
-def champion_before(workspace: Workspace, held: Held) -> dict[str, Any]:
+def champion_before(workspace: Workspace, context: TournamentContext) -> dict[str, Any]:
     """Return what the last tournament measured of the champion that is evaluated again, {} when there is nothing."""
-    if held.attempt.champion is None:
+    if context.attempt.champion is None:
         return {}
-    return metrics_of_champion(workspace.ledger, workspace.settings.ensemble_name, held.attempt.champion)
+    return metrics_of_champion(workspace.ledger, workspace.settings.ensemble_name, context.attempt.champion)
 
 
 @stage_task
 def record(
-    workspace: Workspace, held: Held, outcome: Outcome, before: dict[str, Any], drift: dict[str, Any]
+    workspace: Workspace,
+    context: TournamentContext,
+    outcome: TournamentOutcome,
+    before: dict[str, Any],
+    drift: dict[str, Any],
 ) -> Renewed:
     """Record in the ledger that champion and bench were evaluated again, with the numbers; once a tournament.
 
     That nothing had changed is on record too: it is how one sees that the weekly run runs.
     """
     ledger, name = workspace.ledger, workspace.settings.ensemble_name
-    champion = f"{name}/{held.attempt.champion}" if held.attempt.champion is not None else ""
-    facts: dict[str, Any] = {"unchanged": outcome.unchanged, "data_version": held.source.version, "champion": champion}
+    champion = f"{name}/{context.attempt.champion}" if context.attempt.champion is not None else ""
+    facts: dict[str, Any] = {
+        "unchanged": outcome.unchanged,
+        "data_version": context.source.version,
+        "champion": champion,
+    }
     if not outcome.unchanged:
-        after = metrics_of_champion(ledger, name, held.attempt.champion) if held.attempt.champion is not None else {}
+        after = (
+            metrics_of_champion(ledger, name, context.attempt.champion) if context.attempt.champion is not None else {}
+        )
         facts |= {
             "champion_before": before,
             "champion_after": after,
-            "bench": [one.id for one in held.entrants if one.role == "bench"],
-            "excluded": held.excluded,
+            "bench": [one.id for one in context.entrants if one.role == "bench"],
+            "excluded": context.excluded,
             "kept": [f"{one.name}/{one.version}" for one in outcome.summary.models if one.status == "member"],
             "verdict": outcome.summary.verdict["outcome"],
             "promoted": outcome.summary.promoted,
             "drifted": [row["words"] for row in drift.get("rows", ()) if row["drifted"]],
         }
     renewed = Renewed(outcome, facts)
-    known = [event for event in ledger.events(held.id, EVENT) if not event.payload["unchanged"]]
+    known = [event for event in ledger.events(context.id, EVENT) if not event.payload["unchanged"]]
     if outcome.unchanged or not known:
-        ledger.record_event(EVENT, champion, held.id, facts | {"words": in_words(facts)})
+        ledger.record_event(EVENT, champion, context.id, facts | {"words": in_words(facts)})
     return renewed
 
 

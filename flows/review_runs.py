@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Cancelled, Completed, Scheduled
 
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.reports import read_summary, reports_folder
+from esci_tournament.flows.report_files import read_summary, reports_folder
 from esci_tournament.registry.reviews import RETRIED, Case, champion_at, waiting
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace

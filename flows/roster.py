@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from esci_tournament.flows.held import Roles, Source
+from esci_tournament.flows.context import Roles, Source
 from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.tournaments import model_of
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout, readable, unaltered, with_model_of
+from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs, readable, unaltered, with_model_of
 from esci_tournament.tasks.candidates.provenance import Seen, without_seen
 from esci_tournament.tasks.candidates.steps import FULL, Origin
 from esci_tournament.tasks.data.plans import read_roles
@@ -69,7 +69,7 @@ def judged_roles(workspace: Workspace, source: Source, roles: Roles, entrants: S
         DataError: if nothing is left to learn from, or nothing to judge.
     """
     stages = workspace.stages
-    models = sorted({one.bout.train_key(stages, FULL) for one in entrants if one.bout.fitted})
+    models = sorted({one.inputs.train_key(stages, FULL) for one in entrants if one.inputs.fitted})
     if not models:
         return None
     key = stages.key("judged", roles=roles.key, models=models)
@@ -103,11 +103,11 @@ def _with_its_model(workspace: Workspace, entrant: Entrant, tournament: str) -> 
     if settings.refit or settings.out_of_sample == "kfold":  # fold models of older data do not cover the new queries
         return entrant
     known = model_of(workspace.ledger, tournament, entrant.id)
-    bout = with_model_of(entrant.bout, Origin(*known), workspace.stages) if known else None
-    return replace(entrant, bout=bout) if bout else None
+    inputs = with_model_of(entrant.inputs, Origin(*known), workspace.stages) if known else None
+    return replace(entrant, inputs=inputs) if inputs else None
 
 
 def _entrant(workspace: Workspace, source: Source, roles: Roles, candidate: str, role: Role) -> Entrant:
     version, settings = workspace.models.candidate(candidate), workspace.settings
     device = str(resolve_device(settings.device))
-    return Entrant(version, role, make_bout(version, source.version, roles.key, settings.seed, device))
+    return Entrant(version, role, make_inputs(version, source.version, roles.key, settings.seed, device))

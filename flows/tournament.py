@@ -8,9 +8,9 @@ from typing import Any
 from prefect import flow
 
 from esci_tournament.flows import competition, conclusion, preparation
-from esci_tournament.flows.held import Checked, Held, Outcome, on_record
+from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, on_record
 from esci_tournament.flows.progress import publish_outcome, published
-from esci_tournament.flows.reporting import report
+from esci_tournament.flows.progress_reporting import report_progress
 from esci_tournament.flows.turn import turn
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
@@ -23,7 +23,7 @@ def tournament(
     candidates: list[dict[str, Any]] | None = None,
     settings: dict[str, Any] | None = None,
     versions: list[str] | None = None,
-) -> Outcome:
+) -> TournamentOutcome:
     """Hold one tournament.
 
     Args:
@@ -35,35 +35,37 @@ def tournament(
     workspace = Workspace(read_settings(**(settings or {})))
     specs = [parse_spec(candidate) for candidate in candidates or []]
     with turn(workspace), published(workspace):
-        outcome = hold(workspace, data, specs, versions or [])
+        outcome = run_stages(workspace, data, specs, versions or [])
         publish_outcome(outcome)
         return outcome
 
 
-def hold(workspace: Workspace, data: str, specs: Sequence[CandidateSpec], versions: Sequence[str]) -> Outcome:
+def run_stages(
+    workspace: Workspace, data: str, specs: Sequence[CandidateSpec], versions: Sequence[str]
+) -> TournamentOutcome:
     """Hold one tournament, inside a flow and in its turn."""
     source = preparation.load(workspace, preparation.fetch(workspace, data))
     checked = preparation.validate(workspace, source)
     roles = preparation.split(workspace, source)
-    held = preparation.enter(workspace, source, roles, specs, versions)
-    if held.unchanged:
-        return held.unchanged
-    return compete(workspace, held, checked)
+    context = preparation.enter(workspace, source, roles, specs, versions)
+    if context.unchanged:
+        return context.unchanged
+    return compete(workspace, context, checked)
 
 
-def compete(workspace: Workspace, held: Held, checked: Checked) -> Outcome:
+def compete(workspace: Workspace, context: TournamentContext, checked: Checked) -> TournamentOutcome:
     """Hold the rest of a tournament whose entrants are known: it is the same however they came to enter."""
-    with on_record(workspace, held):
-        for entrant in held.entrants:
-            report(entrant.version.name, 0.0, "waits")
-        training = [competition.train.submit(workspace, held, entrant) for entrant in held.entrants]
-        entrants = competition.survivors(workspace, held, [future.result() for future in training])
-        costs = competition.profile(workspace, held, entrants)
-        challenge = competition.build(workspace, held, entrants, costs)
-        trial = competition.judge(workspace, held, entrants, costs, challenge)
+    with on_record(workspace, context):
+        for entrant in context.entrants:
+            report_progress(entrant.version.name, 0.0, "waits")
+        training = [competition.train.submit(workspace, context, entrant) for entrant in context.entrants]
+        entrants = competition.survivors(workspace, context, [future.result() for future in training])
+        costs = competition.profile(workspace, context, entrants)
+        challenge = competition.build(workspace, context, entrants, costs)
+        trial = competition.judge(workspace, context, entrants, costs, challenge)
 
-        summary = conclusion.summarise(workspace, held, checked, entrants, costs, challenge, trial)
-        version = conclusion.register(workspace, held, challenge, trial, summary)
-        decision = conclusion.decide(workspace, held, trial, version)
-        promoted = conclusion.promote(workspace, held, version, decision)
-        return conclusion.finish(workspace, held, summary, version, decision, promoted)
+        summary = conclusion.summarise(workspace, context, checked, entrants, costs, challenge, trial)
+        version = conclusion.register(workspace, context, challenge, trial, summary)
+        decision = conclusion.decide(workspace, context, trial, version)
+        promoted = conclusion.promote(workspace, context, version, decision)
+        return conclusion.finish(workspace, context, summary, version, decision, promoted)

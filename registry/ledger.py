@@ -21,14 +21,14 @@ from esci_tournament.registry import tables
 from esci_tournament.registry.database import Database
 from esci_tournament.registry.errors import BusyError, NotFoundError, UsageError
 from esci_tournament.registry.records import (
-    Candidate,
+    CandidateRecord,
     Chapter,
     DataVersion,
     Decision,
     EnsembleRecord,
     Entry,
     Event,
-    Look,
+    LookRecord,
     Promotion,
     Ranking,
     Record,
@@ -87,7 +87,7 @@ class Ledger:
         """Hold the lock `name` for hours; it ends with its process, and survives a restart of the database."""
         return self._database.keep(name, seconds)
 
-    def is_held(self, name: str) -> bool:
+    def is_locked(self, name: str) -> bool:
         """Return whether a process on this ledger holds the lock `name`."""
         try:
             with self._database.exclusive(name, 0.0):
@@ -101,10 +101,10 @@ class Ledger:
         """Record a data version by its digest."""
         return self._record(DataVersion, tables.data_versions, {"digest": digest}, payload=payload)
 
-    def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> Candidate:
+    def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> CandidateRecord:
         """Record a candidate (`name/version`) with the digest of its spec; StoreError when it stands with another."""
         fixed = {"digest": digest, "family": family}
-        return self._record(Candidate, tables.candidates, {"candidate": candidate}, fixed, payload)
+        return self._record(CandidateRecord, tables.candidates, {"candidate": candidate}, fixed, payload)
 
     def record_scores(
         self, candidate: str, data_version: str, recipe: str, digest: str, payload: Payload = None
@@ -161,9 +161,9 @@ class Ledger:
         """Return all tournaments, oldest first."""
         return self._all(Tournament, tables.tournaments)
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[CandidateRecord]:
         """Return all candidates that were recorded, oldest first."""
-        return self._all(Candidate, tables.candidates)
+        return self._all(CandidateRecord, tables.candidates)
 
     def entries(self, tournament: str | None = None) -> list[Entry]:
         """Return who entered a tournament (or any), in order of entry."""
@@ -194,7 +194,7 @@ class Ledger:
         """Return the challengers that were built and registered, oldest first."""
         return self._all(EnsembleRecord, tables.ensembles, tournament=tournament)
 
-    def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> Look:
+    def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> LookRecord:
         """Record a look at a test split, before it is taken, and number it; the same look again keeps its number."""
         natural = {"test_split": test_split, "tournament": tournament, "against": against}
         with self._writing() as rows:
@@ -203,11 +203,11 @@ class Ledger:
                 same_split = tables.looks.c.test_split == test_split
                 newest = rows.connection.scalar(select(func.max(tables.looks.c.number)).where(same_split)) or 0
                 row = rows.insert(tables.looks, natural | {"number": newest + 1}, payload)
-            return Look.of(row)
+            return LookRecord.of(row)
 
-    def looks(self, test_split: str | None = None) -> list[Look]:
+    def looks(self, test_split: str | None = None) -> list[LookRecord]:
         """Return all looks at a test split, or at any, in order."""
-        return self._all(Look, tables.looks, test_split=test_split)
+        return self._all(LookRecord, tables.looks, test_split=test_split)
 
     def record_verdict(self, tournament: str, outcome: str, payload: Payload = None, against: int = 0) -> VerdictRecord:
         """Record a verdict (promote, refuse, not-evaluable) against the champion with sequence `against`."""

@@ -75,7 +75,7 @@ class Models:
         The version's source holds `spec.json`; its tags name family, digest and when it entered.
         """
         digest = spec.digest()
-        with self._tracking.words(f"register candidate {spec.name}"), self._tracking.lock("register"):
+        with self._tracking.guard(f"register candidate {spec.name}"), self._tracking.lock("register"):
             found = self._tracking.search(f"name = '{spec.name}' and tags.`{DIGEST_TAG}` = '{digest}'")
             if not found:
                 run = self._tracking.run_with(
@@ -113,7 +113,7 @@ class Models:
         """
         if not folder.is_dir() or not any(folder.iterdir()):
             raise NotFoundError(f"weights of {version.id}: folder {folder} is missing or empty; save the model first")
-        with self._tracking.words(f"attach weights to {version.id}"):
+        with self._tracking.guard(f"attach weights to {version.id}"):
             place = f"candidate/weights/{folder_digest(folder)[:16]}"
             known = self._tracking.client.get_model_version(version.name, str(version.version))
             if known.tags.get(WEIGHTS_TAG) != place:
@@ -128,7 +128,7 @@ class Models:
     def candidate(self, id: str) -> CandidateVersion:
         """Return the candidate `name/version`; NotFoundError when there is none."""
         name, _, number = id.rpartition("/")
-        with self._tracking.words(
+        with self._tracking.guard(
             f"candidate {id}", missing=f"no candidate {id!r} in the registry; list the candidates"
         ):
             version = self._tracking.client.get_model_version(name, number)
@@ -146,7 +146,7 @@ class Models:
             name: Only those under this name.
             with_metrics: Whether the metrics of their runs are read too, which takes longer than all the rest.
         """
-        with self._tracking.words("list candidates"):
+        with self._tracking.guard("list candidates"):
             only = f" and name = '{name}'" if name else ""
             found = self._tracking.search(f"tags.`{SPEC_TAG}` LIKE '%'{only}")
             metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT) if with_metrics else {}
@@ -162,20 +162,20 @@ class Models:
         """Return who registered a candidate: as its tag says, else its run's user in MLflow, "" when nobody knows."""
         if name := version.tags.get(REGISTERED_BY_TAG):
             return name
-        with self._tracking.words(f"who registered {version.id}"):
+        with self._tracking.guard(f"who registered {version.id}"):
             user = self._tracking.user(version.name, version.version, version.run_id)
         return "" if user in ("unknown", "anonymous") else user
 
     def tag(self, version: CandidateVersion | EnsembleVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version, such as its state in a tournament or why it was refused."""
-        with self._tracking.words(f"tag {version.id}"):
+        with self._tracking.guard(f"tag {version.id}"):
             for key, value in tags.items():
                 self._tracking.client.set_model_version_tag(version.name, str(version.version), key, str(value))
 
     def tags(self, id: str) -> dict[str, str]:
         """Return the tags of the version `name/version`; NotFoundError when there is none."""
         name, _, number = id.rpartition("/")
-        with self._tracking.words(f"tags of {id}", missing=f"no version {id!r} in the registry"):
+        with self._tracking.guard(f"tags of {id}", missing=f"no version {id!r} in the registry"):
             return dict(self._tracking.client.get_model_version(name, number).tags)
 
     def set_tags(self, id: str, tags: Mapping[str, str | None]) -> None:
@@ -185,7 +185,7 @@ class Models:
             NotFoundError: if there is no such version.
         """
         name, _, number = id.rpartition("/")
-        with self._tracking.words(f"tag {id}", missing=f"no version {id!r} in the registry"):
+        with self._tracking.guard(f"tag {id}", missing=f"no version {id!r} in the registry"):
             for key, value in tags.items():
                 if value is None:
                     self._tracking.client.delete_model_version_tag(name, number, key)
@@ -220,7 +220,7 @@ class Models:
             frames: An input and the output that `predict` gives for it; the model's signature follows from them.
             tags: More tags of the version.
         """
-        with self._tracking.words(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
+        with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
             same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
             found = self._tracking.search(same)
             if not found:
@@ -243,7 +243,7 @@ class Models:
             files: Report, figures and other files or folders, below `report/`.
             metrics: Metrics of the challenger.
         """
-        with self._tracking.words(f"log the report of tournament {tournament}"), self._tracking.lock("register"):
+        with self._tracking.guard(f"log the report of tournament {tournament}"), self._tracking.lock("register"):
             name = f"{self.ensemble_name} {tournament[:12]}"
             run = self._tracking.run_with(ENSEMBLE_EXPERIMENT, name, {ID_TAG: tournament})
             self._log_report(run.info.run_id, files, metrics or {})
@@ -257,12 +257,12 @@ class Models:
     def ensemble(self, version: int) -> EnsembleVersion:
         """Return an ensemble version; NotFoundError when there is none."""
         missing = f"no version {version} of {self.ensemble_name} in the registry"
-        with self._tracking.words(f"ensemble {self.ensemble_name}/{version}", missing=missing):
+        with self._tracking.guard(f"ensemble {self.ensemble_name}/{version}", missing=missing):
             return as_ensemble(self._tracking.client.get_model_version(self.ensemble_name, str(version)))
 
     def ensembles(self) -> list[EnsembleVersion]:
         """Return all ensemble versions, oldest first."""
-        with self._tracking.words(f"list versions of {self.ensemble_name}"):
+        with self._tracking.guard(f"list versions of {self.ensemble_name}"):
             found = self._tracking.search(f"name = '{self.ensemble_name}'")
         return sorted(map(as_ensemble, found), key=lambda ensemble: ensemble.version)
 
@@ -276,13 +276,13 @@ class Models:
 
     def alias(self, alias: str) -> int | None:
         """Return the ensemble version that an alias names, or None. It is read afresh each time."""
-        with self._tracking.words(f"read alias {alias} of {self.ensemble_name}"):
+        with self._tracking.guard(f"read alias {alias} of {self.ensemble_name}"):
             version = self._tracking.aliased(self.ensemble_name, alias)
             return None if version is None else int(version.version)
 
     def set_alias(self, alias: str, version: int | None) -> None:
         """Let an alias name a version, or nothing. Promotions do this; done by hand it is noticed as drift."""
-        with self._tracking.words(f"set alias {alias} of {self.ensemble_name} to {version}"):
+        with self._tracking.guard(f"set alias {alias} of {self.ensemble_name} to {version}"):
             if version is not None:
                 self._tracking.client.set_registered_model_alias(self.ensemble_name, alias, str(version))
             elif self._tracking.aliased(self.ensemble_name, alias) is not None:
@@ -292,13 +292,13 @@ class Models:
 
     def addresses(self, version: EnsembleVersion) -> dict[str, str]:
         """Return where a browser shows a version, its run and its report: web addresses when MLflow is a server."""
-        with self._tracking.words(f"addresses of {version.id}"):
+        with self._tracking.guard(f"addresses of {version.id}"):
             return self._tracking.addresses(self._ui, version.name, version.version, version.run_id)
 
     def report(self, version: EnsembleVersion) -> Path:
         """Return a local folder with the report of a version; NotFoundError when there is none."""
         missing = f"{version.id} has no report in MLflow"
-        with self._tracking.words(f"report of {version.id}", missing):
+        with self._tracking.guard(f"report of {version.id}", missing):
             found = self._tracking.fetch(version.run_id, "report", None) if version.run_id else None
             if found is None:
                 raise NotFoundError(missing)
@@ -318,7 +318,7 @@ class Models:
         place = "ensemble" if isinstance(version, EnsembleVersion) else version.weights
         what = "model" if is_ensemble else "weights"
         missing = f"{version.id} has no {what} in the registry; run its tournament again"
-        with self._tracking.words(f"download {version.id}", missing), disk_in_words("download", self._tracking.home):
+        with self._tracking.guard(f"download {version.id}", missing), disk_in_words("download", self._tracking.home):
             found = self._tracking.fetch(version.run_id, place, destination) if place and version.run_id else None
             if found is None:
                 raise NotFoundError(missing)
@@ -327,7 +327,7 @@ class Models:
     # How it is done
 
     def _aliased(self, alias: str) -> EnsembleVersion | None:
-        with self._tracking.words(f"read alias {alias} of {self.ensemble_name}"):
+        with self._tracking.guard(f"read alias {alias} of {self.ensemble_name}"):
             version = self._tracking.aliased(self.ensemble_name, alias)
             return None if version is None else as_ensemble(version)
 

@@ -70,7 +70,7 @@ class Poll:
             named: Ids of versions that somebody says have changed; they are read whatever the questions answer.
         """
         try:
-            with self._tracking.words("look for candidates"):
+            with self._tracking.guard("look for candidates"):
                 found = self._everything() if time.monotonic() >= self._due else self._changes(named)
         except Exception:
             self.forget()

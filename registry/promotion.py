@@ -17,7 +17,7 @@ from esci_tournament.registry.versions import EnsembleVersion
 
 
 @dataclass(frozen=True)
-class Drift:
+class AliasDrift:
     """An alias that does not say what the ledger says; `ledger` and `mlflow` are versions, None for no version."""
 
     alias: str
@@ -106,7 +106,7 @@ def reconcile(ledger: Ledger, models: Models) -> list[Promotion]:
     return pending
 
 
-def restore(ledger: Ledger, models: Models) -> list[Drift]:
+def restore(ledger: Ledger, models: Models) -> list[AliasDrift]:
     """Put the aliases back to what the ledger says, and return what was wrong."""
     found = drift(ledger, models)
     if found:
@@ -117,7 +117,7 @@ def restore(ledger: Ledger, models: Models) -> list[Drift]:
     return found
 
 
-def drift(ledger: Ledger, models: Models) -> list[Drift]:
+def drift(ledger: Ledger, models: Models) -> list[AliasDrift]:
     """Return the aliases that do not say what the ledger says, and that no promotion under way is about to move."""
     while True:
         before = ledger.standing(models.ensemble_name)
@@ -128,7 +128,7 @@ def drift(ledger: Ledger, models: Models) -> list[Drift]:
         if ledger.standing(models.ensemble_name).sequence == before.sequence:
             break
     expected = {alias: promotion.version if promotion else None for alias, promotion in truth.items()}
-    return [Drift(alias, expected[alias], said[alias]) for alias in truth if said[alias] != expected[alias]]
+    return [AliasDrift(alias, expected[alias], said[alias]) for alias in truth if said[alias] != expected[alias]]
 
 
 def _project(ledger: Ledger, models: Models, pending: list[Promotion]) -> None:

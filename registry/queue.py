@@ -27,7 +27,7 @@ AGAIN = ("failed", "outage", "lost")
 
 
 @dataclass(frozen=True)
-class Attempt:
+class DispatchAttempt:
     """One flow run of a dispatch.
 
     Attributes:
@@ -54,10 +54,10 @@ class Dispatch:
     id: str
     device: str
     candidates: tuple[str, ...]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[DispatchAttempt, ...]
 
     @property
-    def last(self) -> Attempt:
+    def last(self) -> DispatchAttempt:
         return self.attempts[-1]
 
     @property
@@ -161,12 +161,12 @@ class Queue:
                 rows.insert(tables.attempts, {"dispatch": dispatch.id, "number": last["number"] + 1})
             return next(one for one in _dispatches(rows, dispatch.device) if one.id == dispatch.id)
 
-    def start(self, attempt: Attempt, flow_run: str) -> None:
+    def start(self, attempt: DispatchAttempt, flow_run: str) -> None:
         """Record which flow run an attempt is."""
         with self._ledger.writing() as rows:
             rows.append(tables.attempt_steps, {"attempt": attempt.id, "step": "started"}, {"outcome": flow_run})
 
-    def end(self, attempt: Attempt, outcome: str, reason: str = "") -> bool:
+    def end(self, attempt: DispatchAttempt, outcome: str, reason: str = "") -> bool:
         """Record how an attempt ended; False when it had ended before, however that was."""
         if outcome not in ENDS:
             raise UsageError(f"end {outcome!r} of an attempt; it is one of {', '.join(ENDS)}")
@@ -227,7 +227,7 @@ def _dispatches(rows: Rows, device: str | None, only_open: bool = False) -> list
     joined = joined.join(tables.arrivals, tables.arrivals.c.id == dispatched.c.arrival).order_by(dispatched.c.id)
     for dispatch, candidate in rows.connection.execute(joined):
         inside.setdefault(dispatch, []).append(candidate)
-    tries: dict[str, list[Attempt]] = {}
+    tries: dict[str, list[DispatchAttempt]] = {}
     of_them = select(attempts).where(attempts.c.dispatch.in_(wanted)).order_by(attempts.c.id)
     tried = list(rows.connection.execute(of_them).mappings())
     taken = select(steps).where(steps.c.attempt.in_(select(attempts.c.id).where(attempts.c.dispatch.in_(wanted))))
@@ -242,9 +242,9 @@ def _dispatches(rows: Rows, device: str | None, only_open: bool = False) -> list
     return [Dispatch(id, where, tuple(inside.get(id, ())), tuple(tries[id])) for id, where in ids]
 
 
-def _attempt(row: Row, steps: Mapping[tuple[int, str], Row]) -> Attempt:
+def _attempt(row: Row, steps: Mapping[tuple[int, str], Row]) -> DispatchAttempt:
     started, ended = steps.get((row["id"], "started")), steps.get((row["id"], "ended"))
-    return Attempt(
+    return DispatchAttempt(
         id=row["id"],
         number=row["number"],
         at=row["at"],

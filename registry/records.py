@@ -28,7 +28,7 @@ class DataVersion(Record):
 
 
 @dataclass(frozen=True)
-class Candidate(Record):
+class CandidateRecord(Record):
     candidate: str  # name/version
     digest: str
     family: str
@@ -82,7 +82,7 @@ class EnsembleRecord(Record):
 
 
 @dataclass(frozen=True)
-class Look(Record):
+class LookRecord(Record):
     """One look at a test split; `number` counts from 1 within the split."""
 
     test_split: str

@@ -66,7 +66,7 @@ class Attempt:
     champion: int | None
 
 
-def question_of(data_version: str, newcomers: list[list[str]], settings: dict[str, Any]) -> str:
+def tournament_digest(data_version: str, newcomers: list[list[str]], settings: dict[str, Any]) -> str:
     """Return the digest of what a tournament asks: on this data, with these settings, are the newcomers any good?
 
     Args:
@@ -77,7 +77,7 @@ def question_of(data_version: str, newcomers: list[list[str]], settings: dict[st
     return digest_of({"data": data_version, "newcomers": sorted(newcomers), "settings": _decisive(settings)})
 
 
-def facts_of(recipes: dict[str, str], models: dict[str, list[str]], settings: dict[str, Any]) -> dict[str, Any]:
+def tournament_facts(recipes: dict[str, str], models: dict[str, list[str]], settings: dict[str, Any]) -> dict[str, Any]:
     """Return what the start of a tournament puts on record, so that a later one knows what was tried, and with what.
 
     Args:

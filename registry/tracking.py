@@ -212,7 +212,7 @@ class Tracking:
             lock.release()
 
     @contextmanager
-    def words(self, doing: str, missing: str | None = None) -> Iterator[None]:
+    def guard(self, doing: str, missing: str | None = None) -> Iterator[None]:
         """Turn MLflow's errors into ours; `missing` is what to say when the thing asked for does not exist."""
         try:
             yield

@@ -121,9 +121,9 @@ def _announce(workspace: Workspace, version: int, reason: str) -> None:
 
 def refresh(options: argparse.Namespace, output: Output) -> None:
     """Load and validate newer data, and have scorers take it up."""
-    from esci_tournament.deployments.local import refresh_here
+    from esci_tournament.deployments.local import run_refresh
 
-    version = refresh_here(settings_of(options), options.data, output.progress())
+    version = run_refresh(settings_of(options), options.data, output.progress())
     output.say(f"scorers of this home take up data {version[:12]}: its products, and the behaviour around them")
     output.document({"data_version": version})
 

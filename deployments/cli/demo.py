@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the two tournaments of the demo."""
     from esci_tournament.deployments.cli.run import show
-    from esci_tournament.deployments.local import hold
+    from esci_tournament.deployments.local import run_tournament
     from esci_tournament.registry.specs import read_specs
     from esci_tournament.tasks.data.synthesize import synthesize
 
@@ -38,13 +38,13 @@ def work(options: argparse.Namespace, output: Output) -> None:
     specs = read_specs(Path(str(files("esci_tournament.deployments") / "demo.toml")))
     *first, newcomer = specs
     output.say(f"2. a tournament of {', '.join(spec.name for spec in first)}")
-    outcome = hold(settings, world, first, output.progress())
+    outcome = run_tournament(settings, world, first, output.progress())
     if output.as_json:
         show_table(outcome, output)
     else:
         show(outcome, output)
     output.say(f"3. one more candidate, {newcomer.name}, takes its chances")
-    show(hold(settings, world, [newcomer], output.progress()), output)
+    show(run_tournament(settings, world, [newcomer], output.progress()), output)
     output.say(f"next: tournament champion show --home {settings.home}")
 
 

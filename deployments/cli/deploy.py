@@ -60,14 +60,14 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
     import httpx
     from prefect.client.orchestration import get_client
 
-    from esci_tournament.deployments import server
+    from esci_tournament.deployments import prefect_setup
     from esci_tournament.registry.errors import ServiceError
 
     async def make() -> list[str]:
         async with get_client() as client:
-            made = await server.make_pools(client)
-            await server.put(client, server.silence())
-            await server.prepare(client, settings)
+            made = await prefect_setup.make_pools(client)
+            await prefect_setup.put(client, prefect_setup.silence())
+            await prefect_setup.prepare(client, settings)
             return made
 
     try:
@@ -78,7 +78,7 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
 
 def apply(settings: Settings) -> list[str]:
     """Apply prefect.yaml, its schedule as the settings say, and return the names of the deployments."""
-    from esci_tournament.deployments.served import served
+    from esci_tournament.deployments.deployments_of import deployments_of
     from esci_tournament.registry.errors import ServiceError
     from esci_tournament.registry.processes import python_module
 
@@ -91,7 +91,7 @@ def apply(settings: Settings) -> list[str]:
         text=True,
         check=False,
     )
-    names = [one.full_name for one in served(settings)]
+    names = [one.full_name for one in deployments_of(settings)]
     missing = [name for name in names if f"'{name}' successfully created" not in " ".join(done.stdout.split())]
     if done.returncode or missing:
         raise ServiceError(

@@ -36,8 +36,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
     import pandas as pd
 
     from esci_tournament.deployments.champion import load_champion
+    from esci_tournament.tasks.ensemble.ensemble import TEXT_COLUMNS
     from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
-    from esci_tournament.tasks.ensemble.served import TEXT_COLUMNS
 
     ensemble = load_champion(workspace_of(options), options.device).ensemble
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}

@@ -38,10 +38,10 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Evaluate again and show what came of it."""
-    from esci_tournament.deployments.local import hold_again
+    from esci_tournament.deployments.local import run_reevaluation
 
     settings = settings_of(options, **tournament_settings(options))
-    show(hold_again(settings, options.data, output.progress()), output)
+    show(run_reevaluation(settings, options.data, output.progress()), output)
 
 
 def show(renewed: Any, output: Output) -> None:

@@ -37,12 +37,12 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the tournament and show its outcome."""
-    from esci_tournament.deployments.local import hold
+    from esci_tournament.deployments.local import run_tournament
     from esci_tournament.registry.specs import read_specs
 
     settings = settings_of(options, **tournament_settings(options))
     specs = read_specs(options.candidates) if options.candidates else []
-    outcome = hold(settings, options.data, specs, output.progress())
+    outcome = run_tournament(settings, options.data, specs, output.progress())
     show(outcome, output)
 
 

@@ -91,7 +91,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
     async def champion(request: Request) -> Response:
         """Say who serves."""
         await gate.admit(request)
-        serving = scorer.seat.champion
+        serving = scorer.active.champion
         if serving is None:
             raise NoChampion("no champion serves yet")
         facts = {
@@ -116,7 +116,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
     @app.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
     async def readyz() -> Response:
         """Say whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
-        serving = scorer.seat.champion
+        serving = scorer.active.champion
         members = [] if serving is None else list(serving.members.values())
         ready = serving is not None and serving.usable
         facts = {

@@ -52,7 +52,7 @@ def text_version(text: Text) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-class Catalogue:
+class ProductCatalogue:
     """The products of one data version. Reading is safe from any thread.
 
     Args:
@@ -71,7 +71,7 @@ class Catalogue:
         return len(self._keys)
 
     @classmethod
-    def open(cls, products: Path, indices: Path) -> Catalogue:
+    def open(cls, products: Path, indices: Path) -> ProductCatalogue:
         """Return the catalogue of an Arrow file, its index built in the folder `indices` when it is not there.
 
         Args:
@@ -103,7 +103,7 @@ class Catalogue:
         return cls(table, *arrays)
 
     @classmethod
-    def empty(cls) -> Catalogue:
+    def empty(cls) -> ProductCatalogue:
         """Return a catalogue that knows no product: every page must bring its text."""
         names = ("product_id", "locale", *TEXTS)
         table = pa.table({name: pa.array([], pa.large_string()) for name in names})

@@ -17,8 +17,8 @@ from typing import Self
 
 import numpy as np
 
-from esci_tournament.deployments.scorer.catalogue import Catalogue
-from esci_tournament.deployments.scorer.compute.dispatcher import Dispatcher, Surroundings
+from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
+from esci_tournament.deployments.scorer.compute.dispatcher import BatchDispatcher, ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import Fleet
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Member
@@ -28,8 +28,8 @@ from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute, tabulate
 from esci_tournament.tasks.ensemble.early_exit import FILE as EXIT_FILE
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR, member_folders
 from esci_tournament.tasks.ensemble.equipment import SUBSETS
-from esci_tournament.tasks.ensemble.served import AGGREGATOR, member_folders
 from esci_tournament.tasks.ensemble.subsets import Subsets
 
 _log = logging.getLogger("scorer")
@@ -104,7 +104,7 @@ class Combined:
     base: np.ndarray | None = None
 
 
-class Champion:
+class ServingChampion:
     """An ensemble at work; used in the event loop's thread, but for what says otherwise.
 
     Use it between :meth:`acquire` and :meth:`release`: once it is retired, it closes when the last request that uses it
@@ -121,15 +121,15 @@ class Champion:
         fleet: Fleet,
         subsets: Subsets,
         early_exit: EarlyExit | None,
-        catalogue: Catalogue,
-        around: Surroundings,
+        catalogue: ProductCatalogue,
+        shared: ServingContext,
     ) -> None:
         self.card, self.catalogue, self.subsets, self.early_exit = card, catalogue, subsets, early_exit
         self.exit_stages = stages_of(early_exit) if early_exit else []
         self.since = dt.datetime.now(dt.UTC)
         self.fleet = fleet
-        self.dispatcher = Dispatcher(names, around, self._lost)
-        self._metrics = around.metrics
+        self.dispatcher = BatchDispatcher(names, shared, self._lost)
+        self._metrics = shared.metrics
         self._forests: dict[tuple[str, ...], Forest] = {}
         self._tabulating = threading.Lock()
         self._uses, self._retired = 0, False
@@ -138,7 +138,9 @@ class Champion:
         self.closed = threading.Event()
 
     @classmethod
-    def load(cls, folder: Path, card: Card, catalogue: Catalogue, fleet: Fleet, around: Surroundings) -> Champion:
+    def load(
+        cls, folder: Path, card: Card, catalogue: ProductCatalogue, fleet: Fleet, shared: ServingContext
+    ) -> ServingChampion:
         """Return the ensemble in a folder, nobody at work yet; pages name their products by `catalogue`.
 
         Called in a thread of its own.
@@ -154,10 +156,10 @@ class Champion:
             )
         subsets, early_exit = Subsets.load(folder / SUBSETS, aggregator), None
         if (folder / EXIT_FILE).is_file():
-            early_exit = EarlyExit.load(folder, around.settings.early_exit_risk)
+            early_exit = EarlyExit.load(folder, shared.settings.early_exit_risk)
             if sorted(early_exit.order) != sorted(names):
                 raise TournamentError(f"{folder}: early exit is about {', '.join(early_exit.order)}; {_MAKE_ANEW}")
-        return cls(card, names, fleet, subsets, early_exit, catalogue, around)
+        return cls(card, names, fleet, subsets, early_exit, catalogue, shared)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -204,7 +206,7 @@ class Champion:
         self._show()
         return replica
 
-    async def man(self, replicas: Sequence[Replica], page: Pairs, seconds: float) -> None:
+    async def start_replicas(self, replicas: Sequence[Replica], page: Pairs, seconds: float) -> None:
         """Let all of the fleet compute in place of `replicas`, each of them warm.
 
         Args:
@@ -239,7 +241,7 @@ class Champion:
         for subset in self.subsets.kept:
             self.combine({name: scores[name] for name in subset.members})
 
-    def acquire(self) -> Champion:
+    def acquire(self) -> ServingChampion:
         """Count one more user."""
         self._uses += 1
         return self

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from esci_tournament.deployments.scorer.admission import Admission
-from esci_tournament.deployments.scorer.champion import Champion, Combined
+from esci_tournament.deployments.scorer.champion import Combined, ServingChampion
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Question
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 
@@ -47,14 +47,14 @@ class Engine:
         admission: bounds what is under way. check_share: share of early exits that are checked against all members.
     """
 
-    def __init__(self, metrics: Metrics, admission: Admission, check_share: float = 0.0) -> None:
+    def __init__(self, metrics: ScorerMetrics, admission: Admission, check_share: float = 0.0) -> None:
         self.metrics, self.admission, self._check_share = metrics, admission, check_share
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="aggregate")
         self._later: set[asyncio.Task[None]] = set()
 
     async def score(
         self,
-        champion: Champion,
+        champion: ServingChampion,
         pairs: Pairs,
         until: float,
         *,
@@ -84,7 +84,7 @@ class Engine:
         heard = combined.members if combined is not None else ()
         return Scored(combined, heard, tuple(name for name in champion.names if name not in heard), late=late)
 
-    async def label(self, champion: Champion, pairs: Pairs, until: float) -> Scored:
+    async def label(self, champion: ServingChampion, pairs: Pairs, until: float) -> Scored:
         """Return probabilities that are good for labels: members are asked in turn, until a pair's label is sure.
 
         Where nobody may exit early, everybody is asked at once.
@@ -109,7 +109,7 @@ class Engine:
         return scored
 
     async def _in_turn(
-        self, champion: Champion, rule: EarlyExit, pairs: Pairs, until: float, questions: list[Question]
+        self, champion: ServingChampion, rule: EarlyExit, pairs: Pairs, until: float, questions: list[Question]
     ) -> Scored:
         found = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
         early = np.zeros(len(pairs), dtype=bool)
@@ -146,14 +146,14 @@ class Engine:
                 task.cancel()
         self._pool.shutdown(wait=False)
 
-    def _enter(self, champion: Champion, pairs: Pairs) -> None:
+    def _enter(self, champion: ServingChampion, pairs: Pairs) -> None:
         self.admission.enter(len(pairs))
         self.metrics.queued_pairs.set(self.admission.pairs)
         champion.acquire()
 
     def _end(
         self,
-        champion: Champion,
+        champion: ServingChampion,
         pairs: Pairs,
         questions: Sequence[Question],
         too_late: Callable[[Combined], None],
@@ -167,7 +167,7 @@ class Engine:
 
     async def _finish(
         self,
-        champion: Champion,
+        champion: ServingChampion,
         pairs: Pairs,
         questions: Sequence[Question],
         too_late: Callable[[Combined], None],
@@ -184,7 +184,7 @@ class Engine:
         finally:
             self._leave(champion, pairs)
 
-    async def _check(self, champion: Champion, pairs: Pairs, labels: np.ndarray) -> None:
+    async def _check(self, champion: ServingChampion, pairs: Pairs, labels: np.ndarray) -> None:
         scored = await self.score(champion, pairs, time.monotonic() + _CHECK_SECONDS)
         if scored.combined is not None and not scored.missing:
             self.metrics.exit_checked.inc(len(labels))
@@ -193,7 +193,7 @@ class Engine:
     def _wants_check(self) -> bool:
         return random.random() < self._check_share and not self.admission.crowded
 
-    def _leave(self, champion: Champion, pairs: Pairs) -> None:
+    def _leave(self, champion: ServingChampion, pairs: Pairs) -> None:
         champion.release()
         self.admission.leave(len(pairs))
         self.metrics.queued_pairs.set(self.admission.pairs)
@@ -204,7 +204,7 @@ class Engine:
         task.add_done_callback(self._later.discard)
 
     async def _combine(
-        self, champion: Champion, scores: Mapping[str, np.ndarray], contributions: bool = False
+        self, champion: ServingChampion, scores: Mapping[str, np.ndarray], contributions: bool = False
     ) -> Combined | None:
         if not scores:
             return None

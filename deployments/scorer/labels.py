@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from esci_tournament.deployments.scorer.cache import EARLY, LabelCache, entries_of, pair_keys, probabilities_of
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 
 _log = logging.getLogger("scorer")
 _WAITING = 2000  # pages that wait to be written; more are not kept
@@ -24,7 +24,7 @@ class Labels:
     goes over the network is handed over. Writes are always behind.
     """
 
-    def __init__(self, cache: LabelCache | None, metrics: Metrics) -> None:
+    def __init__(self, cache: LabelCache | None, metrics: ScorerMetrics) -> None:
         self.cache, self._metrics = cache, metrics
         self._writes: queue.Queue[tuple[np.ndarray, np.ndarray, np.ndarray | None] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._write, daemon=True, name="label cache")

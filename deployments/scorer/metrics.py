@@ -15,7 +15,7 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
 _PAIRS = (1, 10, 20, 40, 80, 160, 320, 640, 1280)
 
 
-class Metrics:
+class ScorerMetrics:
     """The scorer's metrics; every name begins with `scorer_`."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ from esci_tournament.deployments.scorer.champion import Card
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.copies import Copies
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.live_data import live_data
 from esci_tournament.registry.records import Tournament
-from esci_tournament.registry.served_data import served_data
 from esci_tournament.registry.workspace import Workspace
 
 _log = logging.getLogger("scorer")
@@ -41,7 +41,7 @@ class NewerData:
             base: the champion as it came. held: its tournament. serving: what serves now.
         """
         current = serving if serving is not None and _same(serving, base) else None
-        data = served_data(self._workspace.ledger, held)
+        data = live_data(self._workspace.ledger, held)
         if data == base.data_version or (base.id, data) in self._given_up:
             return current or base
         if current is not None and current.data_version == data:

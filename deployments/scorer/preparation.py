@@ -1,4 +1,4 @@
-"""What is made ready for a champion before it takes its seat: what is computed ahead, and the labels asked for most."""
+"""What is made ready for a champion before it serves: what is computed ahead, and the labels asked for most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from esci_tournament.deployments.scorer.champion import Champion
+from esci_tournament.deployments.scorer.champion import ServingChampion
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.labels import Labels
 from esci_tournament.deployments.scorer.warm import Frequent, fill
@@ -41,7 +41,7 @@ class Preparation:
     def _counts(self) -> Path:
         return self._folder / "frequent.json"
 
-    def ready(self, champion: Champion, wait_for: Await, going_on: Callable[[], bool]) -> None:
+    def ready(self, champion: ServingChampion, wait_for: Await, going_on: Callable[[], bool]) -> None:
         """Label the pairs asked for most ahead, for `warm_s` at most. Called in a thread of its own.
 
         Args:
@@ -87,13 +87,13 @@ class Preparation:
             _log.warning("what is asked for most cannot be kept: %s", error)
 
 
-def _versions(champion: Champion, locale: str, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def _versions(champion: ServingChampion, locale: str, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
     rows = champion.catalogue.find(locale, ids)
     known = [one for one, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
     return known, champion.catalogue.versions(rows[rows >= 0])
 
 
-def _score(champion: Champion, wait_for: Await, locale: str, query: str, ids: Sequence[str]) -> np.ndarray:
+def _score(champion: ServingChampion, wait_for: Await, locale: str, query: str, ids: Sequence[str]) -> np.ndarray:
     texts = champion.catalogue.texts(champion.catalogue.find(locale, ids).tolist())
     scores = wait_for(champion.scores(Pairs(query, locale, texts), _PAGE_SECONDS))
     return champion.combine(scores).probabilities

@@ -18,13 +18,13 @@ from esci_tournament.deployments.scorer.address import check_address, is_loopbac
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
 from esci_tournament.deployments.scorer.cache import open_cache
-from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.engine import Engine
 from esci_tournament.deployments.scorer.gate import Gate
 from esci_tournament.deployments.scorer.keys import FILE, Keys
 from esci_tournament.deployments.scorer.labels import Labels
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.deployments.scorer.preparation import Preparation
 from esci_tournament.deployments.scorer.service import Scorer
 from esci_tournament.deployments.scorer.swap import Follower
@@ -38,7 +38,7 @@ _BACKLOG = 2048
 
 
 @dataclass(frozen=True)
-class Rig:
+class ScorerParts:
     """A scorer and what runs beside it. Made without opening anything; all begins when the application starts."""
 
     app: FastAPI
@@ -47,7 +47,7 @@ class Rig:
     gate: Gate
 
 
-def put_together(settings: Settings, *, catalogue: Path | None = None, open_to_all: bool = True) -> Rig:
+def build_scorer(settings: Settings, *, catalogue: Path | None = None, open_to_all: bool = True) -> ScorerParts:
     """Return a scorer for the champion of a home.
 
     Args:
@@ -61,8 +61,8 @@ def put_together(settings: Settings, *, catalogue: Path | None = None, open_to_a
         from esci_tournament.tasks.candidates.device import resolve_device
 
         resolve_device(settings.device)
-    metrics, arrivals = Metrics(), Arrivals()
-    around = Surroundings(settings, arrivals, metrics)
+    metrics, arrivals = ScorerMetrics(), PendingRequests()
+    shared = ServingContext(settings, arrivals, metrics)
     engine = Engine(metrics, Admission(settings.queued_pairs), settings.exit_check_share)
     workspace, cache = Workspace(settings), open_cache(settings)
     metrics.show_cache(cache)
@@ -72,10 +72,10 @@ def put_together(settings: Settings, *, catalogue: Path | None = None, open_to_a
     gate = Gate(Keys(settings.home / FILE), settings.rate_per_s, settings.rate_burst_s, open_to_all)
     fleets = Fleets(settings, settings.device, settings.home / "serving" / "vectors")
     beside = _Beside(scorer, preparation, fleets)
-    follower = Follower(workspace, around, fleets, preparation, scorer.seat.take, beside.wait_for, catalogue)
+    follower = Follower(workspace, shared, fleets, preparation, scorer.active.take, beside.wait_for, catalogue)
     beside.follower = follower
     app = make_app(scorer, gate, follower.state, beside.running)
-    return Rig(app, scorer, follower, gate)
+    return ScorerParts(app, scorer, follower, gate)
 
 
 class _Beside:
@@ -99,8 +99,8 @@ class _Beside:
             self.follower.stop()
             watching.cancel()
             self._scorer.engine.close()
-            if self._scorer.seat.champion is not None:
-                self._scorer.seat.champion.retire()
+            if self._scorer.active.champion is not None:
+                self._scorer.active.champion.retire()
             await self._loop.run_in_executor(None, self._scorer.labels.close)
             await self._loop.run_in_executor(None, self._fleets.close)
             self._preparation.remember(now=True)
@@ -113,7 +113,7 @@ class _Beside:
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(_SHOW_SECONDS)
-            champion = self._scorer.seat.champion
+            champion = self._scorer.active.champion
             if champion is not None:
                 fenced = {name: member.breaker.fenced for name, member in champion.members.items()}
                 self._scorer.metrics.show_fenced(fenced)
@@ -141,7 +141,7 @@ def serve(
     # A registry that is out of reach must not hold up what serves
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    rig = put_together(settings, catalogue=catalogue, open_to_all=is_loopback(host))
+    rig = build_scorer(settings, catalogue=catalogue, open_to_all=is_loopback(host))
     sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         rig.app,

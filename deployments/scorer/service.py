@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 
 from esci_tournament.deployments.scorer.catalogue import TEXTS, Text, text_version
-from esci_tournament.deployments.scorer.champion import Champion, Combined
-from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals
+from esci_tournament.deployments.scorer.champion import Combined, ServingChampion
+from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.engine import Engine, Scored
 from esci_tournament.deployments.scorer.labels import Labels
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.deployments.scorer.schemas import ScoreRequest
 from esci_tournament.deployments.scorer.warm import Frequent
 from esci_tournament.registry.labels import LABELS
@@ -37,13 +37,13 @@ class NobodyAnswers(Exception):
     """Raised when there is no label for any product of a page, and every member has failed on it or is fenced off."""
 
 
-class Seat:
+class ActiveChampion:
     """Who serves now. Changed and read by the event loop's thread alone."""
 
     def __init__(self) -> None:
-        self.champion: Champion | None = None
+        self.champion: ServingChampion | None = None
 
-    def take(self, champion: Champion) -> threading.Event | None:
+    def take(self, champion: ServingChampion) -> threading.Event | None:
         """Let a champion serve all requests that come from now on; the one before it ends with its last request.
 
         Returns:
@@ -80,7 +80,7 @@ class _Page:
             return self.ids
         return [one for place, one in zip(self.places, self.ids, strict=True) if place not in self.texts]
 
-    def texts_at(self, champion: Champion, places: Sequence[int]) -> list[Text]:
+    def texts_at(self, champion: ServingChampion, places: Sequence[int]) -> list[Text]:
         """Return what there is to read of some products."""
         known = [place for place in places if place not in self.texts]
         found = dict(zip(known, champion.catalogue.texts([self.rows[place] for place in known]), strict=True))
@@ -92,12 +92,12 @@ class Scorer:
     """Answers pages; its methods run in the event loop."""
 
     settings: Settings
-    metrics: Metrics
+    metrics: ScorerMetrics
     engine: Engine
     labels: Labels
-    arrivals: Arrivals
+    arrivals: PendingRequests
     frequent: Frequent
-    seat: Seat = field(default_factory=Seat)
+    active: ActiveChampion = field(default_factory=ActiveChampion)
 
     async def answer(self, request: ScoreRequest, begun: float) -> bytes:
         """Return the answer to a page as JSON.
@@ -110,7 +110,7 @@ class Scorer:
             NothingInTime, NobodyAnswers: if there is not a single product to give a label for.
             Overloaded: if too much waits.
         """
-        champion = self.seat.champion
+        champion = self.active.champion
         if champion is None:
             raise NoChampion("no champion serves yet; hold a tournament, or wait until it is loaded")
         champion.acquire()
@@ -119,7 +119,7 @@ class Scorer:
         finally:
             champion.release()
 
-    async def _answer(self, champion: Champion, request: ScoreRequest, begun: float) -> bytes:
+    async def _answer(self, champion: ServingChampion, request: ScoreRequest, begun: float) -> bytes:
         page = _find(champion, request)
         total = len(page.places)
         look_up = request.want != "contributions" and total > 0
@@ -165,7 +165,7 @@ class Scorer:
 
     async def _score(
         self,
-        champion: Champion,
+        champion: ServingChampion,
         request: ScoreRequest,
         page: _Page,
         missed: list[int],
@@ -196,11 +196,11 @@ class Scorer:
 
     async def _let_others_in(self) -> None:
         """Requests that are there already are read before this one is scored, so that they share its batches."""
-        self.arrivals.coming += 1
+        self.arrivals.count += 1
         try:
             await asyncio.sleep(0)
         finally:
-            self.arrivals.coming -= 1
+            self.arrivals.count -= 1
 
     def _count(self, locale: str, page: _Page, hit: np.ndarray, labelled: np.ndarray, scored: Scored | None) -> None:
         hits, total = int(hit.sum()), len(hit)
@@ -218,7 +218,7 @@ _UNKNOWN = {"code": "unknown_product", "message": "the catalogue does not know t
 _NOT_SCORED = {"code": "not_scored", "message": "no member answered in time"}
 
 
-def _find(champion: Champion, request: ScoreRequest) -> _Page:
+def _find(champion: ServingChampion, request: ScoreRequest) -> _Page:
     products = request.products
     texts: dict[int, Text] = {}
     errors: dict[int, dict[str, str]] = {}
@@ -251,7 +251,7 @@ def _find(champion: Champion, request: ScoreRequest) -> _Page:
 
 
 def _products(
-    champion: Champion,
+    champion: ServingChampion,
     request: ScoreRequest,
     page: _Page,
     scored: Scored | None,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from esci_tournament.deployments.scorer.catalogue import Catalogue, Text, import_products
-from esci_tournament.deployments.scorer.champion import Card, Champion
-from esci_tournament.deployments.scorer.compute.dispatcher import Surroundings
+from esci_tournament.deployments.scorer.catalogue import ProductCatalogue, Text, import_products
+from esci_tournament.deployments.scorer.champion import Card, ServingChampion
+from esci_tournament.deployments.scorer.compute.dispatcher import ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.copies import Copies
@@ -50,7 +50,7 @@ class Follower:
     Args:
         workspace: where ledger and MLflow are.
         fleets: where champions' members compute. preparation: readies a warm champion before it serves.
-        seat: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
+        active: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
         wait_for: runs a coroutine in the event loop.
         catalogue: folder of a catalogue for all champions; default: the data set of each champion's tournament.
     """
@@ -58,22 +58,22 @@ class Follower:
     def __init__(
         self,
         workspace: Workspace,
-        around: Surroundings,
+        shared: ServingContext,
         fleets: Fleets,
         preparation: Preparation,
-        seat: Callable[[Champion], threading.Event | None],
+        active: Callable[[ServingChampion], threading.Event | None],
         wait_for: Await,
         catalogue: Path | None = None,
     ) -> None:
-        self._workspace, self._around, self._fleets = workspace, around, fleets
-        self._preparation, self._seat, self._wait_for = preparation, seat, wait_for
+        self._workspace, self._shared, self._fleets = workspace, shared, fleets
+        self._preparation, self._seat, self._wait_for = preparation, active, wait_for
         self._own_catalogue = catalogue
         self.state = Following()
         self._newer = NewerData(workspace, fleets, self._not_refreshed)
         self._found: dict[tuple[str, int], tuple[Card, Tournament]] = {}  # by name and version; they never change
         self._serving: Card | None = None
         self._refused: tuple[int, Card] | None = None  # the promotion of the champion that was refused
-        self._catalogue: tuple[Path, Catalogue] | None = None
+        self._catalogue: tuple[Path, ProductCatalogue] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follow the ledger")
 
@@ -99,7 +99,7 @@ class Follower:
             self._trouble("ledger", error)
             return self._serving is None and self._take_last_good()
         self.state.looked, self.state.trouble = time.time(), ""
-        self._around.metrics.last_look.set(self.state.looked)
+        self._shared.metrics.last_look.set(self.state.looked)
         if promotion is None or wanted is None or wanted == self._serving or (promotion.id, wanted) == self._refused:
             return False
         try:
@@ -118,9 +118,9 @@ class Follower:
                 self.look()
             except Exception:  # whatever it is, the champion that serves goes on
                 _log.exception("looking for a new champion failed")
-                self._around.metrics.looks_failed.labels("other").inc()
+                self._shared.metrics.looks_failed.labels("other").inc()
             self._preparation.remember()
-            self._stop.wait(self._around.settings.swap_interval_s)
+            self._stop.wait(self._shared.settings.swap_interval_s)
 
     def _card(self, promotion: Promotion) -> Card:
         """Return what shall serve by the ledger."""
@@ -167,7 +167,7 @@ class Follower:
         self.state.refused.pop(card.title, None)
         freed = self._wait_for(self._take_seat(champion))
         self._serving = card
-        metrics = self._around.metrics
+        metrics = self._shared.metrics
         if freed is not None:
             (metrics.refreshes if card.refreshed else metrics.swaps).inc()
         metrics.swap_seconds.observe(time.monotonic() - begun)
@@ -180,12 +180,12 @@ class Follower:
         threading.Thread(target=self._embed, args=(champion,), daemon=True, name="product vectors").start()
         return True
 
-    def _ready(self, card: Card, folder: Path, products: Path | None) -> Champion:
+    def _ready(self, card: Card, folder: Path, products: Path | None) -> ServingChampion:
         """Return a champion that is loaded and warm, and knows the labels asked for most."""
         catalogue = self._catalogue_of(card, products)
         fleet = self._fleets.fleet(folder, products, card.data_version, self._preparation.retrieved())
         try:
-            champion = Champion.load(folder, card, catalogue, fleet, self._around)
+            champion = ServingChampion.load(folder, card, catalogue, fleet, self._shared)
         except BaseException:
             fleet.close()
             raise
@@ -195,16 +195,16 @@ class Follower:
             for page in pages:
                 champion.try_out(self._wait_for(champion.scores(page, _WARM_UP_SECONDS)))
             self._preparation.ready(champion, self._wait_for, lambda: not self._stop.is_set())
-            self._wait_for(champion.man([patient], pages[0], _WARM_UP_SECONDS))
+            self._wait_for(champion.start_replicas([patient], pages[0], _WARM_UP_SECONDS))
         except BaseException:
             self._wait_for(_closed(champion))
             raise
         return champion
 
-    async def _take_seat(self, champion: Champion) -> threading.Event | None:
+    async def _take_seat(self, champion: ServingChampion) -> threading.Event | None:
         return self._seat(champion)
 
-    def _embed(self, champion: Champion) -> None:
+    def _embed(self, champion: ServingChampion) -> None:
         """Have bi-encoders' product vectors computed while the champion serves; vectors that are kept are found."""
         try:
             for name, number in self._wait_for(champion.fleet.embed()).items():
@@ -216,7 +216,7 @@ class Follower:
     def _refuse(self, card: Card, error: Exception) -> None:
         reason = str(error) if isinstance(error, TournamentError) else f"{type(error).__name__}: {error}"
         self.state.refused[card.title] = reason
-        self._around.metrics.swaps_refused.inc()
+        self._shared.metrics.swaps_refused.inc()
         _log.error("champion %s is refused: %s; whoever served goes on", card.title, reason)
         self.copies.discard(card)  # what is promoted again under this version is copied again
         if card.refreshed:
@@ -228,21 +228,21 @@ class Follower:
 
     def _not_refreshed(self, why: str) -> None:
         self.state.trouble = why
-        self._around.metrics.looks_failed.labels("newer data").inc()
+        self._shared.metrics.looks_failed.labels("newer data").inc()
 
     def _trouble(self, what: str, error: Exception) -> None:
         if self.state.trouble != str(error):
             _log.warning("%s", error)
         self.state.trouble = str(error)
-        self._around.metrics.looks_failed.labels(what).inc()
+        self._shared.metrics.looks_failed.labels(what).inc()
 
-    def _catalogue_of(self, card: Card, file: Path | None) -> Catalogue:
+    def _catalogue_of(self, card: Card, file: Path | None) -> ProductCatalogue:
         """Return the catalogue of a champion; the one before it when its data set is not on this machine."""
         if file is None:
             _log.warning("no catalogue: the data set of %s is not in this home (see --catalogue)", card.tournament)
-            return self._catalogue[1] if self._catalogue else Catalogue.empty()
+            return self._catalogue[1] if self._catalogue else ProductCatalogue.empty()
         if self._catalogue is None or self._catalogue[0] != file:
-            self._catalogue = file, Catalogue.open(file, self._workspace.folder("serving", "catalogues"))
+            self._catalogue = file, ProductCatalogue.open(file, self._workspace.folder("serving", "catalogues"))
         return self._catalogue[1]
 
     def _products(self, card: Card) -> Path | None:
@@ -253,11 +253,11 @@ class Follower:
         return folder / "products.arrow" if folder else None
 
 
-async def _closed(champion: Champion) -> None:
+async def _closed(champion: ServingChampion) -> None:
     champion.close()
 
 
-def warm_pages(catalogue: Catalogue) -> list[Pairs]:
+def warm_pages(catalogue: ProductCatalogue) -> list[Pairs]:
     """Return pages to warm up with: products of the catalogue, asked for by the words of their titles."""
     texts = catalogue.texts(catalogue.sample(_PAGE * _WARM_PAGES)) or [_ANY] * _PAGE
     pages = [texts[start : start + _PAGE] for start in range(0, len(texts), _PAGE)]

@@ -14,7 +14,7 @@ from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.tasks.candidates.provenance import Seen, read_queries
-from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, content_digest
+from esci_tournament.tasks.candidates.steps import FULL, CandidateInputs, Origin, content_digest
 from esci_tournament.tasks.families.declared import DeclaredSpec
 from esci_tournament.tasks.families.loading import candidate_class
 
@@ -28,12 +28,12 @@ class Entrant:
     Attributes:
         version: its version in the registry.
         role: member of the champion, newcomer, or from the bench.
-        bout: what its stages are keyed by.
+        inputs: what its stages are keyed by.
     """
 
     version: CandidateVersion
     role: Role
-    bout: Bout
+    inputs: CandidateInputs
 
     @property
     def id(self) -> str:
@@ -108,13 +108,13 @@ def unaltered(version: CandidateVersion, digest: str) -> str:
     return ""
 
 
-def make_bout(
+def make_inputs(
     version: CandidateVersion, data_version: str, roles: str, seed: int, device: str, fitted: Origin | None = None
-) -> Bout:
+) -> CandidateInputs:
     """Return what the stages of a readable candidate are keyed by; `fitted` when its model is that of older data."""
     assert version.spec is not None
     spec = version.spec
-    return Bout(
+    return CandidateInputs(
         fitted=fitted,
         candidate=version.id,
         spec=spec,
@@ -126,13 +126,13 @@ def make_bout(
     )
 
 
-def with_model_of(bout: Bout, origin: Origin, stages: StageStore) -> Bout | None:
-    """Return the bout of the model that was fitted on `origin`, None when that model cannot be used any more.
+def with_model_of(inputs: CandidateInputs, origin: Origin, stages: StageStore) -> CandidateInputs | None:
+    """Return the inputs of the model that was fitted on `origin`, None when that model cannot be used any more.
 
     It must be in the stage store, with all that it has seen on record.
     """
-    if origin == bout.origin:
-        return bout
-    older = replace(bout, fitted=origin)
+    if origin == inputs.origin:
+        return inputs
+    older = replace(inputs, fitted=origin)
     folder = stages.find(older.train_key(stages, FULL))
     return older if folder is not None and Seen.whole(folder) else None

@@ -33,7 +33,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Cost:
+class MeasuredCost:
     """The cost of serving one candidate.
 
     Attributes:
@@ -72,7 +72,7 @@ class Cost:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Cost:
+    def from_json(cls, text: str) -> MeasuredCost:
         """Return the cost that :meth:`to_json` wrote.
 
         Raises:
@@ -84,7 +84,7 @@ class Cost:
             raise UsageError(f"this is no cost: {text[:80]!r} ({error})") from error
 
 
-def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, device: str = "cpu") -> Cost:
+def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, device: str = "cpu") -> MeasuredCost:
     """Measure a fitted candidate: save it, load it on the device, score pages of 40 pairs of one query.
 
     Time: 3 warm-up pages, then 3 rounds of 20 pages, each page another query; p50 and p95 of each round, and the median
@@ -133,7 +133,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
         flops = _flops(score, pages[0])
         times: list[float] = []
         large_growth = _growth(lambda page: _timed(score, page, times), large, where, elsewhere, first)
-    return Cost(
+    return MeasuredCost(
         device=f"{where} ({device_name(where)})",
         kind="gpu" if where.type == "cuda" else "cpu",
         parameters=model.parameters(),

@@ -19,7 +19,7 @@ from esci_tournament.registry.plugins import distribution_of
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, spec_paths
 from esci_tournament.registry.stages import StageKey, StageStore
-from esci_tournament.tasks.candidates.profile import Cost, profile
+from esci_tournament.tasks.candidates.profile import MeasuredCost, profile
 from esci_tournament.tasks.candidates.provenance import Seen, declaration, what_it_saw
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
@@ -44,7 +44,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Bout:
+class CandidateInputs:
     """One candidate on one data version: what its three steps are keyed by.
 
     Attributes:
@@ -100,7 +100,7 @@ class Bout:
         """Return the stage key of the cost of the model that serves, on the device at hand."""
         return stages.key("profile", model=self.train_key(stages, FULL), device=self.device)
 
-    def recipe(self) -> str:
+    def digest(self) -> str:
         """Return the digest under which the score store keeps the scores."""
         content: list[object] = [self.spec.digest(), self.content, self.roles, self.seed]
         if self.fitted:
@@ -126,7 +126,9 @@ def content_digest(spec: CandidateSpec) -> str:
     return digest.hexdigest()
 
 
-def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progress: Progress = silent) -> Path:
+def train(
+    inputs: CandidateInputs, plan: FitPlan, dataset: Dataset, stages: StageStore, progress: Progress = silent
+) -> Path:
     """Fit the candidate on one plan and return the folder of the model; one that is there is not fitted again.
 
     Beside the model stand the keys of every query it has seen: they decide later what is out of sample.
@@ -134,36 +136,42 @@ def train(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, progr
     Raises:
         NotFoundError: if the model was fitted on older data and is not there any more.
     """
-    key = bout.train_key(stages, plan.name)
+    key = inputs.train_key(stages, plan.name)
     if found := stages.find(key):
         return found
-    if bout.fitted:
+    if inputs.fitted:
         raise NotFoundError(
-            f"the model of {bout.candidate}, fitted on data version {bout.fitted.data_version[:12]}, is not in the "
+            f"the model of {inputs.candidate}, fitted on data version {inputs.fitted.data_version[:12]}, is not in the "
             "stage store any more; fit it again with the setting refit"
         )
     work = stages.work(key)
     # A worker whose supervisor was killed ends within a second; until then it may still write its checkpoint.
     with FileLock(work.with_suffix(".lock")):
-        return stages.find(key) or _fit(bout, plan, dataset, stages, key, work, progress)
+        return stages.find(key) or _fit(inputs, plan, dataset, stages, key, work, progress)
 
 
 def _fit(
-    bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore, key: str, work: Path, progress: Progress
+    inputs: CandidateInputs,
+    plan: FitPlan,
+    dataset: Dataset,
+    stages: StageStore,
+    key: str,
+    work: Path,
+    progress: Progress,
 ) -> Path:
     started = time.perf_counter()
     data = FitData(
         pairs=dataset.pairs.iloc[plan.fit],
         validation=dataset.pairs.iloc[plan.validation],
         products=dataset.products,
-        edges=_edges(bout, plan, dataset, stages),
-        seed=bout.seed,
-        device=bout.device,
+        edges=_edges(inputs, plan, dataset, stages),
+        seed=inputs.seed,
+        device=inputs.device,
         work=work,
         progress=progress,
     )
-    model = make_candidate(bout.spec).fit(data)
-    seen = replace(what_it_saw(bout.spec, data), edges=_behaviour_keys(bout.spec, plan, dataset, data.edges))
+    model = make_candidate(inputs.spec).fit(data)
+    seen = replace(what_it_saw(inputs.spec, data), edges=_behaviour_keys(inputs.spec, plan, dataset, data.edges))
 
     def build(folder: Path) -> None:
         model.save(folder)
@@ -174,15 +182,15 @@ def _fit(
     return stages.obtain(key, build)
 
 
-def _edges(bout: Bout, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
+def _edges(inputs: CandidateInputs, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
     """Return the edges a candidate may see: those of every judged query that it does not fit on are held out."""
-    relations = _relations(bout.spec)
+    relations = _relations(inputs.spec)
     if not relations:
         return None
     wanted = relations if len(relations) > 1 else relations[0]
-    code = _code_of_relations(bout.spec)
+    code = _code_of_relations(inputs.spec)
     told = {"relation": wanted} | ({"code": code} if code else {})
-    key = stages.key("edges", data=bout.data_version, roles=bout.roles, plan=plan.name, **told)
+    key = stages.key("edges", data=inputs.data_version, roles=inputs.roles, plan=plan.name, **told)
 
     def build(folder: Path) -> None:
         frame = edges(dataset, wanted, held_out_keys(dataset.pairs, plan))
@@ -217,7 +225,7 @@ def _behaviour_keys(spec: CandidateSpec, plan: FitPlan, dataset: Dataset, edges:
 
 
 def score(
-    bout: Bout,
+    inputs: CandidateInputs,
     plans: Sequence[FitPlan],
     dataset: Dataset,
     stages: StageStore,
@@ -232,34 +240,34 @@ def score(
         LeakError: if a model is asked to score a query it was fitted on.
         CandidateError: if a model of older data has seen every query that is to be scored.
     """
-    recipe = bout.recipe()
-    if scores.has(bout.candidate, bout.data_version, recipe):
+    recipe = inputs.digest()
+    if scores.has(inputs.candidate, inputs.data_version, recipe):
         return
     ids, rows, cover = [], [], list[int]()
     for number, plan in enumerate(plans):
         progress(number / len(plans), f"score {plan.name}")
-        folder = train(bout, plan, dataset, stages)
+        folder = train(inputs, plan, dataset, stages)
         pairs, seen = dataset.pairs.iloc[plan.score], Seen.read(folder)
-        if bout.fitted:
+        if inputs.fitted:
             pairs = pairs[~seen.of(pairs)]
             if not len(pairs):
                 raise CandidateError(
-                    f"{bout.candidate}: its model, fitted on older data, has seen every query that is judged now; fit "
-                    "it again with the setting refit"
+                    f"{inputs.candidate}: its model, fitted on older data, has seen every query that is judged now; "
+                    "fit it again with the setting refit"
                 )
-        seen.check(pairs, f"{bout.candidate}, plan {plan.name}")
-        model = load_candidate(folder, bout.device)
+        seen.check(pairs, f"{inputs.candidate}, plan {plan.name}")
+        model = load_candidate(folder, inputs.device)
         cover.append(model.cover(pairs))
-        rows.append(checked_scores(bout.candidate, model.predict_proba(pairs, dataset.products), pairs))
+        rows.append(checked_scores(inputs.candidate, model.predict_proba(pairs, dataset.products), pairs))
         ids.append(pairs["example_id"].to_numpy())
     scores.put(
-        bout.candidate,
-        bout.data_version,
+        inputs.candidate,
+        inputs.data_version,
         recipe,
         example_id=np.concatenate(ids),
         probabilities=np.concatenate(rows),
         out_of_sample=np.ones(sum(map(len, ids)), dtype=bool),
-        provenance={"cover": sum(cover) / max(sum(map(len, ids)), 1), **declaration(bout.spec)},
+        provenance={"cover": sum(cover) / max(sum(map(len, ids)), 1), **declaration(inputs.spec)},
     )
 
 
@@ -291,7 +299,7 @@ def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFram
     return scores
 
 
-def measure_shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:
+def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:
     """Store the mean total variation in [0, 1] between the fold models' scores and the served model's, on test pairs.
 
     Without folds there is nothing to store. The aggregator learns from fold models and serves with the full one: this
@@ -304,33 +312,35 @@ def measure_shift(bout: Bout, plans: Sequence[FitPlan], dataset: Dataset, stages
     pairs = dataset.pairs.iloc[full.score[:SHIFT_PAIRS]]
 
     def probabilities(plan: FitPlan) -> np.ndarray:
-        return load_candidate(train(bout, plan, dataset, stages), bout.device).predict_proba(pairs, dataset.products)
+        return load_candidate(train(inputs, plan, dataset, stages), inputs.device).predict_proba(
+            pairs, dataset.products
+        )
 
     def build(folder: Path) -> None:
         served = probabilities(full)
         value = np.mean([0.5 * np.abs(probabilities(plan) - served).sum(axis=1).mean() for plan in folds])
         (folder / "shift.json").write_text(json.dumps(float(value)), encoding="utf-8")
 
-    stages.obtain(_shift_key(bout, folds, stages), build)
+    stages.obtain(_shift_key(inputs, folds, stages), build)
 
 
-def stored_shift(bout: Bout, plans: Sequence[FitPlan], stages: StageStore) -> float | None:
+def stored_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], stages: StageStore) -> float | None:
     """Return what :func:`measure_shift` stored, None when there is nothing."""
-    folder = stages.find(_shift_key(bout, [plan for plan in plans if plan.name != FULL], stages))
+    folder = stages.find(_shift_key(inputs, [plan for plan in plans if plan.name != FULL], stages))
     return float(json.loads((folder / "shift.json").read_text(encoding="utf-8"))) if folder else None
 
 
-def _shift_key(bout: Bout, folds: Sequence[FitPlan], stages: StageStore) -> StageKey:
-    return stages.key("shift", model=bout.train_key(stages, FULL), folds=len(folds))
+def _shift_key(inputs: CandidateInputs, folds: Sequence[FitPlan], stages: StageStore) -> StageKey:
+    return stages.key("shift", model=inputs.train_key(stages, FULL), folds=len(folds))
 
 
-def measure(bout: Bout, dataset: Dataset, plan: FitPlan, stages: StageStore) -> Cost:
+def measure(inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: StageStore) -> MeasuredCost:
     """Return the measured cost of the model that serves, on the device at hand."""
-    key = bout.profile_key(stages)
+    key = inputs.profile_key(stages)
     if found := stages.find(key):
-        return Cost.from_json((found / "cost.json").read_text(encoding="utf-8"))
-    model = load_candidate(train(bout, plan, dataset, stages), bout.device)
-    cost = profile(model, dataset.pairs.iloc[plan.score], dataset.products, bout.device)
+        return MeasuredCost.from_json((found / "cost.json").read_text(encoding="utf-8"))
+    model = load_candidate(train(inputs, plan, dataset, stages), inputs.device)
+    cost = profile(model, dataset.pairs.iloc[plan.score], dataset.products, inputs.device)
     with stages.make(key) as folder:
         (folder / "cost.json").write_text(cost.to_json(), encoding="utf-8")
     return cost

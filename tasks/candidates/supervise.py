@@ -19,11 +19,11 @@ from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch
-from esci_tournament.tasks.candidates.steps import Bout
+from esci_tournament.tasks.candidates.steps import CandidateInputs
 from esci_tournament.tasks.families.loading import candidate_class
 from esci_tournament.tasks.families.protocol import Progress, silent
 
-Step = tuple[Bout, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
+Step = tuple[CandidateInputs, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
 
 
 def supervise(
@@ -65,7 +65,7 @@ def supervise(
             "stages": str(stages.root),
             "scores": str(scores),
             "threads": threads,
-            "steps": [{"stage": stage, "bout": _bout(bout)} for bout, stage in left],
+            "steps": [{"stage": stage, "inputs": _as_json(inputs)} for inputs, stage in left],
         }
         outcomes, death = _run(job, log, threads, timeout_s, memory_gib, environment or {}, progress)
         for number, reason in outcomes.items():
@@ -79,10 +79,10 @@ def supervise(
     return failures
 
 
-def _bout(bout: Bout) -> dict[str, Any]:
-    fields = {name: getattr(bout, name) for name in bout.__dataclass_fields__}
-    fitted = bout.fitted and asdict(bout.fitted)
-    return fields | {"spec": bout.spec.model_dump(mode="json"), "fitted": fitted}
+def _as_json(inputs: CandidateInputs) -> dict[str, Any]:
+    fields = {name: getattr(inputs, name) for name in inputs.__dataclass_fields__}
+    fitted = inputs.fitted and asdict(inputs.fitted)
+    return fields | {"spec": inputs.spec.model_dump(mode="json"), "fitted": fitted}
 
 
 def worker_environment(settings: Settings, families: Iterable[str]) -> dict[str, str]:

@@ -46,26 +46,26 @@ def main(job_file: str) -> int:
 
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     """Run one step of one candidate: all the training and scoring it needs, or its profile."""
-    from esci_tournament.tasks.candidates.steps import Bout, Origin, measure, measure_shift, score, train
+    from esci_tournament.tasks.candidates.steps import CandidateInputs, Origin, measure, measure_shift, score, train
     from esci_tournament.tasks.data.plans import read_plans
     from esci_tournament.tasks.data.store import open_dataset
 
     dataset, plans = open_dataset(Path(job["dataset"])), read_plans(Path(job["roles_folder"]))
     stages, scores = StageStore(Path(job["stages"])), ScoreStore(Path(job["scores"]))
-    fitted = step["bout"]["fitted"] and Origin(**step["bout"]["fitted"])
-    bout = Bout(**(step["bout"] | {"spec": parse_spec(step["bout"]["spec"]), "fitted": fitted}))
+    fitted = step["inputs"]["fitted"] and Origin(**step["inputs"]["fitted"])
+    inputs = CandidateInputs(**(step["inputs"] | {"spec": parse_spec(step["inputs"]["spec"]), "fitted": fitted}))
     if step["stage"] == "profile":
-        measure(bout, dataset, plans[-1], stages)
+        measure(inputs, dataset, plans[-1], stages)
         return
     for place, plan in enumerate(plans):
 
         def progress(share: float, doing: str, place: int = place, name: str = plan.name) -> None:
             _say(step=number, share=0.9 * (place + share) / len(plans), doing=f"{name}: {doing}")
 
-        train(bout, plan, dataset, stages, progress)
+        train(inputs, plan, dataset, stages, progress)
     _say(step=number, share=0.9, doing="scoring")
-    score(bout, plans, dataset, stages, scores)
-    measure_shift(bout, plans, dataset, stages)
+    score(inputs, plans, dataset, stages, scores)
+    measure_shift(inputs, plans, dataset, stages)
 
 
 _channel: TextIO = sys.stdout

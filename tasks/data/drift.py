@@ -33,7 +33,7 @@ RARE = 0.01  # a category with a smaller share in both versions is counted with 
 
 
 @dataclass(frozen=True)
-class Limits:
+class DriftLimits:
     """When a distribution has drifted.
 
     Attributes:
@@ -50,7 +50,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Drift:
+class DriftFinding:
     """How far one distribution is from what it was.
 
     Attributes:
@@ -78,10 +78,10 @@ class DriftReport:
     before: str
     now: str
     queries: tuple[int, int]
-    rows: tuple[Drift, ...]
+    rows: tuple[DriftFinding, ...]
 
     @property
-    def drifted(self) -> tuple[Drift, ...]:
+    def drifted(self) -> tuple[DriftFinding, ...]:
         return tuple(row for row in self.rows if row.drifted)
 
     @property
@@ -128,7 +128,7 @@ class _Units:
     columns: tuple[_Column, ...]
 
 
-def measure_drift(before: Dataset, now: Dataset, limits: Limits | None = None) -> DriftReport:
+def measure_drift(before: Dataset, now: Dataset, limits: DriftLimits | None = None) -> DriftReport:
     """Compare two data versions, over all queries and in each locale with enough of them.
 
     Args:
@@ -136,7 +136,7 @@ def measure_drift(before: Dataset, now: Dataset, limits: Limits | None = None) -
         now: the newer one.
         limits: when a distribution has drifted.
     """
-    limits = limits or Limits()
+    limits = limits or DriftLimits()
     sides = tuple(_sampled(dataset.pairs, limits) for dataset in (before, now))
     judged = _judged(sides, (before, now))
     rows = [*_compare(judged, limits), *_compare(_products(sides, (before, now), limits), limits)]
@@ -149,7 +149,7 @@ def measure_drift(before: Dataset, now: Dataset, limits: Limits | None = None) -
     return DriftReport(before.version, now.version, (queries[0], queries[1]), tuple(_decided(rows, limits)))
 
 
-def _sampled(rows: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+def _sampled(rows: pd.DataFrame, limits: DriftLimits) -> pd.DataFrame:
     """Return the rows of a fixed sample of the queries: a query that is in both versions is in both samples or none."""
     keys = rows["query_key"].to_numpy()
     distinct = np.unique(keys)
@@ -184,7 +184,7 @@ def _judged(sides: Sequence[pd.DataFrame], datasets: Sequence[Dataset]) -> _Unit
     return _Units(locale, now, tuple(columns))
 
 
-def _products(sides: Sequence[pd.DataFrame], datasets: Sequence[Dataset], limits: Limits) -> _Units:
+def _products(sides: Sequence[pd.DataFrame], datasets: Sequence[Dataset], limits: DriftLimits) -> _Units:
     """Return the text of each product that was judged for a sampled query; a product is a unit, not its pairs."""
     chosen = []
     for side, dataset in zip(sides, datasets, strict=True):
@@ -258,7 +258,7 @@ def _counted(place: np.ndarray, unit: np.ndarray, bins: int) -> np.ndarray:
     return flat.reshape(total, bins).astype(np.float32)
 
 
-def _compare(units: _Units, limits: Limits) -> Iterator[Drift]:
+def _compare(units: _Units, limits: DriftLimits) -> Iterator[DriftFinding]:
     """Yield the distance and the raw p-value of every distribution, over all queries and in each locale."""
     for scope in ("all", *LOCALES):
         rows = np.flatnonzero(np.ones(len(units.locale), bool) if scope == "all" else units.locale == scope)
@@ -269,7 +269,7 @@ def _compare(units: _Units, limits: Limits) -> Iterator[Drift]:
         values, chances = _permuted([column.counts[rows] for column in columns], now, limits.seed)
         for column, value, chance in zip(columns, values, chances, strict=True):
             words = _in_words(column, rows, now, scope)
-            yield Drift(column.name, scope, MEASURE, value, limits.distance, chance, False, words)
+            yield DriftFinding(column.name, scope, MEASURE, value, limits.distance, chance, False, words)
 
 
 def _permuted(counts: Sequence[np.ndarray], now: np.ndarray, seed: int) -> tuple[list[float], list[float]]:
@@ -310,7 +310,7 @@ def _in_words(column: _Column, rows: np.ndarray, now: np.ndarray, scope: str) ->
     )
 
 
-def _decided(rows: Sequence[Drift], limits: Limits) -> Iterator[Drift]:
+def _decided(rows: Sequence[DriftFinding], limits: DriftLimits) -> Iterator[DriftFinding]:
     """Yield the rows with adjusted p-values and the verdict on each."""
     raw = [row.p_value for row in rows if row.p_value is not None]
     adjusted = iter(false_discovery_control(raw).tolist() if raw else ())
@@ -323,8 +323,8 @@ def _decided(rows: Sequence[Drift], limits: Limits) -> Iterator[Drift]:
         yield replace(row, p_value=chance, drifted=drifted)
 
 
-def _one_sided(now: Dataset, limits: Limits) -> Drift:
+def _one_sided(now: Dataset, limits: DriftLimits) -> DriftFinding:
     words = "behaviour: there were events before, there are none now"
     if now.events is not None:
         words = f"behaviour: there were no events before, there are {len(now.events):,} now"
-    return Drift("actions", "all", MEASURE, 1.0, limits.distance, None, True, words)
+    return DriftFinding("actions", "all", MEASURE, 1.0, limits.distance, None, True, words)

@@ -57,7 +57,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleOutcome:
     """What Great Expectations says of one rule: whether it holds, and what was observed, in words."""
 
     passed: bool
@@ -66,7 +66,7 @@ class Outcome:
 
 def put(
     rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], docs_folder: Path | None
-) -> tuple[dict[str, Outcome], Path | None]:
+) -> tuple[dict[str, RuleOutcome], Path | None]:
     """Put the rules to the frames.
 
     Results are asked for in the BASIC format: listing every unexpected row of a bad table costs minutes.
@@ -103,7 +103,7 @@ def put(
 
 def _run(
     context: gx.data_context.AbstractDataContext, rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame]
-) -> dict[str, Outcome]:
+) -> dict[str, RuleOutcome]:
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("esci")
     outcomes = {}
@@ -114,7 +114,7 @@ def _run(
         definition = context.validation_definitions.add(definition)
         results = definition.run(batch_parameters={"dataframe": frames[table]}, result_format="BASIC")
         for result in results.results:
-            outcomes[_config(result).meta["rule"]] = Outcome(bool(result.success), _observed(result, frames[table]))
+            outcomes[_config(result).meta["rule"]] = RuleOutcome(bool(result.success), _observed(result, frames[table]))
     return outcomes
 
 

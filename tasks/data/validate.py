@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.data.dataset import Dataset
-from esci_tournament.tasks.data.expectations import Outcome, Rule, put
+from esci_tournament.tasks.data.expectations import Rule, RuleOutcome, put
 from esci_tournament.tasks.data.load import load_esci, structural_problems
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.rule_frames import frames_of
@@ -16,7 +16,7 @@ from esci_tournament.tasks.data.rules import Bounds, rules_for
 
 
 @dataclass(frozen=True)
-class Check:
+class DataCheck:
     """What one rule found.
 
     Attributes:
@@ -51,16 +51,16 @@ class ValidationResult:
     """All checks of one data set; it passed if no critical one failed. `docs` is the first page of the Data Docs."""
 
     passed: bool
-    checks: tuple[Check, ...]
+    checks: tuple[DataCheck, ...]
     docs: Path | None
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[DataCheck, ...]:
         """The critical checks that failed."""
         return tuple(check for check in self.checks if check.critical and not check.passed)
 
     @property
-    def warnings(self) -> tuple[Check, ...]:
+    def warnings(self) -> tuple[DataCheck, ...]:
         """The other checks that failed."""
         return tuple(check for check in self.checks if not check.critical and not check.passed)
 
@@ -125,9 +125,9 @@ def raise_if_critical(result: ValidationResult) -> None:
     )
 
 
-def _check(rule: Rule, outcome: Outcome, dataset: Dataset) -> Check:
+def _check(rule: Rule, outcome: RuleOutcome, dataset: Dataset) -> DataCheck:
     rows, count = ([], 0) if outcome.passed else rule.offenders(dataset)
-    return Check(
+    return DataCheck(
         name=rule.name,
         critical=rule.critical,
         passed=outcome.passed,
@@ -142,8 +142,8 @@ def _check(rule: Rule, outcome: Outcome, dataset: Dataset) -> Check:
     )
 
 
-def _unreadable(problem: DataError) -> Check:
-    return Check(
+def _unreadable(problem: DataError) -> DataCheck:
+    return DataCheck(
         name="readable",
         critical=True,
         passed=False,

@@ -49,7 +49,7 @@ class Trial:
     alone: dict[str, dict[str, dict[str, float]]]
 
 
-def hold_trial(
+def run_trial(
     pairs: pd.DataFrame,
     scores: Sequence[MemberScores],
     challenger: Side,

@@ -44,7 +44,7 @@ class ModelSummary:
         test: metrics of the model alone on the test split; None when it failed.
         test_by_locale: the same for each locale.
         blend: metrics of the model alone on the pairs the aggregator learns from; None when it failed.
-        cost: JSON of `esci_tournament.tasks.candidates.profile.Cost`; {} when it failed. Keys used: kind
+        cost: JSON of `esci_tournament.tasks.candidates.profile.MeasuredCost`; {} when it failed. Keys used: kind
             ("cpu"/"gpu"), memory_mib,
             milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
         utility, utility_low, utility_high: SHAP share of the final ensemble's total in [0, 1] with its interval

@@ -78,7 +78,7 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class HeldTournament:
+class FinishedTournament:
     """A tournament that was held: its home, its data, its document."""
 
     home: Path
@@ -90,12 +90,12 @@ class HeldTournament:
 @pytest.fixture(scope="session")
 def held(
     tournament: Tournament, specs: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
-) -> HeldTournament:
+) -> FinishedTournament:
     """The first tournament on the tiny world, held once for all tests. Read only but for what the story appends."""
     home = tmp_path_factory.mktemp("home")
     answer = tournament("run", "--home", home, "--data", tiny_world, "--candidates", specs, "--json")
     assert answer.code == 0, answer.err
-    return HeldTournament(home, tiny_world, specs, answer.document)
+    return FinishedTournament(home, tiny_world, specs, answer.document)
 
 
 @pytest.fixture(scope="session")

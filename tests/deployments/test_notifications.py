@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
 from esci_tournament.deployments.notifications import PREFIX
-from esci_tournament.deployments.server import prepare
+from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.flows.announce import announce
 from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.settings import Settings, read_settings

@@ -29,7 +29,7 @@ from esci_tournament.tasks import families
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.store import save_dataset
-from esci_tournament.tasks.ensemble.served import member_folders
+from esci_tournament.tasks.ensemble.ensemble import member_folders
 from esci_tournament.tasks.families.loading import class_of
 from esci_tournament.tasks.families.protocol import REBUILT, WHOLE
 from tests.harness import clean_environment, warm

@@ -13,7 +13,7 @@ from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import parse_spec, read_specs
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import check_spec
-from esci_tournament.tasks.candidates.steps import Bout, content_digest, score
+from esci_tournament.tasks.candidates.steps import CandidateInputs, content_digest, score
 from esci_tournament.tasks.candidates.supervise import supervise
 from esci_tournament.tasks.data.dataset import query_keys
 from esci_tournament.tasks.data.plans import write_plans
@@ -80,9 +80,9 @@ def compete(tiny_dataset, tmp_path):
 
     def run(spec, **limits):
         check_spec(spec)
-        bout = Bout(f"{spec.name}/1", spec, content_digest(spec), tiny_dataset.version, "roles", 0, "cpu")
+        inputs = CandidateInputs(f"{spec.name}/1", spec, content_digest(spec), tiny_dataset.version, "roles", 0, "cpu")
         failures = supervise(
-            [(bout, "train"), (bout, "profile")],
+            [(inputs, "train"), (inputs, "profile")],
             dataset=tmp_path / "dataset",
             roles=tmp_path / "roles",
             stages=StageStore(tmp_path / "stages"),
@@ -122,10 +122,12 @@ def test_who_answers_something_else_loses_with_a_reason(answer, plug_in, tmp_pat
     plug_in(CODE.replace("self.mix[self._bins(pairs, products)]\n", f"{code}\n", 1))
     (spec,) = read(SPECS[-1], tmp_path)
     roles = assign_roles(tiny_dataset, "blend", 0.25, 0.1, 5)
-    bout = Bout("overlap/1", spec, "", tiny_dataset.version, "roles", 0, "cpu")
+    inputs = CandidateInputs("overlap/1", spec, "", tiny_dataset.version, "roles", 0, "cpu")
     store = ScoreStore(tmp_path / "scores")
     with pytest.raises(CandidateError, match=complaint):
-        score(bout, fit_plans(tiny_dataset, roles, "blend", 0.1), tiny_dataset, StageStore(tmp_path / "stages"), store)
+        score(
+            inputs, fit_plans(tiny_dataset, roles, "blend", 0.1), tiny_dataset, StageStore(tmp_path / "stages"), store
+        )
     assert store.list() == []
 
 

@@ -19,7 +19,7 @@ from esci_tournament.registry.specs import parse_spec, read_specs
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import check_spec
 from esci_tournament.tasks.candidates.provenance import EDGES
-from esci_tournament.tasks.candidates.steps import FULL, Bout, content_digest, score
+from esci_tournament.tasks.candidates.steps import FULL, CandidateInputs, content_digest, score
 from esci_tournament.tasks.data.behaviour import PRODUCT_EDGE_COLUMNS, QUERY_EDGE_COLUMNS, edges
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.relations import BUILT_IN, names, release_of_relation
@@ -79,9 +79,9 @@ def test_the_examples_compete(plug_in, tiny_dataset: Dataset, tmp_path: Path) ->
     stages, scores = StageStore(tmp_path / "stages"), ScoreStore(tmp_path / "scores")
     for name, spec in specs(tmp_path).items():
         check_spec(spec)
-        bout = Bout(f"{name}/1", spec, content_digest(spec), tiny_dataset.version, "roles", 0, "cpu")
-        score(bout, plans, tiny_dataset, stages, scores)
-        seen = np.load(stages.find(bout.train_key(stages, FULL)) / EDGES)
+        inputs = CandidateInputs(f"{name}/1", spec, content_digest(spec), tiny_dataset.version, "roles", 0, "cpu")
+        score(inputs, plans, tiny_dataset, stages, scores)
+        seen = np.load(stages.find(inputs.train_key(stages, FULL)) / EDGES)
         assert not np.isin(seen, held_out_keys(tiny_dataset.pairs, plans[0])).any()
         assert (len(seen) > 0) == (name == "popular")  # a color tells of no query
     assert {one["candidate"] for one in scores.list()} == {"gat-color/1", "popular/1"}

@@ -14,15 +14,15 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
-from esci_tournament.flows.held import Checked, Held, Roles, Source
+from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.candidates.enter import Entrant, Role, make_bout
-from esci_tournament.tasks.candidates.profile import Cost
+from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs
+from esci_tournament.tasks.candidates.profile import MeasuredCost
 from esci_tournament.tasks.candidates.steps import score
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.plans import write_plans
@@ -33,7 +33,7 @@ from tests.harness import PrefectServer, answers
 
 # How much of the truth a candidate's scores show.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
-COST = Cost("cpu (made up)", "cpu", 0, 10.0, 2.0, 2.0, 0, 0.0)
+COST = MeasuredCost("cpu (made up)", "cpu", 0, 10.0, 2.0, 2.0, 0, 0.0)
 
 
 class World:
@@ -76,13 +76,13 @@ class World:
                 provenance="made by a formula",
             )
         )
-        bout = make_bout(version, self.source.version, self.roles.key, 0, "cpu")
-        work.ledger.record_candidate(version.id, version.digest, bout.spec.family)
-        score(bout, self.plans, self.dataset, work.stages, work.scores)
+        inputs = make_inputs(version, self.source.version, self.roles.key, 0, "cpu")
+        work.ledger.record_candidate(version.id, version.digest, inputs.spec.family)
+        score(inputs, self.plans, self.dataset, work.stages, work.scores)
         work.stages.obtain(
-            bout.profile_key(work.stages), lambda folder: (folder / "cost.json").write_text(COST.to_json())
+            inputs.profile_key(work.stages), lambda folder: (folder / "cost.json").write_text(COST.to_json())
         )
-        return Entrant(version, role, bout)
+        return Entrant(version, role, inputs)
 
     def challenge(self, tournament: str, members: Sequence[str], keeps_scores: bool = True) -> Case:
         """Hold a tournament of these and the champion's members; these are kept, and the review is not yet open."""
@@ -97,22 +97,22 @@ class World:
         row = work.ledger.start_tournament(
             tournament, self.source.version, {one.id: one.role for one in entrants}, payload
         )
-        held = Held(attempt, self.source, self.roles, entrants, champion=champion, started=row.at)
+        context = TournamentContext(attempt, self.source, self.roles, entrants, champion=champion, started=row.at)
 
         checked = Checked([], Path("docs"))
-        left = competition.survivors.fn(work, held, [""] * len(entrants))
-        costs = competition.profile.fn(work, held, left)
-        challenge = competition.build.fn(work, held, left, costs)
-        trial = competition.judge.fn(work, held, left, costs, challenge)
-        summary = conclusion.summarise.fn(work, held, checked, left, costs, challenge, trial)
-        version = conclusion.register.fn(work, held, challenge, trial, summary)
-        decision = conclusion.decide.fn(work, held, trial, version)
+        left = competition.survivors.fn(work, context, [""] * len(entrants))
+        costs = competition.profile.fn(work, context, left)
+        challenge = competition.build.fn(work, context, left, costs)
+        trial = competition.judge.fn(work, context, left, costs, challenge)
+        summary = conclusion.summarise.fn(work, context, checked, left, costs, challenge, trial)
+        version = conclusion.register.fn(work, context, challenge, trial, summary)
+        decision = conclusion.decide.fn(work, context, trial, version)
         assert version is not None, trial.verdict.reason
         assert decision is None
-        conclusion.close(work, held, summary, version, None, None)
+        conclusion.close(work, context, summary, version, None, None)
         if not keeps_scores:
             for one in entrants[: len(members)]:
-                shutil.rmtree(work.scores.folder(one.id, self.source.version, one.bout.recipe()))
+                shutil.rmtree(work.scores.folder(one.id, self.source.version, one.inputs.digest()))
         return next(one for one in cases(work.ledger, work.settings.ensemble_name) if one.tournament == tournament)
 
     def case(self, id: int) -> Case:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esci_tournament.flows.held import Held, Roles, Source
+from esci_tournament.flows.context import Roles, Source, TournamentContext
 from esci_tournament.flows.looks import looks_before
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt
@@ -31,8 +31,10 @@ def look(workspace: Workspace, tournament: str, test: pd.DataFrame, against: int
     ledger = workspace.ledger
     ledger.record_data_version("data")
     ledger.start_tournament(tournament, "data")
-    held = Held(Attempt(tournament, "new", against, 1), Source(Path(), "data", Path()), Roles(Path(), "roles"))
-    before = looks_before(workspace, held, test)
+    context = TournamentContext(
+        Attempt(tournament, "new", against, 1), Source(Path(), "data", Path()), Roles(Path(), "roles")
+    )
+    before = looks_before(workspace, context, test)
     ledger.record_look(digest_of_test(test), tournament, against)
     return before
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.live_data import EVENT
 from esci_tournament.registry.scores import ScoreStore
-from esci_tournament.registry.served_data import EVENT
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.provenance import Seen
 from esci_tournament.tasks.data.load import load_esci

@@ -22,7 +22,7 @@ from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.provenance import KEYS
-from esci_tournament.tasks.candidates.steps import Bout, score
+from esci_tournament.tasks.candidates.steps import CandidateInputs, score
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.load import EVENTS_FILE, load_esci
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
@@ -79,7 +79,7 @@ class Held:
 
 
 @pytest.fixture(scope="module")
-def held(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Held:
+def context(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Held:
     folder = tmp_path_factory.mktemp("folds")
     nan_checkpoint(folder / "nan")
     (folder / "candidates.toml").write_text(CANDIDATES.replace("{recipe}", RECIPE), encoding="utf-8")
@@ -92,20 +92,20 @@ def held(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempP
 # Folds
 
 
-def test_the_shift_of_each_model_is_in_the_document(held: Held) -> None:
-    assert set(held.document["shift"]) == {"sage/1", "gcn/1"}
-    assert all(0 < value < 1 for value in held.document["shift"].values())
+def test_the_shift_of_each_model_is_in_the_document(context: Held) -> None:
+    assert set(context.document["shift"]) == {"sage/1", "gcn/1"}
+    assert all(0 < value < 1 for value in context.document["shift"].values())
 
 
-def test_every_train_pair_is_scored_by_the_fold_model_that_did_not_see_its_query(held: Held) -> None:
-    roles = assign_roles(held.dataset, "kfold", 0.25, 0.1, 2)
-    keys = held.dataset.pairs["query_key"].to_numpy()
-    stages = StageStore(held.home / "stages")
-    stored = {row["candidate"]: row for row in ScoreStore(held.home / "scores").list()}
+def test_every_train_pair_is_scored_by_the_fold_model_that_did_not_see_its_query(context: Held) -> None:
+    roles = assign_roles(context.dataset, "kfold", 0.25, 0.1, 2)
+    keys = context.dataset.pairs["query_key"].to_numpy()
+    stages = StageStore(context.home / "stages")
+    stored = {row["candidate"]: row for row in ScoreStore(context.home / "scores").list()}
     words = stored["sage/1"]
-    scores = ScoreStore(held.home / "scores").get("sage/1", words["data_version"], words["recipe"])
+    scores = ScoreStore(context.home / "scores").get("sage/1", words["data_version"], words["recipe"])
     found = pd.DataFrame(scores.probabilities, index=scores.example_id)
-    assert sorted(found.index) == sorted(held.dataset.pairs["example_id"][roles["role"] != "quarantine"])
+    assert sorted(found.index) == sorted(context.dataset.pairs["example_id"][roles["role"] != "quarantine"])
     digest = parse_spec(
         {
             "name": "sage",
@@ -123,31 +123,31 @@ def test_every_train_pair_is_scored_by_the_fold_model_that_did_not_see_its_query
         )
         rows = np.flatnonzero(roles["fold"] == fold)
         assert not np.isin(keys[rows], np.load(folder / KEYS)).any()
-        pairs = held.dataset.pairs.iloc[rows]
-        again = load_candidate(folder).predict_proba(pairs, held.dataset.products)
+        pairs = context.dataset.pairs.iloc[rows]
+        again = load_candidate(folder).predict_proba(pairs, context.dataset.products)
         np.testing.assert_allclose(found.loc[pairs["example_id"]].to_numpy(), again, atol=1e-5)
 
 
 # A candidate that fails
 
 
-def test_one_that_fails_does_not_keep_the_others_from_a_champion(held: Held) -> None:
-    assert held.document["promoted"]
-    status = {model["name"]: model["status"] for model in held.document["models"]}
+def test_one_that_fails_does_not_keep_the_others_from_a_champion(context: Held) -> None:
+    assert context.document["promoted"]
+    status = {model["name"]: model["status"] for model in context.document["models"]}
     assert status.pop("broken") == "failed"
     assert set(status.values()) <= {"member", "evicted"}
 
 
-def test_why_it_failed_stands_in_ledger_registry_and_report(held: Held) -> None:
-    told = next(model["reason"] for model in held.document["models"] if model["name"] == "broken")
+def test_why_it_failed_stands_in_ledger_registry_and_report(context: Held) -> None:
+    told = next(model["reason"] for model in context.document["models"] if model["name"] == "broken")
     assert "the loss is nan at step 1" in told
-    with Ledger.open(f"sqlite:///{held.home / 'ledger.db'}") as ledger:
-        events = ledger.events(held.document["tournament"], "candidate_failed")
+    with Ledger.open(f"sqlite:///{context.home / 'ledger.db'}") as ledger:
+        events = ledger.events(context.document["tournament"], "candidate_failed")
     assert [(event.subject, event.payload["reason"]) for event in events] == [("broken/1", told)]
-    models = Models(f"sqlite:///{held.home / 'mlflow.db'}", held.home)
+    models = Models(f"sqlite:///{context.home / 'mlflow.db'}", context.home)
     tags = {candidate.id: candidate.tags.get("tournament.failed") for candidate in models.candidates()}
     assert tags == {"sage/1": None, "gcn/1": None, "broken/1": told}
-    report = Path(held.document["report"]).read_text(encoding="utf-8")
+    report = Path(context.document["report"]).read_text(encoding="utf-8")
     assert "broken" in report
     assert "the loss is nan at step 1" in report
 
@@ -189,9 +189,9 @@ def scores_on_held_out(dataset: Dataset, relation: str, root: Path) -> np.ndarra
     spec = parse_spec(
         {"name": "g", "family": "graph_network", "architecture": "graphsage", "relation": relation, "recipe": recipe}
     )
-    bout, scores = Bout("g/1", spec, "", dataset.version, "roles", 0, "cpu"), ScoreStore(root / "scores")
-    score(bout, plans, dataset, StageStore(root / "stages"), scores)
-    return scores.get("g/1", dataset.version, bout.recipe()).probabilities
+    inputs, scores = CandidateInputs("g/1", spec, "", dataset.version, "roles", 0, "cpu"), ScoreStore(root / "scores")
+    score(inputs, plans, dataset, StageStore(root / "stages"), scores)
+    return scores.get("g/1", dataset.version, inputs.digest()).probabilities
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,13 @@ import pytest
 
 from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.tournaments import facts_of, held_before, last_other_data, metrics_of_champion, model_of
+from esci_tournament.registry.tournaments import (
+    held_before,
+    last_other_data,
+    metrics_of_champion,
+    model_of,
+    tournament_facts,
+)
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
@@ -27,7 +33,7 @@ def hold(
     ledger.record_data_version(data)
     for candidate in entrants:
         ledger.record_candidate(candidate, f"digest of {candidate}", "scores")
-    facts = facts_of(
+    facts = tournament_facts(
         {one: f"recipe of {one}" for one in entrants}, {one: [data, "roles"] for one in entrants}, SETTINGS
     )
     ledger.start_tournament(tournament, data, entrants, facts | {"against": 0, "champion": champion})

@@ -75,14 +75,14 @@ def keeper(ledger_url):
 
 def is_held_within(ledger, wanted, seconds):
     end = time.monotonic() + seconds
-    while ledger.is_held("the device") is not wanted:
+    while ledger.is_locked("the device") is not wanted:
         assert time.monotonic() < end, f"held: {not wanted} for {seconds} s"
         time.sleep(0.05)
 
 
 def test_a_lock_that_is_kept_is_held_until_its_process_is_killed(ledger, keeper):
-    assert ledger.is_held("the device")
-    assert not ledger.is_held("another device")
+    assert ledger.is_locked("the device")
+    assert not ledger.is_locked("another device")
     with pytest.raises(BusyError, match="the device"), ledger.keep("the device", 0.2):
         pytest.fail("two holders")
     keeper.kill()

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from esci_tournament.registry.settings import Settings, read_settings
-from esci_tournament.registry.tournaments import question_of
+from esci_tournament.registry.tournaments import tournament_digest
 from esci_tournament.tasks.data import split
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.ensemble import challenge, equipment, trial
@@ -57,7 +57,7 @@ def keys(settings: Settings) -> dict[str, Any]:
     stages = {"split": split.SETTINGS, "challenge": challenge.SETTINGS, "equipment": equipment.SETTINGS}
     found: dict[str, Any] = {name: settings.model_dump(mode="json", include=set(of)) for name, of in stages.items()}
     found["load"] = [str(limits.cutoff), limits.bot_events]
-    found["question"] = question_of("data", [], settings.model_dump(mode="json"))
+    found["question"] = tournament_digest("data", [], settings.model_dump(mode="json"))
     return found
 
 

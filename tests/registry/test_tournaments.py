@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.tournaments import Attempt, find_attempt, question_of, untried
+from esci_tournament.registry.tournaments import Attempt, find_attempt, tournament_digest, untried
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
@@ -170,7 +170,7 @@ def test_the_title_of_another_ensemble_is_none_of_its_business(ledger: Ledger) -
     ids=lambda change: next(iter(change)),
 )
 def test_where_and_how_fast_is_no_part_of_the_question(change: dict[str, object]) -> None:
-    assert question_of("d", NEWCOMERS, settings(**change)) == question_of("d", NEWCOMERS, settings())
+    assert tournament_digest("d", NEWCOMERS, settings(**change)) == tournament_digest("d", NEWCOMERS, settings())
 
 
 @pytest.mark.parametrize(
@@ -190,21 +190,21 @@ def test_where_and_how_fast_is_no_part_of_the_question(change: dict[str, object]
     ids=lambda change: next(iter(change)),
 )
 def test_what_changes_the_outcome_is_another_question(change: dict[str, object]) -> None:
-    assert question_of("d", NEWCOMERS, settings(**change)) != question_of("d", NEWCOMERS, settings())
+    assert tournament_digest("d", NEWCOMERS, settings(**change)) != tournament_digest("d", NEWCOMERS, settings())
 
 
 @given(st.permutations(NEWCOMERS))
 def test_the_order_of_newcomers_is_no_part_of_the_question(order: list[list[str]]) -> None:
-    assert question_of("d", order, {}) == question_of("d", NEWCOMERS, {})
+    assert tournament_digest("d", order, {}) == tournament_digest("d", NEWCOMERS, {})
 
 
 def test_data_newcomers_and_their_recipes_are_the_question() -> None:
     questions = {
-        question_of("d", NEWCOMERS, {}),
-        question_of("e", NEWCOMERS, {}),
-        question_of("d", NEWCOMERS[:1], {}),
-        question_of("d", [["text/2", "r1"], NEWCOMERS[1]], {}),
-        question_of("d", [["text/1", "r9"], NEWCOMERS[1]], {}),
+        tournament_digest("d", NEWCOMERS, {}),
+        tournament_digest("e", NEWCOMERS, {}),
+        tournament_digest("d", NEWCOMERS[:1], {}),
+        tournament_digest("d", [["text/2", "r1"], NEWCOMERS[1]], {}),
+        tournament_digest("d", [["text/1", "r9"], NEWCOMERS[1]], {}),
     }
     assert len(questions) == 5
 

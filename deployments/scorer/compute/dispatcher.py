@@ -24,33 +24,33 @@ from esci_tournament.deployments.scorer.compute.breaker import Breaker
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Member, Question
 from esci_tournament.deployments.scorer.compute.replica import Answer, Replica
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.settings import Settings
 
 _LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # of a batch, both: smaller ones cost more than they save
 _MOST_DEATHS = 2  # of replicas that computed a question, until it is given up
 
 
-class Arrivals:
+class PendingRequests:
     """How many requests are being read at this moment. Counted by the service, looked at by the dispatcher."""
 
-    coming = 0
+    count = 0
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ServingContext:
     """What all champions in a process share."""
 
     settings: Settings
-    arrivals: Arrivals
-    metrics: Metrics
+    arrivals: PendingRequests
+    metrics: ScorerMetrics
 
 
 @dataclass(eq=False)
 class _Batch:
     member: Member
     parts: list[tuple[Question, int, int]]
-    seat: _Seat
+    slot: _ReplicaSlot
     seconds: float  # that it will take, as far as is known
     begun: float | None = None
     timer: asyncio.TimerHandle | None = None
@@ -66,7 +66,7 @@ class _Batch:
 
 
 @dataclass(eq=False)
-class _Seat:
+class _ReplicaSlot:
     """A replica and the batches that it was given, oldest first."""
 
     replica: Replica
@@ -91,7 +91,7 @@ class _Seat:
         return self.replica.slots == 1 or all(batch.member is not member for batch in self.batches)
 
 
-class Dispatcher:
+class BatchDispatcher:
     """Puts questions to the members of one champion.
 
     Args:
@@ -103,22 +103,22 @@ class Dispatcher:
     def __init__(
         self,
         names: Iterable[str],
-        around: Surroundings,
+        shared: ServingContext,
         lost: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._arrivals, self._metrics = around.settings, around.arrivals, around.metrics
+        self._settings, self._arrivals, self._metrics = shared.settings, shared.arrivals, shared.metrics
         failures, retry_s = self._settings.member_failures, self._settings.member_retry_s
         self.members = {name: Member(name, Breaker(failures, retry_s)) for name in names}
         self.lost, self._clock = lost or _unheard, clock
-        self._seats: list[_Seat] = []
+        self._slots: list[_ReplicaSlot] = []
         self._order = 0
         self._woken_by: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
     def replicas(self) -> list[Replica]:
-        return [seat.replica for seat in self._seats]
+        return [slot.replica for slot in self._slots]
 
     def attach(self, replica: Replica) -> None:
         """Let a replica take part."""
@@ -127,14 +127,14 @@ class Dispatcher:
         elif not replica.alive:
             self.lost("a replica ended before it took part")
         else:
-            self._seats.append(_Seat(replica))
+            self._slots.append(_ReplicaSlot(replica))
         self._wake()
 
     def withdraw(self, replica: Replica) -> None:
         """Let a replica take no part for now; what it was given is given to another."""
-        for seat in [seat for seat in self._seats if seat.replica is replica]:
-            self._seats.remove(seat)
-            self._take_back(seat, deadly=False)
+        for slot in [slot for slot in self._slots if slot.replica is replica]:
+            self._slots.remove(slot)
+            self._take_back(slot, deadly=False)
 
     def detach(self, replica: Replica) -> None:
         """Let a replica take no part any more, and end."""
@@ -143,9 +143,9 @@ class Dispatcher:
 
     def ended(self, replica: Replica, why: str) -> None:
         """A replica is gone: what it was given is given to another, once; then it is what replicas die of."""
-        for seat in [seat for seat in self._seats if seat.replica is replica]:
-            self._seats.remove(seat)
-            self._take_back(seat, deadly=True)
+        for slot in [slot for slot in self._slots if slot.replica is replica]:
+            self._slots.remove(slot)
+            self._take_back(slot, deadly=True)
             self.lost(why)
 
     def ask(self, names: Iterable[str], pairs: Pairs) -> list[Question]:
@@ -172,13 +172,13 @@ class Dispatcher:
         for member in self.members.values():
             _fail(member.queue, NotAnswered("it is closed"))
             self._metrics.member_gone(member.name)
-        seats, self._seats = self._seats, []
-        for seat in seats:
-            batches, seat.batches = seat.batches, []
+        slots, self._slots = self._slots, []
+        for slot in slots:
+            batches, slot.batches = slot.batches, []
             for batch in batches:
                 _disarm(batch)
                 _fail(batch.questions, NotAnswered("it is closed"))
-            seat.replica.end()
+            slot.replica.end()
 
     def _wake(self) -> None:
         loop = asyncio.get_running_loop()
@@ -189,52 +189,52 @@ class Dispatcher:
     def _dispatch(self, until: float) -> None:
         waiting = sum(member.waiting for member in self.members.values())
         left = until - time.monotonic()
-        if waiting and self._arrivals.coming > 0 and left > 0 and waiting < self._settings.batch_pairs:
+        if waiting and self._arrivals.count > 0 and left > 0 and waiting < self._settings.batch_pairs:
             asyncio.get_running_loop().call_later(min(left, 0.0005), self._dispatch, until)
             return
         self._woken_by = None
         while (choice := self._choose()) is not None:
             self._send(*choice)
 
-    def _choose(self) -> tuple[_Seat, Member, float] | None:
+    def _choose(self) -> tuple[_ReplicaSlot, Member, float] | None:
         """Return a replica, the member whose pairs it computes next, and the seconds that its even share has room for.
 
         The replica that is done first comes first. One that has its share is given nothing ahead: another will be free
         before it is.
         """
         now = self._clock()
-        left = {seat: seat.left(now) for seat in self._seats}
+        left = {slot: slot.left(now) for slot in self._slots}
         waiting = sum(member.expected_seconds for member in self.members.values())
         even = (waiting + sum(left.values())) / max(len(left), 1)
-        for seat in sorted((seat for seat in self._seats if seat.room > 0), key=lambda one: (left[one], -one.room)):
-            room = even - left[seat]
-            ahead = len(seat.batches) >= seat.replica.slots
+        for slot in sorted((slot for slot in self._slots if slot.room > 0), key=lambda one: (left[one], -one.room)):
+            room = even - left[slot]
+            ahead = len(slot.batches) >= slot.replica.slots
             if ahead and waiting and room <= 0:
                 continue
-            if (member := self._next(seat)) is not None:
-                return seat, member, room
+            if (member := self._next(slot)) is not None:
+                return slot, member, room
         return None
 
-    def _next(self, seat: _Seat) -> Member | None:
+    def _next(self, slot: _ReplicaSlot) -> Member | None:
         """Return the member that has waited longest; of those that wait for one page, the one that takes longest."""
         for member in self.members.values():
             while member.queue and not member.queue[0].waiting:
                 member.queue.popleft()
-        waiting = [member for member in self.members.values() if member.queue and seat.takes(member)]
+        waiting = [member for member in self.members.values() if member.queue and slot.takes(member)]
         return min(waiting, key=lambda one: (one.queue[0].order, -one.expected_seconds), default=None)
 
-    def _send(self, seat: _Seat, member: Member, room: float) -> None:
+    def _send(self, slot: _ReplicaSlot, member: Member, room: float) -> None:
         parts = self._gather(member, *self._size(member, room))
-        batch = _Batch(member, parts, seat, member.seconds_for(sum(stop - start for _, start, stop in parts)))
-        seat.batches.append(batch)
+        batch = _Batch(member, parts, slot, member.seconds_for(sum(stop - start for _, start, stop in parts)))
+        slot.batches.append(batch)
         slices = [(question.pairs, start, stop) for question, start, stop in batch.parts]
-        seat.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
-        self._arm(seat)
+        slot.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
+        self._arm(slot)
 
     def _size(self, member: Member, room: float) -> tuple[int, int]:
         """Return the pairs of a batch that takes `room` seconds, and the smallest rest that is a batch of its own."""
         most = self._settings.batch_pairs
-        if len(self._seats) < 2 or not member.seconds_a_pair:
+        if len(self._slots) < 2 or not member.seconds_a_pair:
             return most, _LEAST_PAIRS
         least = max(_LEAST_PAIRS, math.ceil(_LEAST_SECONDS / member.seconds_a_pair))
         return min(most, max(least, math.ceil(room / member.seconds_a_pair))), least
@@ -257,8 +257,8 @@ class Dispatcher:
             member.queue.popleft()
         return parts
 
-    def _arm(self, seat: _Seat) -> None:
-        for batch in seat.computing:
+    def _arm(self, slot: _ReplicaSlot) -> None:
+        for batch in slot.computing:
             if batch.timer is None:
                 batch.begun = self._clock()
                 after = asyncio.get_running_loop().call_later
@@ -268,9 +268,9 @@ class Dispatcher:
         if batch.lost:
             batch.member.breaker.returned()
             return
-        if batch not in batch.seat.batches:  # it was given to another
+        if batch not in batch.slot.batches:  # it was given to another
             return
-        batch.seat.batches.remove(batch)
+        batch.slot.batches.remove(batch)
         _disarm(batch)
         member = batch.member
         self._metrics.batch(member.name, batch.pairs, len(batch.questions), seconds)
@@ -278,8 +278,8 @@ class Dispatcher:
             member.learn(seconds, batch.pairs)
         for (question, start, stop), answer in zip(batch.parts, answers, strict=True):
             self._heard(member, question, start, stop, answer)
-        if batch.seat in self._seats:
-            self._arm(batch.seat)
+        if batch.slot in self._slots:
+            self._arm(batch.slot)
         self._wake()
 
     def _heard(self, member: Member, question: Question, start: int, stop: int, answer: Answer) -> None:
@@ -293,28 +293,28 @@ class Dispatcher:
 
     def _hangs(self, batch: _Batch) -> None:
         """Fence a member off whose batch takes too long; its replica's place is free again at once."""
-        if batch not in batch.seat.batches:
+        if batch not in batch.slot.batches:
             return
         member, limit = batch.member, self._settings.member_timeout_s
         reason = NotAnswered(f"no answer within {limit:g} s (setting member_timeout_s)")
         batch.lost, batch.timer = True, None
-        batch.seat.batches.remove(batch)
+        batch.slot.batches.remove(batch)
         member.breaker.hangs(str(reason))
         self._metrics.member_failed(member.name, "timeout", True)
         _fail(batch.questions, reason)
         _fail(member.queue, reason)
-        if batch.seat.replica.give_up():
+        if batch.slot.replica.give_up():
             member.breaker.returned()
-            self._seats.remove(batch.seat)
-            self._take_back(batch.seat, deadly=False)
+            self._slots.remove(batch.slot)
+            self._take_back(batch.slot, deadly=False)
             self.lost(f"{member.name}: {reason}")
         else:
-            self._arm(batch.seat)
+            self._arm(batch.slot)
         self._wake()
 
-    def _take_back(self, seat: _Seat, deadly: bool) -> None:
+    def _take_back(self, slot: _ReplicaSlot, deadly: bool) -> None:
         """Queue again what a replica was given; `deadly`: it may have died of what it was computing."""
-        computing, seat_batches, seat.batches = seat.computing, seat.batches, []
+        computing, seat_batches, slot.batches = slot.computing, slot.batches, []
         for batch in reversed(seat_batches):
             _disarm(batch)
             suspected = deadly and batch in computing

@@ -15,7 +15,7 @@ from esci_tournament.registry.errors import SpecError, TournamentError
 from esci_tournament.tasks.data.behaviour import SEVERAL_EDGE_COLUMNS
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.store import open_dataset
-from esci_tournament.tasks.ensemble.served import member_folders
+from esci_tournament.tasks.ensemble.ensemble import member_folders
 from esci_tournament.tasks.families import seal
 from esci_tournament.tasks.families.loading import class_of, load_candidate
 from esci_tournament.tasks.families.protocol import Candidate, Progress, refreshes, silent

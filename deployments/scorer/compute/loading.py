@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from esci_tournament.tasks.ensemble.served import member_folders
+from esci_tournament.tasks.ensemble.ensemble import member_folders
 from esci_tournament.tasks.families.loading import class_of, load_candidate
 from esci_tournament.tasks.families.protocol import Candidate
 

@@ -23,7 +23,7 @@ def identities(product_ids: Iterable[str], locales: Iterable[str], texts: Iterab
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class EmbeddingCatalogue:
     """Products computed ahead.
 
     Attributes:
@@ -41,18 +41,20 @@ class Catalogue:
     echoes: np.ndarray
 
     @classmethod
-    def make(cls, identity: np.ndarray, states: np.ndarray, texts: np.ndarray, echoes: np.ndarray) -> Catalogue:
+    def make(
+        cls, identity: np.ndarray, states: np.ndarray, texts: np.ndarray, echoes: np.ndarray
+    ) -> EmbeddingCatalogue:
         """Sort the products by identity; row i of every argument is the same product."""
         rows = np.argsort(identity, kind="stable").astype(np.int32)
         return cls(identity[rows], rows, states, texts, echoes)
 
     @classmethod
-    def empty(cls, state_dimensions: int, text_dimensions: int) -> Catalogue:
+    def empty(cls, state_dimensions: int, text_dimensions: int) -> EmbeddingCatalogue:
         """Return a catalogue without a product: every product is then computed from its text."""
         tables = [np.zeros((0, width), np.float16) for width in (state_dimensions, text_dimensions, text_dimensions)]
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32), *tables)
 
-    def only(self, rows: np.ndarray) -> Catalogue:
+    def only(self, rows: np.ndarray) -> EmbeddingCatalogue:
         """Return the catalogue of some rows of the tables alone, int64 (m,), copied into memory."""
         return self.make(self.identity[rows], *(np.asarray(table[rows]) for table in self._tables))
 
@@ -81,7 +83,7 @@ class Catalogue:
             np.save(folder / f"catalogue_{name}.npy", getattr(self, name))
 
     @classmethod
-    def load(cls, folder: Path) -> Catalogue:
+    def load(cls, folder: Path) -> EmbeddingCatalogue:
         """Memory-map what :meth:`save` wrote."""
         return cls(
             **{

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from esci_tournament.registry.files import temporary_folder
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.families import seal
-from esci_tournament.tasks.families.graph_network.catalogue import Catalogue
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue
 from esci_tournament.tasks.families.graph_network.memory import GraphMemory
-from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
 from esci_tournament.tasks.families.graph_network.refresh import recomputed
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.protocol import FROM_TEXT, REBUILT, WHOLE
@@ -46,19 +46,19 @@ def mended(folder: Path, device: str) -> str | None:
     spec = GraphNetworkSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
     done = FROM_TEXT
     network = _network(folder, spec)
-    catalogue = Catalogue.empty(spec.recipe.hidden_size, network.products.inputs - 1)
+    catalogue = EmbeddingCatalogue.empty(spec.recipe.hidden_size, network.products.inputs - 1)
     if not [name for name in damaged if name in (*_OF_TEXTS, seal.FILE) or name.startswith("graph/")]:
         memory = GraphMemory.load(folder)
         if memory is not None:
             keys, rows, texts = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _OF_TEXTS)
             states = np.zeros((0, spec.recipe.hidden_size), dtype=np.float16)
-            held = Catalogue(keys, rows, states, texts, texts)
+            held = EmbeddingCatalogue(keys, rows, states, texts, texts)
             fanout = -(-spec.recipe.fanout // len(spec.relations))
             where = resolve_device(device)
             tower = network.products.to(where)
             catalogue, done = recomputed(tower, memory, held, fanout, where, folder), REBUILT
     # The arrays may be views of files that are about to be replaced
-    kept = Catalogue(*(np.array(getattr(catalogue, name)) for name in Catalogue.__dataclass_fields__))
+    kept = EmbeddingCatalogue(*(np.array(getattr(catalogue, name)) for name in EmbeddingCatalogue.__dataclass_fields__))
     with temporary_folder(folder, "catalogue") as made:
         kept.save(made)
         for path in made.iterdir():
@@ -69,9 +69,9 @@ def mended(folder: Path, device: str) -> str | None:
     return done
 
 
-def _network(folder: Path, spec: GraphNetworkSpec) -> PairNetwork:
+def _network(folder: Path, spec: GraphNetworkSpec) -> GraphPairNetwork:
     weights = load_file(folder / "network.safetensors")
     dimensions = len(weights["products.text_scale"])
-    network = PairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
+    network = GraphPairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
     network.load_state_dict(weights)
     return network.eval()

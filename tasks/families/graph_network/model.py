@@ -17,7 +17,7 @@ from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
 from esci_tournament.tasks.data.dataset import LOCALES, normalise_query
 from esci_tournament.tasks.families.checkpoint import check_checkpoint
-from esci_tournament.tasks.families.graph_network.catalogue import Catalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
 from esci_tournament.tasks.families.graph_network.encoders import (
     Lsa,
@@ -32,7 +32,7 @@ from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.memory import GraphMemory, Relation
 from esci_tournament.tasks.families.graph_network.mend import mended
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build, stack
-from esci_tournament.tasks.families.graph_network.networks import PairNetwork, ProductTower
+from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork, ProductTower
 from esci_tournament.tasks.families.graph_network.refresh import refreshed
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import PairInputs, World, train
@@ -44,10 +44,10 @@ _SAMPLE = 100_000  # nodes whose texts set the scale
 
 
 class _Fitted(NamedTuple):
-    network: PairNetwork
+    network: GraphPairNetwork
     lexicon: Lexicon
     encoder: Lsa | Pretrained
-    catalogue: Catalogue
+    catalogue: EmbeddingCatalogue
 
 
 class GraphNetwork(Candidate):
@@ -64,10 +64,10 @@ class GraphNetwork(Candidate):
     def __init__(self, spec: GraphNetworkSpec, device: str = "cpu") -> None:
         self.spec = spec
         self.device = resolve_device(device)
-        self.network: PairNetwork | None = None
+        self.network: GraphPairNetwork | None = None
         self.lexicon: Lexicon | None = None
         self.encoder: Lsa | Pretrained | None = None
-        self.catalogue: Catalogue | None = None
+        self.catalogue: EmbeddingCatalogue | None = None
         self.memory: GraphMemory | None = None
         self.history: dict[str, float] = {}
 
@@ -124,7 +124,7 @@ class GraphNetwork(Candidate):
         validation = _inputs(data.validation, graph, pair_rows[split:], overlap[split:])
         with seeded(seed, self.device):
             relations = len(self.spec.relations)
-            self.network = PairNetwork(self.spec.architecture, recipe, text.shape[1], relations).to(self.device)
+            self.network = GraphPairNetwork(self.spec.architecture, recipe, text.shape[1], relations).to(self.device)
         self.network.products.learn_scale(text[:: -(-len(text) // _SAMPLE)])
         world = World(graph, text, queries, self._fanout, self.device)
         run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
@@ -234,10 +234,10 @@ class GraphNetwork(Candidate):
             model.history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
             model.lexicon = Lexicon(np.load(folder / "lexicon_idf.npy", allow_pickle=False))
             model.encoder = load_encoder(folder, model.lexicon, model.device)
-            model.catalogue = Catalogue.load(folder)
+            model.catalogue = EmbeddingCatalogue.load(folder)
             model.memory = GraphMemory.load(folder)
             spec, dimensions = model.spec, model.encoder.dimensions
-            network = PairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
+            network = GraphPairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
             network.load_state_dict(load_file(folder / "network.safetensors"))
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise CandidateError(f"{folder} holds no graph network that can be loaded: {error}") from error
@@ -314,7 +314,7 @@ class GraphNetwork(Candidate):
 
     def _compute_ahead(
         self, tower: ProductTower, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData
-    ) -> Catalogue:
+    ) -> EmbeddingCatalogue:
         total = len(texts)
         states = np.empty((total, self.spec.recipe.hidden_size), dtype=np.float16)
         chunks = product_states(tower, graph, text, self._fanout, self.device, data.work)
@@ -328,7 +328,7 @@ class GraphNetwork(Candidate):
             nodes = np.arange(start, min(start + _CHUNK, total))
             echo[nodes] = echoes(graph, text, nodes, np.full(len(nodes), MISSING), self._fanout)
         identity = identities(data.products["product_id"], data.products["locale"].astype(str), texts)
-        return Catalogue.make(identity, states, text[:total].astype(np.float16), echo)
+        return EmbeddingCatalogue.make(identity, states, text[:total].astype(np.float16), echo)
 
     def _describe(
         self, products: pd.DataFrame, rows: np.ndarray, texts: list[str]

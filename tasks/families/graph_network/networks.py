@@ -157,7 +157,7 @@ class ProductTower(nn.Module):
         return hidden
 
 
-class PairNetwork(nn.Module):
+class GraphPairNetwork(nn.Module):
     """From a query's text and a product's place in the graph to the logits of the four classes."""
 
     def __init__(

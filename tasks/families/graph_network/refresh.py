@@ -11,7 +11,7 @@ import torch
 
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.tasks.data.dataset import normalise_query
-from esci_tournament.tasks.families.graph_network.catalogue import Catalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states, refreshed_states
 from esci_tournament.tasks.families.graph_network.encoders import Encoder, product_texts
 from esci_tournament.tasks.families.graph_network.memory import (
@@ -32,7 +32,7 @@ class Refreshed:
     """A graph network's memory and catalogue after a change, and how many products were computed anew."""
 
     memory: GraphMemory
-    catalogue: Catalogue
+    catalogue: EmbeddingCatalogue
     changed: int
 
 
@@ -41,7 +41,7 @@ def refreshed(
     tower: ProductTower,
     encoder: Encoder,
     memory: GraphMemory,
-    catalogue: Catalogue,
+    catalogue: EmbeddingCatalogue,
     edges: list[pd.DataFrame],
     products: pd.DataFrame,
     fanout: int,
@@ -84,7 +84,7 @@ def refreshed(
     if not np.isfinite(states).all():
         raise CandidateError(f"{name}: refreshed product embeddings are not finite; the old ones go on")
     near = np.union1d(touched, np.arange(before, total))
-    tables = Catalogue.make(
+    tables = EmbeddingCatalogue.make(
         np.concatenate([catalogue.identity, identity[fresh]]),
         _updated(catalogue.states, total, reached, states),
         _updated(catalogue.texts, total, np.arange(before, total), fresh_text),
@@ -94,8 +94,8 @@ def refreshed(
 
 
 def recomputed(
-    tower: ProductTower, memory: GraphMemory, held: Catalogue, fanout: int, device: torch.device, work: Path
-) -> Catalogue:
+    tower: ProductTower, memory: GraphMemory, held: EmbeddingCatalogue, fanout: int, device: torch.device, work: Path
+) -> EmbeddingCatalogue:
     """Return a catalogue whose states and echoes are computed anew from its texts and the graph.
 
     Args:
@@ -107,7 +107,7 @@ def recomputed(
     for rows, part in product_states(tower, graph, text, fanout, device, work):
         states[rows] = part
     echo = _echoes(graph, text, np.arange(graph.n_products), fanout).astype(np.float16)
-    return Catalogue(held.keys, held.rows, states, held.texts, echo)
+    return EmbeddingCatalogue(held.keys, held.rows, states, held.texts, echo)
 
 
 def _refreshed_relations(

@@ -21,7 +21,7 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
 from esci_tournament.tasks.families.graph_network.embeddings import echoes
 from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods
-from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe
 from esci_tournament.tasks.families.graph_network.subgraphs import trees
 from esci_tournament.tasks.families.losses import class_weights
@@ -72,7 +72,7 @@ class World:
 
 
 def batch_logits(
-    network: PairNetwork, world: World, pairs: PairInputs, rows: np.ndarray, isolated: np.ndarray | None = None
+    network: GraphPairNetwork, world: World, pairs: PairInputs, rows: np.ndarray, isolated: np.ndarray | None = None
 ) -> Tensor:
     """Return the logits of the pairs in `rows`, float (len(rows), 4), their own queries masked out of the graph."""
     products, banned = pairs.products[rows], pairs.own_queries[rows]
@@ -95,7 +95,7 @@ def batch_logits(
 
 
 def train(
-    network: PairNetwork,
+    network: GraphPairNetwork,
     world: World,
     fit: PairInputs,
     validation: PairInputs,
@@ -134,7 +134,7 @@ def train(
     return best
 
 
-def evaluate(network: PairNetwork, world: World, pairs: PairInputs) -> float:
+def evaluate(network: GraphPairNetwork, world: World, pairs: PairInputs) -> float:
     """Return the macro F1 over the four classes; the share of pairs that are right would hide the rare ones."""
     network.eval()
     predicted = []
@@ -148,7 +148,7 @@ def evaluate(network: PairNetwork, world: World, pairs: PairInputs) -> float:
 
 
 def _one_epoch(
-    network: PairNetwork,
+    network: GraphPairNetwork,
     world: World,
     fit: PairInputs,
     recipe: GraphNetworkRecipe,
@@ -186,7 +186,7 @@ def _batches(total: int, size: int, rng: np.random.Generator) -> Iterator[np.nda
 
 def _keep(
     path: Path,
-    network: PairNetwork,
+    network: GraphPairNetwork,
     optimizer: torch.optim.Optimizer,
     epochs_done: int,
     best: dict[str, float],
@@ -204,7 +204,7 @@ def _keep(
     os.replace(temporary, path)
 
 
-def _resume(path: Path, network: PairNetwork, optimizer: torch.optim.Optimizer) -> tuple[int, dict]:
+def _resume(path: Path, network: GraphPairNetwork, optimizer: torch.optim.Optimizer) -> tuple[int, dict]:
     """Return the epochs done and the best one so far; without a checkpoint 0 and nothing."""
     if not path.is_file():
         return 0, {}

@@ -32,7 +32,7 @@ from esci_tournament.tasks.families.language_model.fine_tune import Lesson, fine
 from esci_tournament.tasks.families.language_model.keywords import Keywords
 from esci_tournament.tasks.families.language_model.locales import class_shares, of_locales, shares_of
 from esci_tournament.tasks.families.language_model.lora import add_lora
-from esci_tournament.tasks.families.language_model.pair_network import PairNetwork, checkpoint_activations, freeze
+from esci_tournament.tasks.families.language_model.pair_network import TextPairNetwork, checkpoint_activations, freeze
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer
 from esci_tournament.tasks.families.language_model.pair_texts import PairTexts, PairTokenizer
 from esci_tournament.tasks.families.language_model.product_vectors import ProductVectors, text_keys
@@ -67,7 +67,7 @@ class LanguageModel(Candidate):
     def __init__(self, spec: LanguageModelSpec) -> None:
         self.spec = spec
         self.training: TrainingState | None = None
-        self._network: PairNetwork | None = None
+        self._network: TextPairNetwork | None = None
         self._tokenizer: PairTokenizer | None = None
         self._keywords: Keywords | None = None
         self._ahead: ProductVectors | None = None
@@ -301,15 +301,15 @@ class LanguageModel(Candidate):
         check_length(self.spec, encoder.config)
         return open_tokenizer(folder), encoder
 
-    def _pair_network(self, encoder: transformers.PreTrainedModel) -> PairNetwork:
-        return PairNetwork(encoder, self.spec.recipe.style, pretrained=self.spec.checkpoint is not None)
+    def _pair_network(self, encoder: transformers.PreTrainedModel) -> TextPairNetwork:
+        return TextPairNetwork(encoder, self.spec.recipe.style, pretrained=self.spec.checkpoint is not None)
 
     def _scorer(self) -> PairScorer:
         network = self._fitted_network()
         dtype = resolve_precision(self.spec.recipe.precision, self._device, network.width)
         return PairScorer(network, self._device, dtype, self.spec.name)
 
-    def _fitted_network(self) -> PairNetwork:
+    def _fitted_network(self) -> TextPairNetwork:
         if self._network is None:
             raise CandidateError(f"candidate {self.spec.name} is not fitted; call fit or load first")
         return self._network

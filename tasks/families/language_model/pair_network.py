@@ -20,7 +20,7 @@ _SIMILARITIES = 8
 _SLOTS = 2
 
 
-class PairNetwork(nn.Module):
+class TextPairNetwork(nn.Module):
     """An encoder with a head.
 
     As a cross-encoder the pair is read in one go. The head sees the first token's state and, of a pretrained encoder,
@@ -84,7 +84,7 @@ class PairNetwork(nn.Module):
         """Return the logits, (b, 4), of pairs of vectors that :meth:`embed` made, each (b, width)."""
         return self._head(_interact(query, product), _cosine(query, product))
 
-    def train(self, mode: bool = True) -> PairNetwork:
+    def train(self, mode: bool = True) -> TextPairNetwork:
         """Switch dropout on or off; a frozen part stays in evaluation mode, so that what it yields never changes."""
         super().train(mode)
         for module in self.encoder.modules():
@@ -174,7 +174,7 @@ def checkpoint_activations(encoder: PreTrainedModel) -> None:
         ) from error
 
 
-def parameter_groups(network: PairNetwork, recipe: LanguageModelRecipe) -> list[dict]:
+def parameter_groups(network: TextPairNetwork, recipe: LanguageModelRecipe) -> list[dict]:
     """Return AdamW's groups: a learning rate for each depth, no weight decay on biases and norms.
 
     The head starts from nothing, so it learns ten times faster than the encoder, but not above 1e-3 unless the encoder

@@ -11,7 +11,7 @@ from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import autocast, memory_guard
 from esci_tournament.tasks.families.language_model.batching import PairTokens, Ragged, length_batches
-from esci_tournament.tasks.families.language_model.pair_network import PairNetwork
+from esci_tournament.tasks.families.language_model.pair_network import TextPairNetwork
 
 _PAIRS = 256
 # Padded tokens a batch may hold: few on a CPU, where the caches are the limit, many on a GPU.
@@ -29,7 +29,7 @@ class PairScorer:
         name: name of the candidate, for messages.
     """
 
-    network: PairNetwork
+    network: TextPairNetwork
     device: torch.device
     dtype: torch.dtype | None
     name: str

@@ -17,7 +17,7 @@ from esci_tournament.registry.pyfuncs import fetch_pyfunc
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.families.protocol import Candidate, FitData
-from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
+from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
 from esci_tournament.tasks.families.pyfunc.sources import check_source
 from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
 
@@ -136,7 +136,7 @@ class Pyfunc(Candidate):
 
     def _start(self, settings: Settings) -> None:
         assert self._folder is not None
-        limits = Limits(settings.pyfunc_memory_gib, settings.pyfunc_timeout_s)
+        limits = ProcessLimits(settings.pyfunc_memory_gib, settings.pyfunc_timeout_s)
         self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits)
 
 

@@ -29,7 +29,7 @@ _HANDED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What a process may use: memory in GiB, seconds an answer may take (opening the model is one too)."""
 
     memory_gib: float
@@ -48,7 +48,7 @@ class ModelProcess:
         CandidateError: by every call, when the model fails, takes too long or too much memory.
     """
 
-    def __init__(self, name: str, folder: Path, limits: Limits) -> None:
+    def __init__(self, name: str, folder: Path, limits: ProcessLimits) -> None:
         self.name, self.folder, self.limits = name, folder, limits
         self._scratch = Path(tempfile.mkdtemp(prefix="pyfunc-"))
         self._running: list[subprocess.Popen[bytes]] = []

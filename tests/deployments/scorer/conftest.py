@@ -18,15 +18,15 @@ import pytest
 
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
-from esci_tournament.deployments.scorer.catalogue import Catalogue
-from esci_tournament.deployments.scorer.champion import Card, Champion
-from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
+from esci_tournament.deployments.scorer.champion import Card, ServingChampion
+from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import LocalFleet
 from esci_tournament.deployments.scorer.engine import Engine
 from esci_tournament.deployments.scorer.gate import Gate
 from esci_tournament.deployments.scorer.keys import Keys
 from esci_tournament.deployments.scorer.labels import Labels
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.deployments.scorer.service import Scorer
 from esci_tournament.deployments.scorer.swap import Following
 from esci_tournament.deployments.scorer.warm import Frequent
@@ -34,8 +34,8 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.store import write_frame
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.ensemble import write_ensemble
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
-from esci_tournament.tasks.ensemble.served import write_ensemble
 from esci_tournament.tasks.ensemble.subsets import Subsets
 from esci_tournament.tasks.families.protocol import with_defaults
 
@@ -123,9 +123,9 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def catalogue(products: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(products: Path, tmp_path_factory: pytest.TempPathFactory) -> ProductCatalogue:
     """The catalogue of those products. Read only."""
-    return Catalogue.open(products, tmp_path_factory.mktemp("indices"))
+    return ProductCatalogue.open(products, tmp_path_factory.mktemp("indices"))
 
 
 @dataclass
@@ -133,8 +133,8 @@ class Stand:
     """A scorer that is put together by hand; its members can be played with. All of it lives in one event loop."""
 
     scorer: Scorer
-    around: Surroundings
-    make: Callable[..., Champion]
+    shared: ServingContext
+    make: Callable[..., ServingChampion]
     gate: Gate
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     following: Following = field(default_factory=Following)
@@ -144,9 +144,9 @@ class Stand:
         return make_app(self.scorer, self.gate, self.following)
 
     @property
-    def champion(self) -> Champion:
-        assert self.scorer.seat.champion is not None
-        return self.scorer.seat.champion
+    def champion(self) -> ServingChampion:
+        assert self.scorer.active.champion is not None
+        return self.scorer.active.champion
 
     def candidate(self, name: str) -> Hashed:
         return self.champion.fleet.candidates[name]  # type: ignore[attr-defined]
@@ -154,30 +154,30 @@ class Stand:
 
 @pytest.fixture
 def stand(
-    fitted: tuple[Aggregator, Subsets], catalogue: Catalogue, tmp_path: Path, request: pytest.FixtureRequest
+    fitted: tuple[Aggregator, Subsets], catalogue: ProductCatalogue, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Stand]:
     """A scorer with a champion of three members; settings come from the mark `scorer`."""
     mark = request.node.get_closest_marker("scorer")
     settings = Settings(home=tmp_path, **(mark.kwargs if mark else {}))
-    metrics, arrivals = Metrics(), Arrivals()
-    around = Surroundings(settings, arrivals, metrics)
+    metrics, arrivals = ScorerMetrics(), PendingRequests()
+    shared = ServingContext(settings, arrivals, metrics)
     engine = Engine(metrics, Admission(settings.queued_pairs), settings.exit_check_share)
     scorer = Scorer(settings, metrics, engine, Labels(None, metrics), arrivals, Frequent(1000))
-    made: list[tuple[Champion, list[Hashed]]] = []
+    made: list[tuple[ServingChampion, list[Hashed]]] = []
     with asyncio.Runner() as runner:
 
-        def make(version: int = 1, early_exit: EarlyExit | None = None, salt: str = "") -> Champion:
+        def make(version: int = 1, early_exit: EarlyExit | None = None, salt: str = "") -> ServingChampion:
             candidates: dict[str, Any] = {name: Hashed(f"{salt}{name}") for name in NAMES}
             fleet = LocalFleet(candidates, settings.members_at_once or 8, 1, settings.batch_pairs)
             card = Card("esci-ensemble", version, f"t-{version}", "data", NAMES)
-            champion = Champion(card, NAMES, fleet, fitted[1], early_exit, catalogue, around)
+            champion = ServingChampion(card, NAMES, fleet, fitted[1], early_exit, catalogue, shared)
             made.append((champion, list(candidates.values())))
             runner.run(champion.recruit())
             return champion
 
-        scorer.seat.take(make())
+        scorer.active.take(make())
         gate = Gate(Keys(tmp_path / "keys.json"), settings.rate_per_s, settings.rate_burst_s, open=True)
-        yield Stand(scorer, around, make, gate, runner.run)
+        yield Stand(scorer, shared, make, gate, runner.run)
         for champion, candidates in made:
             for candidate in candidates:
                 candidate.free.set()

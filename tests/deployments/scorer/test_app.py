@@ -164,7 +164,7 @@ def test_a_key_is_needed_once_there_is_one_and_has_its_rate(stand):
 
 
 def test_without_a_champion_nothing_is_ready(stand):
-    stand.scorer.seat.champion = None
+    stand.scorer.active.champion = None
     answer = ask(stand, PAGE)[0]
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert get(stand, "/readyz").status_code == 503

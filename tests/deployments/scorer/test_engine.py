@@ -93,7 +93,7 @@ def test_under_a_crowd_what_nobody_waits_for_is_not_computed(stand):
 
 def test_members_are_asked_until_a_label_is_sure_and_not_further(stand):
     rule = exit_rule(1.0, 0.8)
-    stand.scorer.seat.take(stand.make(1, rule))
+    stand.scorer.active.take(stand.make(1, rule))
     scored = run(stand, lambda: stand.scorer.engine.label(stand.champion, PAIRS, time.monotonic() + 10))
     scores = member_scores(stand)
 
@@ -122,7 +122,7 @@ def test_members_between_which_nobody_may_leave_are_asked_together(stand):
 
 
 def test_nobody_leaves_early_while_a_member_is_missing(stand):
-    stand.scorer.seat.take(stand.make(1, exit_rule(0.1, 0.1)))
+    stand.scorer.active.take(stand.make(1, exit_rule(0.1, 0.1)))
 
     async def work():
         stand.candidate("alpha/1").fails = True
@@ -138,7 +138,7 @@ def test_nobody_leaves_early_while_a_member_is_missing(stand):
 
 
 def test_the_deadline_holds_within_an_early_exit_too(stand):
-    stand.scorer.seat.take(stand.make(1, exit_rule(2.0, 2.0)))
+    stand.scorer.active.take(stand.make(1, exit_rule(2.0, 2.0)))
 
     async def work():
         stand.candidate("beta/1").delay_s = 0.5
@@ -155,7 +155,7 @@ def test_the_deadline_holds_within_an_early_exit_too(stand):
 
 @pytest.mark.scorer(exit_check_share=1.0)
 def test_early_exits_are_checked_against_the_whole_ensemble(stand):
-    stand.scorer.seat.take(stand.make(1, exit_rule(0.0, 0.0)))  # everybody leaves after the first member
+    stand.scorer.active.take(stand.make(1, exit_rule(0.0, 0.0)))  # everybody leaves after the first member
 
     async def work():
         scored = await stand.scorer.engine.label(stand.champion, PAIRS, time.monotonic() + 10)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from esci_tournament.deployments.scorer.catalogue import Text
-from esci_tournament.deployments.scorer.champion import Champion
+from esci_tournament.deployments.scorer.champion import ServingChampion
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
-from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, Rig, put_together
+from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, ScorerParts, build_scorer
 from esci_tournament.registry import promotion
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import EnsembleVersion
@@ -62,8 +62,8 @@ class Realm:
     def rollback(self) -> None:
         promotion.rollback(self.workspace.ledger, self.workspace.models, f"a test at {time.monotonic()}")
 
-    def rig(self, **changes) -> Rig:
-        return put_together(self.settings.model_copy(update=changes))
+    def rig(self, **changes) -> ScorerParts:
+        return build_scorer(self.settings.model_copy(update=changes))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def realm(made: Realm, tmp_path: Path) -> Iterator[Realm]:
 
 
 @asynccontextmanager
-async def running(rig: Rig, champion: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+async def running(rig: ScorerParts, champion: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     """Run an application and wait until somebody serves."""
     transport = httpx.ASGITransport(rig.app)
     async with (
@@ -116,7 +116,7 @@ async def running(rig: Rig, champion: bool = True) -> AsyncIterator[httpx.AsyncC
         httpx.AsyncClient(transport=transport, base_url="http://s") as http,
     ):
         if champion:
-            await until(lambda: rig.scorer.seat.champion is not None)
+            await until(lambda: rig.scorer.active.champion is not None)
         yield http
 
 
@@ -128,8 +128,8 @@ async def until(true, seconds: float = 180) -> None:
     raise AssertionError("it did not come to pass")
 
 
-def voice(rig: Rig) -> int | None:
-    champion = rig.scorer.seat.champion
+def voice(rig: ScorerParts) -> int | None:
+    champion = rig.scorer.active.champion
     return champion.card.version if champion else None
 
 
@@ -167,7 +167,7 @@ def test_twenty_swaps_under_load_fail_no_request_and_mix_no_answer(realm):
             stop.set()
             await asyncio.gather(*asking)
             # The others are let go without the garbage collector's help
-            await until(lambda: sum(type(one) is Champion for one in gc.get_objects()) == 1)
+            await until(lambda: sum(type(one) is ServingChampion for one in gc.get_objects()) == 1)
 
     asyncio.run(go())
     assert not failures
@@ -221,7 +221,7 @@ def test_it_goes_on_without_mlflow_and_without_the_ledger_and_begins_with_its_ow
     realm.promote(0)
     first = realm.versions[0].version
 
-    async def serve_once(rig: Rig, then=lambda: None) -> dict:
+    async def serve_once(rig: ScorerParts, then=lambda: None) -> dict:
         async with running(rig) as http:
             then()
             await asyncio.sleep(0.3)
@@ -264,7 +264,7 @@ def test_what_is_asked_for_most_is_known_when_a_new_champion_takes_its_seat(real
     ids = tiny_dataset.products["product_id"][tiny_dataset.products["locale"] == "us"].tolist()[:30]
     page = {"query": "Red Lamp", "locale": "us", "products": [{"id": one} for one in ids]}
 
-    async def ask_once(rig: Rig) -> dict:
+    async def ask_once(rig: ScorerParts) -> dict:
         async with running(rig) as http:
             assert (await http.post("/v1/score", json=page)).json()["cache_hits"] == 0
             await asyncio.to_thread(realm.promote, 1)
@@ -274,7 +274,7 @@ def test_what_is_asked_for_most_is_known_when_a_new_champion_takes_its_seat(real
     answer = asyncio.run(ask_once(realm.rig()))
     assert (answer["champion"]["version"], answer["cache_hits"]) == (realm.versions[1].version, 30)
 
-    async def restarted(rig: Rig) -> None:  # what is asked for most outlives a restart
+    async def restarted(rig: ScorerParts) -> None:  # what is asked for most outlives a restart
         async with running(rig):
             await asyncio.to_thread(realm.promote, 2)
             await until(lambda: voice(rig) == realm.versions[2].version)
@@ -307,7 +307,7 @@ def test_requests_under_way_finish_on_the_champion_they_began_with(stand):
         under_way = asyncio.create_task(stand.scorer.engine.score(old, pairs, time.monotonic() + 10))
         await asyncio.sleep(0.05)
         free = stand.candidate("alpha/1").free
-        closed = stand.scorer.seat.take(new)
+        closed = stand.scorer.active.take(new)
         assert isinstance(closed, threading.Event)
         assert not closed.is_set()
         free.set()

@@ -11,7 +11,7 @@ from esci_tournament.registry.errors import NotFoundError, SpecError
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.registry.versions import SPEC_TAG
-from esci_tournament.tasks.candidates.enter import check_spec, make_bout, newcomers, readable, unaltered
+from esci_tournament.tasks.candidates.enter import check_spec, make_inputs, newcomers, readable, unaltered
 
 
 def graph(name: str, **changes: object) -> CandidateSpec:
@@ -40,12 +40,12 @@ def test_what_points_to_nothing_passes() -> None:
 
 
 def test_the_seed_of_a_spec_goes_before_that_of_the_tournament(models: Models) -> None:
-    bouts = [
-        make_bout(models.register_candidate(spec), "data", "roles", 5, "cpu")
+    all_inputs = [
+        make_inputs(models.register_candidate(spec), "data", "roles", 5, "cpu")
         for spec in (graph("seeded", seed=0), graph("unseeded"))
     ]
-    assert [bout.seed for bout in bouts] == [0, 5]
-    assert (bouts[0].candidate, bouts[0].data_version, bouts[0].roles) == ("seeded/1", "data", "roles")
+    assert [inputs.seed for inputs in all_inputs] == [0, 5]
+    assert (all_inputs[0].candidate, all_inputs[0].data_version, all_inputs[0].roles) == ("seeded/1", "data", "roles")
 
 
 def test_named_specs_are_registered_once(models: Models) -> None:

@@ -16,7 +16,7 @@ from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import with_model_of
 from esci_tournament.tasks.candidates.provenance import EDGES, Seen, without_seen
-from esci_tournament.tasks.candidates.steps import FULL, Bout, Origin, measure, score, train
+from esci_tournament.tasks.candidates.steps import FULL, CandidateInputs, Origin, measure, score, train
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.split import FitPlan, assign_roles, fit_plans
 
@@ -38,8 +38,8 @@ class Weeks:
     """A model of the week before; this week a query it was fitted on, and one it knows by clicks, are to be judged."""
 
     stages: StageStore
-    older: Bout
-    now: Bout
+    older: CandidateInputs
+    now: CandidateInputs
     newer: Dataset
     fitted_key: int
     clicked_key: int
@@ -48,7 +48,7 @@ class Weeks:
 @pytest.fixture(scope="module")
 def weeks(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Weeks:
     stages = StageStore(tmp_path_factory.mktemp("weeks") / "stages")
-    older = Bout("g/1", SPEC, "", tiny_dataset.version, "roles before", 0, "cpu")
+    older = CandidateInputs("g/1", SPEC, "", tiny_dataset.version, "roles before", 0, "cpu")
     plan = planned(tiny_dataset)[1]
     train(older, plan, tiny_dataset, stages)
     pairs = tiny_dataset.pairs

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from esci_tournament.registry.errors import CandidateError, UsageError
-from esci_tournament.tasks.candidates.profile import LARGE_PAGE, PAGE, Cost, profile
+from esci_tournament.tasks.candidates.profile import LARGE_PAGE, PAGE, MeasuredCost, profile
 from esci_tournament.tasks.families.protocol import with_defaults
 
 PAIRS = pd.DataFrame({"query": ["mug", "lamp"] * 5, "locale": "us", "product": range(10)})
@@ -108,14 +108,14 @@ def test_a_cost_of_an_earlier_version_can_be_read():
         '{"bytes_on_disk": 9, "device": "cpu (x)", "kind": "cpu", "load_seconds": 0.1, "memory_mib": 2.5, "page": 40, '
         '"milliseconds_per_page_p50": 1.0, "milliseconds_per_page_p95": 2.0, "parameters": 7}'
     )
-    read = Cost.from_json(old)
+    read = MeasuredCost.from_json(old)
     assert (read.memory_mib, read.memory_mib_thousand, read.flops_per_page) == (2.5, None, None)
 
 
 def test_json_gives_the_cost_back(cost):
-    assert Cost.from_json(cost.to_json()) == cost
+    assert MeasuredCost.from_json(cost.to_json()) == cost
     with pytest.raises(UsageError, match="no cost"):
-        Cost.from_json('{"gpus": 3}')
+        MeasuredCost.from_json('{"gpus": 3}')
 
 
 def test_nothing_to_score_is_an_error():

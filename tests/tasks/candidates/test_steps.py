@@ -16,7 +16,7 @@ from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.provenance import KEYS
 from esci_tournament.tasks.candidates.steps import (
     FULL,
-    Bout,
+    CandidateInputs,
     content_digest,
     fit_record,
     measure,
@@ -46,19 +46,19 @@ class Hall:
     stages: StageStore
     scores: ScoreStore
     plans: list[FitPlan]
-    bout: Bout
+    inputs: CandidateInputs
     dataset: Dataset
 
 
 def hall(dataset: Dataset, root: Path, mode: str) -> Hall:
     roles = assign_roles(dataset, mode, 0.25, 0.1, 2)
     plans = fit_plans(dataset, roles, mode, 0.1)
-    bout = Bout("graph/1", graph(), "", dataset.version, mode, 0, "cpu")
+    inputs = CandidateInputs("graph/1", graph(), "", dataset.version, mode, 0, "cpu")
     stages, scores = StageStore(root / "stages"), ScoreStore(root / "scores")
     for plan in plans:
-        train(bout, plan, dataset, stages)
-    score(bout, plans, dataset, stages, scores)
-    return Hall(stages, scores, plans, bout, dataset)
+        train(inputs, plan, dataset, stages)
+    score(inputs, plans, dataset, stages, scores)
+    return Hall(stages, scores, plans, inputs, dataset)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def folds(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Ha
 
 
 def test_a_model_is_keyed_by_what_it_is_learnt_from_and_by_nothing_else(blend: Hall) -> None:
-    key, stages = blend.bout.train_key(blend.stages, FULL), blend.stages
+    key, stages = blend.inputs.train_key(blend.stages, FULL), blend.stages
     for same in ({"candidate": "other/7"}, {"device": "cuda:0"}, {"spec": graph("another-name")}):
-        assert replace(blend.bout, **same).train_key(stages, FULL) == key, same
+        assert replace(blend.inputs, **same).train_key(stages, FULL) == key, same
     for other in (
         {"content": "x"},
         {"data_version": "x"},
@@ -85,19 +85,19 @@ def test_a_model_is_keyed_by_what_it_is_learnt_from_and_by_nothing_else(blend: H
         {"seed": 1},
         {"spec": graph(relation="all")},
     ):
-        assert replace(blend.bout, **other).train_key(stages, FULL) != key, other
-    assert blend.bout.train_key(stages, "fold-0") != key
+        assert replace(blend.inputs, **other).train_key(stages, FULL) != key, other
+    assert blend.inputs.train_key(stages, "fold-0") != key
 
 
 def test_scores_are_kept_under_all_that_they_follow_from_but_the_data(blend: Hall) -> None:
-    recipe = blend.bout.recipe()
-    assert replace(blend.bout, device="cuda:0", candidate="other/7").recipe() == recipe
+    recipe = blend.inputs.digest()
+    assert replace(blend.inputs, device="cuda:0", candidate="other/7").recipe() == recipe
     for other in ({"content": "x"}, {"roles": "x"}, {"seed": 1}, {"spec": graph(relation="all")}):
-        assert replace(blend.bout, **other).recipe() != recipe, other
+        assert replace(blend.inputs, **other).recipe() != recipe, other
 
 
 def test_a_cost_is_kept_for_each_device(blend: Hall) -> None:
-    assert replace(blend.bout, device="cuda:0").profile_key(blend.stages) != blend.bout.profile_key(blend.stages)
+    assert replace(blend.inputs, device="cuda:0").profile_key(blend.stages) != blend.inputs.profile_key(blend.stages)
 
 
 def checkpoint(folder: Path) -> CandidateSpec:
@@ -133,25 +133,25 @@ def test_what_points_to_no_folder_has_no_content() -> None:
 
 def test_a_model_that_is_there_is_not_fitted_again(blend: Hall) -> None:
     heard: list[float] = []
-    folder = train(blend.bout, blend.plans[0], blend.dataset, blend.stages, lambda share, doing: heard.append(share))
-    assert folder == blend.bout.model_folder(blend.stages)
+    folder = train(blend.inputs, blend.plans[0], blend.dataset, blend.stages, lambda share, doing: heard.append(share))
+    assert folder == blend.inputs.model_folder(blend.stages)
     assert heard == []
 
 
 def test_the_same_spec_under_another_name_is_not_fitted_again(blend: Hall) -> None:
-    renamed = replace(blend.bout, candidate="copy/1", spec=graph("copy"))
-    assert renamed.model_folder(blend.stages) == blend.bout.model_folder(blend.stages)
+    renamed = replace(blend.inputs, candidate="copy/1", spec=graph("copy"))
+    assert renamed.model_folder(blend.stages) == blend.inputs.model_folder(blend.stages)
 
 
 def test_beside_the_model_stands_every_query_it_saw(folds: Hall) -> None:
     for plan in folds.plans:
-        keys = np.load(folds.stages.find(folds.bout.train_key(folds.stages, plan.name)) / KEYS)
+        keys = np.load(folds.stages.find(folds.inputs.train_key(folds.stages, plan.name)) / KEYS)
         seen = folds.dataset.pairs["query_key"].to_numpy()[np.concatenate([plan.fit, plan.validation])]
         np.testing.assert_array_equal(keys, np.unique(seen))
 
 
 def test_its_record_says_how_long_it_took_and_on_what(blend: Hall) -> None:
-    record = fit_record(blend.bout.model_folder(blend.stages))
+    record = fit_record(blend.inputs.model_folder(blend.stages))
     assert record["seconds"] > 0
     assert (record["pairs"], record["plan"]) == (len(blend.plans[0].fit), FULL)
 
@@ -172,7 +172,7 @@ def test_no_edge_that_is_kept_belongs_to_a_query_that_the_plan_holds_out(folds: 
 
 def test_a_model_that_was_never_trained_is_not_found(blend: Hall) -> None:
     with pytest.raises(NotFoundError, match="graph/1 is not in the stage store"):
-        replace(blend.bout, seed=99).model_folder(blend.stages)
+        replace(blend.inputs, seed=99).model_folder(blend.stages)
 
 
 # Score
@@ -181,7 +181,7 @@ def test_a_model_that_was_never_trained_is_not_found(blend: Hall) -> None:
 @pytest.mark.parametrize("name", ["blend", "folds"])
 def test_each_pair_of_the_plans_is_scored_once(name: str, request: pytest.FixtureRequest) -> None:
     place: Hall = request.getfixturevalue(name)
-    stored = place.scores.get(place.bout.candidate, place.bout.data_version, place.bout.recipe())
+    stored = place.scores.get(place.inputs.candidate, place.inputs.data_version, place.inputs.digest())
     wanted = place.dataset.pairs["example_id"].to_numpy()[np.concatenate([plan.score for plan in place.plans])]
     np.testing.assert_array_equal(stored.example_id, wanted)
     assert stored.out_of_sample.all()
@@ -190,13 +190,13 @@ def test_each_pair_of_the_plans_is_scored_once(name: str, request: pytest.Fixtur
 def test_under_folds_every_pair_but_the_quarantined_is_scored(folds: Hall) -> None:
     roles = assign_roles(folds.dataset, "kfold", 0.25, 0.1, 2)
     wanted = folds.dataset.pairs.loc[roles["role"] != "quarantine", "example_id"]
-    stored = folds.scores.get(folds.bout.candidate, folds.bout.data_version, folds.bout.recipe())
+    stored = folds.scores.get(folds.inputs.candidate, folds.inputs.data_version, folds.inputs.digest())
     assert sorted(stored.example_id) == sorted(wanted)
 
 
 def test_scores_that_are_there_need_no_model(blend: Hall, tmp_path: Path) -> None:
     empty = StageStore(tmp_path / "stages")
-    score(blend.bout, blend.plans, blend.dataset, empty, blend.scores)
+    score(blend.inputs, blend.plans, blend.dataset, empty, blend.scores)
     assert not empty.root.exists()
 
 
@@ -205,7 +205,7 @@ def test_a_pair_whose_query_the_model_saw_is_never_scored(blend: Hall, tmp_path:
     leaky = replace(plan, score=np.append(plan.score, plan.validation[0]))  # not fitted on, but it chose the epoch
     scores = ScoreStore(tmp_path / "scores")
     with pytest.raises(LeakError, match="graph/1, plan full"):
-        score(blend.bout, [leaky], blend.dataset, blend.stages, scores)
+        score(blend.inputs, [leaky], blend.dataset, blend.stages, scores)
     assert scores.list() == []
 
 
@@ -213,9 +213,9 @@ def test_a_pair_whose_query_the_model_saw_is_never_scored(blend: Hall, tmp_path:
 
 
 def test_the_shift_between_fold_models_and_the_served_one_is_measured(folds: Hall) -> None:
-    assert stored_shift(folds.bout, folds.plans, folds.stages) is None
-    measure_shift(folds.bout, folds.plans, folds.dataset, folds.stages)
-    shift = stored_shift(folds.bout, folds.plans, folds.stages)
+    assert stored_shift(folds.inputs, folds.plans, folds.stages) is None
+    measure_shift(folds.inputs, folds.plans, folds.dataset, folds.stages)
+    shift = stored_shift(folds.inputs, folds.plans, folds.stages)
     assert shift is not None
     assert 0 < shift < 1
 
@@ -223,23 +223,23 @@ def test_the_shift_between_fold_models_and_the_served_one_is_measured(folds: Hal
 def test_models_that_agree_have_no_shift(folds: Hall, tmp_path: Path) -> None:
     full = folds.plans[-1]
     stages = StageStore(tmp_path / "stages")
-    source = folds.bout.model_folder(folds.stages)
+    source = folds.inputs.model_folder(folds.stages)
     for name in ("fold-0", FULL):
         stages.root.mkdir(exist_ok=True)
-        (stages.root / folds.bout.train_key(stages, name)).symlink_to(source)
+        (stages.root / folds.inputs.train_key(stages, name)).symlink_to(source)
     plans = [replace(full, name="fold-0"), full]
-    measure_shift(folds.bout, plans, folds.dataset, stages)
-    assert stored_shift(folds.bout, plans, stages) == 0
+    measure_shift(folds.inputs, plans, folds.dataset, stages)
+    assert stored_shift(folds.inputs, plans, stages) == 0
 
 
 def test_without_folds_there_is_no_shift(blend: Hall) -> None:
-    measure_shift(blend.bout, blend.plans, blend.dataset, blend.stages)
-    assert stored_shift(blend.bout, blend.plans, blend.stages) is None
+    measure_shift(blend.inputs, blend.plans, blend.dataset, blend.stages)
+    assert stored_shift(blend.inputs, blend.plans, blend.stages) is None
 
 
 def test_the_cost_is_measured_once(blend: Hall) -> None:
-    first = measure(blend.bout, blend.dataset, blend.plans[0], blend.stages)
+    first = measure(blend.inputs, blend.dataset, blend.plans[0], blend.stages)
     assert first.milliseconds_per_page_p50 > 0
-    assert measure(blend.bout, blend.dataset, blend.plans[0], blend.stages) == first
-    kept = blend.stages.find(blend.bout.profile_key(blend.stages)) / "cost.json"
+    assert measure(blend.inputs, blend.dataset, blend.plans[0], blend.stages) == first
+    kept = blend.stages.find(blend.inputs.profile_key(blend.stages)) / "cost.json"
     assert json.loads(kept.read_text(encoding="utf-8"))["parameters"] == first.parameters

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.registry.stages import StageStore
-from esci_tournament.tasks.candidates.steps import FULL, Bout, content_digest, train
+from esci_tournament.tasks.candidates.steps import FULL, CandidateInputs, content_digest, train
 from esci_tournament.tasks.candidates.supervise import Step, supervise
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.plans import write_plans
@@ -74,12 +74,12 @@ class Arena:
     def log(self) -> Path:
         return self.root / "logs" / "job.log"
 
-    def bout(self, spec: CandidateSpec) -> Bout:
-        return Bout(f"{spec.name}/1", spec, content_digest(spec), self.dataset.version, "roles", 0, "cpu")
+    def inputs(self, spec: CandidateSpec) -> CandidateInputs:
+        return CandidateInputs(f"{spec.name}/1", spec, content_digest(spec), self.dataset.version, "roles", 0, "cpu")
 
     def scored(self, spec: CandidateSpec) -> bool:
-        bout = self.bout(spec)
-        return self.scores.has(bout.candidate, bout.data_version, bout.recipe())
+        inputs = self.inputs(spec)
+        return self.scores.has(inputs.candidate, inputs.data_version, inputs.digest())
 
     def supervise(self, *steps: Step, **more: Any) -> dict[str, str]:
         return supervise(
@@ -149,26 +149,26 @@ class Job:
 @pytest.fixture(scope="module")
 def job(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("job")
-    donor = train(arena.bout(text("donor")), arena.plans[0], arena.dataset, arena.stages)
+    donor = train(arena.inputs(text("donor")), arena.plans[0], arena.dataset, arena.stages)
     checkpoint = shutil.copytree(donor, folder / "checkpoint")
     fill_with_nan(checkpoint / "model.safetensors")
 
     # Trained well, and its weights are spoilt before they score.
-    spoilt = arena.bout(text("nan-scores", label_smoothing=0.1))
+    spoilt = arena.inputs(text("nan-scores", label_smoothing=0.1))
     trained = shutil.copytree(donor, arena.stages.root / spoilt.train_key(arena.stages, FULL))
     fill_with_nan(trained / "head.safetensors")
 
     killed, good = text("killed", epochs=1000), graph("good")
     steps = [
-        (arena.bout(killed), "train"),
-        (arena.bout(text("no-allocation", hidden_size=BEYOND_ANY_ADDRESS)), "train"),
-        (arena.bout(graph("memory-error", fanout=BEYOND_ANY_ADDRESS)), "train"),
-        (arena.bout(graph("raises", hidden_size=BEYOND_ANY_ADDRESS)), "train"),
-        (arena.bout(text("nan-checkpoint", checkpoint)), "train"),
+        (arena.inputs(killed), "train"),
+        (arena.inputs(text("no-allocation", hidden_size=BEYOND_ANY_ADDRESS)), "train"),
+        (arena.inputs(graph("memory-error", fanout=BEYOND_ANY_ADDRESS)), "train"),
+        (arena.inputs(graph("raises", hidden_size=BEYOND_ANY_ADDRESS)), "train"),
+        (arena.inputs(text("nan-checkpoint", checkpoint)), "train"),
         (spoilt, "train"),
-        (arena.bout(good), "train"),
-        (arena.bout(good), "train"),
-        (arena.bout(good), "profile"),
+        (arena.inputs(good), "train"),
+        (arena.inputs(good), "train"),
+        (arena.inputs(good), "profile"),
     ]
     pids, heard = folder / "pids", []
 
@@ -227,7 +227,7 @@ def test_what_a_library_prints_is_no_message_and_stands_in_the_log(job: Job, are
 
 @pytest.mark.slow
 def test_the_cost_is_measured_in_a_step_of_its_own(job: Job, arena: Arena) -> None:
-    assert arena.stages.find(arena.bout(job.good).profile_key(arena.stages)) is not None
+    assert arena.stages.find(arena.inputs(job.good).profile_key(arena.stages)) is not None
 
 
 def test_a_worker_that_hangs_is_ended_after_its_time(arena: Arena, tmp_path: Path, monkeypatch) -> None:
@@ -239,7 +239,7 @@ def test_a_worker_that_hangs_is_ended_after_its_time(arena: Arena, tmp_path: Pat
 
     stopper = threading.Thread(target=stop)
     stopper.start()
-    failures = arena.supervise((arena.bout(graph("hangs")), "train"), timeout_s=1.5)
+    failures = arena.supervise((arena.inputs(graph("hangs")), "train"), timeout_s=1.5)
     stopper.join()
     assert "no result within 2 s (setting candidate_timeout_s)" in failures["hangs/1"]
     assert not is_alive(int(pid.read_text()))
@@ -248,7 +248,7 @@ def test_a_worker_that_hangs_is_ended_after_its_time(arena: Arena, tmp_path: Pat
 def test_a_worker_that_exits_early_costs_each_candidate_its_own_step(arena: Arena, tmp_path: Path, monkeypatch) -> None:
     # Standard input ends at once, as it does when the supervisor has gone
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, 'true | "$PYTHON" "$@"'))
-    steps = [(arena.bout(graph(name, epochs=900)), "train") for name in ("first", "second")]
+    steps = [(arena.inputs(graph(name, epochs=900)), "train") for name in ("first", "second")]
     failures = arena.supervise(*steps)
     assert list(failures) == ["first/1", "second/1"]
     for reason in failures.values():
@@ -264,12 +264,12 @@ import sys
 from pathlib import Path
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
-from esci_tournament.tasks.candidates.steps import Bout
+from esci_tournament.tasks.candidates.steps import CandidateInputs
 from esci_tournament.tasks.candidates.supervise import supervise
 sys.executable = {python!r}
 root, spec = Path({str(arena.root)!r}), parse_spec({text("orphan", epochs=1000).model_dump(mode="json")!r})
 supervise(
-    [(Bout("orphan/1", spec, "", {arena.dataset.version!r}, "roles", 0, "cpu"), "train")],
+    [(CandidateInputs("orphan/1", spec, "", {arena.dataset.version!r}, "roles", 0, "cpu"), "train")],
     dataset=root / "dataset", roles=root / "roles", stages=StageStore(root / "stages"), scores=root / "scores",
     log=root / "logs" / "orphan.log", threads=1, progress=lambda *_: Path({str(begun)!r}).touch(),
 )

@@ -13,7 +13,7 @@ import pytest
 
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import Dataset
-from esci_tournament.tasks.data.drift import DriftReport, Limits, measure_drift, read_drift
+from esci_tournament.tasks.data.drift import DriftLimits, DriftReport, measure_drift, read_drift
 from esci_tournament.tasks.data.language import languages_of
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
@@ -117,7 +117,7 @@ def test_behaviour_that_ends_has_drifted(world: Dataset) -> None:
 
 def test_the_sample_is_fixed_by_its_seed_and_says_its_size(world: Dataset) -> None:
     before, now = halves(world, 0)
-    limits = Limits(queries=100, seed=5)
+    limits = DriftLimits(queries=100, seed=5)
     report = measure_drift(before, now, limits)
     assert report == measure_drift(before, now, limits)
     assert report != measure_drift(before, now, replace(limits, seed=6))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from esci_tournament.deployments.scorer.catalogue import Text
 from esci_tournament.deployments.scorer.compute.breaker import Breaker
-from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Dispatcher, Surroundings
+from esci_tournament.deployments.scorer.compute.dispatcher import BatchDispatcher, PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Question
 from esci_tournament.deployments.scorer.compute.replica import Done, Slice
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.settings import Settings
 
 
@@ -68,9 +68,9 @@ class Clock:
         return self.now
 
 
-def dispatcher(*replicas: Scripted, names: Sequence[str] = ("a", "bb", "ccc"), **changes: Any) -> Dispatcher:
+def dispatcher(*replicas: Scripted, names: Sequence[str] = ("a", "bb", "ccc"), **changes: Any) -> BatchDispatcher:
     clock = changes.pop("clock", time.monotonic)
-    made = Dispatcher(names, Surroundings(Settings(**changes), Arrivals(), Metrics()), clock=clock)
+    made = BatchDispatcher(names, ServingContext(Settings(**changes), PendingRequests(), ScorerMetrics()), clock=clock)
     for replica in replicas:
         made.attach(replica)
     return made
@@ -234,15 +234,15 @@ def test_requests_that_have_arrived_are_waited_for_and_no_others():
     async def go() -> None:
         replica = Scripted()
         made = dispatcher(replica, names=["a"], batch_window_ms=100)
-        made._arrivals.coming = 1
+        made._arrivals.count = 1
         made.ask(["a"], page(1))
         await asyncio.sleep(0.02)
         assert not replica.given
-        made._arrivals.coming = 0
+        made._arrivals.count = 0
         made.ask(["a"], page(1))
         await asyncio.sleep(0.01)
         assert replica.given == [("a", 2)]
-        made._arrivals.coming = 1  # and not for longer than that
+        made._arrivals.count = 1  # and not for longer than that
         made.ask(["a"], page(1))
         begun = time.monotonic()
         while len(replica.given) < 2:

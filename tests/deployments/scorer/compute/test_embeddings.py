@@ -24,7 +24,7 @@ from esci_tournament.deployments.scorer.compute.embeddings import (
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.store import save_dataset
-from esci_tournament.tasks.ensemble.served import MANIFEST
+from esci_tournament.tasks.ensemble.ensemble import MANIFEST
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.language_model.model import LanguageModel

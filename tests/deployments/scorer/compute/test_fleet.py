@@ -15,13 +15,13 @@ import numpy as np
 import psutil
 import pytest
 
-from esci_tournament.deployments.scorer.catalogue import Catalogue, Text
-from esci_tournament.deployments.scorer.champion import Card, Champion
-from esci_tournament.deployments.scorer.compute.dispatcher import Arrivals, Surroundings
+from esci_tournament.deployments.scorer.catalogue import ProductCatalogue, Text
+from esci_tournament.deployments.scorer.champion import Card, ServingChampion
+from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.compute.forked import ProcessReplica
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
-from esci_tournament.deployments.scorer.metrics import Metrics
+from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
@@ -31,7 +31,7 @@ from tests.deployments.scorer.conftest import NAMES, constant_ensemble
 pytestmark = pytest.mark.slow
 
 PAGE = Pairs("lamp", "us", [Text(f"P{row}", f"title {row} ランプ", "", "", "", "x" * row) for row in range(50)])
-Work = Callable[[Champion], Coroutine[Any, Any, Any]]
+Work = Callable[[ServingChampion], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,16 @@ def manned(fleets: Fleets, ensemble: Path) -> Callable[..., Any]:
     """Run something with a champion at work; the settings of its members may be given."""
 
     def run(work: Work, **changes: Any) -> Any:
-        around = Surroundings(Settings(**changes), Arrivals(), Metrics())
+        shared = ServingContext(Settings(**changes), PendingRequests(), ScorerMetrics())
 
         async def go() -> Any:
             fleet = await asyncio.to_thread(fleets.fleet, ensemble, None, "data", {})
             card = Card("esci-ensemble", 1, "t", "data", NAMES)
-            champion = await asyncio.to_thread(Champion.load, ensemble, card, Catalogue.empty(), fleet, around)
+            champion = await asyncio.to_thread(
+                ServingChampion.load, ensemble, card, ProductCatalogue.empty(), fleet, shared
+            )
             try:
-                await champion.man([await champion.recruit(patient=True)], PAGE, 30)
+                await champion.start_replicas([await champion.recruit(patient=True)], PAGE, 30)
                 return await work(champion)
             finally:
                 champion.close()
@@ -69,7 +71,7 @@ def manned(fleets: Fleets, ensemble: Path) -> Callable[..., Any]:
     return run
 
 
-def replicas(champion: Champion) -> list[ProcessReplica]:
+def replicas(champion: ServingChampion) -> list[ProcessReplica]:
     return champion.dispatcher.replicas  # type: ignore[return-value]
 
 
@@ -80,7 +82,7 @@ async def until(true: Callable[[], Any], seconds: float = 30) -> None:
         await asyncio.sleep(0.01)
 
 
-async def answers(champion: Champion, pairs: Pairs = PAGE) -> list[Any]:
+async def answers(champion: ServingChampion, pairs: Pairs = PAGE) -> list[Any]:
     return [await question.answer for question in champion.dispatcher.ask(NAMES, pairs)]
 
 
@@ -91,7 +93,7 @@ def test_processes_answer_as_members_in_this_process_do(manned, ensemble):
         for name, candidate in local.candidates.items()  # type: ignore[attr-defined]
     }
 
-    async def work(champion: Champion) -> None:
+    async def work(champion: ServingChampion) -> None:
         for _ in range(5):
             got = await champion.scores(PAGE, 30)
             assert all(np.array_equal(got[name], expected[name]) for name in NAMES)
@@ -107,7 +109,7 @@ def test_processes_answer_as_members_in_this_process_do(manned, ensemble):
 
 
 def test_pages_do_not_notice_that_replicas_are_killed(manned):
-    async def ask_on(champion: Champion, stop: asyncio.Event) -> int:
+    async def ask_on(champion: ServingChampion, stop: asyncio.Event) -> int:
         count = 0
         while not stop.is_set():
             found = await answers(champion)
@@ -116,7 +118,7 @@ def test_pages_do_not_notice_that_replicas_are_killed(manned):
             count += 1
         return count
 
-    async def work(champion: Champion) -> None:
+    async def work(champion: ServingChampion) -> None:
         stop = asyncio.Event()
         asking = [asyncio.create_task(ask_on(champion, stop)) for _ in range(4)]
         chosen = random.Random(0)
@@ -133,7 +135,7 @@ def test_pages_do_not_notice_that_replicas_are_killed(manned):
 
 
 def test_a_replica_that_hangs_is_killed_and_replaced(manned):
-    async def work(champion: Champion) -> None:
+    async def work(champion: ServingChampion) -> None:
         stopped = replicas(champion)
         for replica in stopped:
             os.kill(replica.pid, signal.SIGSTOP)
@@ -148,7 +150,7 @@ def test_a_replica_that_hangs_is_killed_and_replaced(manned):
 
 
 def test_what_loaded_the_members_may_be_killed_as_well(manned, fleets):
-    async def work(champion: Champion) -> None:
+    async def work(champion: ServingChampion) -> None:
         keeper = psutil.Process(replicas(champion)[0].pid).parent()
         zygote = psutil.Process(fleets._zygote._process.pid)
         assert keeper.parent().pid == zygote.pid
@@ -165,7 +167,7 @@ def test_what_loaded_the_members_may_be_killed_as_well(manned, fleets):
 
 
 def test_with_the_champion_its_processes_end(manned, fleets):
-    async def work(champion: Champion) -> list[psutil.Process]:
+    async def work(champion: ServingChampion) -> list[psutil.Process]:
         own = [psutil.Process(replica.pid) for replica in replicas(champion)]
         os.kill(own[0].pid, signal.SIGSTOP)  # even one that does not listen
         champion.dispatcher.ask(NAMES, PAGE)

@@ -18,7 +18,7 @@ from esci_tournament.tasks.data.dataset import LOCALES, query_keys
 from esci_tournament.tasks.families.graph_network import training
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.neighbourhoods import build, stack
-from esci_tournament.tasks.families.graph_network.networks import PairNetwork
+from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import PairInputs
 from esci_tournament.tasks.families.loading import load_candidate
@@ -278,7 +278,7 @@ def test_a_pair_is_seen_as_if_its_own_query_had_never_been_asked(world, architec
     found = []
     relations = 2 if architecture in ("rgcn", "hgt") else 1
     torch.manual_seed(0)
-    network = PairNetwork(architecture, spec.recipe, 8, relations).eval()
+    network = GraphPairNetwork(architecture, spec.recipe, 8, relations).eval()
     for edges in (world.edges, world.edges[~own]):
         graph = build(edges, PRODUCTS, fanout=100)
         if relations > 1:  # in both relations the query must be unheard

@@ -20,7 +20,7 @@ from esci_tournament.tasks.candidates.memory import GIB
 from esci_tournament.tasks.candidates.supervise import worker_environment
 from esci_tournament.tasks.families.protocol import FitData
 from esci_tournament.tasks.families.pyfunc.model import Pyfunc
-from esci_tournament.tasks.families.pyfunc.process import Limits, ModelProcess
+from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
 from esci_tournament.tasks.families.pyfunc.sources import check_source
 from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
 
@@ -109,7 +109,7 @@ def fit(guest, tmp_path, monkeypatch):
 def talker(guest):
     """The model in its process; it is started again when a question ended it."""
     model = Pyfunc(declared(guest.folder))
-    model._process = ModelProcess("guest", guest.folder, Limits(4, 60))
+    model._process = ModelProcess("guest", guest.folder, ProcessLimits(4, 60))
     return model
 
 
@@ -156,10 +156,10 @@ def test_a_model_that_does_not_answer_loses_with_a_reason(talker, question, comp
 
 def test_a_model_that_hangs_is_ended_and_another_process_answers_the_next_question(talker):
     talker.predict_proba(asking(LETTERS), PRODUCTS)
-    talker._process.limits = Limits(4, 1.5)
+    talker._process.limits = ProcessLimits(4, 1.5)
     with pytest.raises(CandidateError, match=r"did not come within 1.5 s \(setting pyfunc_timeout_s\)"):
         talker.predict_proba(asking("time.sleep(600)"), PRODUCTS)
-    talker._process.limits = Limits(4, 60)
+    talker._process.limits = ProcessLimits(4, 60)
     assert talker.predict_proba(asking(LETTERS), PRODUCTS).shape == (2, 4)
 
 

@@ -13,7 +13,7 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import check_spec
-from esci_tournament.tasks.candidates.steps import Bout, score
+from esci_tournament.tasks.candidates.steps import CandidateInputs, score
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 
@@ -43,10 +43,10 @@ def hold(tiny_dataset, plans, tmp_path):
         declared = {"trained_on": "other_queries", "provenance": PROVENANCE} | declared
         spec = ScoresSpec(name="house", file=str(file), **declared)
         check_spec(spec)
-        bout = Bout("house/1", spec, "", tiny_dataset.version, "roles", 0, "cpu")
+        inputs = CandidateInputs("house/1", spec, "", tiny_dataset.version, "roles", 0, "cpu")
         store = ScoreStore(tmp_path / "scores")
-        score(bout, plans, tiny_dataset, StageStore(tmp_path / "stages"), store)
-        return store.get("house/1", tiny_dataset.version, bout.recipe())
+        score(inputs, plans, tiny_dataset, StageStore(tmp_path / "stages"), store)
+        return store.get("house/1", tiny_dataset.version, inputs.digest())
 
     return enter
 

@@ -14,17 +14,17 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.deployments.cli.deploy import prepare_server, write_file
-from esci_tournament.deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, Served, served
+from esci_tournament.deployments.deployments_of import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, Deployment, deployments_of
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.registry.settings import read_settings
 
 
-def in_file(name: str, deployment: dict[str, Any]) -> Served:
+def in_file(name: str, deployment: dict[str, Any]) -> Deployment:
     """Return a deployment of prefect.yaml as one of served.py."""
     (schedule,) = deployment["schedules"] or [{"cron": None, "timezone": "UTC"}]
     (trigger,) = deployment.get("triggers") or [{"expect": [None]}]
     assert schedule["timezone"] == "UTC"
-    return Served(
+    return Deployment(
         flow=name,
         name=deployment["name"],
         entrypoint=deployment["entrypoint"],
@@ -40,7 +40,7 @@ def test_prefect_yaml_says_what_served_says_and_every_flow_is_there() -> None:
     content = yaml.safe_load((files("esci_tournament.deployments") / "prefect.yaml").read_text(encoding="utf-8"))
     names = [load_flow_from_entrypoint(one["entrypoint"]).name for one in content["deployments"]]
     found = tuple(in_file(name, one) for name, one in zip(names, content["deployments"], strict=True))
-    assert found == served(read_settings())
+    assert found == deployments_of(read_settings())
 
 
 def test_the_schedule_is_that_of_the_settings(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_the_schedule_is_that_of_the_settings(tmp_path: Path) -> None:
 
 
 def test_reviews_wait_for_nobody() -> None:
-    review = next(one for one in served(read_settings()) if one.flow == "review")
+    review = next(one for one in deployments_of(read_settings()) if one.flow == "review")
     assert review.concurrency_limit is None
-    assert [one.flow for one in served(read_settings()) if one.work_pool == review.work_pool] == ["review"]
+    assert [one.flow for one in deployments_of(read_settings()) if one.work_pool == review.work_pool] == ["review"]
 
 
 def facts(deployment: Any) -> tuple[Any, ...]:
@@ -71,7 +71,9 @@ def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
 
     async def on_server() -> dict[str, Any]:
         async with get_client() as client:
-            found = {one.full_name: await client.read_deployment_by_name(one.full_name) for one in served(settings)}
+            found = {
+                one.full_name: await client.read_deployment_by_name(one.full_name) for one in deployments_of(settings)
+            }
             triggers = {
                 name: [
                     (one.name, sorted(one.trigger.expect), one.enabled)
@@ -85,23 +87,23 @@ def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
             return {"found": found, "triggers": triggers, "pools": pools, "slots": slots, "silent": silent}
 
     async def serve() -> None:
-        for one in served(settings):
+        for one in deployments_of(settings):
             await as_deployment(one).aapply()
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         answer = tournament("deploy", "--home", tmp_path, "--api", prefect_server, "--json", cwd=tmp_path)
         assert answer.code == 0, answer.err
-        assert answer.document["deployments"] == [one.full_name for one in served(settings)]
+        assert answer.document["deployments"] == [one.full_name for one in deployments_of(settings)]
         assert answer.document["work_pools_made"] == [HEAVY_POOL, LIGHT_POOL]
         assert prepare_server(settings, prefect_server) == []  # again changes nothing
         deployed = asyncio.run(on_server())
         assert deployed["pools"] == {HEAVY_POOL: "process", LIGHT_POOL: "process"}
         assert deployed["slots"] == 2
         assert len(deployed["silent"]) == 1
-        for one in served(settings):
+        for one in deployments_of(settings):
             assert deployed["found"][one.full_name].work_pool_name == one.work_pool
         asyncio.run(serve())
         here = asyncio.run(on_server())
-    for one in served(settings):
+    for one in deployments_of(settings):
         assert facts(here["found"][one.full_name]) == facts(deployed["found"][one.full_name])
         assert here["triggers"][one.full_name] == deployed["triggers"][one.full_name]

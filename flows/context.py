@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from esci_tournament.flows.reports import reports_folder
+from esci_tournament.flows.report_files import reports_folder
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
@@ -63,7 +63,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TournamentOutcome:
     """What a tournament came to. `unchanged`: it had been held before, and nothing has changed since."""
 
     summary: Summary
@@ -75,12 +75,12 @@ class Outcome:
 class Renewed:
     """What a re-evaluation came to: the outcome of its tournament, and the JSON-able facts that the ledger has."""
 
-    outcome: Outcome
+    outcome: TournamentOutcome
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Held:
+class TournamentContext:
     """A tournament that is being held.
 
     Attributes:
@@ -103,7 +103,7 @@ class Held:
     refused: dict[str, str] = field(default_factory=dict)
     champion: EnsembleVersion | None = None
     started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
-    unchanged: Outcome | None = None
+    unchanged: TournamentOutcome | None = None
     judged: Roles | None = None
     drift: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
@@ -119,16 +119,16 @@ class Held:
 
 
 @contextmanager
-def on_record(workspace: Workspace, held: Held) -> Iterator[None]:
+def on_record(workspace: Workspace, context: TournamentContext) -> Iterator[None]:
     """Record in the ledger why a tournament could not go on."""
     try:
         yield
     except TournamentError as error:
-        workspace.ledger.fail_tournament(held.id, str(error))
+        workspace.ledger.fail_tournament(context.id, str(error))
         raise
 
 
-def recall(workspace: Workspace, tournament: str) -> Outcome:
+def recall(workspace: Workspace, tournament: str) -> TournamentOutcome:
     """Return the outcome of a tournament that was held before."""
     folder = reports_folder(workspace, tournament)
-    return Outcome(Summary.read(folder / "summary.json"), folder / "report.html", unchanged=True)
+    return TournamentOutcome(Summary.read(folder / "summary.json"), folder / "report.html", unchanged=True)

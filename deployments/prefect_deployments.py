@@ -14,7 +14,7 @@ NEW_DATA_EVENT = "tournament.data"  # whoever has new data sends it, and the wee
 
 
 @dataclass(frozen=True)
-class Served:
+class Deployment:
     """One deployment.
 
     Attributes:
@@ -42,10 +42,10 @@ class Served:
         return f"{self.flow}/{self.name}"
 
 
-def served(settings: Settings) -> tuple[Served, ...]:
+def deployments_of(settings: Settings) -> tuple[Deployment, ...]:
     """Return every deployment under these settings."""
     return (
-        Served(
+        Deployment(
             flow="tournament",
             name="tournament",
             entrypoint="esci_tournament.flows.tournament.tournament",
@@ -53,7 +53,7 @@ def served(settings: Settings) -> tuple[Served, ...]:
             concurrency_limit=1,
             description="Candidates that were registered take their chances",
         ),
-        Served(
+        Deployment(
             flow="review",
             name="review",
             entrypoint="esci_tournament.flows.review.review",
@@ -61,7 +61,7 @@ def served(settings: Settings) -> tuple[Served, ...]:
             concurrency_limit=None,
             description="A reviewer decides whether a challenger becomes champion",
         ),
-        Served(
+        Deployment(
             flow="reevaluate",
             name="weekly",
             entrypoint="esci_tournament.flows.reevaluate.reevaluate",

@@ -31,7 +31,7 @@ INPUT_COLUMNS = (*REQUIRED, "product_id", *TEXT_COLUMNS.values())
 
 
 @dataclass(frozen=True)
-class Served:
+class Ensemble:
     """Members in the aggregator's order, and the aggregator.
 
     Attributes:
@@ -43,7 +43,7 @@ class Served:
     aggregator: Aggregator
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Served:
+    def load(cls, folder: Path, device: str = "cpu") -> Ensemble:
         """Return the ensemble that :func:`write_ensemble` wrote."""
         members = {name: load_candidate(place, device) for name, place in member_folders(folder).items()}
         return cls(members, Aggregator.load(folder / AGGREGATOR))

@@ -13,8 +13,8 @@ from esci_tournament.registry.errors import DataError
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.ensemble.ensemble import Ensemble, read_rows, write_ensemble
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
-from esci_tournament.tasks.ensemble.served import Served, read_rows, write_ensemble
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.protocol import FitData
 
@@ -57,8 +57,8 @@ def folder(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Served:
-    return Served.load(folder)
+def served(folder: Path) -> Ensemble:
+    return Ensemble.load(folder)
 
 
 @pytest.mark.slow
@@ -67,11 +67,11 @@ def test_a_folder_has_all_that_serving_needs_and_nothing_of_the_training(folder:
     names = {path.name for path in moved.rglob("*")}
     assert {"ensemble.json", "graph-1", "graph-12", "aggregator"} <= names
     assert names.isdisjoint({"stage.json", "trained_keys.npy"})
-    assert list(Served.load(moved).members) == ["graph/1", "graph/12"]
+    assert list(Ensemble.load(moved).members) == ["graph/1", "graph/12"]
 
 
 @pytest.mark.slow
-def test_an_answer_is_four_probabilities_and_the_likeliest_label_on_the_index_of_the_rows(served: Served) -> None:
+def test_an_answer_is_four_probabilities_and_the_likeliest_label_on_the_index_of_the_rows(served: Ensemble) -> None:
     frame = rows().set_index(pd.Index(["x", "y", "z"]))
     answer = served.predict(frame)
     assert list(answer.columns) == ["E", "S", "C", "I", "label"]
@@ -81,7 +81,7 @@ def test_an_answer_is_four_probabilities_and_the_likeliest_label_on_the_index_of
 
 
 @pytest.mark.slow
-def test_a_row_gets_the_same_answer_alone_and_in_company(served: Served) -> None:
+def test_a_row_gets_the_same_answer_alone_and_in_company(served: Ensemble) -> None:
     frame = rows()
     together = served.predict(frame)
     for number in range(len(frame)):
@@ -90,7 +90,7 @@ def test_a_row_gets_the_same_answer_alone_and_in_company(served: Served) -> None
 
 
 @pytest.mark.slow
-def test_no_rows_get_no_answers(served: Served) -> None:
+def test_no_rows_get_no_answers(served: Ensemble) -> None:
     answer = served.predict(rows().head(0))
     assert (len(answer), list(answer.columns)) == (0, ["E", "S", "C", "I", "label"])
 

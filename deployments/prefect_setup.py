@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 from esci_tournament.deployments import notifications
-from esci_tournament.deployments.served import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, served
+from esci_tournament.deployments.deployments_of import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, deployments_of
 from esci_tournament.registry.settings import Settings
 
 HEARTBEAT_S = 30  # Prefect's least; workers set PREFECT_FLOWS_HEARTBEAT_FREQUENCY to it
@@ -35,7 +35,7 @@ async def prepare(client: PrefectClient, settings: Settings) -> None:
     try:
         if settings.notify_block:
             block = await notifications.find_block(client, settings.notify_block)
-            told = notifications.automations(block, sorted({one.flow for one in served(settings)}))
+            told = notifications.automations(block, sorted({one.flow for one in deployments_of(settings)}))
     finally:
         for automation in told:
             await put(client, automation)

@@ -26,7 +26,7 @@ def is_heard() -> bool:
     return _reporter is not None
 
 
-def report(name: str, share: float, doing: str = "") -> None:
+def report_progress(name: str, share: float, doing: str = "") -> None:
     """Report progress."""
     if _reporter is not None:
         _reporter(name, share, doing)
@@ -35,6 +35,6 @@ def report(name: str, share: float, doing: str = "") -> None:
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Report the begin and the end of a stage."""
-    report(name, 0.0)
+    report_progress(name, 0.0)
     yield
-    report(name, 1.0, "done")
+    report_progress(name, 1.0, "done")

@@ -1,0 +1,27 @@
+"""Which data version scorers use: its catalogue of products, and its behaviour.
+
+A champion begins with the data of its tournament. Newer data that passed validation may be named here; models do not
+learn from it, but graph networks read its edges and products are found in its catalogue.
+"""
+
+from __future__ import annotations
+
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.records import Tournament
+
+EVENT = "data_served"
+
+
+def set_live_data(ledger: Ledger, data_version: str) -> bool:
+    """Record that a data version is the newest that scorers use; return whether it was not so already."""
+    known = ledger.events(kind=EVENT)
+    if known and known[-1].subject == data_version:
+        return False
+    ledger.record_event(EVENT, data_version)
+    return True
+
+
+def live_data(ledger: Ledger, tournament: Tournament) -> str:
+    """Return the data version that the ensemble of a tournament uses: its own, or what was named since."""
+    named = ledger.events(kind=EVENT)
+    return named[-1].subject if named and named[-1].at > tournament.at else tournament.data_version
