@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Slow tests start servers and wait for them: two at once take little more than half the time on two cores
 PROCESSES ?= 2
 
-.PHONY: help install demo test coverage fast lint types format lock clean
+.PHONY: help install demo test slow coverage fast lint types format lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,9 +27,12 @@ TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
 	$(BIN)/python $(TEST)
 
-coverage: $(INSTALLED)  ## run it with branch coverage, which fails below the floor in pyproject.toml
+slow: $(INSTALLED)  ## run the tests that train or start servers
+	$(BIN)/python $(TEST) -m slow
+
+coverage: $(INSTALLED)  ## run the fast tests with branch coverage, which fails below the floor in pyproject.toml
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(TEST)
+	$(BIN)/coverage run $(TEST) -m 'not slow'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

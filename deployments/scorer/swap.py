@@ -1,4 +1,4 @@
-"""Follows the ledger: whoever is promoted is copied, loaded and warmed beside the champion, and then takes its seat."""
+"""Follows the ledger: a promoted ensemble is copied, loaded and warmed beside the champion, then takes over."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Follower:
     Args:
         workspace: where ledger and MLflow are.
         fleets: where champions' members compute. preparation: readies a warm champion before it serves.
-        active: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
+        take: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
         wait_for: runs a coroutine in the event loop.
         catalogue: folder of a catalogue for all champions; default: the data set of each champion's tournament.
     """
@@ -61,12 +61,12 @@ class Follower:
         shared: ServingContext,
         fleets: Fleets,
         preparation: Preparation,
-        active: Callable[[ServingChampion], threading.Event | None],
+        take: Callable[[ServingChampion], threading.Event | None],
         wait_for: Await,
         catalogue: Path | None = None,
     ) -> None:
         self._workspace, self._shared, self._fleets = workspace, shared, fleets
-        self._preparation, self._seat, self._wait_for = preparation, active, wait_for
+        self._preparation, self._put_in_service, self._wait_for = preparation, take, wait_for
         self._own_catalogue = catalogue
         self.state = Following()
         self._newer = NewerData(workspace, fleets, self._not_refreshed)
@@ -90,7 +90,7 @@ class Follower:
         self._stop.set()
 
     def look(self) -> bool:
-        """Look once; return whether a champion took its seat."""
+        """Look once; return whether another champion serves."""
         begun = time.monotonic()
         try:
             promotion = self._workspace.ledger.champion(self._workspace.settings.ensemble_name)
@@ -165,7 +165,7 @@ class Follower:
             gc.collect()
             gc.freeze()
         self.state.refused.pop(card.title, None)
-        freed = self._wait_for(self._take_seat(champion))
+        freed = self._wait_for(self._activate(champion))
         self._serving = card
         metrics = self._shared.metrics
         if freed is not None:
@@ -201,8 +201,8 @@ class Follower:
             raise
         return champion
 
-    async def _take_seat(self, champion: ServingChampion) -> threading.Event | None:
-        return self._seat(champion)
+    async def _activate(self, champion: ServingChampion) -> threading.Event | None:
+        return self._put_in_service(champion)
 
     def _embed(self, champion: ServingChampion) -> None:
         """Have bi-encoders' product vectors computed while the champion serves; vectors that are kept are found."""

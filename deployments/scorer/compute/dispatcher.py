@@ -314,8 +314,8 @@ class BatchDispatcher:
 
     def _take_back(self, slot: _ReplicaSlot, deadly: bool) -> None:
         """Queue again what a replica was given; `deadly`: it may have died of what it was computing."""
-        computing, seat_batches, slot.batches = slot.computing, slot.batches, []
-        for batch in reversed(seat_batches):
+        computing, given, slot.batches = slot.computing, slot.batches, []
+        for batch in reversed(given):
             _disarm(batch)
             suspected = deadly and batch in computing
             for question, start, stop in reversed(batch.parts):
