@@ -221,7 +221,7 @@ class FileCache:
         self._hits = self._misses = self._rebuilt = self._failures = 0
         self._evicted = 0  # from files that are gone
         self._again: dict[bytes, bytes] = {}  # found in the older table, copied with the next write
-        self._writing = threading.Lock()
+        self._writing, self._closed = threading.Lock(), False
         folder.mkdir(parents=True, exist_ok=True)
         for name in _OLD_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -234,6 +234,10 @@ class FileCache:
             values, late = store.get(names)
         except _DAMAGE as error:
             self._renew(store, error)
+            values, late = [None] * len(names), []
+        except lmdb.Error:
+            if not self._closed:
+                raise
             values, late = [None] * len(names), []
         good = [row for row, value in enumerate(values) if value is not None and _is_whole(names[row], value)]
         if good:
@@ -252,6 +256,8 @@ class FileCache:
         names, content = _names(keys), _pieces(entries, ENTRY.itemsize)
         items = [(name, value + _check(name, value)) for name, value in zip(names, content, strict=True)]
         with self._writing:
+            if self._closed:  # a champion may still be made ready while the scorer stops
+                return
             store = self._store
             again, self._again = self._again, {}
             try:
@@ -276,6 +282,7 @@ class FileCache:
 
     def close(self) -> None:
         with self._writing:
+            self._closed = True
             self._store.close()
 
     def _open(self) -> Store:

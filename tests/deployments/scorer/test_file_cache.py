@@ -359,3 +359,17 @@ def test_settings_name_the_place_and_the_limit(tmp_path: Path) -> None:
     assert (tmp_path / "cache" / "labels.lmdb").is_file()
     with pytest.raises(UsageError, match="set 4 or above"):
         FileCache(tmp_path, 0.001)
+
+
+def test_after_it_was_closed_nothing_is_found_and_nothing_kept(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, 8)
+    keys, entries = some(50)
+    cache.put(keys, entries)
+    cache.close()
+    cache.put(*some(50, seed=1))
+    found, _ = cache.get(keys)
+    assert not found.any()
+    again = FileCache(tmp_path, 8)
+    assert again.get(keys)[0].all()
+    assert again.stats().entries == 50
+    again.close()
