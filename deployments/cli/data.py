@@ -57,7 +57,7 @@ def fetch(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.tasks.data.download import BASE_URL, download
 
     settings_of(options)
-    with bar(output, "download") as progress:
+    with bar(output.error_console(), "download") as progress:
         paths = download(options.to, base_url=options.base_url or BASE_URL, progress=progress)
     output.say(f"{options.to} holds the data set; next: tournament data check {options.to}")
     output.document({"files": [str(path) for path in paths]})

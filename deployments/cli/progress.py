@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from esci_tournament.deployments.cli.common import Output
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -82,7 +80,7 @@ def bars(console: Console) -> Iterator[Callable[[str, float, str], None]]:
 
 
 @contextmanager
-def bar(output: Output, name: str) -> Iterator[Callable[[float, str], None]]:
+def bar(console: Console, name: str) -> Iterator[Callable[[float, str], None]]:
     """Show one bar; yields the function (share, doing) that moves it."""
-    with bars(output.error_console()) as report:
+    with bars(console) as report:
         yield lambda share, doing: report(name, share, doing)
