@@ -77,3 +77,10 @@ def test_letters_and_number_of_the_classes_stand_in_one_module() -> None:
                 assert node.value != "ESCI", path
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 assert node.targets[0].id not in ("CLASSES", "LABELS", "LABEL_NAMES"), path
+
+
+def test_test_pairs_are_read_for_the_verdict_and_for_the_calibration_that_is_told_after_it() -> None:
+    asked = {named(path) for path in MODULES if "learns=False" in path.read_text(encoding="utf-8")}
+    assert asked == {"flows/judging.py", "flows/conclusion.py"}
+    read = {named(path) for path in MODULES if "judged_pairs(" in path.read_text(encoding="utf-8")}
+    assert read == {"tasks/data/plans.py", "flows/judging.py"}

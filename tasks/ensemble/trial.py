@@ -1,4 +1,4 @@
-"""The trial of a challenger on the test split: the only place that reads test labels."""
+"""The trial of a challenger on the test split."""
 
 from __future__ import annotations
 

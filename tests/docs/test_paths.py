@@ -1,0 +1,25 @@
+"""What the documents point to is there: files of the repository, pages, modules."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+FOLDERS = "flows|tasks|registry|deployments|tests|benchmarks|docker|docs"
+MADE_BY_THE_USER = {"docker/.env"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_links_and_modules_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)) - MADE_BY_THE_USER
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    links = re.findall(r"\]\(([\w./-]+\.(?:md|toml|png))(?:#[\w-]*)?\)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    modules = set(re.findall(r"(?:-m |from |import )((?:esci_tournament|benchmarks)(?:\.\w+)*)", text))
+    assert [module for module in sorted(modules) if find_spec(module) is None] == []
