@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 from esci_tournament.deployments import notifications
-from esci_tournament.deployments.deployments_of import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, deployments_of
+from esci_tournament.deployments.prefect_deployments import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, deployments_of
 from esci_tournament.registry.settings import Settings
 
 HEARTBEAT_S = 30  # Prefect's least; workers set PREFECT_FLOWS_HEARTBEAT_FREQUENCY to it

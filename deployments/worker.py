@@ -28,7 +28,7 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
 
-from esci_tournament.deployments.deployments_of import Deployment, deployments_of
+from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings, read_settings

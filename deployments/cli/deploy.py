@@ -78,7 +78,7 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
 
 def apply(settings: Settings) -> list[str]:
     """Apply prefect.yaml, its schedule as the settings say, and return the names of the deployments."""
-    from esci_tournament.deployments.deployments_of import deployments_of
+    from esci_tournament.deployments.prefect_deployments import deployments_of
     from esci_tournament.registry.errors import ServiceError
     from esci_tournament.registry.processes import python_module
 

@@ -14,7 +14,13 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.deployments.cli.deploy import prepare_server, write_file
-from esci_tournament.deployments.deployments_of import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, Deployment, deployments_of
+from esci_tournament.deployments.prefect_deployments import (
+    GPU_LIMIT,
+    HEAVY_POOL,
+    LIGHT_POOL,
+    Deployment,
+    deployments_of,
+)
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.registry.settings import read_settings
 
