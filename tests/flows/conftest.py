@@ -195,7 +195,17 @@ def served(
     try:
         prefect.start_server()
         prefect.start_worker()
-        with temporary_settings({PREFECT_API_URL: prefect.api}):
-            yield world, prefect
+        yield world, prefect
     finally:
         prefect.end_all()
+
+
+@pytest.fixture(autouse=True)
+def _api_of_served(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Point Prefect at that server for the tests that use it, and at none for those that run beside them."""
+    if "served" not in request.fixturenames:
+        yield
+        return
+    _, prefect = request.getfixturevalue("served")
+    with temporary_settings({PREFECT_API_URL: prefect.api}):
+        yield

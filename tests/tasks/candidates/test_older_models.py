@@ -73,8 +73,8 @@ def weeks(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> We
 def test_the_model_is_the_older_one_and_its_scores_are_kept_apart(weeks: Weeks) -> None:
     assert weeks.now.model_folder(weeks.stages) == weeks.older.model_folder(weeks.stages)
     assert weeks.now.profile_key(weeks.stages) == weeks.older.profile_key(weeks.stages)
-    assert weeks.now.recipe() != replace(weeks.now, fitted=None).recipe()
-    assert replace(weeks.older, fitted=None).recipe() == weeks.older.recipe()
+    assert weeks.now.digest() != replace(weeks.now, fitted=None).digest()
+    assert replace(weeks.older, fitted=None).digest() == weeks.older.digest()
 
 
 def test_what_it_has_seen_holds_the_queries_of_its_clicks(weeks: Weeks) -> None:
@@ -89,7 +89,7 @@ def test_it_scores_newer_pairs_but_none_of_a_query_it_has_seen(weeks: Weeks, tmp
     before = sorted(path.name for path in weeks.stages.root.glob("train-*"))
     score(weeks.now, [plan], weeks.newer, weeks.stages, scores)
     assert sorted(path.name for path in weeks.stages.root.glob("train-*")) == before
-    stored = scores.get("g/1", "this week", weeks.now.recipe())
+    stored = scores.get("g/1", "this week", weeks.now.digest())
     wanted = weeks.newer.pairs.iloc[plan.score]
     assert {weeks.fitted_key, weeks.clicked_key} <= set(wanted["query_key"])
     scored = wanted[wanted["example_id"].isin(stored.example_id)]

@@ -91,9 +91,9 @@ def test_a_model_is_keyed_by_what_it_is_learnt_from_and_by_nothing_else(blend: H
 
 def test_scores_are_kept_under_all_that_they_follow_from_but_the_data(blend: Hall) -> None:
     recipe = blend.inputs.digest()
-    assert replace(blend.inputs, device="cuda:0", candidate="other/7").recipe() == recipe
+    assert replace(blend.inputs, device="cuda:0", candidate="other/7").digest() == recipe
     for other in ({"content": "x"}, {"roles": "x"}, {"seed": 1}, {"spec": graph(relation="all")}):
-        assert replace(blend.inputs, **other).recipe() != recipe, other
+        assert replace(blend.inputs, **other).digest() != recipe, other
 
 
 def test_a_cost_is_kept_for_each_device(blend: Hall) -> None:
