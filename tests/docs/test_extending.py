@@ -24,32 +24,25 @@ from esci_tournament.tasks.data.behaviour import PRODUCT_EDGE_COLUMNS, QUERY_EDG
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.relations import BUILT_IN, names, release_of_relation
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_keys
+from tests.plugins import install
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 CODE = {re.match(r'"""(\w+)\.py:', text).group(1): text for language, text in BLOCKS if language == "python"}
-POINTS = [tomllib.loads(text)["project"]["entry-points"] for language, text in BLOCKS if "entry-points" in text]
+LINES = [text for language, text in BLOCKS if "entry-points" in text]
+POINTS = [tomllib.loads(text)["project"]["entry-points"] for text in LINES]
 (SPECS,) = [text for language, text in BLOCKS if "[[candidate]]" in text]
 NOBODY = np.zeros(0, np.uint64)
-
-
-def install(folder: Path, module: str, code: str, version: str = "1.0") -> None:
-    """Lay a distribution of one module into a folder as an installer would."""
-    info = folder / f"{module}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(code, encoding="utf-8")
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: {version}\n", encoding="utf-8")
-    (points,) = [one for one in POINTS if module in next(iter(one.values()))]
-    for group, entries in points.items():
-        lines = [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     def put(module: str, code: str = "", version: str = "1.0") -> None:
-        install(tmp_path / f"{module}-{version}", module, code or CODE[module], version)
-        monkeypatch.syspath_prepend(str(tmp_path / f"{module}-{version}"))
+        folder = tmp_path / f"{module}-{version}"
+        folder.mkdir()
+        (line,) = [text for text in LINES if f"\n{module} = " in text]
+        install(folder, module, code or CODE[module], line, version)
+        monkeypatch.syspath_prepend(str(folder))
 
     yield put
     for module in CODE:
@@ -133,7 +126,7 @@ def test_a_function_is_shown_no_label_and_nothing_that_is_held_out(plug_in, tiny
 @pytest.mark.parametrize(
     ("change", "error", "complaint"),
     [
-        (lambda code: "import no_such_module\n" + code, UsageError, r"same_color 1\.0: cannot be imported"),
+        (lambda code: "import no_such_module\n" + code, UsageError, r"same-color 1\.0: cannot be imported"),
         (lambda code: code.replace('"same_color", "product"', '"other", "product"'), UsageError, "no RelationType of"),
         (lambda code: code.replace('"weight": 1.0', '"heft": 1.0'), CandidateError, "have no column weight"),
         (lambda code: code.replace('"weight": 1.0', '"weight": 0.0'), CandidateError, "no weight above 0"),
@@ -154,7 +147,7 @@ def test_another_release_of_a_relation_makes_another_candidate(plug_in, tmp_path
     plug_in("same_color")
     spec = parse_spec(content)
     first = content_digest(spec)
-    assert release_of_relation("same_color") == "same_color 1.0"
+    assert release_of_relation("same_color") == "same-color 1.0"
     plug_in("same_color", version="2.0")
     assert "" != first != content_digest(spec)
     assert content_digest(spec.model_copy(update={"relation": "clicks"})) == ""
