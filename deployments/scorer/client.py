@@ -1,8 +1,10 @@
 """A small client of the scorer, synchronous and asynchronous: typed answers, and patience when the scorer asks for it.
 
->>> with Client("http://127.0.0.1:8080") as scorer:                                     # doctest: +SKIP
-...     answer = scorer.score("red lamp", "us", ["B07XJ8C8F5", {"title": "Velo red lamp"}])
-...     [(one.id, one.label) for one in answer.products]
+Against a scorer that listens on its default address::
+
+    with Client("http://127.0.0.1:8080") as scorer:
+        answer = scorer.score("red lamp", "us", ["B07XJ8C8F5", {"title": "Velo red lamp"}])
+        labels = [(one.id, one.label) for one in answer.products]
 """
 
 from __future__ import annotations
