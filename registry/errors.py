@@ -100,6 +100,12 @@ class NotFoundError(TournamentError):
     exit_code = 10
 
 
+class PolicyError(TournamentError):
+    """Raised when something is asked for that the policy in the ledger does not allow, whoever asks."""
+
+    exit_code = 12
+
+
 class ServiceError(TournamentError):
     """Raised when a server of the stack does not come up or does not answer; the message names its log."""
 

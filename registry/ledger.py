@@ -8,10 +8,7 @@ row that stands.
 from __future__ import annotations
 
 import datetime as dt
-import getpass
-import os
-import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -19,8 +16,10 @@ from sqlalchemy import Table, func, select
 
 from esci_tournament.registry import tables
 from esci_tournament.registry.database import Database
-from esci_tournament.registry.errors import BusyError, NotFoundError, UsageError
+from esci_tournament.registry.errors import BusyError, NotFoundError, PolicyError, UsageError
+from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.records import (
+    Approval,
     CandidateRecord,
     Chapter,
     DataVersion,
@@ -40,6 +39,7 @@ from esci_tournament.registry.records import (
     VerdictRecord,
 )
 from esci_tournament.registry.rows import Payload, Rows, now
+from esci_tournament.registry.validity import judged_promotions, registrants_of, replay
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -257,6 +257,25 @@ class Ledger:
         """Return all decisions, oldest first."""
         return self._all(Decision, tables.decisions)
 
+    def record_approval(
+        self, verdict: int, person: str, reviewer: str, reason: str, payload: Payload = None
+    ) -> Approval:
+        """Record a reviewer's yes to a verdict; the same person's second one changes nothing."""
+        natural, fixed = {"verdict": verdict, "person": person}, {"reviewer": reviewer, "reason": reason}
+        with self._writing() as rows:
+            return Approval.of(
+                rows.one(tables.approvals, natural) or rows.insert(tables.approvals, natural | fixed, payload)
+            )
+
+    def approvals(self, verdict: int | None = None) -> list[Approval]:
+        """Return who said yes to a verdict (or any), oldest first."""
+        return self._all(Approval, tables.approvals, verdict=verdict)
+
+    def registrants(self, ensemble: EnsembleRecord) -> list[str]:
+        """Return who registered what is new in a challenger, as it was recorded when each candidate arrived."""
+        with self._reading() as rows:
+            return registrants_of(rows, ensemble)
+
     def record_review(self, verdict: int, round: int, payload: Payload = None) -> Review:
         """Record that a verdict is laid before the reviewers for the `round`-th time."""
         return self._record(Review, tables.reviews, {"verdict": verdict, "round": round}, payload=payload)
@@ -281,12 +300,13 @@ class Ledger:
 
         Raises:
             BusyError: if another promotion or rollback came first.
+            PolicyError: if decision, verdict or policy do not allow it.
         """
         with self._writing() as rows:
             if decision is not None:
                 row = rows.one(tables.promotions, {"decision": decision})
                 if row is not None:
-                    return Promotion.of(row)
+                    return self._counted(rows, ensemble, row["id"])
             standing = _standing(rows, ensemble)
             if standing.sequence != expected:
                 current = f"version {standing.champion.version}" if standing.champion else "none"
@@ -296,7 +316,8 @@ class Ledger:
                 )
             values = {"ensemble": ensemble, "sequence": expected + 1, "kind": kind, "version": int(version)}
             values |= {"decision": decision, "reason": reason}
-            return Promotion.of(rows.insert(tables.promotions, values, payload))
+            # Judged as every reader will; what does not count is not recorded, for the transaction is given up.
+            return self._counted(rows, ensemble, rows.insert(tables.promotions, values, payload)["id"])
 
     def record_step(self, promotion: int, step: str, payload: Payload = None) -> None:
         """Append that a promotion's alias moved, or that the promotion is done."""
@@ -312,7 +333,11 @@ class Ledger:
             tables.promotions.c.ensemble == ensemble, tables.promotions.c.id.not_in(done)
         )
         with self._reading() as rows:
-            return [Promotion.of(row) for row in rows.connection.execute(query.order_by("id")).mappings()]
+            opened = [Promotion.of(row) for row in rows.connection.execute(query.order_by("id")).mappings()]
+            if not opened:
+                return []
+            counted = {one.promotion.id for one in judged_promotions(rows, ensemble) if not one.complaint}
+            return [one for one in opened if one.id in counted]
 
     def standing(self, ensemble: str) -> Standing:
         """Return champion, previous champion and the number of the last change, replayed from the promotions."""
@@ -326,15 +351,15 @@ class Ledger:
     def history(self, ensemble: str) -> list[Chapter]:
         """Return all promotions and rollbacks, oldest first, each with decision, verdict and when it was done."""
         with self._reading() as rows:
-            promotions = rows.all(tables.promotions, ensemble=ensemble)
+            judged = judged_promotions(rows, ensemble)
             decisions = {row["id"]: Decision.of(row) for row in rows.all(tables.decisions)}
             verdicts = {row["id"]: VerdictRecord.of(row) for row in rows.all(tables.verdicts)}
             done = {row["promotion"]: row["at"] for row in rows.all(tables.promotion_steps, step="done")}
         chapters = []
-        for row in promotions:
-            decision = decisions.get(row["decision"])
+        for one in judged:
+            decision = decisions.get(one.promotion.decision or 0)
             verdict = verdicts.get(decision.verdict) if decision else None
-            chapters.append(Chapter(Promotion.of(row), decision, verdict, done.get(row["id"])))
+            chapters.append(Chapter(one.promotion, decision, verdict, done.get(one.promotion.id), one.complaint))
         return chapters
 
     def export(self) -> dict[str, list[dict[str, Any]]]:
@@ -362,6 +387,12 @@ class Ledger:
 
     reading, writing = _reading, _writing  # for the modules of registry/ that have tables of their own
 
+    def _counted(self, rows: Rows, ensemble: str, id: int) -> Promotion:
+        judged = next(one for one in judged_promotions(rows, ensemble) if one.promotion.id == id)
+        if judged.complaint:
+            raise PolicyError(str(judged))
+        return judged.promotion
+
     def _record(
         self,
         kind: type[SomeRecord],
@@ -387,26 +418,4 @@ def _state(rows: Rows, tournament: str) -> str:
 
 
 def _standing(rows: Rows, ensemble: str) -> Standing:
-    return replay(ensemble, (Promotion.of(row) for row in rows.all(tables.promotions, ensemble=ensemble)))
-
-
-def replay(ensemble: str, promotions: Iterable[Promotion]) -> Standing:
-    """Return the standing after `promotions` in order: each one goes on top of the last, a rollback takes one off."""
-    reign: list[Promotion] = []
-    sequence = 0
-    for promotion in promotions:
-        sequence = promotion.sequence
-        if promotion.kind == "rollback":
-            reign.pop()
-        else:
-            reign.append(promotion)
-    return Standing(ensemble, sequence, reign[-1] if reign else None, reign[-2] if len(reign) > 1 else None)
-
-
-def user_and_host() -> str:
-    """Return `user@host` of this process; the number of the user where it has no name, as in some containers."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return replay(ensemble, judged_promotions(rows, ensemble))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.files import disk_in_words, folder_digest
-from esci_tournament.registry.ledger import user_and_host
+from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.tracking import Tracking, pyfunc_data, save_pyfunc
 from esci_tournament.registry.versions import (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -33,3 +35,23 @@ def module_path() -> dict[str, str]:
     """
     known = os.environ.get("PYTHONPATH", "")
     return {"PYTHONPATH": os.pathsep.join([_PLACE, *filter(None, [known])]), "PYTHONSAFEPATH": "1"}
+
+
+def process_user() -> str:
+    """Return the name of the user that this process runs as, its number where it has no name.
+
+    The system is asked, and not the environment: LOGNAME and USER say whatever the caller wrote into them.
+    """
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return getpass.getuser()
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in some containers
+        return str(os.getuid())
+
+
+def user_and_host() -> str:
+    """Return `user@host` of this process."""
+    return f"{process_user()}@{socket.gethostname()}"

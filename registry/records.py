@@ -109,6 +109,24 @@ class Decision(Record):
 
 
 @dataclass(frozen=True)
+class Approval(Record):
+    """One reviewer's yes to a verdict; payload: "via", "mark", and "proof" of who said it: process, code or word."""
+
+    verdict: int
+    person: str
+    reviewer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PolicyRecord(Record):
+    """A version of the policy; payload: "policy" (its values), "after_promotion" (id), "changed" (names)."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Review(Record):
     """A verdict laid before the reviewers for the `round`-th time; payload: "flow_run" (id or None), "note"."""
 
@@ -145,12 +163,26 @@ class Standing:
         sequence: number of the newest promotion or rollback, 0 when there was none; compare-and-set goes by it.
         champion: the promotion that installed the version which serves now.
         previous: the one that a rollback would go back to.
+        invalid: promotions and rollbacks that do not count.
     """
 
     ensemble: str
     sequence: int
     champion: Promotion | None
     previous: Promotion | None
+    invalid: tuple[Judged, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A promotion or rollback, and why it does not count; `complaint` is "" when it does."""
+
+    promotion: Promotion
+    complaint: str
+
+    def __str__(self) -> str:
+        one = self.promotion
+        return f"{one.kind} {one.sequence} to version {one.version} in the ledger does not count: {self.complaint}"
 
 
 @dataclass(frozen=True)
@@ -161,3 +193,4 @@ class Chapter:
     decision: Decision | None
     verdict: VerdictRecord | None
     done_at: dt.datetime | None  # None while the alias has not moved yet
+    complaint: str = ""  # why it does not count

@@ -1,60 +1,89 @@
-"""Who may decide: names are compared without case and without the host, as in `ana@laptop`."""
+"""Who may decide, and whether enough have: the policy's rules, applied to a reviewer's answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.models import Models
+from esci_tournament.registry.policy import Policy, person
+from esci_tournament.registry.proof import Proof, proof_of
 from esci_tournament.registry.reviews import Case
-from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.validity import PROVEN, policy_complaint
 
 
-def person(name: str) -> str:
-    """Return the name that two spellings of one person share."""
-    return " ".join(name.split("@")[0].split()).casefold()
+@dataclass(frozen=True)
+class Answer:
+    """What a reviewer said.
 
-
-def registrants(ledger: Ledger, models: Models, case: Case) -> list[str]:
-    """Return who registered the members that the challenger has and its champion did not have.
-
-    A version that says nothing of who registered it has nobody to be kept from approving it.
+    Attributes:
+        outcome: approve or refuse.
+        reviewer: Their name, as typed.
+        reason: Why.
+        via: How the answer came: "prefect" or "command line".
+        mark: The same whenever the same answer is given again after a kill.
+        code: The one-time code of the reviewer's authenticator app, "" for none.
     """
-    members = case.ensemble.payload.get("members", ())
-    new = {entry.candidate for entry in ledger.entries(case.tournament) if entry.role != "member"}
-    names = []
-    for member in members:
-        if member in new:
-            try:
-                names.append(models.registered_by(models.candidate(member)))
-            except NotFoundError:  # deleted from the registry since
-                continue
-    return list(dict.fromkeys(name for name in names if name))
+
+    outcome: str
+    reviewer: str
+    reason: str
+    via: str
+    mark: str
+    code: str = ""
+
+    @property
+    def from_process(self) -> bool:
+        """Whether the process that gives the answer is the reviewer's own."""
+        return self.via == "command line"
 
 
-def complaint(settings: Settings, outcome: str, reviewer: str, reason: str, registered_by: Iterable[str]) -> str:
-    """Return what is wrong with an answer, "" when it can be recorded.
+def complaint(policy: Policy, answer: Answer, registered_by: Iterable[str]) -> str:
+    """Return what is wrong with an answer before anything proves whose it is, "" when nothing is.
 
     Args:
-        settings: `reviewers` and `allow_self_review`.
-        outcome: approve or refuse.
-        reviewer, reason: as they were typed.
-        registered_by: who registered what is new in the challenger.
+        policy: The policy in force.
+        answer: The answer.
+        registered_by: Who registered what is new in the challenger.
     """
-    if not person(reviewer):
+    name = answer.reviewer.strip()
+    if not person(name):
         return "The reviewer's name is missing: the record says who decided."
-    if settings.reviewers and person(reviewer) not in map(person, settings.reviewers):
-        return f"{reviewer.strip()} is not one of the reviewers; they are {_listed(settings.reviewers)}."
-    if outcome == "approve" and not settings.allow_self_review and person(reviewer) in map(person, registered_by):
+    if not policy.names_reviewer(name):
+        return _not_proven(name)
+    if answer.outcome == "approve" and not policy.allow_self_review and person(name) in map(person, registered_by):
         return (
-            f"{reviewer.strip()} registered a candidate that is new in this ensemble and may not approve it; let "
-            "somebody else decide, or refuse it (setting allow_self_review lifts this)."
+            f"{name} registered a candidate that is new in this ensemble and may not approve it; let somebody else "
+            "decide, or refuse it (allow_self_review of the policy lifts this)."
         )
-    if not reason.strip():
+    if not answer.reason.strip():
         return "The reason is missing: it goes into the champion's history."
     return ""
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def proof(ledger: Ledger, policy: Policy, answer: Answer) -> tuple[Proof, str]:
+    """Return what proves whose answer it is, and what is wrong with that, "" when it is enough for the policy.
+
+    Args:
+        ledger: The ledger, in which a code is used up.
+        policy: The policy in force; where it names no reviewers, a name is enough.
+        answer: The answer.
+
+    Raises:
+        UsageError: if a code was given and is wrong.
+    """
+    found = proof_of(ledger, answer.reviewer, answer.code, answer.mark, answer.from_process)
+    return found, _not_proven(answer.reviewer.strip()) if policy.reviewers and found not in PROVEN else ""
+
+
+def missing_approvals(ledger: Ledger, policy: Policy, case: Case) -> str:
+    """Return what is missing until a case is approved, "" when enough reviewers have said yes."""
+    return policy_complaint(policy, ledger.approvals(case.id), ledger.registrants(case.ensemble))
+
+
+def _not_proven(name: str) -> str:
+    # One answer for who is no reviewer and for who cannot prove to be one: it says nothing of who the reviewers are.
+    return (
+        f"{name} may not decide here, or nothing proves that it is {name} who answers: a reviewer gives the code of "
+        "their authenticator app, or decides on the command line as their own user."
+    )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from esci_tournament.registry.errors import NotFoundError, UsageError
-from esci_tournament.registry.ledger import Ledger, replay
-from esci_tournament.registry.records import Decision, EnsembleRecord, Promotion, Review, VerdictRecord
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.records import Decision, EnsembleRecord, Judged, Promotion, Review, VerdictRecord
 from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.validity import replay
 
 CLOSED, REMINDED, RETRIED = "review_closed", "review_reminded", "review_retried"  # kinds of events, subject: verdict
 
@@ -77,7 +78,7 @@ def cases(ledger: Ledger, ensemble: str) -> list[Case]:
     challengers = {one.tournament: one for one in ledger.ensembles() if one.name == ensemble}
     finished = {event.tournament for event in ledger.events(kind="finished")}
     decisions = {one.verdict: one for one in ledger.decisions()}
-    promotions = {one.promotion.decision: one.promotion for one in ledger.history(ensemble)}
+    promotions = {one.promotion.decision: one.promotion for one in ledger.history(ensemble) if not one.complaint}
     rounds: dict[int, list[Review]] = {}
     for review in ledger.reviews():
         rounds.setdefault(review.verdict, []).append(review)
@@ -139,8 +140,8 @@ def asks_for_promotion(verdict: VerdictRecord) -> bool:
 
 def champion_at(ledger: Ledger, ensemble: str, sequence: int) -> int | None:
     """Return the version that was champion after the change `sequence`, None when there was none."""
-    chapters = [one.promotion for one in ledger.history(ensemble)]
-    champion = replay(ensemble, (one for one in chapters if one.sequence <= sequence)).champion
+    chapters = [Judged(one.promotion, one.complaint) for one in ledger.history(ensemble)]
+    champion = replay(ensemble, (one for one in chapters if one.promotion.sequence <= sequence)).champion
     return champion.version if champion else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -176,6 +178,7 @@ class Settings(BaseSettings):
         "auto", description="whether a person decides on a promotion; auto: where a Prefect API is configured"
     )
     reviewers: tuple[str, ...] = Field((), description="names that may decide; default: anyone")
+    quorum: int = Field(1, ge=1, description="reviewers who must approve a promotion")
     allow_self_review: bool = Field(False, description="let whoever registered a candidate approve it")
     review_deadline_h: float = Field(72.0, gt=0, description="hours until silence means no")
     review_reminder_h: float = Field(24.0, gt=0, description="hours between reminders of a review that waits")
@@ -322,6 +325,28 @@ def _absolute(address: str | None) -> str | None:
 
 def _resolved(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+_given: ContextVar[Settings | None] = ContextVar("settings", default=None)
+
+
+@contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """Let :func:`settings_in_force` return these settings while the block runs, in this thread and what it starts."""
+    token = _given.set(settings)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def settings_in_force() -> Settings:
+    """Return the settings that this process was given by :func:`using`, else those of file and environment.
+
+    Raises:
+        UsageError: as :func:`read_settings`.
+    """
+    return _given.get() or read_settings()
 
 
 def read_settings(**overrides: object) -> Settings:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection, Dialect
 
-SCHEMA_VERSION = 2  # raise it when a table is added; tables that stand are never altered
+SCHEMA_VERSION = 3  # raise it when a table is added; tables that stand are never altered
 
 metadata = MetaData()
 
@@ -154,6 +154,16 @@ decisions = _table(
     _word("reason"),
 )
 
+# Each reviewer's yes; the decision is recorded when as many as the policy asks for have said it.
+approvals = _table(
+    "approvals",
+    Column("verdict", ForeignKey("verdicts.id"), nullable=False),
+    _word("person"),  # the reviewer's name as names are compared
+    _word("reviewer"),
+    _word("reason"),
+    UniqueConstraint("verdict", "person"),
+)
+
 reviews = _table(
     "reviews",
     Column("verdict", ForeignKey("verdicts.id"), nullable=False),
@@ -171,6 +181,17 @@ promotions = _table(
     Column("decision", ForeignKey("decisions.id"), nullable=True, unique=True),
     _word("reason"),
     UniqueConstraint("ensemble", "sequence"),
+)
+
+# What governs decisions, in versions; payload: "policy", and "after_promotion": the last promotion made before it.
+policies = _table("policies", Column("version", Integer, nullable=False, unique=True), _word("reason"))
+
+# The secret of each reviewer's authenticator app; the newest one counts. Payload: "secret", None when it is withdrawn.
+enrolments = _table("enrolments", _word("person"))
+
+# Time steps whose code was accepted: no code is accepted twice.
+used_codes = _table(
+    "used_codes", _word("person"), Column("step", Integer, nullable=False), UniqueConstraint("person", "step")
 )
 
 promotion_steps = _table(

@@ -1,0 +1,181 @@
+"""Which promotions count: those whose decision, verdict and policy are in the ledger and say that they may.
+
+The same check is made when a promotion is recorded and whenever the ledger is read. A row that somebody inserted by
+hand, without the decision that it needs, moves nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table, select
+
+from esci_tournament.registry import tables
+from esci_tournament.registry.policy import Policy, person, policy_of, versions_of
+from esci_tournament.registry.records import (
+    Approval,
+    Decision,
+    EnsembleRecord,
+    Judged,
+    PolicyRecord,
+    Promotion,
+    Standing,
+    VerdictRecord,
+)
+from esci_tournament.registry.rows import Rows
+
+PROVEN = ("process", "code")
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The rows that an ensemble's promotions rest on, by id, and by tournament or verdict."""
+
+    decisions: Mapping[int, Decision]
+    verdicts: Mapping[int, VerdictRecord]
+    ensembles: Mapping[str, EnsembleRecord]
+    approvals: Mapping[int, Sequence[Approval]]
+    registrants: Mapping[str, Sequence[str]]  # tournament -> who registered what is new in its challenger
+    policies: Sequence[PolicyRecord]
+
+    @classmethod
+    def read(cls, rows: Rows, promotions: Sequence[Promotion]) -> _Evidence:
+        decisions = {
+            row["id"]: Decision.of(row)
+            for row in _among(rows, tables.decisions, "id", [one.decision for one in promotions if one.decision])
+        }
+        wanted = [one.verdict for one in decisions.values()]
+        verdicts = {row["id"]: VerdictRecord.of(row) for row in _among(rows, tables.verdicts, "id", wanted)}
+        tournaments = [one.tournament for one in verdicts.values()]
+        ensembles = {
+            row["tournament"]: EnsembleRecord.of(row)
+            for row in _among(rows, tables.ensembles, "tournament", tournaments)
+        }
+        approvals: dict[int, list[Approval]] = {}
+        for row in _among(rows, tables.approvals, "verdict", wanted):
+            approvals.setdefault(row["verdict"], []).append(Approval.of(row))
+        registrants = {name: registrants_of(rows, one) for name, one in ensembles.items()}
+        return cls(decisions, verdicts, ensembles, approvals, registrants, versions_of(rows))
+
+
+def judged_promotions(rows: Rows, ensemble: str) -> list[Judged]:
+    """Return all promotions and rollbacks of an ensemble, oldest first, each with why it does not count.
+
+    Args:
+        rows: The rows that a transaction sees.
+        ensemble: Name of the registered model.
+    """
+    promotions = [Promotion.of(row) for row in rows.all(tables.promotions, ensemble=ensemble)]
+    if not promotions:
+        return []
+    evidence, judged = _Evidence.read(rows, promotions), list[Judged]()
+    for promotion in promotions:
+        judged.append(Judged(promotion, _complaint(evidence, replay(ensemble, judged), judged, promotion)))
+    return judged
+
+
+def replay(ensemble: str, judged: Iterable[Judged]) -> Standing:
+    """Return the standing after promotions in order: each one goes on top of the last, a rollback takes one off.
+
+    Args:
+        ensemble: Name of the registered model.
+        judged: Its promotions, oldest first; those that do not count only use up their number.
+    """
+    reign: list[Promotion] = []
+    sequence, invalid = 0, []
+    for one in judged:
+        sequence = max(sequence, one.promotion.sequence)
+        if one.complaint:
+            invalid.append(one)
+        elif one.promotion.kind == "rollback":
+            reign.pop()
+        else:
+            reign.append(one.promotion)
+    return Standing(
+        ensemble, sequence, reign[-1] if reign else None, reign[-2] if len(reign) > 1 else None, tuple(invalid)
+    )
+
+
+def registrants_of(rows: Rows, ensemble: EnsembleRecord) -> list[str]:
+    """Return who registered the members that a challenger has and the champion it met did not have.
+
+    They were put on record when each candidate arrived. Whatever became of its version or its tags since is not asked.
+    """
+    entries = rows.all(tables.entries, tournament=ensemble.tournament)
+    new = {row["candidate"] for row in entries if row["role"] != "member"} & set(ensemble.payload.get("members", ()))
+    known = {row["candidate"]: row["payload"].get("registered_by", ()) for row in rows.all(tables.candidates)}
+    return list(dict.fromkeys(name for candidate in sorted(new) for name in known.get(candidate, ())))
+
+
+def policy_complaint(policy: Policy, approvals: Sequence[Approval], registrants: Sequence[str]) -> str:
+    """Return why approvals are not what a policy asks for, "" when they are.
+
+    Args:
+        policy: The policy.
+        approvals: Who said yes to the verdict.
+        registrants: Who registered what is new in the challenger.
+    """
+    if not policy.requires_review:
+        return ""
+    counted = set()
+    for one in approvals:
+        if not policy.names_reviewer(one.person):
+            continue
+        if policy.reviewers and one.payload.get("proof") not in PROVEN:
+            continue
+        if not policy.allow_self_review and one.person in map(person, registrants):
+            continue
+        counted.add(one.person)
+    if len(counted) < policy.quorum:
+        return f"the policy asks for the approval of {policy.quorum} of its reviewers, and {len(counted)} count"
+    return ""
+
+
+def _complaint(evidence: _Evidence, standing: Standing, before: Sequence[Judged], promotion: Promotion) -> str:
+    """Return why a promotion or rollback does not count, "" when it does."""
+    if any(one.promotion.sequence >= promotion.sequence and not one.complaint for one in before):
+        return "its number does not follow those before it"
+    if promotion.kind == "rollback":
+        goes_to = standing.previous.version if standing.previous else None
+        return "" if promotion.version == goes_to else "it does not go back to the champion before"
+    if promotion.kind != "promote":
+        return f"it is a {promotion.kind!r}, neither a promotion nor a rollback"
+    decision = evidence.decisions.get(promotion.decision or 0)
+    if decision is None:
+        return "it has no decision"
+    verdict = evidence.verdicts.get(decision.verdict)
+    if decision.outcome != "approve" or verdict is None:
+        return f"its decision is {decision.outcome!r}"
+    ensemble = evidence.ensembles.get(verdict.tournament)
+    if ensemble is None or (ensemble.name, ensemble.version) != (promotion.ensemble, promotion.version):
+        return f"its decision is on the challenger of {verdict.tournament}, which is another version"
+    met = replay(promotion.ensemble, (one for one in before if one.promotion.sequence <= verdict.against)).champion
+    if (met and met.version) != (standing.champion and standing.champion.version):
+        return "its verdict was reached against another champion"
+    return _against_policy(evidence, standing, promotion, verdict, ensemble)
+
+
+def _against_policy(
+    evidence: _Evidence, standing: Standing, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord
+) -> str:
+    then = [one for one in evidence.policies if one.payload["after_promotion"] < promotion.id]
+    if not then:  # it was made before the ledger had a policy
+        return ""
+    policy = policy_of(then[-1])
+    inaugural = verdict.outcome != "promote"
+    if inaugural and not ("champion" in verdict.payload.get("missing", ()) and standing.champion is None):
+        return f"its verdict is {verdict.outcome!r}"
+    if inaugural and not policy.inaugurate:
+        return "the policy lets no first champion in without one to compare it with"
+    if weaker := policy.weaker_rules(ensemble.payload.get("settings", {})):
+        return f"its verdict was reached under a weaker rule than version {then[-1].version} of the policy: {weaker[0]}"
+    return policy_complaint(policy, evidence.approvals.get(verdict.id, ()), evidence.registrants[verdict.tournament])
+
+
+def _among(rows: Rows, table: Table, column: str, values: Sequence[Any]) -> Iterable[Mapping[Any, Any]]:
+    """Return the rows of a table whose column is one of some values, in order of appending."""
+    for start in range(0, len(values), 500):  # SQLite limits how many values a statement may have
+        query = select(table).where(table.c[column].in_(values[start : start + 500])).order_by(table.c.id)
+        yield from rows.connection.execute(query).mappings()
