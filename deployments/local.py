@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esci_tournament.registry.children import end_too
-from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.settings import Settings, using
 from esci_tournament.registry.specs import CandidateSpec
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def run_tournament(
         TournamentError: whatever else ends a tournament.
     """
     with _here(settings, progress, "a tournament") as runner:
-        from esci_tournament.flows.tournament import tournament
+        from esci_tournament.flows.tournament import entering, tournament
 
-        asked = [spec.model_dump(mode="json") for spec in specs]
-        return tournament.with_options(task_runner=runner)(str(data), asked, settings.model_dump(mode="json"))
+        with entering(specs):
+            return tournament.with_options(task_runner=runner)(str(data))
 
 
 def run_reevaluation(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
@@ -60,7 +60,7 @@ def run_reevaluation(settings: Settings, data: str | None, progress: AbstractCon
     with _here(settings, progress, "a re-evaluation") as runner:
         from esci_tournament.flows.reevaluate import reevaluate
 
-        return reevaluate.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
+        return reevaluate.with_options(task_runner=runner)(data)
 
 
 def run_refresh(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
@@ -68,7 +68,7 @@ def run_refresh(settings: Settings, data: str | None, progress: AbstractContextM
     with _here(settings, progress, "a refresh") as runner:
         from esci_tournament.flows.refresh import refresh
 
-        return refresh.with_options(task_runner=runner)(data, settings.model_dump(mode="json"))
+        return refresh.with_options(task_runner=runner)(data)
 
 
 @contextmanager
@@ -86,7 +86,8 @@ def _here(
         from esci_tournament.flows.competition import workers_of
 
         start_embedded_server()
-        with progress as report, progress_reporting.to(report):
+        # Settings are no parameter of a flow: those hold passwords, and come from whoever may start a run in Prefect.
+        with using(settings), progress as report, progress_reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
             # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
             runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]

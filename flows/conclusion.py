@@ -16,6 +16,7 @@ from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.registry import promotion
+from esci_tournament.registry.policy import in_force
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
@@ -151,7 +152,8 @@ def decide(
         return None
     verdict = next(row for row in workspace.ledger.verdicts(context.id) if row.against == context.attempt.against)
     made = next((one for one in workspace.ledger.decisions() if one.verdict == verdict.id), None)
-    if made is not None or review_required(workspace.settings):
+    policy = in_force(workspace.ledger, workspace.settings)  # read now: it may have changed while models trained
+    if made is not None or policy.requires_review or review_required(workspace.settings):
         return made
     inaugural = trial.verdict.outcome != "promote"
     reason = "there was no champion: the first ensemble is installed" if inaugural else trial.verdict.reason

@@ -14,9 +14,11 @@ from esci_tournament.flows.announce import announce
 from esci_tournament.flows.report_files import log_report, read_summary, write_report
 from esci_tournament.flows.review_runs import links, open_round
 from esci_tournament.registry import promotion
-from esci_tournament.registry.errors import BusyError, UsageError
-from esci_tournament.registry.records import Decision, Promotion
-from esci_tournament.registry.reviewers import complaint, registrants
+from esci_tournament.registry.errors import BusyError, PolicyError, UsageError
+from esci_tournament.registry.policy import Policy, in_force, person
+from esci_tournament.registry.proof import Proof
+from esci_tournament.registry.records import Approval, Decision, Promotion
+from esci_tournament.registry.reviewers import Answer, complaint, missing_approvals, proof
 from esci_tournament.registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
@@ -27,43 +29,73 @@ LOCK_S = 600.0  # judging again may take minutes on large data
 RACES = 3  # a champion that changes more often than this while it is looked at is somebody else's business
 
 
-def what_is_wrong(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str) -> str:
-    """Return the complaint about an answer, "" when it may be recorded."""
-    registered_by = registrants(workspace.ledger, workspace.models, case)
-    return complaint(workspace.settings, outcome, reviewer, reason, registered_by)
-
-
-def answer(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> str:
+def answer(workspace: Workspace, case: Case, given: Answer) -> str:
     """Record a reviewer's answer, do what follows from it, and return in words what came of it.
 
     Args:
-        case: what is decided on.
-        outcome: approve or refuse.
-        reviewer, reason: who and why.
-        via: how the answer came: "prefect" or "command line".
-        mark: the same whenever the same answer is given again after a kill.
+        workspace: Settings and stores; the policy is the ledger's.
+        case: What is decided on.
+        given: The answer.
+
+    Returns:
+        What came of it; that more approvals are needed, when the policy asks for several and this is not the last.
 
     Raises:
         UsageError: if the answer breaks a rule; the message is the complaint.
         BusyError: if the case was decided before, by another answer; the message says what stands.
     """
-    check_outcome(outcome)
-    if case.decision is None:
-        if wrong := what_is_wrong(workspace, case, outcome, reviewer, reason):
-            raise UsageError(wrong)
-        decision = record(workspace, case, outcome, reviewer, reason, via, mark)
-    else:
-        decision = case.decision
-    if decision.payload.get("mark") != mark:
+    check_outcome(given.outcome)
+    decision = case.decision
+    if decision is None:
+        policy = in_force(workspace.ledger, workspace.settings)
+        proven = _checked(workspace, policy, case, given)
+        reviewers, reasons = given.reviewer.strip(), given.reason.strip()
+        if given.outcome == "approve":
+            approvals = _approve(workspace, case, given, proven)
+            if missing := missing_approvals(workspace.ledger, policy, case):
+                return f"{reviewers} approved verdict {case.id}, which waits on: {missing}"
+            reviewers = ", ".join(one.reviewer for one in approvals)
+            reasons = "; ".join(one.reason for one in approvals)
+        decision = record(workspace, case, given.outcome, reviewers, reasons, given.via, given.mark, proven)
+    if decision.payload.get("mark") != given.mark:
         if any(one.id == case.id for one in unsettled(workspace.ledger, case.ensemble.name)):
             settle(workspace, case)  # whoever answered was killed before it was carried out
         raise BusyError(what_stands(decision))
     return settle(workspace, case)
 
 
-def record(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> Decision:
-    """Record an answer, or return the decision that stands already."""
-    content = {"via": via, "mark": mark}
+def _checked(workspace: Workspace, policy: Policy, case: Case, given: Answer) -> Proof:
+    """Return what proves whose answer it is; UsageError when the policy does not allow it."""
+    registered_by = workspace.ledger.registrants(case.ensemble)
+    if wrong := complaint(policy, given, registered_by):
+        raise UsageError(wrong)
+    proven, wrong = proof(workspace.ledger, policy, given)
+    if wrong:
+        raise UsageError(wrong)
+    return proven
+
+
+def _approve(workspace: Workspace, case: Case, given: Answer, proven: Proof) -> list[Approval]:
+    """Record a yes, and return all there are."""
+    content = {"via": given.via, "mark": given.mark, "proof": proven}
+    workspace.ledger.record_approval(
+        case.id, person(given.reviewer), given.reviewer.strip(), given.reason.strip(), content
+    )
+    return workspace.ledger.approvals(case.id)
+
+
+def record(
+    workspace: Workspace,
+    case: Case,
+    outcome: str,
+    reviewer: str,
+    reason: str,
+    via: str,
+    mark: str,
+    proven: str = "",
+) -> Decision:
+    """Record a decision, or return the one that stands already; `proven` says what proves whose it is."""
+    content = {"via": via, "mark": mark} | ({"proof": proven} if proven else {})
     try:
         return workspace.ledger.record_decision(case.id, outcome, reviewer.strip(), reason.strip(), content)
     except BusyError:
@@ -91,15 +123,25 @@ def settle(workspace: Workspace, case: Case) -> str:
         version = workspace.models.ensemble(case.ensemble.version)
         if decision.outcome != "approve":
             kind, came_of = "review", _close(workspace, case, version, decision)
-        elif (promoted := case.promotion or _promote(workspace, case, version, decision)) is not None:
-            kind, came_of = "promotion", _install(workspace, case, version, decision, promoted)
         else:
-            kind, came_of = "verdict", _judge_again(workspace, case, version, decision)
+            kind, came_of = _carry_out(workspace, case, version, decision)
         closed = {event.subject for event in ledger.events(case.tournament, CLOSED)}
         if str(case.id) not in closed:
             announce(kind, version.id, _message(workspace, case, decision, came_of))  # type: ignore[arg-type]
             ledger.record_event(CLOSED, str(case.id), case.tournament, {"came_of": came_of})
     return came_of
+
+
+def _carry_out(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> tuple[str, str]:
+    """Promote, or judge again; return the kind of message that follows, and what came of it."""
+    try:
+        promoted = case.promotion or _promote(workspace, case, version, decision)
+    except PolicyError as error:  # the policy asks for more than when the decision was made
+        _tell_report(workspace, case, version, decision, promoted=False)
+        return "review", f"version {version.version} was approved by {decision.reviewer} and stays out: {error}"
+    if promoted is not None:
+        return "promotion", _install(workspace, case, version, decision, promoted)
+    return "verdict", _judge_again(workspace, case, version, decision)
 
 
 def _close(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:

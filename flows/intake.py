@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esci_tournament.flows.announce import announce
+from esci_tournament.flows.governed import governed
 from esci_tournament.registry.poll import Sighting
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.records import Arrival
+from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import readable, unaltered
 
@@ -33,12 +35,26 @@ def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival |
     if candidate.id in queue.tried([candidate.id]):
         return queue.arrive(candidate.id, sighting.digest, "tried", entered)
     known = queue.recorded(candidate.id)
-    complaint = readable(candidate, workspace.settings) or unaltered(candidate, known)
+    complaint = readable(candidate, governed(workspace)) or unaltered(candidate, known)
     if complaint or candidate.spec is None:
         arrival = queue.arrive(candidate.id, sighting.digest, "refused", entered | {"complaint": complaint})
         if arrival is not None:
             title = f"Candidate {candidate.id} is refused"
             announce("failure", candidate.id, {"title": title, "text": complaint})
         return arrival
-    workspace.ledger.record_candidate(candidate.id, candidate.digest, candidate.spec.family)
+    put_on_record(workspace, candidate)
     return queue.arrive(candidate.id, sighting.digest, "queued", entered)
+
+
+def put_on_record(workspace: Workspace, candidate: CandidateVersion) -> None:
+    """Record a candidate with its spec and who registered it.
+
+    The registry is asked now and not again: what its tags say later changes nothing.
+
+    Args:
+        workspace: Settings and stores.
+        candidate: A version whose spec can be read.
+    """
+    assert candidate.spec is not None
+    content = {"registered_by": workspace.models.registrants(candidate), "spec": candidate.spec.model_dump(mode="json")}
+    workspace.ledger.record_candidate(candidate.id, candidate.digest, candidate.spec.family, content)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext, recall, stage_task
+from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.flows.roster import Roster, call_back, incumbent, judged_roles, noticed
 from esci_tournament.registry.errors import NotFoundError
@@ -141,7 +142,7 @@ def enter(
         if not (specs or versions):
             for version in models.candidates(with_metrics=False):
                 if version.spec is not None and version.id not in known:
-                    ledger.record_candidate(version.id, version.digest, version.spec.family)
+                    put_on_record(workspace, version)
         wanted = newcomers(models, specs, untried(ledger), settings, versions)
         roster = call_back(workspace, source, roles) if again else Roster()
         if again:
@@ -159,7 +160,8 @@ def enter(
             if version.id not in refused
         ]
         for entrant in fresh:
-            ledger.record_candidate(entrant.id, entrant.version.digest, entrant.inputs.spec.family)
+            if entrant.id not in known:
+                put_on_record(workspace, entrant.version)
         said = settings.model_dump(mode="json")
         recipes = {one.id: one.inputs.digest() for one in (*roster.entrants, *fresh)}
         question = tournament_digest(source.version, [[*one] for one in recipes.items()], said)

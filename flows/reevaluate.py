@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from prefect import flow
 
 from esci_tournament.flows import preparation, renewal
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Renewed, TournamentOutcome
+from esci_tournament.flows.governed import data_of_run, workspace_of_run
 from esci_tournament.flows.progress import publish_outcome, published
 from esci_tournament.flows.tournament import compete
 from esci_tournament.flows.turn import turn
 from esci_tournament.registry.errors import TournamentError
-from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.workspace import Workspace
 
 
 @flow(name="reevaluate", flow_run_name="champion and bench again", validate_parameters=False)
-def reevaluate(data: str | None = None, settings: dict[str, Any] | None = None) -> Renewed:
+def reevaluate(data: str | None = None) -> Renewed:
     """Evaluate champion and bench again, on data that may be newer; nothing is trained that need not be.
 
     Args:
         data: folder, URL or `sql`; default: the setting `data`.
-        settings: settings that differ from those of the environment.
     """
-    workspace = Workspace(read_settings(**(settings or {})))
+    with _told():
+        workspace = workspace_of_run()
+        data = data_of_run(workspace, data)
     with _told(), turn(workspace, "a re-evaluation"), published(workspace):
         renewed = again(workspace, data)
         publish_outcome(renewed.outcome)

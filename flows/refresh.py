@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from esci_tournament.flows import preparation
+from esci_tournament.flows.governed import data_of_run, workspace_of_run
 from esci_tournament.flows.progress import published
-from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.workspace import Workspace
 
 
 @flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)
-def refresh(data: str | None = None, settings: dict[str, Any] | None = None) -> str:
+def refresh(data: str | None = None) -> str:
     """Load and validate newer data, and have scorers take it up; return its version. Nothing is judged or promoted.
 
     Args:
         data: folder, URL or `sql`; default: the setting `data`.
-        settings: settings that differ from those of the environment.
     """
-    workspace = Workspace(read_settings(**(settings or {})))
+    workspace = workspace_of_run()
     with published(workspace):
-        source = preparation.load(workspace, preparation.fetch(workspace, data))
+        source = preparation.load(workspace, preparation.fetch(workspace, data_of_run(workspace, data)))
         preparation.validate(workspace, source)
         preparation.serve(workspace, source)
         return source.version

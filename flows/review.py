@@ -20,12 +20,13 @@ from prefect.states import Completed, State
 from pydantic import Field
 
 from esci_tournament.flows import review_runs
-from esci_tournament.flows.decision import NOBODY, answer, record, settle, what_is_wrong, what_stands
+from esci_tournament.flows.decision import NOBODY, answer, record, settle, what_stands
+from esci_tournament.flows.governed import workspace_of_run
 from esci_tournament.registry import promotion
-from esci_tournament.registry.errors import BusyError, NotFoundError, TournamentError
+from esci_tournament.registry.errors import BusyError, NotFoundError, TournamentError, UsageError
 from esci_tournament.registry.records import Decision
+from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import REMINDED, Case, cases, find_case, unsettled, waiting
-from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.workspace import Workspace
 
 LEAST_WAIT_S = 60  # a gate that opens right before the deadline can still be answered
@@ -33,29 +34,26 @@ RUN_ENDED = "review_run_ended"  # kind of event; subject: the flow run
 NAMES = {"approve": "Approved", "refuse": "Refused", "expired": "Expired"}
 
 
-class Answer(RunInput):
-    """The form."""
+class Form(RunInput):
+    """What a reviewer fills in."""
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="approve: the challenger becomes champion; refuse: the champion stays"
     )
     reviewer: str = Field("", title="Reviewer", description="Your name, as the record will show it")
     reason: str = Field("", title="Reason", description="Why; it stands in the champion's history")
+    code: str = Field("", title="Code", description="The six digits of your authenticator app, if you have enrolled")
 
 
 @flow(name="review")
-def review(
-    verdict: int, tournament: str = "", note: str = "", settings: dict[str, Any] | None = None
-) -> State[Any] | None:
+def review(verdict: int, tournament: str = "") -> State[Any] | None:
     """Ask a reviewer whether a challenger becomes champion, and do as they say.
 
     Args:
         verdict: number of the verdict in the ledger.
         tournament: the tournament that it must belong to; a worker on another ledger would ask about another thing.
-        note: what to say first, such as why it is asked again.
-        settings: settings that differ from those of the environment.
     """
-    workspace = Workspace(read_settings(**(settings or {})))
+    workspace = workspace_of_run()
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
     if tournament and case.tournament != tournament:
         raise NotFoundError(
@@ -63,29 +61,29 @@ def review(
             f"let the worker use the same ledger (it has {workspace.settings.home})"
         )
     flow_run = str(runtime.flow_run.id)
-    number, notes = max(1, review_runs.answered_gates(flow_run)), (note,) if note else ()
+    number, wrong = max(1, review_runs.answered_gates(flow_run)), ""
     while True:
         if case.decision is not None and not case.decision.payload.get("mark", "").startswith(flow_run):
             return _ended(case.decision, what_stands(case.decision))
         deadline = case.deadline(workspace.settings) or _in_hours(workspace.settings.review_deadline_h)
-        form = Answer.with_initial_data(description=review_runs.describe(workspace, case, notes, deadline))
+        notes = tuple(words for words in (wrong, review_runs.note_of(case, flow_run)) if words)
+        form = Form.with_initial_data(description=review_runs.describe(workspace, case, notes, deadline))
         wait_s = (deadline - dt.datetime.now(dt.UTC)).total_seconds()
         given = suspend_flow_run(wait_for_input=form, key=f"gate-{number}", timeout=max(LEAST_WAIT_S, round(wait_s)))
         case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
-        wrong = ""
-        if case.decision is None:
-            wrong = what_is_wrong(workspace, case, given.decision, given.reviewer, given.reason)
-        if not wrong:
-            break
-        get_run_logger().warning("this answer was not recorded, please resume and answer again: %s", wrong)
-        number, notes = number + 1, (wrong, *((note,) if note else ()))
-    mark = f"{flow_run} gate-{number}"
-    try:
-        came_of = answer(workspace, case, given.decision, given.reviewer, given.reason, "prefect", mark)
-    except BusyError as error:
-        came_of = str(error)
-    decided = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict).decision
-    return _ended(decided, came_of) if decided else None
+        mark = f"{flow_run} gate-{number}"
+        said = Answer(given.decision, given.reviewer, given.reason, "prefect", mark, given.code)
+        try:
+            wrong = answer(workspace, case, said)
+        except UsageError as error:
+            wrong = str(error)
+            get_run_logger().warning("this answer was not recorded, please resume and answer again: %s", wrong)
+        except BusyError as error:
+            wrong = str(error)
+        case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
+        if case.decision is not None:
+            return _ended(case.decision, wrong)
+        number += 1
 
 
 def _ended(decision: Decision, words: str) -> State[Any]:

@@ -84,6 +84,11 @@ def _from_now(settings: Settings) -> dt.datetime:
     return dt.datetime.now(dt.UTC) + dt.timedelta(hours=settings.review_deadline_h)
 
 
+def note_of(case: Case, flow_run: str) -> str:
+    """Return what a flow run of a case is to say first, such as why it is asked again; "" for nothing."""
+    return next((one.payload["note"] for one in case.reviews if one.payload.get("flow_run") == flow_run), "")
+
+
 # One round
 
 
@@ -94,7 +99,7 @@ def open_round(workspace: Workspace, case: Case, note: str = "", because: str = 
     killed in the middle, or does it at the same time as another, makes the same flow run and the same row.
     """
     number = len(case.reviews) + 1
-    flow_run = _make_run(case, number, note) if has_api() else None
+    flow_run = _make_run(case, number) if has_api() else None
     if flow_run is None and case.reviews:
         return ""  # it was left to the command line before
     token = uuid.uuid4().hex
@@ -153,7 +158,7 @@ def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
     )
 
 
-def _make_run(case: Case, number: int, note: str) -> str | None:
+def _make_run(case: Case, number: int) -> str | None:
     with get_client(sync_client=True) as client:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
@@ -161,7 +166,7 @@ def _make_run(case: Case, number: int, note: str) -> str | None:
             return None
         run = client.create_flow_run_from_deployment(
             deployment.id,
-            parameters={"verdict": case.id, "tournament": case.tournament, "note": note},
+            parameters={"verdict": case.id, "tournament": case.tournament},
             name=f"review {case.ensemble.name} v{case.ensemble.version}" + (f", round {number}" if number > 1 else ""),
             # The moment of the verdict tells two ledgers apart that share a server.
             idempotency_key=f"review {case.tournament} {case.verdict.against} {case.verdict.at.isoformat()} {number}",

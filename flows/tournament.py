@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prefect import flow
 
 from esci_tournament.flows import competition, conclusion, preparation
 from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, on_record
+from esci_tournament.flows.governed import data_of_run, workspace_of_run
 from esci_tournament.flows.progress import publish_outcome, published
 from esci_tournament.flows.progress_reporting import report_progress
 from esci_tournament.flows.turn import turn
-from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.specs import CandidateSpec, parse_spec
+from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.workspace import Workspace
+
+_entering: ContextVar[tuple[CandidateSpec, ...]] = ContextVar("entering", default=())
+
+
+@contextmanager
+def entering(specs: Sequence[CandidateSpec]) -> Iterator[None]:
+    """Let candidates that are not registered yet enter the tournaments of this process while the block runs.
+
+    Specs are no parameter of the flow: whoever may start a run in Prefect may name registered versions, and no more.
+    """
+    token = _entering.set(tuple(specs))
+    try:
+        yield
+    finally:
+        _entering.reset(token)
 
 
 @flow(name="tournament", flow_run_name="tournament on {data}", validate_parameters=False)
 def tournament(
-    data: str,
-    candidates: list[dict[str, Any]] | None = None,
-    settings: dict[str, Any] | None = None,
+    data: str | None = None,
     versions: list[str] | None = None,
 ) -> TournamentOutcome:
     """Hold one tournament.
 
     Args:
-        data: folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`.
-        candidates: specs of the candidates that enter, each a JSON-able dict.
-        settings: settings that differ from those of the environment.
-        versions: ids (`name/version`) of registered candidates that enter; with neither, all enter that wait in MLflow.
+        data: folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`;
+            default: the setting `data`.
+        versions: ids (`name/version`) of registered candidates that enter; with none, and nobody named by
+            :func:`entering`, all enter that wait in MLflow.
     """
-    workspace = Workspace(read_settings(**(settings or {})))
-    specs = [parse_spec(candidate) for candidate in candidates or []]
+    workspace = workspace_of_run()
     with turn(workspace), published(workspace):
-        outcome = run_stages(workspace, data, specs, versions or [])
+        outcome = run_stages(workspace, data_of_run(workspace, data), _entering.get(), versions or [])
         publish_outcome(outcome)
         return outcome
 
 
 def run_stages(
-    workspace: Workspace, data: str, specs: Sequence[CandidateSpec], versions: Sequence[str]
+    workspace: Workspace, data: str | None, specs: Sequence[CandidateSpec], versions: Sequence[str]
 ) -> TournamentOutcome:
     """Hold one tournament, inside a flow and in its turn."""
     source = preparation.load(workspace, preparation.fetch(workspace, data))

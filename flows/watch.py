@@ -23,6 +23,7 @@ from esci_tournament.registry.states import CandidateState, states, tags_of
 from esci_tournament.registry.workspace import Workspace
 
 DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
+INVALID = "promotion_invalid"  # kind of event; subject: the promotion's id
 
 _log = logging.getLogger("watch")
 
@@ -68,6 +69,7 @@ class Watch:
                     self._step(swept, self._dispatcher.advance)
                 self._step(swept, lambda: reconcile_reviews(self._workspace))
                 self._step(swept, self._tell_drift)
+                self._step(swept, self._tell_invalid)
                 self._step(swept, self._tell_states)
         except BusyError:
             pass
@@ -126,6 +128,18 @@ class Watch:
         ledger.record_event(DRIFTED, ensemble, payload={"aliases": now, "text": text})
         announce("failure", ensemble, {"title": f"An alias of {ensemble} was moved by hand", "text": text})
         return [text]
+
+    def _tell_invalid(self) -> list[str]:
+        """Report promotions in the ledger that do not count, once each."""
+        ledger, ensemble = self._workspace.ledger, self._workspace.settings.ensemble_name
+        invalid = {str(one.promotion.id): str(one) for one in ledger.standing(ensemble).invalid}
+        told = {event.subject for event in ledger.events(kind=INVALID)} if invalid else set()
+        for id, words in invalid.items():
+            if id not in told:
+                ledger.record_event(INVALID, id, payload={"text": words})
+                title = f"Somebody wrote a promotion of {ensemble} into the ledger by hand"
+                announce("failure", ensemble, {"title": title, "text": words})
+        return [words for id, words in invalid.items() if id not in told]
 
     def _tell_states(self) -> list[str]:
         """Bring the tags in the registry up to what the ledger says."""

@@ -21,14 +21,16 @@ def chronicle(workspace: Workspace) -> list[Row]:
     """Return one row for each promotion and rollback, oldest first.
 
     Keys: sequence, at, kind, version, members, came, went (candidate ids, against the champion before), by, via (how
-    the decision came), reason, tournament, verdict (its number), outcome, said (the verdict's reason), decided_at,
+    the decision came), reason, invalid (why it does not count, ""
+    when it does), tournament, verdict (its number), outcome, said (the verdict's reason), decided_at,
     done_at, links (title -> address: report, MLflow version and run, review). Moments are ISO in UTC.
     """
     rows: list[Row] = []
     before: tuple[str, ...] = ()
     for chapter in workspace.ledger.history(workspace.settings.ensemble_name):
         rows.append(_row(workspace, chapter, before))
-        before = tuple(rows[-1]["members"])
+        if not chapter.complaint:
+            before = tuple(rows[-1]["members"])
     return rows
 
 
@@ -61,6 +63,7 @@ def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row
         "by": decision.reviewer if decision else promotion.who,
         "via": decision.payload.get("via", "the verdict itself") if decision else "command line",
         "reason": promotion.reason,
+        "invalid": chapter.complaint,
         "tournament": verdict.tournament if verdict else None,
         "verdict": verdict.id if verdict else None,
         "outcome": verdict.outcome if verdict else None,

@@ -158,13 +158,15 @@ class Models:
                 candidates.append(as_candidate(version, metrics.get(run_id, {})))
         return sorted(candidates, key=lambda candidate: (candidate.entered, candidate.name, candidate.version))
 
-    def registered_by(self, version: CandidateVersion) -> str:
-        """Return who registered a candidate: as its tag says, else its run's user in MLflow, "" when nobody knows."""
-        if name := version.tags.get(REGISTERED_BY_TAG):
-            return name
+    def registrants(self, version: CandidateVersion) -> list[str]:
+        """Return who registered a candidate, by every source there is: its tag, its run's user, the server's own word.
+
+        They should agree. Where they do not, each is kept from approving it; empty when nobody knows.
+        """
         with self._tracking.guard(f"who registered {version.id}"):
-            user = self._tracking.user(version.name, version.version, version.run_id)
-        return "" if user in ("unknown", "anonymous") else user
+            users = self._tracking.users(version.name, version.version, version.run_id)
+        names = [version.tags.get(REGISTERED_BY_TAG, ""), *users]
+        return list(dict.fromkeys(name for name in names if name not in ("", "unknown", "anonymous")))
 
     def tag(self, version: CandidateVersion | EnsembleVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version, such as its state in a tournament or why it was refused."""

@@ -151,16 +151,16 @@ class Tracking:
                 return None
             raise
 
-    def user(self, name: str, version: int, run_id: str) -> str:
-        """Return who made a version, by its run, its logged model or the version itself; "" when nobody says."""
+    def users(self, name: str, version: int, run_id: str) -> list[str]:
+        """Return who made a version: by the version itself, by its run and by its logged model, where each says."""
         known = self.client.get_model_version(name, str(version))
-        tags = self.client.get_run(run_id).data.tags if run_id else {}
-        if user := tags.get("mlflow.user"):
-            return user
+        found = [getattr(known, "user_id", None) or ""]
+        if run_id:
+            found.append(self.client.get_run(run_id).data.tags.get("mlflow.user", ""))
         model_id = (known.source or "").removeprefix("models:/")
-        if model_id.startswith("m-") and (user := self.client.get_logged_model(model_id).tags.get("mlflow.user")):
-            return user
-        return getattr(known, "user_id", None) or ""
+        if model_id.startswith("m-"):
+            found.append(self.client.get_logged_model(model_id).tags.get("mlflow.user", ""))
+        return [name for name in found if name]
 
     def addresses(self, ui: str, name: str, version: int, run_id: str) -> dict[str, str]:
         """Return title -> address of a version, its run and its report in MLflow's UI; plain words without one."""

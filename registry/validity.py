@@ -6,6 +6,7 @@ hand, without the decision that it needs, moves nobody.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +71,11 @@ def judged_promotions(rows: Rows, ensemble: str) -> list[Judged]:
     promotions = [Promotion.of(row) for row in rows.all(tables.promotions, ensemble=ensemble)]
     if not promotions:
         return []
-    evidence, judged = _Evidence.read(rows, promotions), list[Judged]()
+    evidence, reigns, judged = _Evidence.read(rows, promotions), _Reigns(), list[Judged]()
     for promotion in promotions:
-        judged.append(Judged(promotion, _complaint(evidence, replay(ensemble, judged), judged, promotion)))
+        judged.append(Judged(promotion, _complaint(evidence, reigns, promotion)))
+        if not judged[-1].complaint:
+            reigns.add(promotion)
     return judged
 
 
@@ -83,19 +86,48 @@ def replay(ensemble: str, judged: Iterable[Judged]) -> Standing:
         ensemble: Name of the registered model.
         judged: Its promotions, oldest first; those that do not count only use up their number.
     """
-    reign: list[Promotion] = []
-    sequence, invalid = 0, []
+    reigns, sequence, invalid = _Reigns(), 0, []
     for one in judged:
         sequence = max(sequence, one.promotion.sequence)
         if one.complaint:
             invalid.append(one)
-        elif one.promotion.kind == "rollback":
-            reign.pop()
         else:
-            reign.append(one.promotion)
-    return Standing(
-        ensemble, sequence, reign[-1] if reign else None, reign[-2] if len(reign) > 1 else None, tuple(invalid)
-    )
+            reigns.add(one.promotion)
+    return Standing(ensemble, sequence, reigns.champion, reigns.previous, tuple(invalid))
+
+
+class _Reigns:
+    """The promotions that count, as the stack that they make, and the champion after each change."""
+
+    def __init__(self) -> None:
+        self._stack: list[Promotion] = []
+        self._sequences: list[int] = []  # ascending
+        self._champions: list[int | None] = []
+
+    def add(self, promotion: Promotion) -> None:
+        if promotion.kind == "rollback":
+            self._stack.pop()
+        else:
+            self._stack.append(promotion)
+        self._sequences.append(promotion.sequence)
+        self._champions.append(self._stack[-1].version if self._stack else None)
+
+    @property
+    def champion(self) -> Promotion | None:
+        return self._stack[-1] if self._stack else None
+
+    @property
+    def previous(self) -> Promotion | None:
+        return self._stack[-2] if len(self._stack) > 1 else None
+
+    @property
+    def sequence(self) -> int:
+        return self._sequences[-1] if self._sequences else 0
+
+    def champion_at(self, sequence: int) -> int | None:
+        """Return the version that was champion after the change `sequence`."""
+        number = bisect_right(self._sequences, sequence)
+        return self._champions[number - 1] if number else None
 
 
 def registrants_of(rows: Rows, ensemble: EnsembleRecord) -> list[str]:
@@ -133,12 +165,12 @@ def policy_complaint(policy: Policy, approvals: Sequence[Approval], registrants:
     return ""
 
 
-def _complaint(evidence: _Evidence, standing: Standing, before: Sequence[Judged], promotion: Promotion) -> str:
-    """Return why a promotion or rollback does not count, "" when it does."""
-    if any(one.promotion.sequence >= promotion.sequence and not one.complaint for one in before):
+def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> str:
+    """Return why a promotion or rollback does not count after those before it that do, "" when it does."""
+    if promotion.sequence <= before.sequence:
         return "its number does not follow those before it"
     if promotion.kind == "rollback":
-        goes_to = standing.previous.version if standing.previous else None
+        goes_to = before.previous.version if before.previous else None
         return "" if promotion.version == goes_to else "it does not go back to the champion before"
     if promotion.kind != "promote":
         return f"it is a {promotion.kind!r}, neither a promotion nor a rollback"
@@ -151,21 +183,20 @@ def _complaint(evidence: _Evidence, standing: Standing, before: Sequence[Judged]
     ensemble = evidence.ensembles.get(verdict.tournament)
     if ensemble is None or (ensemble.name, ensemble.version) != (promotion.ensemble, promotion.version):
         return f"its decision is on the challenger of {verdict.tournament}, which is another version"
-    met = replay(promotion.ensemble, (one for one in before if one.promotion.sequence <= verdict.against)).champion
-    if (met and met.version) != (standing.champion and standing.champion.version):
+    if before.champion_at(verdict.against) != before.champion_at(before.sequence):
         return "its verdict was reached against another champion"
-    return _against_policy(evidence, standing, promotion, verdict, ensemble)
+    return _against_policy(evidence, before, promotion, verdict, ensemble)
 
 
 def _against_policy(
-    evidence: _Evidence, standing: Standing, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord
+    evidence: _Evidence, before: _Reigns, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord
 ) -> str:
     then = [one for one in evidence.policies if one.payload["after_promotion"] < promotion.id]
     if not then:  # it was made before the ledger had a policy
         return ""
     policy = policy_of(then[-1])
     inaugural = verdict.outcome != "promote"
-    if inaugural and not ("champion" in verdict.payload.get("missing", ()) and standing.champion is None):
+    if inaugural and not ("champion" in verdict.payload.get("missing", ()) and before.champion is None):
         return f"its verdict is {verdict.outcome!r}"
     if inaugural and not policy.inaugurate:
         return "the policy lets no first champion in without one to compare it with"

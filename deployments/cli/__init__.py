@@ -17,7 +17,7 @@ from importlib.metadata import version
 from esci_tournament.deployments.cli.common import Output
 
 COMMANDS = (
-    "demo", "run", "reevaluate", "up", "down", "deploy",
+    "demo", "run", "reevaluate", "up", "down", "deploy", "policy",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
 )  # fmt: skip
 
@@ -36,6 +36,7 @@ exit codes:
   0 done              3 data cannot be used     6 a candidate failed      9 somebody else is at it
   1 failed            4 a spec is wrong         7 nobody fits the budget  10 not found
   2 wrong usage       5 a leak was stopped      8 a store failed          11 a server does not come up
+                                                                          12 the policy forbids it
                                                                           130 interrupted
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.

@@ -47,8 +47,11 @@ def show(options: argparse.Namespace, output: Output) -> None:
     workspace = workspace_of(options)
     ledger, models = workspace.ledger, workspace.models
     reconcile(ledger, models)
-    promotion = ledger.champion(models.ensemble_name)
+    standing = ledger.standing(models.ensemble_name)
+    promotion, invalid = standing.champion, standing.invalid
     if promotion is None:
+        for one in invalid:
+            output.say(f"warning:  {one}")
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
     version = models.ensemble(promotion.version)
     moved = drift(ledger, models)
@@ -57,8 +60,8 @@ def show(options: argparse.Namespace, output: Output) -> None:
     output.say(f"members:  {', '.join(version.members)}")
     output.say(f"because:  {promotion.reason}")
     output.say(f"load it:  mlflow.pyfunc.load_model({uri!r})  with MLFLOW_TRACKING_URI={models.tracking_uri}")
-    for one in moved:
-        output.say(f"warning:  {one}")
+    for words in map(str, [*moved, *invalid]):
+        output.say(f"warning:  {words}")
     output.document(
         {
             "name": version.name,
@@ -70,6 +73,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
             "uri": uri,
             "tracking_uri": models.tracking_uri,
             "drift": [str(one) for one in moved],
+            "invalid": [str(one) for one in invalid],
         }
     )
 
@@ -84,6 +88,8 @@ def history(options: argparse.Namespace, output: Output) -> None:
             f"{row['sequence']:>3}  {row['at']}  {row['kind']:<8}  version {row['version']}  "
             f"by {row['by']}: {row['reason']}"
         )
+        if row["invalid"]:
+            output.say(f"     does not count: {row['invalid']}")
         changes = [f"{word} {', '.join(row[key])}" for key, word in (("came", "in:"), ("went", "out:")) if row[key]]
         if changes:
             output.say(f"     {'; '.join(changes)}")

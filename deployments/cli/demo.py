@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.tasks.data.synthesize import synthesize
 
     options.home = options.home or Path(".tournament/demo")
-    settings = settings_of(options, seed=options.seed, review="none")  # it is to end with a champion
+    # It is to end with a champion, also where a Prefect API asks for reviews by default.
+    review = "none" if os.environ.get("PREFECT_API_URL") else None
+    settings = settings_of(options, seed=options.seed, review=review)
     world = settings.home / f"world-{options.queries}-{options.seed}"
     if not (world / "world.json").is_file():
         synthesize(world, queries=options.queries, seed=options.seed)

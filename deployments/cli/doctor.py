@@ -95,9 +95,16 @@ def _home(workspace: Any) -> str:
 
 
 def _ledger(workspace: Any) -> str:
+    from esci_tournament.registry.policy import current
+
     history = workspace.ledger.history(workspace.settings.ensemble_name)
+    invalid = workspace.ledger.standing(workspace.settings.ensemble_name).invalid
+    if invalid:
+        raise RuntimeError(f"{'; '.join(map(str, invalid))}. Somebody wrote into the ledger by hand")
+    policy = current(workspace.ledger)
     where = "an address of its own" if workspace.settings.ledger_url else "SQLite in the home"
-    return f"{where}, {len(history)} promotions and rollbacks"
+    governed = f"policy {policy.version}" if policy else "no policy yet"
+    return f"{where}, {len(history)} promotions and rollbacks, {governed}"
 
 
 def _mlflow(workspace: Any) -> str:

@@ -42,6 +42,7 @@ def add_parser(commands: Any) -> None:
         part = parts.add_parser(outcome, help=help)
         part.add_argument("verdict", metavar="VERDICT")
         part.add_argument("--reviewer", help="who decides (default: the user of this process)")
+        part.add_argument("--code", default="", help="the reviewer's one-time code, where the process is not their own")
         part.add_argument("--reason", required=True, help="why; it stays in the champion's history")
         add_common_options(part)
         part.set_defaults(work=decide, outcome=outcome)
@@ -90,15 +91,16 @@ def decide(options: argparse.Namespace, output: Output) -> None:
 
     from esci_tournament.flows.decision import answer
     from esci_tournament.flows.review import end_waiting_runs
-    from esci_tournament.registry.ledger import user_and_host
+    from esci_tournament.registry.processes import process_user
+    from esci_tournament.registry.reviewers import Answer
     from esci_tournament.registry.reviews import find_case
 
     workspace = _workspace(options)
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, options.verdict)
-    reviewer = user_and_host().split("@")[0] if options.reviewer is None else options.reviewer
-    came_of = answer(
-        workspace, case, options.outcome, reviewer, options.reason, "command line", f"command line {uuid.uuid4().hex}"
-    )
+    reviewer = process_user() if options.reviewer is None else options.reviewer
+    mark = f"command line {uuid.uuid4().hex}"
+    given = Answer(options.outcome, reviewer, options.reason, "command line", mark, options.code)
+    came_of = answer(workspace, case, given)
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, case.id)
     end_waiting_runs(workspace, case)
     output.say(came_of)
@@ -111,6 +113,9 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 
     workspace = served_workspace_of(options)
     quiet_prefect(workspace.settings)
+    from esci_tournament.flows.governed import governed
+
+    governed(workspace)  # settings that ask for less than the policy are refused
     return workspace
 
 

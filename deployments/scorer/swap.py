@@ -93,12 +93,13 @@ class Follower:
         """Look once; return whether another champion serves."""
         begun = time.monotonic()
         try:
-            promotion = self._workspace.ledger.champion(self._workspace.settings.ensemble_name)
+            standing = self._workspace.ledger.standing(self._workspace.settings.ensemble_name)
+            promotion = standing.champion
             wanted = self._card(promotion) if promotion is not None else None
         except (StoreError, BusyError) as error:
             self._trouble("ledger", error)
             return self._serving is None and self._take_last_good()
-        self.state.looked, self.state.trouble = time.time(), ""
+        self.state.looked, self.state.trouble = time.time(), "; ".join(map(str, standing.invalid))
         self._shared.metrics.last_look.set(self.state.looked)
         if promotion is None or wanted is None or wanted == self._serving or (promotion.id, wanted) == self._refused:
             return False

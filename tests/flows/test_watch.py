@@ -137,8 +137,9 @@ def test_an_alias_that_was_moved_by_hand_is_told_once_for_each_time(workspace, t
     versions = []
     for number in (1, 2):
         ledger.start_tournament(f"t-{number}", "data")
-        verdict = ledger.record_verdict(f"t-{number}", "promote")
+        verdict = ledger.record_verdict(f"t-{number}", "promote", against=number - 1)
         versions.append(models.register_ensemble(folder, [], f"t-{number}"))
+        ledger.record_ensemble(f"t-{number}", models.ensemble_name, number)
         decision = ledger.record_decision(verdict.id, "approve", "somebody", "better")
         promote(ledger, models, versions[-1], decision, number - 1)
     watch = Watch(workspace)

@@ -7,15 +7,31 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.records import Decision
 
 RunScript = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def approved(
+    ledger: Ledger,
+    ensemble: str,
+    tournament: str,
+    version: int,
+    against: int = 0,
+    payload: Mapping[str, Any] | None = None,
+) -> Decision:
+    """Put on record that a tournament, which has started, built a version whose promotion was approved."""
+    ledger.record_ensemble(tournament, ensemble, version, payload)
+    verdict = ledger.record_verdict(tournament, "promote", {"gain": 0.01}, against)
+    return ledger.record_decision(verdict.id, "approve", "reviewer", "it is better")
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def hold(
 
 
 def crown(ledger: Ledger, tournament: str, version: int, members: list[str]) -> None:
-    ledger.record_ensemble(tournament, "e", version, {"members": members})
-    ledger.record_promotion("e", "promote", version, version - 1, "better")
+    decision = approved(ledger, "e", tournament, version, version - 1, {"members": members})
+    ledger.record_promotion("e", "promote", version, version - 1, "better", decision.id)
 
 
 def test_who_was_tried_is_no_member_and_did_not_fail_sits_on_the_bench(ledger: Ledger) -> None:

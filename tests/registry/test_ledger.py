@@ -7,9 +7,14 @@ from sqlalchemy import text
 
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, UsageError
-from esci_tournament.registry.ledger import Ledger, replay
+from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.policy import Policy, record_policy
+from esci_tournament.registry.proof import enrol
 from esci_tournament.registry.queue import Queue
-from esci_tournament.registry.records import Promotion
+from esci_tournament.registry.records import Judged, Promotion
+from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.validity import replay
+from tests.registry.conftest import approved
 
 
 def filled(ledger, tournament="t1"):
@@ -19,9 +24,16 @@ def filled(ledger, tournament="t1"):
     return tournament
 
 
-def approval(ledger, tournament, against=0):
-    verdict = ledger.record_verdict(tournament, "promote", {"gain": 0.01}, against)
-    return ledger.record_decision(verdict.id, "approve", "reviewer", "it is better")
+def approval(ledger, tournament):
+    return approved(ledger, "esci", tournament, 1)
+
+
+def governed(ledger):
+    """Tell the tables of the policy something."""
+    record_policy(ledger, Policy.of(Settings()), "a test", 0)
+    enrol(ledger, "ann")
+    with ledger.writing() as rows:
+        rows.append(tables.used_codes, {"person": "ann", "step": 1})
 
 
 def queued(ledger, candidate="minilm/1"):
@@ -43,9 +55,9 @@ def test_recording_the_same_things_again_adds_no_row(ledger):
         ledger.record_scores("minilm/1", "data-1", "recipe", "content")
         ledger.record_ranking(tournament, {"minilm/1": 1.0})
         ledger.record_selection(tournament, "shap", {"kept": ["minilm/1"]})
-        ledger.record_ensemble(tournament, "esci", 1)
         ledger.record_look("split", tournament)
         decision = approval(ledger, tournament)
+        ledger.record_approval(decision.verdict, "ann", "Ann", "it is better")
         ledger.record_review(decision.verdict, 1, {"flow_run": None})
         promotion = ledger.record_promotion("esci", "promote", 1, 0, "better", decision.id)
         for step in ("champion_moved", "previous_moved", "done"):
@@ -53,6 +65,7 @@ def test_recording_the_same_things_again_adds_no_row(ledger):
         ledger.finish_tournament(tournament)
 
     tell()
+    governed(ledger)
     once = ledger.export()
     tell()
     assert ledger.export() == once
@@ -64,14 +77,15 @@ def test_no_row_can_be_changed_or_removed(ledger, table):
     decision = approval(ledger, filled(ledger))
     queued(ledger)
     ledger.record_review(decision.verdict, 1)
+    ledger.record_approval(decision.verdict, "ann", "Ann", "it is better")
     promotion = ledger.record_promotion("esci", "promote", 1, 0, "better", decision.id)
     ledger.record_step(promotion.id, "done")
     ledger.record_event("stage_finished", "train", "t1")
     ledger.record_scores("minilm/1", "data-1", "recipe", "content")
     ledger.record_ranking("t1", {})
     ledger.record_selection("t1", "shap", {})
-    ledger.record_ensemble("t1", "esci", 1)
     ledger.record_look("split", "t1")
+    governed(ledger)
     before = ledger.export()
     statements = [f"UPDATE {table} SET who = 'me'", f"DELETE FROM {table}"]
     if "postgresql" in ledger._database.place:
@@ -162,7 +176,7 @@ def test_a_decision_needs_a_known_outcome_and_a_reason(ledger, outcome, reason):
 
 
 def test_the_second_of_two_promotions_from_one_standing_loses(ledger):
-    ledger.record_promotion("esci", "promote", 1, 0, "first")
+    ledger.record_promotion("esci", "promote", 1, 0, "first", approval(ledger, filled(ledger)).id)
     with pytest.raises(BusyError, match="it is version 1 now"):
         ledger.record_promotion("esci", "promote", 2, 0, "second")
     assert ledger.champion("esci").version == 1
@@ -219,7 +233,7 @@ def test_replay_is_a_stack_of_reigns(promotes):
                 reason="",
             )
         )
-    standing = replay("e", history)
+    standing = replay("e", [Judged(one, "") for one in history])
     assert standing.sequence == len(history)
     assert (standing.champion.version if standing.champion else None) == (reign[-1] if reign else None)
     assert (standing.previous.version if standing.previous else None) == (reign[-2] if len(reign) > 1 else None)

@@ -76,7 +76,7 @@ RACE = """
             os.close(go)
             ledger = Ledger.open(ledger_url)
             models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
-            version, decision = models.ensemble(number % 2 + 1), ledger.decisions()[number]
+            version, decision = models.ensemble(number + 1), ledger.decisions()[number]
             os.read(ready, 1)
             try:
                 promote(ledger, models, version, decision, 0)
@@ -90,28 +90,28 @@ RACE = """
 
 
 @pytest.fixture(scope="module")
-def three_ensembles(mlflow_template, tmp_path_factory):
-    """An MLflow database with three registered ensembles, made once."""
-    home = tmp_path_factory.mktemp("three-ensembles")
+def four_ensembles(mlflow_template, tmp_path_factory):
+    """An MLflow database with four registered ensembles, made once."""
+    home = tmp_path_factory.mktemp("four-ensembles")
     shutil.copy(mlflow_template, home / "mlflow.db")
     (home / "folder").mkdir()
     (home / "folder" / "a").write_text("x")
     models = Models(f"sqlite:///{home / 'mlflow.db'}", home)
-    for number in range(1, 4):
+    for number in range(1, 5):
         models.register_ensemble(home / "folder", ["a/1"], f"t{number}")
     return home / "mlflow.db"
 
 
 @pytest.fixture
-def opened(home, three_ensembles, ledger_url):
-    """A ledger with four approved verdicts, and a registry with three ensembles."""
-    shutil.copy(three_ensembles, home / "mlflow.db")
+def opened(home, four_ensembles, ledger_url):
+    """A ledger with four approved verdicts, and a registry with four ensembles."""
+    shutil.copy(four_ensembles, home / "mlflow.db")
     ledger, models = stores(home, ledger_url)
     ledger.record_data_version("data-1")
     for number in range(1, 5):
         ledger.start_tournament(f"t{number}", "data-1")
-        verdict = ledger.record_verdict(f"t{number}", "promote")
-        ledger.record_decision(verdict.id, "approve", "ann", f"better {number}")
+        ledger.record_ensemble(f"t{number}", "esci-ensemble", number)
+        decided(ledger, number, against=0)
     yield ledger, models
     ledger.close()
 
@@ -120,11 +120,17 @@ def stores(home, ledger_url=None):
     return Ledger.open(ledger_url or f"sqlite:///{home / 'ledger.db'}"), Models(f"sqlite:///{home / 'mlflow.db'}", home)
 
 
+def decided(ledger, number, against):
+    """Record that a version is to follow whoever is champion after the change `against`."""
+    verdict = ledger.record_verdict(f"t{number}", "promote", against=against)
+    return ledger.record_decision(verdict.id, "approve", "ann", f"better {number}")
+
+
 def install(opened, *versions):
     ledger, models = opened
     for version in versions:
-        decision = ledger.decisions()[version - 1]
-        promote(ledger, models, models.ensemble(version), decision, ledger.standing("esci-ensemble").sequence)
+        sequence = ledger.standing("esci-ensemble").sequence
+        promote(ledger, models, models.ensemble(version), decided(ledger, version, sequence), sequence)
 
 
 def aliases(models):
@@ -228,6 +234,7 @@ def test_an_mlflow_that_fails_leaves_an_intent_that_is_finished_later(opened, mo
 @pytest.mark.slow
 def test_a_kill_at_any_step_is_finished_by_the_next_start(opened, home, tmp_path, run_script):
     install(opened, 1)
+    decided(opened[0], 2, against=1)
     opened[0].close()
     template = tmp_path / "template"
     shutil.copytree(home, template)

@@ -33,8 +33,7 @@ def begin(ledger: Ledger, question: str) -> Attempt:
 
 
 def promote(ledger: Ledger, attempt: Attempt, version: int) -> None:
-    verdict = ledger.record_verdict(attempt.tournament, "promote", against=attempt.against)
-    decision = ledger.record_decision(verdict.id, "approve", "reviewer", "better")
+    decision = approved(ledger, ENSEMBLE, attempt.tournament, version, attempt.against)
     ledger.record_promotion(ENSEMBLE, "promote", version, attempt.against, "better", decision.id)
 
 
