@@ -1,4 +1,4 @@
-"""Who may decide: names are compared without case and without the host, as in `ana@laptop`."""
+"""Who may decide on a promotion. Names are compared without case and without the host, as in `ana@laptop`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,33 @@ from esci_tournament.registry.settings import Settings
 
 
 def person(name: str) -> str:
-    """Return the name that two spellings of one person share."""
+    """Return what two spellings of one person's name have in common.
+
+    Args:
+        name: As it was typed, or user@host.
+
+    Returns:
+        The name in lower case, without host and surplus spaces; "" when it is blank.
+
+    Example:
+        >>> person("  Ana  Silva@laptop ")
+        'ana silva'
+    """
     return " ".join(name.split("@")[0].split()).casefold()
 
 
 def registrants(ledger: Ledger, models: Models, case: Case) -> list[str]:
     """Return who registered the members that the challenger has and its champion did not have.
 
-    A version that says nothing of who registered it has nobody to be kept from approving it.
+    A version whose registrant is unknown or that is deleted counts for nobody, so anyone may approve it.
+
+    Args:
+        ledger: The ledger with the tournament's entries.
+        models: The registry that knows who registered a version.
+        case: The case that is decided on.
+
+    Returns:
+        The names as they were recorded, each once.
     """
     members = case.ensemble.payload.get("members", ())
     new = {entry.candidate for entry in ledger.entries(case.tournament) if entry.role != "member"}
@@ -39,8 +58,12 @@ def complaint(settings: Settings, outcome: str, reviewer: str, reason: str, regi
     Args:
         settings: `reviewers` and `allow_self_review`.
         outcome: approve or refuse.
-        reviewer, reason: as they were typed.
-        registered_by: who registered what is new in the challenger.
+        reviewer: Name as it was typed.
+        reason: Why, as it was typed.
+        registered_by: Who registered what is new in the challenger.
+
+    Returns:
+        A sentence for the reviewer, or "".
     """
     if not person(reviewer):
         return "The reviewer's name is missing: the record says who decided."

@@ -1,4 +1,4 @@
-"""The place a tournament works in: its settings and, opened when first asked for, its stores."""
+"""A home folder's settings and its stores, each opened when it is first used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """Settings and stores of one home folder. Making it opens nothing; each store opens when first used."""
+    """Settings and stores of one home folder. Making it opens nothing; each store opens when first used.
+
+    Args:
+        settings: The settings; `home`, `mlflow_uri`, `ledger_url` and `ensemble_name` say where the stores are.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -25,8 +29,14 @@ class Workspace:
     def folder(self, *parts: str) -> Path:
         """Return a folder below the home, made when it is missing.
 
+        Args:
+            parts: Names of folders, the outer one first; none for the home itself.
+
+        Returns:
+            The folder.
+
         Raises:
-            StoreError: if it cannot be made.
+            StoreError: If it cannot be made.
         """
         place = self.settings.home.joinpath(*parts)
         try:
