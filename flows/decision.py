@@ -1,7 +1,7 @@
 """From a reviewer's answer to what follows from it: the row in the ledger, the champion, the report.
 
-The review's flow run and the command line come here alike. An answer is one row; all that follows can be done again
-after a kill, by whoever comes next, and is done once.
+The review's flow run and the command line both use this module. An answer is one row; what follows from it can be
+done again after a kill, by any process, and takes effect once.
 """
 
 from __future__ import annotations
@@ -28,24 +28,40 @@ RACES = 3  # a champion that changes more often than this while it is looked at 
 
 
 def what_is_wrong(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str) -> str:
-    """Return the complaint about an answer, "" when it may be recorded."""
+    """Return the complaint about an answer, "" when it may be recorded.
+
+    Args:
+        workspace: The home with ledger, registry and settings.
+        case: What is decided on.
+        outcome: approve or refuse.
+        reviewer: Name as it was typed.
+        reason: Why, as it was typed.
+
+    Returns:
+        A sentence for the reviewer, or "".
+    """
     registered_by = registrants(workspace.ledger, workspace.models, case)
     return complaint(workspace.settings, outcome, reviewer, reason, registered_by)
 
 
 def answer(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> str:
-    """Record a reviewer's answer, do what follows from it, and return in words what came of it.
+    """Record a reviewer's answer and do what follows from it.
 
     Args:
-        case: what is decided on.
+        workspace: The home with ledger, registry and settings.
+        case: What is decided on.
         outcome: approve or refuse.
-        reviewer, reason: who and why.
-        via: how the answer came: "prefect" or "command line".
-        mark: the same whenever the same answer is given again after a kill.
+        reviewer: Who decides.
+        reason: Why.
+        via: How the answer came: "prefect" or "command line".
+        mark: The same whenever the same answer is given again after a kill.
+
+    Returns:
+        What came of it, in words.
 
     Raises:
-        UsageError: if the answer breaks a rule; the message is the complaint.
-        BusyError: if the case was decided before, by another answer; the message says what stands.
+        UsageError: If the answer breaks a rule; the message is the complaint.
+        BusyError: If the case was decided before, by another answer; the message says what stands.
     """
     check_outcome(outcome)
     if case.decision is None:
@@ -62,7 +78,24 @@ def answer(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason
 
 
 def record(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str, via: str, mark: str) -> Decision:
-    """Record an answer, or return the decision that stands already."""
+    """Record an answer, or return the decision that stands already.
+
+    Args:
+        workspace: The home with the ledger.
+        case: What is decided on.
+        outcome: approve, refuse or expired.
+        reviewer: Who decides.
+        reason: Why.
+        via: How the answer came.
+        mark: The same whenever the same answer is given again after a kill.
+
+    Returns:
+        The decision that stands; its payload has the `via` and `mark` that it was recorded with.
+
+    Raises:
+        UsageError: If the outcome is no such word, or the reason or the reviewer is blank.
+        BusyError: If the ledger is held by another process for too long.
+    """
     content = {"via": via, "mark": mark}
     try:
         return workspace.ledger.record_decision(case.id, outcome, reviewer.strip(), reason.strip(), content)
@@ -74,7 +107,7 @@ def record(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason
 
 
 def what_stands(decision: Decision) -> str:
-    """Return in words that a verdict was decided already."""
+    """Return a sentence that says that a verdict was decided already, how, by whom and when."""
     return (
         f"verdict {decision.verdict} was decided already: {decision.outcome} by {decision.reviewer} at "
         f"{decision.at:%Y-%m-%d %H:%M} UTC ({decision.reason}); nothing was changed"
@@ -82,7 +115,21 @@ def what_stands(decision: Decision) -> str:
 
 
 def settle(workspace: Workspace, case: Case) -> str:
-    """Do what follows from a recorded decision, and return it in words; doing it again changes nothing."""
+    """Do what follows from a recorded decision; doing it again changes nothing.
+
+    An approval promotes the challenger if the champion is still the one that it was judged against; if not, the
+    challenger is judged again, against today's champion. Then the report is updated and the decision announced.
+
+    Args:
+        workspace: The home with ledger, registry and settings.
+        case: A case that has been decided.
+
+    Returns:
+        What came of it, in words.
+
+    Raises:
+        BusyError: If another process settles reviews of the ensemble for too long, or the champion keeps changing.
+    """
     ledger = workspace.ledger
     with ledger.exclusive(f"reviews of {case.ensemble.name}", LOCK_S):
         case = find_case(ledger, case.ensemble.name, case.id)

@@ -1,7 +1,7 @@
-"""Queued candidates are sent into tournaments: one at a time on a device, the oldest first, again when a run is lost.
+"""Queued candidates are dispatched into tournaments: one at a time on a device, oldest first, again when a run is lost.
 
-What is decided is on record before Prefect is asked, and asked under a key that follows from the record: whoever is
-killed in between, or does the same at the same time, ends up with the same flow run.
+What is decided is recorded before Prefect is asked, and Prefect is asked under a key that follows from the record: a
+process that was killed in between, or that does the same at the same time, gets the same flow run.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ _KIND = re.compile(r"exception: (?:[\w.]+\.)?(\w+)")
 
 
 class Dispatcher:
-    """Sends who waits into tournaments, and looks after the runs.
+    """Sends waiting candidates into tournaments, and looks after the runs.
 
     Args:
-        workspace: Settings and stores. `settings.data` names the data; without it nobody is sent anywhere.
+        workspace: Settings and stores. `settings.data` names the data; without it nothing is dispatched.
+
+    Attributes:
+        workspace: Settings and stores.
+        queue: The queue in the workspace's ledger.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -48,7 +52,11 @@ class Dispatcher:
         self._free_since: dict[str, float] = {}  # flow run -> when its lock was first found free
 
     def advance(self) -> list[str]:
-        """Do what the queue of this device needs now, and return in words what was done. Safe to call at any time."""
+        """Do what the queue of this device needs now; safe to call at any time.
+
+        Returns:
+            What was done, a sentence each; [] when there was nothing to do.
+        """
         settings = self.workspace.settings
         if settings.data is None:
             return []

@@ -1,4 +1,4 @@
-"""Newer products and behaviour for whoever serves, without another champion."""
+"""Newer products and behaviour for the scorers, without a tournament."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from esci_tournament.registry.workspace import Workspace
 
 @flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)
 def refresh(data: str | None = None, settings: dict[str, Any] | None = None) -> str:
-    """Load and validate newer data, and have scorers take it up; return its version. Nothing is judged or promoted.
+    """Load and validate newer data, and have scorers take it up; nothing is judged or promoted.
 
     Args:
-        data: folder, URL or `sql`; default: the setting `data`.
-        settings: settings that differ from those of the environment.
+        data: Folder, URL or `sql`; default: the setting `data`.
+        settings: Settings that differ from those of the environment.
+
+    Returns:
+        The version of the data.
+
+    Raises:
+        DataError: If the data cannot be fetched or used, or a critical check fails.
     """
     workspace = Workspace(read_settings(**(settings or {})))
     with published(workspace):

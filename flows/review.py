@@ -1,7 +1,7 @@
-"""The review: a small flow run that waits in Prefect's UI for a reviewer's word, and what looks after such runs.
+"""The review: a small flow run that waits in Prefect's UI for a reviewer's answer, and what looks after such runs.
 
-A run that waits holds no process. When somebody answers, the flow begins again from its top, so nothing stands before
-its gate but reading. Prefect runs none of our code when a run is cancelled or lost: `reconcile_reviews` finds out.
+A run that waits holds no process. When it is answered, the flow begins again from its top, so only reading stands
+before its gate. Prefect runs none of our code when a run is cancelled or lost: `reconcile_reviews` finds out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = {"approve": "Approved", "refuse": "Refused", "expired": "Expired"}
 
 
 class Answer(RunInput):
-    """The form."""
+    """What a reviewer fills in."""
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="approve: the challenger becomes champion; refuse: the champion stays"
@@ -47,13 +47,20 @@ class Answer(RunInput):
 def review(
     verdict: int, tournament: str = "", note: str = "", settings: dict[str, Any] | None = None
 ) -> State[Any] | None:
-    """Ask a reviewer whether a challenger becomes champion, and do as they say.
+    """Ask a reviewer whether a challenger becomes champion, and do what the answer says.
 
     Args:
-        verdict: number of the verdict in the ledger.
-        tournament: the tournament that it must belong to; a worker on another ledger would ask about another thing.
-        note: what to say first, such as why it is asked again.
-        settings: settings that differ from those of the environment.
+        verdict: Number of the verdict in the ledger.
+        tournament: Id of the tournament that it must belong to: on a worker with another ledger the number names
+            another verdict.
+        note: What the form says first, such as why it is asked again.
+        settings: Settings that differ from those of the environment.
+
+    Returns:
+        A completed state named after the decision, with what came of it as its message; None when nothing was decided.
+
+    Raises:
+        NotFoundError: If the ledger has no such verdict, or it is of another tournament.
     """
     workspace = Workspace(read_settings(**(settings or {})))
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
@@ -100,12 +107,18 @@ def _in_hours(hours: float) -> dt.datetime:
 
 
 def reconcile_reviews(workspace: Workspace) -> list[str]:
-    """See to it that every review goes its way, and return in words what was done; [] when all was in order.
+    """Do for all reviews what they need now.
 
-    Promotions and decisions that a crash interrupted are finished; verdicts that wait are laid before the reviewers,
-    again when their flow run was cancelled or lost; reminders are sent; silence becomes a no at the deadline; flow
+    Promotions and decisions that a crash interrupted are finished; reviewers are asked about verdicts that wait, again
+    when the flow run was cancelled or lost; reminders are sent; at the deadline, no answer counts as a refusal; flow
     runs whose verdict was decided elsewhere are ended. Any number of processes may do it at once, at any time.
     Without a Prefect API reviews are left to the command line.
+
+    Args:
+        workspace: Settings and stores.
+
+    Returns:
+        What was done and what failed, a sentence each; [] when all was in order.
     """
     done: list[str] = []
     ledger, ensemble = workspace.ledger, workspace.settings.ensemble_name
@@ -122,7 +135,15 @@ def reconcile_reviews(workspace: Workspace) -> list[str]:
 
 
 def look_after(workspace: Workspace, case: Case) -> list[str]:
-    """Do for one case that waits what it needs now, and return that in words."""
+    """Do for one case that waits what it needs now.
+
+    Args:
+        workspace: Settings and stores.
+        case: A case without a decision.
+
+    Returns:
+        What was done, a sentence each; one that is "" stands for nothing.
+    """
     settings, now = workspace.settings, dt.datetime.now(dt.UTC)
     deadline = case.deadline(settings)
     if deadline is None:
@@ -185,7 +206,17 @@ def _end_runs(workspace: Workspace, case: Case, ended: set[str]) -> list[str]:
 
 
 def end_waiting_runs(workspace: Workspace, case: Case) -> list[str]:
-    """End the flow runs of a case that was just decided elsewhere; what no server answers for, the next sweep does."""
+    """End the flow runs of a case that was just decided elsewhere.
+
+    Those that cannot be ended now, as when the server is down, are ended by the next :func:`reconcile_reviews`.
+
+    Args:
+        workspace: The home with the ledger.
+        case: A case with a decision.
+
+    Returns:
+        What was done and what failed, a sentence each.
+    """
     ended = {event.subject for event in workspace.ledger.events(case.tournament, RUN_ENDED)}
     done: list[str] = []
     if review_runs.has_api():

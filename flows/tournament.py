@@ -1,4 +1,4 @@
-"""The tournament, as a story: one Prefect flow, each stage a task, each stage stored under its inputs."""
+"""The tournament: one Prefect flow, each stage a task whose result is stored under its inputs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,17 @@ def tournament(
     """Hold one tournament.
 
     Args:
-        data: folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`.
-        candidates: specs of the candidates that enter, each a JSON-able dict.
-        settings: settings that differ from those of the environment.
-        versions: ids (`name/version`) of registered candidates that enter; with neither, all enter that wait in MLflow.
+        data: Folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`.
+        candidates: Specs of the candidates that enter, each a JSON-able dict.
+        settings: Settings that differ from those of the environment.
+        versions: Ids (`name/version`) of registered candidates that enter; with neither, all enter that wait in MLflow.
+
+    Returns:
+        The outcome, with summary and report.
+
+    Raises:
+        TournamentError: One of our errors, such as DataError for data that cannot be used, NotFoundError when no
+            candidate enters, or BusyError while another tournament is held.
     """
     workspace = Workspace(read_settings(**(settings or {})))
     specs = [parse_spec(candidate) for candidate in candidates or []]
@@ -43,7 +50,17 @@ def tournament(
 def run_stages(
     workspace: Workspace, data: str, specs: Sequence[CandidateSpec], versions: Sequence[str]
 ) -> TournamentOutcome:
-    """Hold one tournament, inside a flow and in its turn."""
+    """Hold one tournament, inside a flow that holds the locks.
+
+    Args:
+        workspace: Settings and stores.
+        data: Folder, URL or `sql`.
+        specs: Candidates that enter; registered when they are new.
+        versions: Ids (`name/version`) of registered candidates that enter. With neither, all enter that wait in MLflow.
+
+    Returns:
+        The outcome; the one that stands when the tournament has been held before.
+    """
     source = preparation.load(workspace, preparation.fetch(workspace, data))
     checked = preparation.validate(workspace, source)
     roles = preparation.split(workspace, source)
@@ -54,7 +71,20 @@ def run_stages(
 
 
 def compete(workspace: Workspace, context: TournamentContext, checked: Checked) -> TournamentOutcome:
-    """Hold the rest of a tournament whose entrants are known: it is the same however they came to enter."""
+    """Hold the rest of a tournament whose entrants are known, in whatever way they came to enter.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament and its entrants.
+        checked: The checks of its data.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        CandidateError: If no candidate could be trained, scored and measured.
+        BudgetError: If no ensemble fits the budget.
+    """
     with on_record(workspace, context):
         for entrant in context.entrants:
             report_progress(entrant.version.name, 0.0, "waits")

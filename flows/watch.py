@@ -1,7 +1,7 @@
-"""One look around: who is new enters, who waits is sent on, what a crash left is finished, what is wrong is told.
+"""One sweep: new candidates enter, waiting ones are dispatched, what a crash left is finished, problems are announced.
 
-A sweep may be made by any number of processes at any time, killed anywhere and made again: all that it does is on
-record under a natural key. It is what makes registering enough; events only make it come sooner.
+A sweep may be made by any number of processes at any time, killed anywhere and made again: all that it does is
+recorded under a natural key. Registering a candidate is enough for a sweep to find it; events only make it sooner.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ _log = logging.getLogger("watch")
 
 @dataclass
 class Swept:
-    """What a sweep did, in words, and what kept it from doing more."""
+    """What a sweep did.
+
+    Attributes:
+        done: A sentence for each thing that was done.
+        errors: What made steps of it fail.
+    """
 
     done: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -53,10 +58,13 @@ class Watch:
         self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
 
     def sweep(self, named: Collection[str] = ()) -> Swept:
-        """Look around once. Never raises: a step that fails is reported, and the others are made all the same.
+        """Do once all that waits to be done. Never raises: the other steps are made when one fails.
 
         Args:
             named: Ids of versions that an event has named; they are looked at first.
+
+        Returns:
+            What was done, and the errors.
         """
         swept = Swept()
         self._step(swept, lambda: self._take_in(named))
