@@ -46,7 +46,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
         # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
         body = [event.model_dump(mode="json")]
         return any(_post(body, wait) for wait in TRIES_S)
-    except Exception as error:  # whatever it is, nobody's verdict or promotion may fail for want of a message
+    except Exception as error:  # a verdict or promotion must not fail because its message cannot be sent
         get_logger("announce").warning("%s of %s was not announced: %s", kind, subject, error)
         return False
 

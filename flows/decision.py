@@ -22,9 +22,9 @@ from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.summary import Summary
 
-NOBODY = "nobody"  # the reviewer of record when silence is the answer
+NOBODY = "nobody"  # the reviewer on record when the deadline passed without an answer
 LOCK_S = 600.0  # judging again may take minutes on large data
-RACES = 3  # a champion that changes more often than this while it is looked at is somebody else's business
+RACES = 3  # tries to promote while the champion keeps changing
 
 
 def what_is_wrong(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason: str) -> str:
@@ -72,7 +72,7 @@ def answer(workspace: Workspace, case: Case, outcome: str, reviewer: str, reason
         decision = case.decision
     if decision.payload.get("mark") != mark:
         if any(one.id == case.id for one in unsettled(workspace.ledger, case.ensemble.name)):
-            settle(workspace, case)  # whoever answered was killed before it was carried out
+            settle(workspace, case)  # the process that took the answer was killed before it was carried out
         raise BusyError(what_stands(decision))
     return settle(workspace, case)
 
@@ -150,7 +150,7 @@ def settle(workspace: Workspace, case: Case) -> str:
 
 
 def _close(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:
-    """Tell the report of a no, or of silence."""
+    """Write a refusal, or a missed deadline, into the report."""
     _tell_report(workspace, case, version, decision, promoted=False)
     said = "was not answered for" if decision.outcome == "expired" else f"was refused by {decision.reviewer}"
     return f"version {version.version} {said}: {decision.reason}"
@@ -171,14 +171,14 @@ def _promote(workspace: Workspace, case: Case, version: EnsembleVersion, decisio
             return promotion.promote(ledger, workspace.models, version, decision, standing.sequence)
         except BusyError:
             if ledger.standing(case.ensemble.name).sequence == standing.sequence:
-                raise  # it is the alias that somebody holds
+                raise  # the champion did not change: another process holds the lock of the aliases
     raise BusyError(f"the champion of {case.ensemble.name} changes all the time; approve verdict {case.id} again")
 
 
 def _install(
     workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: Promotion
 ) -> str:
-    """Finish a promotion whose intent is recorded, and tell the report."""
+    """Finish a promotion that is recorded, and write it into the report."""
     promotion.reconcile(workspace.ledger, workspace.models)
     _tell_report(workspace, case, version, decision, promoted=True)
     return f"version {promoted.version} is champion, approved by {decision.reviewer}: {decision.reason}"
@@ -225,7 +225,7 @@ def _judged(summary: Summary, payload: dict[str, Any], champion: int) -> Summary
 def _tell_report(
     workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: bool
 ) -> None:
-    """Let the stored report, its copy in MLflow and the version's tags say what was decided."""
+    """Write what was decided into the stored report, its copy in MLflow and the version's tags."""
     words = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason}
     summary = read_summary(workspace, case.tournament, version)
     summary = replace(

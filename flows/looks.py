@@ -13,8 +13,9 @@ def looks_before(workspace: Workspace, context: TournamentContext, pairs: pd.Dat
     """Return how many looks count as looks at these test pairs, but for the one that this tournament takes.
 
     Newer data has a test split of its own, by its digest. As long as fewer of its pairs are new than the setting
-    `fresh_share` asks for, it inherits the looks at the older one: else the error allowed over the life of a split
-    would be granted again with every new data version. A split whose pairs are not in the stage store counts as the same.
+    `fresh_share` asks for, it inherits the looks at the older one: else the error that is allowed over the life of a
+    split would be granted again with every new data version. A split whose pairs are not in the stage store counts as
+    the same.
 
     Args:
         workspace: Ledger, stage store, which keeps the pairs, and settings.

@@ -247,7 +247,7 @@ def enter(
         if not entrants:
             waits = "; ".join(refused.values()) if refused else "no candidate waits"
             raise NotFoundError(
-                f"nobody enters: there is no champion and {waits}; name some with --candidates FILE "
+                f"no candidate enters: there is no champion and {waits}; name some with --candidates FILE "
                 "or register them with `tournament register FILE`"
             )
         judged = judged_roles(workspace, source, roles, entrants)

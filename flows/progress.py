@@ -67,7 +67,7 @@ def publish_outcome(outcome: TournamentOutcome) -> None:
                 flow_run_id=UUID(runtime.flow_run.id),
             )
             client.create_artifact(content)
-    except Exception as error:  # no tournament fails for want of a picture of it
+    except Exception as error:  # a tournament must not fail because its table cannot be shown
         get_logger("progress").warning("no summary of %s in Prefect: %s", outcome.summary.tournament, error)
 
 

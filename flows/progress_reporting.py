@@ -19,6 +19,11 @@ def to(reporter: Reporter) -> Iterator[None]:
 
     Yields:
         Nothing.
+
+    Example:
+        >>> with to(lambda name, share, doing: print(name, share, doing)):
+        ...     report_progress("load", 0.5, "reads the products")
+        load 0.5 reads the products
     """
     global _reporter
     _reporter, before = reporter, _reporter

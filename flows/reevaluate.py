@@ -66,7 +66,7 @@ def again(workspace: Workspace, data: str | None) -> Renewed:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Announce what ends a run that nobody watches."""
+    """Announce the error that ends a run."""
     try:
         yield
     except TournamentError as error:

@@ -89,5 +89,5 @@ def publish(renewed: Renewed) -> None:
         return
     try:
         create_markdown_artifact(as_markdown(renewed.facts), "reevaluation", "Champion and bench evaluated again")
-    except Exception as error:  # what was evaluated is on record; no run fails for want of a picture of it
+    except Exception as error:  # the ledger has the result; the run must not fail because it cannot be shown
         get_logger("renewal").warning("no artifact of the re-evaluation in Prefect: %s", error)

@@ -185,7 +185,7 @@ def _tend_run(workspace: Workspace, case: Case) -> str:
 
 
 def _close(workspace: Workspace, case: Case, outcome: str, reason: str, via: str) -> str:
-    """Record a no that nobody said, unless somebody answered at the same moment."""
+    """Record a refusal that no reviewer gave, unless one answered at the same moment."""
     decision = record(workspace, case, outcome, NOBODY, reason, via, via)
     return settle(workspace, case) if decision.payload.get("mark") == via else ""
 
@@ -225,7 +225,7 @@ def end_waiting_runs(workspace: Workspace, case: Case) -> list[str]:
 
 
 def _guarded(done: list[str], case: Case, work: Callable[[Case], list[str]]) -> None:
-    """Do the work of one case; what fails is said, and keeps no other case from its turn."""
+    """Do the work of one case; what fails is reported, and the other cases are still worked on."""
     try:
         done.extend(work(case))
     except (TournamentError, PrefectException, httpx.HTTPError, RuntimeError, OSError) as error:

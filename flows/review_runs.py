@@ -91,7 +91,18 @@ def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), dead
 
 
 def links(workspace: Workspace, case: Case) -> dict[str, str]:
-    """Return where a case is documented: title -> path or address of its report, its version and run, its review."""
+    """Return where a case is documented.
+
+    Args:
+        workspace: The home and the model registry.
+        case: The case.
+
+    Returns:
+        Title -> path or address of the report, the challenger's version and run in MLflow, and the report in Prefect.
+
+    Raises:
+        NotFoundError: If the registry does not have the challenger.
+    """
     version = workspace.models.ensemble(case.ensemble.version)
     found = {"Full report": str(reports_folder(workspace, case.tournament) / "report.html")}
     found |= workspace.models.addresses(version)
@@ -200,7 +211,7 @@ def _make_run(case: Case, number: int, note: str) -> str | None:
     with get_client(sync_client=True) as client:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-        except ObjectNotFound:  # nobody serves reviews on this server
+        except ObjectNotFound:  # no process serves reviews on this server
             return None
         run = client.create_flow_run_from_deployment(
             deployment.id,
@@ -241,8 +252,8 @@ def condition(flow_run: str, stuck_s: float) -> Condition:
         stuck_s: Seconds after which a run that should be going on counts as broken.
 
     Returns:
-        `live`: waits for an answer, or to be run; `answering`: goes on with one; `broken`: can be started again; `cancelled`; `over`:
-        has completed; `lost`: is not on the server, or cannot be answered.
+        `live`: waits for an answer, or to be run; `answering`: goes on with an answer; `broken`: can be started again;
+        `cancelled`; `over`: has completed; `lost`: is not on the server, or cannot be answered.
     """
     with get_client(sync_client=True) as client:
         run = _read(client, flow_run)

@@ -11,7 +11,7 @@ from esci_tournament.registry.locks import tournament_lock
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 
-SERVED_PATIENCE_S = 7 * 86_400.0  # a run that was dispatched waits for one that somebody holds by hand
+SERVED_PATIENCE_S = 7 * 86_400.0  # a dispatched run waits for one that was started by hand
 PATIENCE_S = 10.0  # asking whether the lock is held takes it for a moment
 
 

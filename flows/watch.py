@@ -99,7 +99,7 @@ class Watch:
         for sighting in news(self._queue, self._unread):
             try:
                 arrival = take_in(self._workspace, self._queue, sighting)
-            except Exception as error:  # one that cannot be checked now keeps nobody else out
+            except Exception as error:  # one that cannot be checked now does not hold up the others
                 left.append(sighting)
                 trouble = error
                 continue
@@ -136,7 +136,7 @@ class Watch:
         return [text]
 
     def _tell_states(self) -> list[str]:
-        """Bring the tags in the registry up to what the ledger says."""
+        """Set the tags in the registry to what the ledger says."""
         mark = self._queue.mark()
         if mark == self._mark:
             return []

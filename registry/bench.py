@@ -14,7 +14,7 @@ class Bench:
     """The candidates that a re-evaluation tries again.
 
     Attributes:
-        seats: Candidate ids; former members of a champion first, each group by most recent tournament first.
+        seats: Candidate ids; former members of a champion first, then others, each most recently tried first.
         excluded: Candidate id -> why it is not tried this time.
         tournaments: Candidate id of each seat -> id of the last finished tournament it entered, which has its model.
     """
@@ -39,7 +39,7 @@ def find_bench(ledger: Ledger, ensemble: str, members: Collection[str], size: in
     last: dict[str, str] = {}
     for held in finished(ledger):
         for entry in ledger.entries(held.tournament):
-            last.pop(entry.candidate, None)  # so that whoever was tried last stands last
+            last.pop(entry.candidate, None)  # so that the last one tried stands last
             last[entry.candidate] = held.tournament
     failed = {(event.tournament, event.subject): event.payload for event in ledger.events(kind="candidate_failed")}
     waiting, excluded = [], {}

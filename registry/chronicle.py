@@ -119,5 +119,5 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula: a reason is typed by people."""
+    """Return a cell that no spreadsheet takes for a formula, since reasons are typed by people."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

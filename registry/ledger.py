@@ -130,7 +130,7 @@ class Ledger:
     # What a tournament is made of
 
     def record_data_version(self, digest: str, payload: Payload = None) -> DataVersion:
-        """Record a data version by its digest."""
+        """Record a data version by its digest; `payload` may say where the data comes from and how much it is."""
         return self._record(DataVersion, tables.data_versions, {"digest": digest}, payload=payload)
 
     def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> CandidateRecord:
@@ -504,7 +504,7 @@ class Ledger:
             return [Promotion.of(row) for row in rows.connection.execute(query.order_by("id")).mappings()]
 
     def standing(self, ensemble: str) -> Standing:
-        """Return champion, previous champion and the number of the last change, replayed from the promotions."""
+        """Return champion, previous champion and the number of the last change, as they follow from the promotions."""
         with self._reading() as rows:
             return _standing(rows, ensemble)
 
@@ -594,6 +594,14 @@ def replay(ensemble: str, promotions: Iterable[Promotion]) -> Standing:
 
     Returns:
         The standing; `sequence` is 0 when there are none.
+
+    Example:
+        >>> row = {"id": 1, "at": None, "who": "", "payload": {}, "ensemble": "e", "decision": None, "reason": ""}
+        >>> changes = [("promote", 4), ("promote", 5), ("rollback", 4)]
+        >>> rows = [row | {"sequence": n, "kind": kind, "version": v} for n, (kind, v) in enumerate(changes, 1)]
+        >>> standing = replay("e", map(Promotion.of, rows))
+        >>> standing.sequence, standing.champion.version, standing.previous
+        (3, 4, None)
     """
     reign: list[Promotion] = []
     sequence = 0
@@ -607,7 +615,7 @@ def replay(ensemble: str, promotions: Iterable[Promotion]) -> Standing:
 
 
 def user_and_host() -> str:
-    """Return `user@host` of this process; the number of the user where it has no name, as in some containers."""
+    """Return `user@host` of this process; the number of the user where the system has no name for it."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):

@@ -65,7 +65,7 @@ class Models:
 
     @property
     def tracking(self) -> Tracking:
-        """The connection to MLflow, for the modules of registry/ that ask it more."""
+        """The connection to MLflow, for the modules of registry/ that need more of it."""
         return self._tracking
 
     # Candidates
@@ -339,7 +339,7 @@ class Models:
         return self._aliased(PREVIOUS)
 
     def alias(self, alias: str) -> int | None:
-        """Return the ensemble version that an alias names, or None. It is read afresh each time."""
+        """Return the ensemble version that an alias names, or None; it is read from MLflow each time."""
         with self._tracking.guard(f"read alias {alias} of {self.ensemble_name}"):
             version = self._tracking.aliased(self.ensemble_name, alias)
             return None if version is None else int(version.version)

@@ -121,7 +121,7 @@ def reconcile(ledger: Ledger, models: Models) -> list[Promotion]:
     """
     if not ledger.pending(models.ensemble_name):
         return []
-    # Under the lock nobody can move an alias by an older standing after a newer one was projected.
+    # Under the lock no process can move an alias by an older standing after another has moved it by a newer one.
     with ledger.exclusive(f"promotion of {models.ensemble_name}"):
         pending = ledger.pending(models.ensemble_name)
         if pending:
@@ -130,7 +130,18 @@ def reconcile(ledger: Ledger, models: Models) -> list[Promotion]:
 
 
 def restore(ledger: Ledger, models: Models) -> list[AliasDrift]:
-    """Put the aliases back to what the ledger says, and return what was wrong."""
+    """Put the aliases back to what the ledger says, and record that in the ledger.
+
+    Args:
+        ledger: Where promotions are recorded.
+        models: The registry whose aliases are moved.
+
+    Returns:
+        The aliases that were wrong, [] when none was.
+
+    Raises:
+        BusyError: If another process moves the aliases for longer than a minute.
+    """
     found = drift(ledger, models)
     if found:
         with ledger.exclusive(f"promotion of {models.ensemble_name}"):
@@ -141,7 +152,7 @@ def restore(ledger: Ledger, models: Models) -> list[AliasDrift]:
 
 
 def drift(ledger: Ledger, models: Models) -> list[AliasDrift]:
-    """Return the aliases that differ from the ledger and that no promotion under way is about to move."""
+    """Return the aliases that differ from the ledger; none while a promotion or rollback is under way."""
     while True:
         before = ledger.standing(models.ensemble_name)
         if ledger.pending(models.ensemble_name):

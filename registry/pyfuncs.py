@@ -63,5 +63,12 @@ def check_pyfunc(folder: Path) -> None:
 
 
 def open_pyfunc(folder: Path) -> Any:
-    """Load a model. This runs its code: only :mod:`esci_tournament.tasks.families.pyfunc.worker` may call it."""
+    """Load a model, which runs its code: only :mod:`esci_tournament.tasks.families.pyfunc.worker` may call it.
+
+    Args:
+        folder: A folder that :func:`fetch_pyfunc` has filled.
+
+    Returns:
+        MLflow's `PyFuncModel`.
+    """
     return mlflow.pyfunc.load_model(str(folder))

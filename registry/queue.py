@@ -76,7 +76,7 @@ class Dispatch:
         return self.last.end in ("", *AGAIN)
 
     def count(self, *ends: str) -> int:
-        """Return how many attempts ended in one of these ways."""
+        """Return how many attempts ended in one of these ways, which are some of `ENDS`."""
         return sum(one.end in ends for one in self.attempts)
 
     @property
@@ -123,7 +123,7 @@ class Queue:
             return Arrival.of(rows.insert(tables.arrivals, values, payload))
 
     def arrivals(self, candidates: Collection[str] | None = None) -> list[Arrival]:
-        """Return all arrivals, or those of some candidates, oldest first."""
+        """Return all arrivals, or those of some candidate ids, oldest first."""
         with self._ledger.reading() as rows:
             if candidates is None or len(candidates) > 500:
                 found = rows.all(tables.arrivals)

@@ -111,7 +111,7 @@ def cases(ledger: Ledger, ensemble: str) -> list[Case]:
 
 
 def waiting(ledger: Ledger, ensemble: str) -> list[Case]:
-    """Return the cases that nobody has decided yet, oldest first."""
+    """Return the cases that are not decided yet, oldest first."""
     return [case for case in cases(ledger, ensemble) if case.state == "waits"]
 
 

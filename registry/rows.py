@@ -40,7 +40,7 @@ class Rows:
         return list(self.connection.execute(query.order_by(table.c.id)).mappings())
 
     def one(self, table: Table, natural: Mapping[str, Any]) -> Row | None:
-        """Return the row under a natural key, or None."""
+        """Return the row whose columns equal those of a natural key, None when there is none."""
         return self.connection.execute(select(table).filter_by(**natural)).mappings().first()
 
     def insert(self, table: Table, values: Mapping[str, Any], payload: Payload = None) -> Row:

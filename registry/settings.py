@@ -303,6 +303,11 @@ class StageSettings:
     Args:
         values: Name -> value.
         cores: Threads that compute at once.
+
+    Example:
+        >>> declared = StageSettings({"seed": 3}, cores=1)
+        >>> declared.seed, hasattr(declared, "device")
+        (3, False)
     """
 
     def __init__(self, values: Mapping[str, object], cores: int) -> None:

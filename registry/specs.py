@@ -128,7 +128,7 @@ def read_specs(path: str | Path) -> list[CandidateSpec]:
 
 
 def spec_paths(spec: NamedSpec) -> list[Path]:
-    """Return the files and folders on this machine that a spec points to, in the order of its `PATHS`."""
+    """Return the files and folders that a spec points to and that exist here, in the order of its `PATHS`."""
     places = [Path(path).expanduser() for path in spec.paths()]
     return [place for place in places if place.exists()]
 

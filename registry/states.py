@@ -142,6 +142,11 @@ def tags_of(state: CandidateState, link: str) -> Mapping[str, str | None]:
 
     Returns:
         Tag -> value, None for tags that must not be there; reasons are cut to 4,000 characters.
+
+    Example:
+        >>> tags = tags_of(CandidateState("refused", reason="no such checkpoint"), "")
+        >>> tags["tournament.state"], tags["tournament.refused"], tags["tournament.failed"]
+        ('refused', 'no such checkpoint', None)
     """
     why = state.reason[:4000] or "no reason given"
     return {

@@ -187,7 +187,7 @@ arrivals = _table(
     "arrivals",
     _word("candidate"),  # name/version; not of `candidates`: those refused are not in it
     _word("digest"),  # of the tag's content
-    _word("outcome"),  # queued, refused, or tried: before anybody watched
+    _word("outcome"),  # queued, refused, or tried (before it was noticed)
     UniqueConstraint("candidate", "digest"),
 )
 Index(

@@ -100,7 +100,7 @@ def tournament_facts(recipes: dict[str, str], models: dict[str, list[str]], sett
 
 
 def finished(ledger: Ledger) -> list[Tournament]:
-    """Return the tournaments that came to a verdict, in the order in which they did."""
+    """Return the tournaments that ended with a verdict, in the order in which they ended."""
     rows = {one.tournament: one for one in ledger.tournaments()}
     return [rows[event.tournament] for event in ledger.events(kind="finished") if event.tournament in rows]
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
 
-# MLflow reads these when it is imported: standard output is ours, and nothing is reported to anybody.
+# MLflow reads these when it is imported: they keep standard output free and switch telemetry off.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
@@ -80,7 +80,14 @@ class Tracking:
     # Runs
 
     def experiment(self, name: str) -> str:
-        """Return the id of an experiment, created when missing, its artifacts below `home` or with the server."""
+        """Return the id of an experiment, made when it is missing.
+
+        Args:
+            name: Name of the experiment.
+
+        Returns:
+            MLflow's id; artifacts of a new one stand below `home`, or with the server when MLflow is one.
+        """
         if name not in self._experiments:
             known = self.client.get_experiment_by_name(name)
             if known is None:
@@ -338,7 +345,14 @@ def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.D
 
 
 def pyfunc_data(path: Path) -> Path:
-    """Return the folder that the loader of the pyfunc model at `path` is given."""
+    """Return the folder that the loader of a saved pyfunc model is given.
+
+    Args:
+        path: Folder of the model, with its `MLmodel`.
+
+    Returns:
+        The folder below `path`.
+    """
     return path / str(Model.load(str(path)).flavors["python_function"]["data"])
 
 

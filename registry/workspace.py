@@ -49,21 +49,21 @@ class Workspace:
 
     @cached_property
     def stages(self) -> StageStore:
-        """Results of finished stages, under their inputs."""
+        """The store of results of finished stages, under their inputs."""
         from esci_tournament.registry.stages import StageStore
 
         return StageStore(self.folder("stages"))
 
     @cached_property
     def scores(self) -> ScoreStore:
-        """Scores of every candidate version on every data version."""
+        """The store of class probabilities of every candidate version on every data version."""
         from esci_tournament.registry.scores import ScoreStore
 
         return ScoreStore(self.folder("scores"))
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The append-only record."""
+        """The append-only record, its schema created when missing."""
         from esci_tournament.registry.ledger import Ledger
 
         self.folder()
@@ -71,7 +71,7 @@ class Workspace:
 
     @cached_property
     def models(self) -> Models:
-        """The MLflow registry."""
+        """The model registry in MLflow."""
         from esci_tournament.registry.models import Models
 
         self.folder()
