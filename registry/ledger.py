@@ -204,7 +204,16 @@ class Ledger:
         return self._record(Event, tables.events, natural, payload=payload)
 
     def fail_tournament(self, tournament: str, reason: str, payload: Payload = None) -> Event:
-        """Record that a tournament could not go on, and why; each call is an event of its own."""
+        """Record that a tournament could not go on; each call is an event of its own.
+
+        Args:
+            tournament: Id of the tournament.
+            reason: Why, in words.
+            payload: More about it.
+
+        Returns:
+            The new event, of the kind `failed`.
+        """
         return self.record_event("failed", "", tournament, dict(payload or {}) | {"reason": reason})
 
     def record_event(self, kind: str, subject: str, tournament: str | None = None, payload: Payload = None) -> Event:

@@ -55,11 +55,29 @@ class ScoreStore:
         self.root = Path(root)
 
     def folder(self, candidate: str, data_version: str, recipe: str) -> Path:
-        """Return the folder that holds these scores, whether it exists or not."""
+        """Return the folder that holds these scores, whether it exists or not.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            A folder three levels below `root`; characters that are no part of file names are percent-encoded.
+        """
         return self.root.joinpath(*(_file_name(part) for part in (candidate, data_version, recipe)))
 
     def has(self, candidate: str, data_version: str, recipe: str) -> bool:
-        """Return whether scores stand under these three keys; their content is not checked."""
+        """Return whether scores stand under these three keys; their content is not checked.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            Whether their provenance file is there.
+        """
         return (self.folder(candidate, data_version, recipe) / PROVENANCE).is_file()
 
     def put(
