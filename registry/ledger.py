@@ -1,8 +1,8 @@
 """The append-only record of tournaments: what was tried, scored, judged, decided and promoted, by whom and when.
 
 No state is stored, it follows from the rows: the champion from the promotions, a tournament's state from its events.
-Every method that records, but for `record_event`, has a natural key; recording the same thing again (a run after a
-kill) returns the row that stands.
+Every method that records, but for `record_event` and `fail_tournament`, has a natural key; recording the same thing
+again (a run after a kill) returns the row that stands.
 """
 
 from __future__ import annotations

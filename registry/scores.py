@@ -169,7 +169,7 @@ class ScoreStore:
             candidate: Candidate id.
             data_version: Digest of the data.
             recipe: Digest of all else that the raw scores follow from.
-            temperature: What the logits were divided by.
+            temperature: What the logarithms of the raw probabilities were divided by.
             probabilities: float32 (n, 4), order E, S, C, I; rows as those of the raw ones.
 
         Raises:
