@@ -1,1 +1,1 @@
-"""What happens, in which order: Prefect flows. No arithmetic, no file formats."""
+"""Prefect flows: what happens, and in which order. No arithmetic, no file formats."""

@@ -1,4 +1,4 @@
-"""Tell Prefect what happened, as an event: automations turn it into a message to whoever wants to know."""
+"""Events in Prefect about what happened; automations turn them into messages to people."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
 
     Args:
         kind: What happened.
-        subject: Whom it happened to, an id such as `t-0123abcd` or `esci-ensemble/3`.
+        subject: Id of what it happened to, such as `t-0123abcd` or `esci-ensemble/3`.
         payload: JSON-able content. A notification shows `title` (one line), `text` (what happened, in words) and
-            `links` (name to address); whatever else is there is for machines.
+            `links` (name to address); other keys are for programs.
 
     Returns:
-        Whether a server took it. Without a configured server nobody listens, and nothing is sent.
+        Whether a server took it; without a configured server nothing is sent.
     """
     if not PREFECT_API_URL.value():
         return False
@@ -46,7 +46,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
         # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
         body = [event.model_dump(mode="json")]
         return any(_post(body, wait) for wait in TRIES_S)
-    except Exception as error:  # whatever it is, nobody's verdict or promotion may fail for want of a message
+    except Exception as error:  # a verdict or promotion must not fail because its message cannot be sent
         get_logger("announce").warning("%s of %s was not announced: %s", kind, subject, error)
         return False
 

@@ -33,7 +33,18 @@ from esci_tournament.tasks.families.loading import candidate_class
 
 @named_stage_task("train {entrant.version.name}")
 def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> str:
-    """Train and score one entrant in a process of its own; return why it failed, "" when it did not."""
+    """Train and score one entrant in a process of its own.
+
+    Nothing is run when its scores are in the store already.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament, with its data and roles.
+        entrant: The candidate and all that its model follows from.
+
+    Returns:
+        Why it failed, "" when it did not.
+    """
     name = entrant.version.name
     if workspace.scores.has(entrant.id, context.source.version, entrant.inputs.digest()):
         report_progress(name, 1.0, "scores are in the store")
@@ -58,7 +69,7 @@ def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) ->
 
 
 def workers_of(settings: Settings) -> int:
-    """Return how many candidates train at once: as set, else one a GPU, or one a core."""
+    """Return how many candidates train at once: the setting `workers`, else one on a GPU, or one a core."""
     if settings.workers:
         return settings.workers
     device = resolve_device(settings.device)
@@ -68,9 +79,17 @@ def workers_of(settings: Settings) -> int:
 
 
 def threads_of(settings: Settings, context: TournamentContext) -> int:
-    """Return the threads of each worker.
+    """Return the number of threads of each worker.
 
-    It follows from who entered, not from who is left to train: a resumed tournament computes the same numbers.
+    It follows from the number of newcomers that entered, not from those left to train, so that a resumed tournament
+    computes the same numbers.
+
+    Args:
+        settings: `workers`, `device` and `threads`.
+        context: The tournament, whose entrants are counted.
+
+    Returns:
+        At least 1.
     """
     at_once = min(workers_of(settings), sum(entrant.role == "newcomer" for entrant in context.entrants) or 1)
     return max(1, settings.cores // at_once)
@@ -78,10 +97,18 @@ def threads_of(settings: Settings, context: TournamentContext) -> int:
 
 @stage_task
 def survivors(workspace: Workspace, context: TournamentContext, reasons: Sequence[str]) -> list[Entrant]:
-    """Record who failed and why, attach the others' weights in MLflow, and return the others.
+    """Record which entrants failed and why, and attach the weights of the others in MLflow.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        reasons: Why each entrant failed, "" when it did not, in the order of `context.entrants`.
+
+    Returns:
+        The entrants that did not fail.
 
     Raises:
-        CandidateError: if nobody is left.
+        CandidateError: If none is left.
     """
     failed = {entrant.id: why for entrant, why in zip(context.entrants, reasons, strict=True) if why}
     left = _without(workspace, context, context.entrants, context.refused | failed)
@@ -123,7 +150,18 @@ def _attach(workspace: Workspace, context: TournamentContext, entrant: Entrant) 
 def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, MeasuredCost]:
     """Measure what each model costs on the device at hand, one after the other, nothing else running.
 
-    Who cannot be measured loses, and is not in the answer.
+    An entrant that cannot be measured is recorded as failed.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        entrants: Those that have been trained and scored.
+
+    Returns:
+        Candidate id -> cost, of those that could be measured.
+
+    Raises:
+        CandidateError: If none could be measured.
     """
     with stage("profile"):
         stages = workspace.stages
@@ -152,7 +190,17 @@ def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence
 def build(
     workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], costs: Mapping[str, MeasuredCost]
 ) -> Challenge:
-    """Aggregate, rank and select; the challenger is kept under all that it follows from."""
+    """Aggregate, rank and select; the challenger is kept under all that it follows from.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        entrants: Those that have been trained and scored; those without a cost are left out.
+        costs: Candidate id -> measured cost.
+
+    Returns:
+        The challenger; ranking and selection are recorded in the ledger.
+    """
     with stage("build the challenger"):
         settings = workspace.settings.only(SETTINGS)
         measured = [entrant for entrant in entrants if entrant.id in costs]
@@ -190,7 +238,21 @@ def judge(
     costs: Mapping[str, MeasuredCost],
     challenge: Challenge,
 ) -> Trial:
-    """Judge the challenger against the champion on the test split; the look is on record before it is taken."""
+    """Judge the challenger against the champion on the test split; the look is recorded before it is taken.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament and the champion it meets, if there is one.
+        entrants: Those whose scores are in the store.
+        costs: Candidate id -> measured cost.
+        challenge: The challenger.
+
+    Returns:
+        The trial, whose verdict is recorded in the ledger.
+
+    Raises:
+        BudgetError: If some members were measured on a CPU and others on a GPU.
+    """
     with stage("judge"):
         champion = (
             champion_side(workspace, context.champion, prices(costs), workspace.settings) if context.champion else None
@@ -202,7 +264,15 @@ def judge(
 
 
 def for_information(settings: Settings, entrants: Sequence[Entrant]) -> list[str]:
-    """Return who takes part without a chance to become a member: who cannot answer for new pairs, unless kept."""
+    """Return the entrants that may not become members, because they cannot score new pairs.
+
+    Args:
+        settings: `keep_score_files`, which lets them be members.
+        entrants: Those that take part.
+
+    Returns:
+        Candidate ids.
+    """
     if settings.keep_score_files:
         return []
     return [one.id for one in entrants if not candidate_class(one.inputs.spec.family).answers_new_pairs]

@@ -55,7 +55,20 @@ def summarise(
     challenge: Challenge,
     trial: Trial,
 ) -> Summary:
-    """Put together the summary, and write report and figures for the first time."""
+    """Put together the summary, and write report and figures for the first time.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        checked: The checks of its data.
+        entrants: Those that have been trained and scored.
+        costs: Candidate id -> measured cost.
+        challenge: The challenger.
+        trial: What judging came to.
+
+    Returns:
+        The summary, as it stands before a decision.
+    """
     with stage("report"):
         settings = workspace.settings.model_dump(mode="json")
         events = workspace.ledger.events(context.id, "candidate_failed")
@@ -101,7 +114,18 @@ def summarise(
 def register(
     workspace: Workspace, context: TournamentContext, challenge: Challenge, trial: Trial, summary: Summary
 ) -> EnsembleVersion | None:
-    """Register the challenger as a version of the ensemble when it may serve; log its report either way."""
+    """Register the challenger as a version of the ensemble when it may serve; log its report either way.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        challenge: The challenger.
+        trial: What judging came to.
+        summary: The summary whose report has been written.
+
+    Returns:
+        The version, None when the challenger may not serve.
+    """
     report = reports_folder(workspace, context.id)
     files = [report / "report.html", report / "summary.json", report / "figures"]
     if not wins(workspace, context, trial):
@@ -131,7 +155,16 @@ def _costs_of(summary: Summary) -> dict[str, budget.Cost]:
 
 
 def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool:
-    """Return whether the verdict asks for a promotion, or there is no champion and settings let the first one in."""
+    """Return whether the challenger may serve.
+
+    Args:
+        workspace: The home with the settings; `inaugurate` lets in a first champion.
+        context: The tournament and the champion it meets, if there is one.
+        trial: What judging came to.
+
+    Returns:
+        True if the verdict is promote, or lacks only a champion to compare with and settings let the first one in.
+    """
     inaugural = workspace.settings.inaugurate and context.attempt.champion is None
     return trial.verdict.outcome == "promote" or (inaugural and "champion" in trial.verdict.missing)
 
@@ -147,7 +180,17 @@ def _assemble(workspace: Workspace, context: TournamentContext, challenge: Chall
 def decide(
     workspace: Workspace, context: TournamentContext, trial: Trial, version: EnsembleVersion | None
 ) -> Decision | None:
-    """Record the decision of the verdict where nobody reviews; where somebody does, it waits: heavy work ends here."""
+    """Record the decision where the verdict decides; where a review is required, leave it to the review.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        trial: What judging came to.
+        version: The registered challenger, None when it may not serve.
+
+    Returns:
+        The decision, also one that was recorded before; None when there is nothing to decide or a review must come.
+    """
     if version is None:
         return None
     verdict = next(row for row in workspace.ledger.verdicts(context.id) if row.against == context.attempt.against)
@@ -164,7 +207,21 @@ def decide(
 def promote(
     workspace: Workspace, context: TournamentContext, version: EnsembleVersion | None, decision: Decision | None
 ) -> Promotion | None:
-    """Move the champion's alias, through the ledger."""
+    """Record the promotion in the ledger and move the champion's alias.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament, whose attempt says which champion it was judged against.
+        version: The registered challenger, None when it may not serve.
+        decision: The approval, None while there is none.
+
+    Returns:
+        The promotion; None without a version or a decision.
+
+    Raises:
+        BusyError: If the champion changed since the verdict.
+        UsageError: If the decision is no approval.
+    """
     if version is None or decision is None:
         return None
     with stage("promote"):
@@ -185,7 +242,19 @@ def finish(
     decision: Decision | None,
     promoted: Promotion | None,
 ) -> TournamentOutcome:
-    """Write the final report, close the tournament in the ledger, and lay it before the reviewers if it waits."""
+    """Close the tournament, announce its verdict, and open its review if one is required.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        summary: The summary before a decision.
+        version: The registered challenger, None when it may not serve.
+        decision: What was decided, None while it waits.
+        promoted: The promotion, None without one.
+
+    Returns:
+        The outcome, with the final summary and the report's page.
+    """
     outcome = close(workspace, context, summary, version, decision, promoted)
     _tell(outcome.summary, outcome.report)
     if outcome.summary.awaits_review:
@@ -201,7 +270,19 @@ def close(
     decision: Decision | None,
     promoted: Promotion | None,
 ) -> TournamentOutcome:
-    """Write the final report, and close the tournament in the ledger."""
+    """Write the final report, and record the end of the tournament in the ledger.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        summary: The summary before a decision.
+        version: The registered challenger, None when it may not serve.
+        decision: What was decided, None while it waits.
+        promoted: The promotion, None without one.
+
+    Returns:
+        The outcome, with the final summary and the report's page.
+    """
     decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
     summary = replace(
         summary,

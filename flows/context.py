@@ -1,4 +1,4 @@
-"""What the stages of one tournament hand to each other: folders, ids and small records, never frames."""
+"""What the stages of one tournament pass to each other: folders, ids and small records, no frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ Result = TypeVar("Result")
 
 
 def named_stage_task(run_name: str | None) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
-    """Return a decorator as :func:`stage_task`, under which each run of the stage has a name of its own."""
+    """Return a decorator as :func:`stage_task`, under which each run of the stage has a name of its own.
+
+    Args:
+        run_name: Name of a run; it may refer to the stage's parameters in braces, as in
+            `train {entrant.version.name}`. None for Prefect's own.
+
+    Returns:
+        The decorator, which makes a Prefect task of a function.
+    """
     return task(cache_policy=NO_CACHE, persist_result=False, task_run_name=run_name)
 
 
@@ -33,13 +41,25 @@ def stage_task(stage: Callable[Parameters, Result]) -> Task[Parameters, Result]:
     """Make a Prefect task of a stage.
 
     Nothing is cached or persisted by Prefect: each stage keeps its own result under its inputs, for any later run.
+
+    Args:
+        stage: The function; it is called with the arguments of the task.
+
+    Returns:
+        The task.
     """
     return named_stage_task(None)(stage)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded data set: its folder in the stage store and its version."""
+    """A loaded data set.
+
+    Attributes:
+        folder: Its folder in the stage store.
+        version: Digest of its content.
+        origin: The folder that it was loaded from.
+    """
 
     folder: Path
     version: str
@@ -48,7 +68,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of all pairs: their folder in the stage store and its key."""
+    """The roles of all pairs.
+
+    Attributes:
+        folder: Their folder in the stage store.
+        key: Its key there.
+    """
 
     folder: Path
     key: str
@@ -56,7 +81,12 @@ class Roles:
 
 @dataclass(frozen=True)
 class Checked:
-    """The checks of a data set, each a JSON-able record, and the first page of its Data Docs."""
+    """The checks of a data set.
+
+    Attributes:
+        checks: One JSON-able record a check.
+        docs: First page of the Data Docs (HTML).
+    """
 
     checks: list[dict[str, Any]]
     docs: Path
@@ -64,7 +94,13 @@ class Checked:
 
 @dataclass(frozen=True)
 class TournamentOutcome:
-    """What a tournament came to. `unchanged`: it had been held before, and nothing has changed since."""
+    """What a tournament came to.
+
+    Attributes:
+        summary: Its final summary.
+        report: Its page, `report.html`.
+        unchanged: Whether it had been held before, and nothing has changed since.
+    """
 
     summary: Summary
     report: Path
@@ -73,7 +109,12 @@ class TournamentOutcome:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a re-evaluation came to: the outcome of its tournament, and the JSON-able facts that the ledger has."""
+    """What a re-evaluation came to.
+
+    Attributes:
+        outcome: The outcome of its tournament.
+        facts: The JSON-able facts that the ledger has of it, as :func:`esci_tournament.flows.renewal.record` puts them.
+    """
 
     outcome: TournamentOutcome
     facts: dict[str, Any]
@@ -84,16 +125,18 @@ class TournamentContext:
     """A tournament that is being held.
 
     Attributes:
-        attempt: which tournament it is.
-        source, roles: its data, and the role of each pair.
-        entrants: who takes part; refused: candidate id -> why it may not.
-        champion: the ensemble it meets, None when there is none.
-        started: when it was recorded (UTC).
-        unchanged: the outcome that stands, when nothing has changed since.
-        judged: the roles without the pairs whose query a model of older data has seen; None when there are none such.
-        drift: what has changed in the data since the last tournament, JSON of
+        attempt: Which tournament it is, and which champion it meets.
+        source: Its data.
+        roles: The role of each pair.
+        entrants: The candidates that take part.
+        refused: Candidate id -> why it may not take part.
+        champion: The ensemble it meets, None when there is none.
+        started: When it was recorded (UTC).
+        unchanged: The outcome that stands, when nothing has changed since.
+        judged: The roles without the pairs whose query a model of older data has seen; None when there are none such.
+        drift: What has changed in the data since the last tournament, JSON of
             `esci_tournament.tasks.data.drift.DriftReport`.
-        excluded: candidate id -> why it is not on the bench this time.
+        excluded: Candidate id -> why it is not on the bench this time.
     """
 
     attempt: Attempt
@@ -110,17 +153,29 @@ class TournamentContext:
 
     @property
     def id(self) -> str:
+        """Id of the tournament."""
         return self.attempt.tournament
 
     @property
     def judged_roles(self) -> Roles:
-        """The roles by which pairs are learnt from by the aggregator, and judged."""
+        """The roles that decide which pairs the aggregator learns from, and which are judged."""
         return self.judged or self.roles
 
 
 @contextmanager
 def on_record(workspace: Workspace, context: TournamentContext) -> Iterator[None]:
-    """Record in the ledger why a tournament could not go on."""
+    """Record in the ledger why a tournament could not go on, when the block raises one of our errors.
+
+    Args:
+        workspace: The home whose ledger is written.
+        context: The tournament.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        TournamentError: What the block raised, as it is.
+    """
     try:
         yield
     except TournamentError as error:
@@ -129,6 +184,14 @@ def on_record(workspace: Workspace, context: TournamentContext) -> Iterator[None
 
 
 def recall(workspace: Workspace, tournament: str) -> TournamentOutcome:
-    """Return the outcome of a tournament that was held before."""
+    """Return the outcome of a tournament that was held before in this home.
+
+    Args:
+        workspace: The home with the stored report.
+        tournament: Id of the tournament.
+
+    Returns:
+        The outcome, marked as unchanged.
+    """
     folder = reports_folder(workspace, tournament)
     return TournamentOutcome(Summary.read(folder / "summary.json"), folder / "report.html", unchanged=True)

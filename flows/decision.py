@@ -1,7 +1,7 @@
 """From a reviewer's answer to what follows from it: the row in the ledger, the champion, the report.
 
-The review's flow run and the command line come here alike. An answer is one row; all that follows can be done again
-after a kill, by whoever comes next, and is done once.
+The review's flow run and the command line both use this module. An answer is one row; what follows from it can be
+done again after a kill, by any process, and takes effect once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.summary import Summary
 
-NOBODY = "nobody"  # the reviewer of record when silence is the answer
+NOBODY = "nobody"  # the reviewer on record when the deadline passed without an answer
 LOCK_S = 600.0  # judging again may take minutes on large data
-RACES = 3  # a champion that changes more often than this while it is looked at is somebody else's business
+RACES = 3  # tries to promote while the champion keeps changing
 
 
 def answer(workspace: Workspace, case: Case, given: Answer) -> str:
@@ -41,8 +41,8 @@ def answer(workspace: Workspace, case: Case, given: Answer) -> str:
         What came of it; that more approvals are needed, when the policy asks for several and this is not the last.
 
     Raises:
-        UsageError: if the answer breaks a rule; the message is the complaint.
-        BusyError: if the case was decided before, by another answer; the message says what stands.
+        UsageError: If the answer breaks a rule; the message is the complaint.
+        BusyError: If the case was decided before, by another answer; the message says what stands.
     """
     check_outcome(given.outcome)
     decision = case.decision
@@ -59,7 +59,7 @@ def answer(workspace: Workspace, case: Case, given: Answer) -> str:
         decision = record(workspace, case, given.outcome, reviewers, reasons, given.via, given.mark, proven)
     if decision.payload.get("mark") != given.mark:
         if any(one.id == case.id for one in unsettled(workspace.ledger, case.ensemble.name)):
-            settle(workspace, case)  # whoever answered was killed before it was carried out
+            settle(workspace, case)  # the process that took the answer was killed before it was carried out
         raise BusyError(what_stands(decision))
     return settle(workspace, case)
 
@@ -106,7 +106,7 @@ def record(
 
 
 def what_stands(decision: Decision) -> str:
-    """Return in words that a verdict was decided already."""
+    """Return a sentence that says that a verdict was decided already, how, by whom and when."""
     return (
         f"verdict {decision.verdict} was decided already: {decision.outcome} by {decision.reviewer} at "
         f"{decision.at:%Y-%m-%d %H:%M} UTC ({decision.reason}); nothing was changed"
@@ -114,7 +114,21 @@ def what_stands(decision: Decision) -> str:
 
 
 def settle(workspace: Workspace, case: Case) -> str:
-    """Do what follows from a recorded decision, and return it in words; doing it again changes nothing."""
+    """Do what follows from a recorded decision; doing it again changes nothing.
+
+    An approval promotes the challenger if the champion is still the one that it was judged against; if not, the
+    challenger is judged again, against today's champion. Then the report is updated and the decision announced.
+
+    Args:
+        workspace: The home with ledger, registry and settings.
+        case: A case that has been decided.
+
+    Returns:
+        What came of it, in words.
+
+    Raises:
+        BusyError: If another process settles reviews of the ensemble for too long, or the champion keeps changing.
+    """
     ledger = workspace.ledger
     with ledger.exclusive(f"reviews of {case.ensemble.name}", LOCK_S):
         case = find_case(ledger, case.ensemble.name, case.id)
@@ -145,7 +159,7 @@ def _carry_out(workspace: Workspace, case: Case, version: EnsembleVersion, decis
 
 
 def _close(workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision) -> str:
-    """Tell the report of a no, or of silence."""
+    """Write a refusal, or a missed deadline, into the report."""
     _tell_report(workspace, case, version, decision, promoted=False)
     said = "was not answered for" if decision.outcome == "expired" else f"was refused by {decision.reviewer}"
     return f"version {version.version} {said}: {decision.reason}"
@@ -166,14 +180,14 @@ def _promote(workspace: Workspace, case: Case, version: EnsembleVersion, decisio
             return promotion.promote(ledger, workspace.models, version, decision, standing.sequence)
         except BusyError:
             if ledger.standing(case.ensemble.name).sequence == standing.sequence:
-                raise  # it is the alias that somebody holds
+                raise  # the champion did not change: another process holds the lock of the aliases
     raise BusyError(f"the champion of {case.ensemble.name} changes all the time; approve verdict {case.id} again")
 
 
 def _install(
     workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: Promotion
 ) -> str:
-    """Finish a promotion whose intent is recorded, and tell the report."""
+    """Finish a promotion that is recorded, and write it into the report."""
     promotion.reconcile(workspace.ledger, workspace.models)
     _tell_report(workspace, case, version, decision, promoted=True)
     return f"version {promoted.version} is champion, approved by {decision.reviewer}: {decision.reason}"
@@ -220,7 +234,7 @@ def _judged(summary: Summary, payload: dict[str, Any], champion: int) -> Summary
 def _tell_report(
     workspace: Workspace, case: Case, version: EnsembleVersion, decision: Decision, promoted: bool
 ) -> None:
-    """Let the stored report, its copy in MLflow and the version's tags say what was decided."""
+    """Write what was decided into the stored report, its copy in MLflow and the version's tags."""
     words = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason}
     summary = read_summary(workspace, case.tournament, version)
     summary = replace(

@@ -1,7 +1,7 @@
-"""Queued candidates are sent into tournaments: one at a time on a device, the oldest first, again when a run is lost.
+"""Queued candidates are dispatched into tournaments: one at a time on a device, oldest first, again when a run is lost.
 
-What is decided is on record before Prefect is asked, and asked under a key that follows from the record: whoever is
-killed in between, or does the same at the same time, ends up with the same flow run.
+What is decided is recorded before Prefect is asked, and Prefect is asked under a key that follows from the record: a
+process that was killed in between, or that does the same at the same time, gets the same flow run.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ _KIND = re.compile(r"exception: (?:[\w.]+\.)?(\w+)")
 
 
 class Dispatcher:
-    """Sends who waits into tournaments, and looks after the runs.
+    """Sends waiting candidates into tournaments, and looks after the runs.
 
     Args:
-        workspace: Settings and stores. `settings.data` names the data; without it nobody is sent anywhere.
+        workspace: Settings and stores. `settings.data` names the data; without it nothing is dispatched.
+
+    Attributes:
+        workspace: Settings and stores.
+        queue: The queue in the workspace's ledger.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -48,7 +52,11 @@ class Dispatcher:
         self._free_since: dict[str, float] = {}  # flow run -> when its lock was first found free
 
     def advance(self) -> list[str]:
-        """Do what the queue of this device needs now, and return in words what was done. Safe to call at any time."""
+        """Do what the queue of this device needs now; safe to call at any time.
+
+        Returns:
+            What was done, a sentence each; [] when there was nothing to do.
+        """
         settings = self.workspace.settings
         if settings.data is None:
             return []
@@ -71,7 +79,7 @@ class Dispatcher:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
         except ObjectNotFound:
-            get_logger("dispatch").warning("nobody serves %s; %s waits", DEPLOYMENT, _names(dispatch))
+            get_logger("dispatch").warning("no process serves %s; %s waits", DEPLOYMENT, _names(dispatch))
             return []
         number = dispatch.last.number
         run = client.create_flow_run_from_deployment(
@@ -139,7 +147,7 @@ class Dispatcher:
         return "", ""
 
     def _is_dead(self, run: FlowRun) -> bool:
-        """Tell whether nobody has held the lock of tournaments for a while, though the run has been there as long."""
+        """Return whether the lock of tournaments has been free for a while, though the run has been there as long."""
         patience = self.workspace.settings.lost_after_s
         if self.workspace.ledger.is_locked(device_lock(self.workspace.settings)):
             self._free_since.pop(str(run.id), None)
@@ -150,7 +158,7 @@ class Dispatcher:
         return min(free, there) > patience
 
     def _bury(self, client: SyncPrefectClient, run: FlowRun) -> tuple[str, str]:
-        """Tell Prefect that a run is dead: it cannot go on, and does not stand there as if it did."""
+        """Set a run that cannot go on to crashed or cancelled in Prefect."""
         if run.state is not None and run.state.is_cancelling():
             client.set_flow_run_state(run.id, run.state.model_copy(update={"type": StateType.CANCELLED}), force=True)
             return "given_up", "its flow run was cancelled"
@@ -159,7 +167,7 @@ class Dispatcher:
         return "lost", reason
 
     def _is_time(self, dispatch: Dispatch) -> bool:
-        """Tell whether the next attempt may begin: at once after a kill, later and later after failures."""
+        """Return whether the next attempt may begin: at once after a kill, after growing waits after failures."""
         last, settings = dispatch.last, self.workspace.settings
         if last.end == "lost" or last.ended_at is None:
             return True
@@ -167,7 +175,7 @@ class Dispatcher:
         return (dt.datetime.now(dt.UTC) - last.ended_at).total_seconds() >= wait
 
     def _left(self, dispatch: Dispatch) -> set[str]:
-        """Return who of a dispatch has been in no finished tournament."""
+        """Return the candidates of a dispatch that have been in no finished tournament."""
         return set(dispatch.candidates) - self.queue.tried(dispatch.candidates)
 
     def _tell(self, dispatch: Dispatch, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What a challenger needs to serve in real time: made once, at the end of its tournament."""
+"""What a challenger needs to serve in real time, made at the end of its tournament."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from esci_tournament.tasks.ensemble.equipment import SETTINGS, make_equipment
 
 
 def equipment(workspace: Workspace, context: TournamentContext, challenge: Challenge) -> Path:
-    """Return the folder with the challenger's aggregators of subsets and its early exit, made when there is none."""
+    """Return the folder with the challenger's aggregators of subsets and its early exit, made when there is none.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament, with its data and entrants.
+        challenge: The challenger.
+
+    Returns:
+        The folder in the stage store, as `make_equipment` fills it.
+    """
     stages, settings = workspace.stages, workspace.settings
     entrants = [one for one in context.entrants if one.id in challenge.members]
     measured = {one.id: stages.find(one.inputs.profile_key(stages)) for one in entrants}
@@ -41,5 +50,14 @@ def equipment(workspace: Workspace, context: TournamentContext, challenge: Chall
 
 
 def early_exit(workspace: Workspace, context: TournamentContext, challenge: Challenge) -> dict[str, Any]:
-    """Return the challenger's rule of early exit, as the summary tells it."""
+    """Return the challenger's rule of early exit for the summary.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament, with its data and entrants.
+        challenge: The challenger.
+
+    Returns:
+        What `EarlyExit.to_json` returns.
+    """
     return EarlyExit.load(equipment(workspace, context, challenge)).to_json()

@@ -1,4 +1,4 @@
-"""Who was noticed in the model registry enters the queue, or is refused with the reason; once, however many watch."""
+"""Candidates noticed in the model registry enter the queue, or are refused with the reason; once, by any process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,17 @@ def news(queue: Queue, sightings: Sequence[Sighting]) -> list[Sighting]:
 
 
 def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival | None:
-    """Let a version enter, or refuse it; None when somebody else did so before.
+    """Queue a version, or refuse it.
 
-    The spec is checked here, before anything is spent on it. A refused one gets another chance when its tag changes.
+    The spec is checked here, before anything is spent on it. A refused one is checked again when its tag changes.
+
+    Args:
+        workspace: Settings and stores.
+        queue: The queue in the workspace's ledger.
+        sighting: The version as it was seen.
+
+    Returns:
+        The arrival, queued, refused or tried; None when another process recorded it before.
     """
     candidate = sighting.candidate()
     entered = {"entered": candidate.entered}

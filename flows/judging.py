@@ -1,4 +1,4 @@
-"""What judging takes, and how it is done: once for a tournament, and again when another champion was installed."""
+"""What judging needs, and how it is done: once in a tournament, and again when another champion was installed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,20 @@ Facts = dict[str, Any]
 
 
 def pairs_of(context: TournamentContext, learns: bool) -> pd.DataFrame:
-    """Return the pairs that the aggregator learns from, or the test pairs."""
+    """Return the pairs that the aggregator learns from, or the test pairs.
+
+    Args:
+        context: The tournament, with its data and judged roles.
+        learns: True for those that the aggregator learns from, False for the test pairs.
+
+    Returns:
+        Columns `example_id`, `label`, `query_key` and `locale`, in the order of the data.
+    """
     return judged_pairs(context.source.folder, context.judged_roles.folder, learns)
 
 
 def recipes_of(entrants: Iterable[Entrant]) -> dict[str, str]:
-    """Return under which recipe the scores of each entrant are kept."""
+    """Return the recipes under which the entrants' scores are kept: candidate id -> digest."""
     return {one.id: one.inputs.digest() for one in entrants}
 
 
@@ -41,32 +49,58 @@ def scores_of(workspace: Workspace, data: str, recipes: Mapping[str, str]) -> li
     """Return stored scores.
 
     Args:
-        workspace: where they are kept.
-        data: the version of the data that was scored.
-        recipes: candidate id -> recipe of its scores.
+        workspace: The home with the score store.
+        data: Digest of the data that was scored.
+        recipes: Candidate id -> recipe digest of its scores.
+
+    Returns:
+        The scores of each candidate, in the order of `recipes`.
 
     Raises:
-        NotFoundError: if scores of one are not in the store.
+        NotFoundError: If scores of one are not in the store.
+        StoreError: If a score file is damaged.
     """
     stored = {name: workspace.scores.get(name, data, recipe) for name, recipe in recipes.items()}
     return [MemberScores(name, one.example_id, one.probabilities, one.out_of_sample) for name, one in stored.items()]
 
 
 def read_cost(folder: Path) -> profile.MeasuredCost:
-    """Return the cost that the profile stage stored."""
+    """Return the cost that the profile stage stored.
+
+    Args:
+        folder: Folder of the stage, with `cost.json`.
+
+    Returns:
+        The measured cost.
+    """
     return profile.MeasuredCost.from_json((folder / "cost.json").read_text(encoding="utf-8"))
 
 
 def prices(costs: Mapping[str, profile.MeasuredCost]) -> dict[str, Cost]:
-    """Return costs as the budget counts them: peak MiB, and median milliseconds a page of 40."""
+    """Return costs as the budget counts them.
+
+    Args:
+        costs: Candidate id -> measured cost.
+
+    Returns:
+        Candidate id -> peak memory in MiB and median milliseconds a page of 40 pairs.
+    """
     return {name: Cost(one.memory_mib, one.milliseconds_per_page_p50, one.kind) for name, one in costs.items()}
 
 
 def side_of(aggregator: Aggregator, costs: Mapping[str, Cost], settings: Settings) -> Side:
-    """Return one side of a trial; what it costs is None where that was not measured.
+    """Return one side of a trial.
+
+    Args:
+        aggregator: The side's aggregator, which names its members.
+        costs: Candidate id -> cost; where one is missing, the side's cost is None.
+        settings: `execution`, which says whether times add up, and the budget.
+
+    Returns:
+        The side.
 
     Raises:
-        BudgetError: if some members were measured on a CPU and others on a GPU.
+        BudgetError: If some members were measured on a CPU and others on a GPU.
     """
     return Side(aggregator, total_cost(aggregator.members, costs, Budget.of(settings)))
 
@@ -74,7 +108,21 @@ def side_of(aggregator: Aggregator, costs: Mapping[str, Cost], settings: Setting
 def champion_side(
     workspace: Workspace, champion: EnsembleVersion, costs: Mapping[str, Cost], settings: Settings
 ) -> Side:
-    """Return a registered ensemble as one side of a trial; errors as in :func:`side_of`."""
+    """Return a registered ensemble as one side of a trial.
+
+    Args:
+        workspace: The home with the model registry.
+        champion: The ensemble version.
+        costs: Candidate id -> cost; where one is missing, the side's cost is None.
+        settings: As for :func:`side_of`.
+
+    Returns:
+        The side.
+
+    Raises:
+        BudgetError: If some members were measured on a CPU and others on a GPU.
+        NotFoundError: If the registry does not have the ensemble's files.
+    """
     return side_of(Aggregator.load(workspace.models.download(champion) / "aggregator"), costs, settings)
 
 
@@ -87,16 +135,16 @@ def judge_and_record(
     settings: Settings,
     more: Mapping[str, Any] | None = None,
 ) -> tuple[Trial, VerdictRecord]:
-    """Judge the challenger on the test split, and record the verdict; the look is on record before it is taken.
+    """Judge the challenger on the test split, and record the verdict; the look is recorded before it is taken.
 
     Args:
-        workspace: ledger and stage store.
-        context: the tournament, its data and roles; its attempt says which champion it is judged against.
-        scores: of every model that took part or is a member of a side.
-        challenger: one side of the trial.
-        champion: the other side, None when there is no champion.
-        settings: thresholds and budget.
-        more: what the verdict says beside the judge's findings.
+        workspace: Ledger and stage store.
+        context: The tournament, its data and roles; its attempt says which champion it is judged against.
+        scores: Of every model that took part or is a member of a side.
+        challenger: One side of the trial.
+        champion: The other side, None when there is no champion.
+        settings: Thresholds and budget.
+        more: What the verdict's payload has beside the judge's findings.
 
     Returns:
         The trial, and the verdict as it was recorded.
@@ -112,7 +160,17 @@ def judge_and_record(
 
 
 def rejudging_inputs(workspace: Workspace, context: TournamentContext, costs: Mapping[str, Cost]) -> Facts:
-    """Return what it takes to judge the challenger of a tournament again; it stands in the ledger with the ensemble."""
+    """Return what it takes to judge the challenger of a tournament again; the ledger keeps it with the ensemble.
+
+    Args:
+        workspace: The home with the settings.
+        context: The tournament.
+        costs: Candidate id -> cost.
+
+    Returns:
+        `data` (version), `load`, `roles`, `judged` (keys in the stage store), `recipes` (candidate id -> digest),
+        `costs` (candidate id -> [MiB, milliseconds a page of 40, kind of device]) and the decisive `settings`.
+    """
     return {
         "data": context.source.version,
         "load": context.source.folder.name,

@@ -1,4 +1,4 @@
-"""GPU slots, leased from Prefect's global concurrency limit `gpu`: those of a killed holder come back by themselves."""
+"""GPU slots, leased from Prefect's global concurrency limit `gpu`; Prefect frees the slots of a killed holder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ LIMIT = "gpu"
 
 
 def gpu(settings: Settings, slots: int = 1) -> AbstractContextManager[Any]:
-    """Return a context in which so many GPU slots are held; it waits until they are free.
+    """Return a context manager in which GPU slots are held; entering it waits until they are free.
 
     Nothing is leased on a CPU or without a configured Prefect API, unless the setting `lease` says so. A limit that
-    does not exist is an error (`strict`): a worker that counts nothing would share its GPU with anybody.
+    does not exist is an error (`strict`): without the limit, several runs would share one GPU.
+
+    Args:
+        settings: `lease`, `lease_s` and `device`.
+        slots: How many slots.
+
+    Returns:
+        The context manager; one that does nothing where nothing is leased.
     """
     wanted = settings.lease == "always"
     if settings.lease == "auto":

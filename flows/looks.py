@@ -1,4 +1,4 @@
-"""How often a test split has been looked at before: looks at what is mostly the same pairs are looks at the same."""
+"""How often a test split has been looked at before; looks at mostly the same pairs count as looks at the same split."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ def looks_before(workspace: Workspace, context: TournamentContext, pairs: pd.Dat
     """Return how many looks count as looks at these test pairs, but for the one that this tournament takes.
 
     Newer data has a test split of its own, by its digest. As long as fewer of its pairs are new than the setting
-    `fresh_share` asks for, it inherits the looks at the older one: else the error that a split's life may have would be
-    given anew every week. A split whose pairs are not in the stage store is taken for a relative.
+    `fresh_share` asks for, it inherits the looks at the older one: else the error that is allowed over the life of a
+    split would be granted again with every new data version. A split whose pairs are not in the stage store counts as
+    the same.
+
+    Args:
+        workspace: Ledger, stage store, which keeps the pairs, and settings.
+        context: The tournament that is about to look.
+        pairs: The test pairs, as :func:`esci_tournament.flows.judging.pairs_of` returns them.
+
+    Returns:
+        The number of looks, 0 for none.
     """
     ledger, stages, settings = workspace.ledger, workspace.stages, workspace.settings
     own = context.id, context.attempt.against

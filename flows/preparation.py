@@ -1,4 +1,4 @@
-"""The first stages: load, validate, split, and who enters."""
+"""The first stages: load, validate and split the data, measure its drift, and find out which candidates enter."""
 
 from __future__ import annotations
 
@@ -40,14 +40,38 @@ from esci_tournament.tasks.data.validate import validate as validate_dataset
 
 @stage_task
 def fetch(workspace: Workspace, data: str | None = None) -> Path:
-    """Return a folder with the newest data, fetched from where settings say when it is no folder."""
+    """Return a folder with the newest data, fetched from where settings say when it is no folder.
+
+    Args:
+        workspace: Settings, and the home that data is fetched into.
+        data: Folder, URL or `sql`; default: the setting `data`.
+
+    Returns:
+        The folder with the official files.
+
+    Raises:
+        UsageError: If nothing says where the data is, or a setting for `sql` is missing.
+        DataError: If it cannot be fetched, or is not what it should be.
+        StoreError: If the disk is full.
+    """
     with stage("fetch"):
         return obtain(workspace.settings, data, lambda share, doing: report_progress("fetch", share, doing))
 
 
 @stage_task
 def load(workspace: Workspace, origin: Path) -> Source:
-    """Load the data folder and keep it as memory-mapped Arrow under its version."""
+    """Load the data folder and keep it as memory-mapped Arrow under its version.
+
+    Args:
+        workspace: Stage store, ledger and the settings of which behaviour counts.
+        origin: Folder with the official files.
+
+    Returns:
+        The data set in the stage store; its version is recorded in the ledger.
+
+    Raises:
+        DataError: If the files cannot be used.
+    """
     with stage("load"):
         limits = LogLimits(workspace.settings.behaviour_cutoff, workspace.settings.bot_events)
         dataset = load_esci(origin, limits=limits)
@@ -62,7 +86,18 @@ def load(workspace: Workspace, origin: Path) -> Source:
 
 @stage_task
 def validate(workspace: Workspace, source: Source) -> Checked:
-    """Validate the data; a critical failure ends the tournament before anything is trained."""
+    """Validate the data; a critical failure ends the tournament before anything is trained.
+
+    Args:
+        workspace: The home with the stage store.
+        source: The data.
+
+    Returns:
+        The checks and their Data Docs.
+
+    Raises:
+        DataError: If a critical check fails.
+    """
     with stage("validate"):
         key = workspace.stages.key("validate", version=source.version)
 
@@ -81,13 +116,21 @@ def validate(workspace: Workspace, source: Source) -> Checked:
 
 @stage_task
 def serve(workspace: Workspace, source: Source) -> None:
-    """Have whoever serves take up the products and the behaviour of this data, which has been validated."""
+    """Record that scorers take up the products and the behaviour of this data, which has been validated."""
     set_live_data(workspace.ledger, source.version)
 
 
 @stage_task
 def split(workspace: Workspace, source: Source) -> Roles:
-    """Give every pair its role, by its query alone."""
+    """Give every pair its role, which follows from its query alone.
+
+    Args:
+        workspace: Stage store and the settings of the split.
+        source: The data.
+
+    Returns:
+        The roles, and the plans of what each model is fitted on, in the stage store.
+    """
     with stage("split"):
         settings = workspace.settings
         how = settings.model_dump(include=set(SETTINGS))
@@ -104,7 +147,16 @@ def split(workspace: Workspace, source: Source) -> Roles:
 
 @stage_task
 def drift(workspace: Workspace, source: Source) -> dict[str, Any]:
-    """Return how far the data has drifted from that of the last finished tournament, {} when there is nothing older."""
+    """Return how far the data has drifted from that of the last finished tournament.
+
+    Args:
+        workspace: Ledger, stage store and the settings of what counts as drift.
+        source: The data.
+
+    Returns:
+        JSON of `esci_tournament.tasks.data.drift.DriftReport`; {} when there is no older data, or it is not in the
+        stage store.
+    """
     with stage("drift"):
         settings, stages = workspace.settings, workspace.stages
         before = last_other_data(workspace.ledger, source.version)
@@ -131,9 +183,25 @@ def enter(
     again: bool = False,
     drift: Mapping[str, Any] | None = None,
 ) -> TournamentContext:
-    """Register who is new, find out which tournament this is, and gather champion's members and newcomers.
+    """Register new candidates, find out which tournament this is, and gather the champion's members and the newcomers.
 
-    With `again`, the bench is called back as well; newcomers that a watcher has noticed are left to it.
+    Args:
+        workspace: Settings and stores.
+        source: The data.
+        roles: The role of each pair.
+        specs: Candidates that enter; registered when they are new.
+        versions: Ids (`name/version`) of registered candidates that enter. With neither, all enter that wait in MLflow.
+        again: Whether it is a re-evaluation: the bench is tried again as well, and newcomers that a watcher has noticed
+            are left to it.
+        drift: What :func:`drift` returned, for the report.
+
+    Returns:
+        The tournament, recorded as started; with `unchanged` when it has been held before.
+
+    Raises:
+        NotFoundError: If there is neither a champion nor a candidate that may enter.
+        SpecError: If a named spec points to something that is no checkpoint.
+        DataError: If no pair is left to learn from or to judge, without those that a model of older data has seen.
     """
     with stage("enter"):
         ledger, models, settings = workspace.ledger, workspace.models, workspace.settings
@@ -181,7 +249,7 @@ def enter(
         if not entrants:
             waits = "; ".join(refused.values()) if refused else "no candidate waits"
             raise NotFoundError(
-                f"nobody enters: there is no champion and {waits}; name some with --candidates FILE "
+                f"no candidate enters: there is no champion and {waits}; name some with --candidates FILE "
                 "or register them with `tournament register FILE`"
             )
         judged = judged_roles(workspace, source, roles, entrants)

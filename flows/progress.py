@@ -1,4 +1,4 @@
-"""How far a served tournament is: a file in the home for the command line, and artifacts in Prefect's UI."""
+"""The progress of a served tournament: a file in the home for the command line, and artifacts in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ TICK_S = 3.0
 
 @contextmanager
 def published(workspace: Workspace) -> Iterator[None]:
-    """Publish progress while the block runs, if it is a run on a Prefect server and nobody else listens."""
+    """Publish progress while the block runs, if it is a run on a Prefect server and no other reporter is set.
+
+    Args:
+        workspace: The home, whose folder `progress` gets a file for the run.
+
+    Yields:
+        Nothing; the file is removed after the block.
+    """
     run = runtime.flow_run.id
     if not run or not PREFECT_API_URL.value() or progress_reporting.is_heard():
         yield
@@ -60,7 +67,7 @@ def publish_outcome(outcome: TournamentOutcome) -> None:
                 flow_run_id=UUID(runtime.flow_run.id),
             )
             client.create_artifact(content)
-    except Exception as error:  # no tournament fails for want of a picture of it
+    except Exception as error:  # a tournament must not fail because its table cannot be shown
         get_logger("progress").warning("no summary of %s in Prefect: %s", outcome.summary.tournament, error)
 
 

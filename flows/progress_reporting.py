@@ -1,4 +1,4 @@
-"""Where the progress of stages goes: to whoever listens, else to Prefect's log."""
+"""Where the progress of stages goes: to a reporter, if one is set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ _reporter: Reporter | None = None
 
 @contextmanager
 def to(reporter: Reporter) -> Iterator[None]:
-    """Send progress to `reporter` while the block runs, from whichever thread."""
+    """Send progress to `reporter` while the block runs, from all threads; the reporter before it comes back afterwards.
+
+    Args:
+        reporter: Called with the name of a stage or candidate, the share of it that is done (0..1), and what it does.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> with to(lambda name, share, doing: print(name, share, doing)):
+        ...     report_progress("load", 0.5, "reads the products")
+        load 0.5 reads the products
+    """
     global _reporter
     _reporter, before = reporter, _reporter
     try:
@@ -22,19 +34,32 @@ def to(reporter: Reporter) -> Iterator[None]:
 
 
 def is_heard() -> bool:
-    """Return whether anybody listens."""
+    """Return whether a reporter is set."""
     return _reporter is not None
 
 
 def report_progress(name: str, share: float, doing: str = "") -> None:
-    """Report progress."""
+    """Send progress to the reporter, if one is set.
+
+    Args:
+        name: Name of a stage or candidate.
+        share: Share of it that is done, 0..1.
+        doing: What it does now.
+    """
     if _reporter is not None:
         _reporter(name, share, doing)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Report the begin and the end of a stage."""
+    """Report the begin of a stage before the block, and its end after it unless the block raises.
+
+    Args:
+        name: Name of the stage.
+
+    Yields:
+        Nothing.
+    """
     report_progress(name, 0.0)
     yield
     report_progress(name, 1.0, "done")

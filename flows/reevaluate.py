@@ -1,4 +1,4 @@
-"""Every week: champion and bench are evaluated again on the newest data, and go the way of any tournament."""
+"""The weekly re-evaluation: a tournament of champion and bench on the newest data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ def reevaluate(data: str | None = None) -> Renewed:
     """Evaluate champion and bench again, on data that may be newer; nothing is trained that need not be.
 
     Args:
-        data: folder, URL or `sql`; default: the setting `data`.
+        data: Folder, URL or `sql`; default: the setting `data`.
+
+    Returns:
+        The outcome of the tournament, and the facts that the ledger has of it.
+
+    Raises:
+        TournamentError: Any of our errors that ends the run early; it is announced as a failure.
     """
     with _told():
         workspace = workspace_of_run()
@@ -36,7 +42,15 @@ def reevaluate(data: str | None = None) -> Renewed:
 
 
 def again(workspace: Workspace, data: str | None) -> Renewed:
-    """Evaluate champion and bench again, inside a flow and in its turn."""
+    """Evaluate champion and bench again, inside a flow that holds the locks.
+
+    Args:
+        workspace: Settings and stores.
+        data: Folder, URL or `sql`; None for the setting `data`.
+
+    Returns:
+        The outcome of the tournament, and the facts that the ledger has of it.
+    """
     folder = preparation.fetch(workspace, data)
     source = preparation.load(workspace, folder)
     checked = preparation.validate(workspace, source)
@@ -52,7 +66,7 @@ def again(workspace: Workspace, data: str | None) -> Renewed:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Announce what ends a run that nobody watches."""
+    """Announce the error that ends a run."""
     try:
         yield
     except TournamentError as error:

@@ -1,4 +1,4 @@
-"""Newer products and behaviour for whoever serves, without another champion."""
+"""Newer products and behaviour for the scorers, without a tournament."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from esci_tournament.flows.progress import published
 
 @flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)
 def refresh(data: str | None = None) -> str:
-    """Load and validate newer data, and have scorers take it up; return its version. Nothing is judged or promoted.
+    """Load and validate newer data, and have scorers take it up; nothing is judged or promoted.
 
     Args:
-        data: folder, URL or `sql`; default: the setting `data`.
+        data: Folder, URL or `sql`; default: the setting `data`.
+
+    Returns:
+        The version of the data.
+
+    Raises:
+        DataError: If the data cannot be fetched or used, or a critical check fails.
     """
     workspace = workspace_of_run()
     with published(workspace):

@@ -1,6 +1,6 @@
 """Judge a challenger again, on the same data, because another champion was installed since its verdict.
 
-Nothing is trained: the scores of both sides are in the score store, or the verdict says whose are not.
+Nothing is trained: the scores of both sides are in the score store, or the verdict says which are missing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from esci_tournament.tasks.ensemble.trial import Side
 
 
 def judge_again(workspace: Workspace, case: Case) -> VerdictRecord:
-    """Judge the challenger of `case` against today's champion; the look is on record before it is taken.
+    """Judge the challenger of `case` against today's champion; the look is recorded before it is taken.
+
+    Args:
+        workspace: Settings and stores.
+        case: The case whose challenger was approved.
 
     Returns:
         The new verdict, recorded; its payload says under "judged_again" which verdict it follows. Not-evaluable when
         scores of one side are not there: it says what to do about that.
 
     Raises:
-        NotFoundError: if there is no champion at all.
+        NotFoundError: If there is no champion at all.
     """
     standing = workspace.ledger.standing(case.ensemble.name)
     if standing.champion is None:

@@ -1,4 +1,4 @@
-"""What a re-evaluation leaves behind: the champion's numbers before and after, in the ledger and in Prefect."""
+"""The record of a re-evaluation: the champion's numbers before and after, in the ledger and in Prefect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ EVENT = "reevaluated"
 
 @stage_task
 def champion_before(workspace: Workspace, context: TournamentContext) -> dict[str, Any]:
-    """Return what the last tournament measured of the champion that is evaluated again, {} when there is nothing."""
+    """Return what the last tournament measured of the champion that is evaluated again.
+
+    Args:
+        workspace: The home with the ledger.
+        context: The tournament of the re-evaluation.
+
+    Returns:
+        As :func:`esci_tournament.registry.tournaments.metrics_of_champion`; {} when there is nothing.
+    """
     if context.attempt.champion is None:
         return {}
     return metrics_of_champion(workspace.ledger, workspace.settings.ensemble_name, context.attempt.champion)
@@ -34,7 +42,18 @@ def record(
 ) -> Renewed:
     """Record in the ledger that champion and bench were evaluated again, with the numbers; once a tournament.
 
-    That nothing had changed is on record too: it is how one sees that the weekly run runs.
+    That nothing had changed is recorded too, which shows that the weekly run runs.
+
+    Args:
+        workspace: The home with the ledger.
+        context: The tournament of the re-evaluation.
+        outcome: What it came to.
+        before: What :func:`champion_before` returned.
+        drift: JSON of `esci_tournament.tasks.data.drift.DriftReport`, {} for none.
+
+    Returns:
+        The outcome, and the facts: `unchanged`, `data_version`, `champion`; unless unchanged also `champion_before`,
+        `champion_after`, `bench`, `excluded`, `kept`, `verdict`, `promoted` and `drifted`.
     """
     ledger, name = workspace.ledger, workspace.settings.ensemble_name
     champion = f"{name}/{context.attempt.champion}" if context.attempt.champion is not None else ""
@@ -70,5 +89,5 @@ def publish(renewed: Renewed) -> None:
         return
     try:
         create_markdown_artifact(as_markdown(renewed.facts), "reevaluation", "Champion and bench evaluated again")
-    except Exception as error:  # what was evaluated is on record; no run fails for want of a picture of it
+    except Exception as error:  # the ledger has the result; the run must not fail because it cannot be shown
         get_logger("renewal").warning("no artifact of the re-evaluation in Prefect: %s", error)

@@ -1,4 +1,4 @@
-"""The stored report of a tournament: written when it ends, and again when somebody decides."""
+"""The stored report of a tournament: written when it ends, and again when a reviewer decides."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from esci_tournament.tasks.report.summary import Summary
 
 
 def reports_folder(workspace: Workspace, tournament: str) -> Path:
-    """Return the folder of a tournament's report."""
+    """Return the folder of a tournament's report, made when it is missing."""
     return workspace.folder("tournaments", tournament)
 
 
 def write_report(workspace: Workspace, summary: Summary, with_figures: bool = True) -> Path:
-    """Write summary, page and figures of a tournament, and return the page."""
+    """Write summary, page and figures of a tournament.
+
+    Args:
+        workspace: The home that the report stands in.
+        summary: What the report says.
+        with_figures: Whether the figures are drawn, which takes seconds.
+
+    Returns:
+        The page, `report.html`; `summary.json` and `figures/` stand beside it.
+    """
     from esci_tournament.tasks.report.figures import save_all  # they draw, which takes seconds to import
     from esci_tournament.tasks.report.page import render
 
@@ -33,14 +42,22 @@ def write_report(workspace: Workspace, summary: Summary, with_figures: bool = Tr
 def read_summary(workspace: Workspace, tournament: str, version: EnsembleVersion) -> Summary:
     """Return the summary of a tournament that was held here, or elsewhere and is known from MLflow.
 
+    Args:
+        workspace: The home and the model registry.
+        tournament: Id of the tournament.
+        version: The ensemble version that it built.
+
+    Returns:
+        The summary; that of this home when there are both.
+
     Raises:
-        NotFoundError: if neither this home nor MLflow has it.
+        NotFoundError: If neither this home nor MLflow has it.
     """
     here = workspace.settings.home / "tournaments" / tournament / "summary.json"
     return Summary.read(here if here.is_file() else workspace.models.report(version) / "summary.json")
 
 
 def log_report(workspace: Workspace, tournament: str) -> None:
-    """Put the page and the summary as they stand now beside the ensemble in MLflow."""
+    """Log the page and the summary of a tournament to its ensemble's run in MLflow, as they stand now."""
     folder = reports_folder(workspace, tournament)
     workspace.models.log_report(tournament, [folder / "report.html", folder / "summary.json"])

@@ -1,7 +1,7 @@
-"""The review: a small flow run that waits in Prefect's UI for a reviewer's word, and what looks after such runs.
+"""The review: a small flow run that waits in Prefect's UI for a reviewer's answer, and what looks after such runs.
 
-A run that waits holds no process. When somebody answers, the flow begins again from its top, so nothing stands before
-its gate but reading. Prefect runs none of our code when a run is cancelled or lost: `reconcile_reviews` finds out.
+A run that waits holds no process. When it is answered, the flow begins again from its top, so only reading stands
+before its gate. Prefect runs none of our code when a run is cancelled or lost: `reconcile_reviews` finds out.
 """
 
 from __future__ import annotations
@@ -47,11 +47,19 @@ class Form(RunInput):
 
 @flow(name="review")
 def review(verdict: int, tournament: str = "") -> State[Any] | None:
-    """Ask a reviewer whether a challenger becomes champion, and do as they say.
+    """Ask a reviewer whether a challenger becomes champion, and do what the answer says.
 
     Args:
-        verdict: number of the verdict in the ledger.
-        tournament: the tournament that it must belong to; a worker on another ledger would ask about another thing.
+        verdict: Number of the verdict in the ledger.
+        tournament: Id of the tournament that it must belong to: on a worker with another ledger the number names
+            another verdict.
+
+    Returns:
+        A completed state named after the decision, with what came of it as its message.
+
+    Raises:
+        NotFoundError: If the ledger has no such verdict, or it is of another tournament.
+        PolicyError: If a setting of the worker asks for less than the policy in the ledger does.
     """
     workspace = workspace_of_run()
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
@@ -98,12 +106,18 @@ def _in_hours(hours: float) -> dt.datetime:
 
 
 def reconcile_reviews(workspace: Workspace) -> list[str]:
-    """See to it that every review goes its way, and return in words what was done; [] when all was in order.
+    """Do for all reviews what they need now.
 
-    Promotions and decisions that a crash interrupted are finished; verdicts that wait are laid before the reviewers,
-    again when their flow run was cancelled or lost; reminders are sent; silence becomes a no at the deadline; flow
+    Promotions and decisions that a crash interrupted are finished; reviewers are asked about verdicts that wait, again
+    when the flow run was cancelled or lost; reminders are sent; at the deadline, no answer counts as a refusal; flow
     runs whose verdict was decided elsewhere are ended. Any number of processes may do it at once, at any time.
     Without a Prefect API reviews are left to the command line.
+
+    Args:
+        workspace: Settings and stores.
+
+    Returns:
+        What was done and what failed, a sentence each; [] when all was in order.
     """
     done: list[str] = []
     ledger, ensemble = workspace.ledger, workspace.settings.ensemble_name
@@ -120,7 +134,15 @@ def reconcile_reviews(workspace: Workspace) -> list[str]:
 
 
 def look_after(workspace: Workspace, case: Case) -> list[str]:
-    """Do for one case that waits what it needs now, and return that in words."""
+    """Do for one case that waits what it needs now.
+
+    Args:
+        workspace: Settings and stores.
+        case: A case without a decision.
+
+    Returns:
+        What was done, a sentence each; one that is "" stands for nothing.
+    """
     settings, now = workspace.settings, dt.datetime.now(dt.UTC)
     deadline = case.deadline(settings)
     if deadline is None:
@@ -162,7 +184,7 @@ def _tend_run(workspace: Workspace, case: Case) -> str:
 
 
 def _close(workspace: Workspace, case: Case, outcome: str, reason: str, via: str) -> str:
-    """Record a no that nobody said, unless somebody answered at the same moment."""
+    """Record a refusal that no reviewer gave, unless one answered at the same moment."""
     decision = record(workspace, case, outcome, NOBODY, reason, via, via)
     return settle(workspace, case) if decision.payload.get("mark") == via else ""
 
@@ -183,7 +205,17 @@ def _end_runs(workspace: Workspace, case: Case, ended: set[str]) -> list[str]:
 
 
 def end_waiting_runs(workspace: Workspace, case: Case) -> list[str]:
-    """End the flow runs of a case that was just decided elsewhere; what no server answers for, the next sweep does."""
+    """End the flow runs of a case that was just decided elsewhere.
+
+    Those that cannot be ended now, as when the server is down, are ended by the next :func:`reconcile_reviews`.
+
+    Args:
+        workspace: The home with the ledger.
+        case: A case with a decision.
+
+    Returns:
+        What was done and what failed, a sentence each.
+    """
     ended = {event.subject for event in workspace.ledger.events(case.tournament, RUN_ENDED)}
     done: list[str] = []
     if review_runs.has_api():
@@ -192,7 +224,7 @@ def end_waiting_runs(workspace: Workspace, case: Case) -> list[str]:
 
 
 def _guarded(done: list[str], case: Case, work: Callable[[Case], list[str]]) -> None:
-    """Do the work of one case; what fails is said, and keeps no other case from its turn."""
+    """Do the work of one case; what fails is reported, and the other cases are still worked on."""
     try:
         done.extend(work(case))
     except (TournamentError, PrefectException, httpx.HTTPError, RuntimeError, OSError) as error:

@@ -47,13 +47,20 @@ def review_required(settings: Settings) -> bool:
 
 
 def ui_link(path: str) -> str:
-    """Return an address in Prefect's newer UI, the one whose forms can be filled in; "" without a server."""
+    """Return an address in Prefect's newer UI, the one whose forms can be filled in.
+
+    Args:
+        path: Path below the UI's `v2/`, such as `runs/flow-run/<id>`.
+
+    Returns:
+        The address; "" without a server.
+    """
     base = PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").rstrip("/").removesuffix("/api")
     return f"{base.rstrip('/')}/v2/{path}" if base else ""
 
 
 def run_link(flow_run: str | None) -> str:
-    """Return where a reviewer finds a flow run; "" when there is none."""
+    """Return the address of a flow run in Prefect's UI; "" when there is none."""
     return ui_link(f"runs/flow-run/{flow_run}") if flow_run else ""
 
 
@@ -61,7 +68,20 @@ def run_link(flow_run: str | None) -> str:
 
 
 def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), deadline: dt.datetime | None = None) -> str:
-    """Return a case as the Markdown that stands beside the form."""
+    """Return a case as the Markdown that stands beside the form.
+
+    Args:
+        workspace: Settings and stores.
+        case: What is decided on.
+        notes: What it says first, such as why an answer was not recorded.
+        deadline: When no answer counts as a refusal; default: the case's, or counted from now.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        NotFoundError: If the registry does not have the challenger, or neither it nor this home has the summary.
+    """
     version = workspace.models.ensemble(case.ensemble.version)
     summary = read_summary(workspace, case.tournament, version)
     champion = champion_at(workspace.ledger, case.ensemble.name, case.verdict.against)
@@ -71,7 +91,18 @@ def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), dead
 
 
 def links(workspace: Workspace, case: Case) -> dict[str, str]:
-    """Return where a case is documented: its report, its version and run in MLflow, its review in Prefect."""
+    """Return where a case is documented.
+
+    Args:
+        workspace: The home and the model registry.
+        case: The case.
+
+    Returns:
+        Title -> path or address of the report, the challenger's version and run in MLflow, and the report in Prefect.
+
+    Raises:
+        NotFoundError: If the registry does not have the challenger.
+    """
     version = workspace.models.ensemble(case.ensemble.version)
     found = {"Full report": str(reports_folder(workspace, case.tournament) / "report.html")}
     found |= workspace.models.addresses(version)
@@ -93,10 +124,19 @@ def note_of(case: Case, flow_run: str) -> str:
 
 
 def open_round(workspace: Workspace, case: Case, note: str = "", because: str = "") -> str:
-    """Lay a case before the reviewers once more, and return in words what was done.
+    """Ask the reviewers about a case once more.
 
-    With an API and our deployment on it, a flow run is made; else the case is left to the command line. Whoever is
-    killed in the middle, or does it at the same time as another, makes the same flow run and the same row.
+    With an API and our deployment on it, a flow run is made; else the case is left to the command line. A process that
+    repeats this after a kill, or does it at the same time as another, gets the same flow run and the same row.
+
+    Args:
+        workspace: Settings and stores.
+        case: A case without a decision.
+        note: What the form says first, such as why it is asked again.
+        because: Why, in a word for programs, such as `cancelled`.
+
+    Returns:
+        What was done, in words; "" when another process did it, or the case stays with the command line.
     """
     number = len(case.reviews) + 1
     flow_run = _make_run(case, number) if has_api() else None
@@ -127,7 +167,15 @@ def open_round(workspace: Workspace, case: Case, note: str = "", because: str = 
 
 
 def open_review(workspace: Workspace, tournament: str) -> str:
-    """Lay the verdict of a tournament that has just ended before the reviewers; a server that is down gets it later."""
+    """Ask the reviewers about the verdict of a tournament that has just ended.
+
+    Args:
+        workspace: Settings and stores.
+        tournament: Id of the tournament.
+
+    Returns:
+        What was done, in words; "" when there was nothing to do, or when the server is down: a later sweep asks then.
+    """
     for case in waiting(workspace.ledger, workspace.settings.ensemble_name):
         if case.tournament == tournament and not case.reviews:
             try:
@@ -138,7 +186,13 @@ def open_review(workspace: Workspace, tournament: str) -> str:
 
 
 def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
-    """Say again that a case waits: an event, and an artifact on its flow run."""
+    """Remind the reviewers of a case that waits: by an event, and by an artifact on its flow run.
+
+    Args:
+        workspace: Settings and stores.
+        case: A case that reviewers have been asked about.
+        waited_h: Hours since they were first asked.
+    """
     deadline = case.deadline(workspace.settings)
     text = f"The review has waited for {waited_h:.0f} h; silence means no on {deadline:%Y-%m-%d at %H:%M} UTC."
     where = run_link(case.flow_run) or f"tournament review show {case.id}"
@@ -162,7 +216,7 @@ def _make_run(case: Case, number: int) -> str | None:
     with get_client(sync_client=True) as client:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-        except ObjectNotFound:  # nobody serves reviews on this server
+        except ObjectNotFound:  # no process serves reviews on this server
             return None
         run = client.create_flow_run_from_deployment(
             deployment.id,
@@ -196,7 +250,16 @@ def _key(kind: str, case: Case) -> str:
 
 
 def condition(flow_run: str, stuck_s: float) -> Condition:
-    """Return how a flow run of a review is doing: `live` waits for somebody, `broken` can be started again."""
+    """Return how a flow run of a review is doing.
+
+    Args:
+        flow_run: Prefect's id of the run.
+        stuck_s: Seconds after which a run that should be going on counts as broken.
+
+    Returns:
+        `live`: waits for an answer, or to be run; `answering`: goes on with an answer; `broken`: can be started again;
+        `cancelled`; `over`: has completed; `lost`: is not on the server, or cannot be answered.
+    """
     with get_client(sync_client=True) as client:
         run = _read(client, flow_run)
         if run is None or run.state is None:
@@ -219,7 +282,16 @@ def condition(flow_run: str, stuck_s: float) -> Condition:
 
 
 def start_again(workspace: Workspace, case: Case, flow_run: str) -> bool:
-    """Start a broken flow run again, which keeps the answers it was given; False when that was tried too often."""
+    """Start a broken flow run again, which keeps the answers it was given.
+
+    Args:
+        workspace: The home with the ledger, which counts the tries.
+        case: The case that the run is about.
+        flow_run: Prefect's id of the run.
+
+    Returns:
+        False when that was tried `RETRIES` times already.
+    """
     tried = sum(
         event.payload["flow_run"] == flow_run
         for event in workspace.ledger.events(case.tournament, RETRIED)
@@ -235,9 +307,17 @@ def start_again(workspace: Workspace, case: Case, flow_run: str) -> bool:
 
 
 def end_run(flow_run: str, words: str, said_no: bool = False) -> bool:
-    """End a flow run that waits for an answer which came otherwise; return whether nothing of it is left.
+    """End a flow run that waits for an answer which was given elsewhere.
 
     A run that is just being answered is left alone: it finds out for itself that the verdict is decided.
+
+    Args:
+        flow_run: Prefect's id of the run.
+        words: What its final state says.
+        said_no: Whether it ends as cancelled, for a deadline that passed; else as completed.
+
+    Returns:
+        Whether the run has ended or is gone.
     """
     with get_client(sync_client=True) as client:
         run = _read(client, flow_run)

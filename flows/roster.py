@@ -1,4 +1,4 @@
-"""Who is called back: the champion's members and the bench, each with the model it has."""
+"""The candidates that a re-evaluation tries again: the champion's members and the bench, each with its model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,30 @@ from esci_tournament.tasks.families.loading import candidate_class
 
 @dataclass(frozen=True)
 class Roster:
-    """Members and bench that are called back; excluded: candidate id -> why it is not."""
+    """Members and bench that are tried again.
+
+    Attributes:
+        entrants: Members first, each group in its own order.
+        excluded: Candidate id -> why it is not tried.
+    """
 
     entrants: list[Entrant] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
 
 
 def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
-    """Return the members of today's champion and the bench; a seat whose model is gone is excluded, a member is not."""
+    """Return the members of today's champion and the bench.
+
+    A bench candidate whose model is gone is excluded; a member whose model is gone is fitted again.
+
+    Args:
+        workspace: Settings and stores.
+        source: The data.
+        roles: The role of each pair.
+
+    Returns:
+        The entrants, and who of the bench is excluded and why.
+    """
     ledger, settings = workspace.ledger, workspace.settings
     standing = ledger.standing(settings.ensemble_name)
     champion = workspace.models.ensemble(standing.champion.version) if standing.champion else None
@@ -50,7 +66,18 @@ def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
 def incumbent(
     workspace: Workspace, source: Source, roles: Roles, member: str, champion: EnsembleVersion | None
 ) -> Entrant:
-    """Return a member of the champion with the model that serves; fitted again if settings say so or it is gone."""
+    """Return a member of the champion with the model that serves.
+
+    Args:
+        workspace: Settings and stores.
+        source: The data that it is scored on.
+        roles: The role of each pair.
+        member: Candidate id.
+        champion: The champion; None to fit the member again.
+
+    Returns:
+        The entrant. Its model is fitted again if settings say so, or if it is not in the stage store any more.
+    """
     fresh = _entrant(workspace, source, roles, member, "member")
     if champion is None:
         return fresh
@@ -58,15 +85,24 @@ def incumbent(
 
 
 def noticed(workspace: Workspace) -> set[str]:
-    """Return the candidates that a watcher has noticed: it sees to it that they enter."""
+    """Return the ids of the candidates that a watcher has noticed, and so queues or refuses."""
     return {arrival.candidate for arrival in Queue(workspace.ledger).arrivals()}
 
 
 def judged_roles(workspace: Workspace, source: Source, roles: Roles, entrants: Sequence[Entrant]) -> Roles | None:
-    """Return the roles without the judged pairs that a model of older data has seen; None when there is no such model.
+    """Return the roles without the judged pairs whose query a model of older data has seen.
+
+    Args:
+        workspace: The home with the stage store.
+        source: The data.
+        roles: The role of each pair.
+        entrants: All that take part.
+
+    Returns:
+        Roles of their own in the stage store; None when no entrant has a model of older data.
 
     Raises:
-        DataError: if nothing is left to learn from, or nothing to judge.
+        DataError: If nothing is left to learn from, or nothing to judge.
     """
     stages = workspace.stages
     models = sorted({one.inputs.train_key(stages, FULL) for one in entrants if one.inputs.fitted})

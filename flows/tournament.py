@@ -1,4 +1,4 @@
-"""The tournament, as a story: one Prefect flow, each stage a task, each stage stored under its inputs."""
+"""The tournament: one Prefect flow, each stage a task whose result is stored under its inputs."""
 
 from __future__ import annotations
 
@@ -41,10 +41,18 @@ def tournament(
     """Hold one tournament.
 
     Args:
-        data: folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`;
+        data: Folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`;
             default: the setting `data`.
-        versions: ids (`name/version`) of registered candidates that enter; with none, and nobody named by
+        versions: Ids (`name/version`) of registered candidates that enter; with none, and no specs given by
             :func:`entering`, all enter that wait in MLflow.
+
+    Returns:
+        The outcome, with summary and report.
+
+    Raises:
+        TournamentError: One of our errors, such as DataError for data that cannot be used, NotFoundError when no
+            candidate enters, BusyError while another tournament is held, or PolicyError for settings that ask for
+            less than the policy.
     """
     workspace = workspace_of_run()
     with turn(workspace), published(workspace):
@@ -56,7 +64,17 @@ def tournament(
 def run_stages(
     workspace: Workspace, data: str | None, specs: Sequence[CandidateSpec], versions: Sequence[str]
 ) -> TournamentOutcome:
-    """Hold one tournament, inside a flow and in its turn."""
+    """Hold one tournament, inside a flow that holds the locks.
+
+    Args:
+        workspace: Settings and stores.
+        data: Folder, URL or `sql`.
+        specs: Candidates that enter; registered when they are new.
+        versions: Ids (`name/version`) of registered candidates that enter. With neither, all enter that wait in MLflow.
+
+    Returns:
+        The outcome; the one that stands when the tournament has been held before.
+    """
     source = preparation.load(workspace, preparation.fetch(workspace, data))
     checked = preparation.validate(workspace, source)
     roles = preparation.split(workspace, source)
@@ -67,7 +85,20 @@ def run_stages(
 
 
 def compete(workspace: Workspace, context: TournamentContext, checked: Checked) -> TournamentOutcome:
-    """Hold the rest of a tournament whose entrants are known: it is the same however they came to enter."""
+    """Hold the rest of a tournament whose entrants are known, in whatever way they came to enter.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament and its entrants.
+        checked: The checks of its data.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        CandidateError: If no candidate could be trained, scored and measured.
+        BudgetError: If no ensemble fits the budget.
+    """
     with on_record(workspace, context):
         for entrant in context.entrants:
             report_progress(entrant.version.name, 0.0, "waits")

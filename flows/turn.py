@@ -1,4 +1,4 @@
-"""Tournaments are held one after the other: a lock for the home, one for the device among all machines of a ledger."""
+"""The locks that keep tournaments apart: one of the home, one of the device for all machines that share a ledger."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from esci_tournament.registry.locks import tournament_lock
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 
-SERVED_PATIENCE_S = 7 * 86_400.0  # a run that was dispatched waits for one that somebody holds by hand
-PATIENCE_S = 10.0  # whoever asks whether the lock is held, holds it for a moment
+SERVED_PATIENCE_S = 7 * 86_400.0  # a dispatched run waits for one that was started by hand
+PATIENCE_S = 10.0  # asking whether the lock is held takes it for a moment
 
 
 def device_lock(settings: Settings) -> str:
@@ -24,8 +24,18 @@ def device_lock(settings: Settings) -> str:
 def turn(workspace: Workspace, doing: str = "a tournament") -> Iterator[None]:
     """Hold both locks while the block runs; a process that is killed loses them.
 
+    A run of a deployment waits up to a week for each lock. Others do not wait for the home's, and ten seconds for the
+    device's, because asking whether a lock is held takes it for a moment.
+
+    Args:
+        workspace: The home and the ledger that have the locks.
+        doing: What the holder does, for the message that a second process gets.
+
+    Yields:
+        Nothing; the locks are held until the block ends.
+
     Raises:
-        BusyError: if another process holds one; a run of a deployment waits for it instead.
+        BusyError: If another process holds one.
     """
     patience = SERVED_PATIENCE_S if runtime.deployment.id else 0.0
     with (

@@ -1,7 +1,7 @@
-"""One look around: who is new enters, who waits is sent on, what a crash left is finished, what is wrong is told.
+"""One sweep: new candidates enter, waiting ones are dispatched, what a crash left is finished, problems are announced.
 
-A sweep may be made by any number of processes at any time, killed anywhere and made again: all that it does is on
-record under a natural key. It is what makes registering enough; events only make it come sooner.
+A sweep may be made by any number of processes at any time, killed anywhere and made again: all that it does is
+recorded under a natural key. Registering a candidate is enough for a sweep to find it; events only make it sooner.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ _log = logging.getLogger("watch")
 
 @dataclass
 class Swept:
-    """What a sweep did, in words, and what kept it from doing more."""
+    """What a sweep did.
+
+    Attributes:
+        done: A sentence for each thing that was done.
+        errors: What made steps of it fail.
+    """
 
     done: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -54,10 +59,13 @@ class Watch:
         self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
 
     def sweep(self, named: Collection[str] = ()) -> Swept:
-        """Look around once. Never raises: a step that fails is reported, and the others are made all the same.
+        """Do once all that waits to be done. Never raises: the other steps are made when one fails.
 
         Args:
             named: Ids of versions that an event has named; they are looked at first.
+
+        Returns:
+            What was done, and the errors.
         """
         swept = Swept()
         self._step(swept, lambda: self._take_in(named))
@@ -93,7 +101,7 @@ class Watch:
         for sighting in news(self._queue, self._unread):
             try:
                 arrival = take_in(self._workspace, self._queue, sighting)
-            except Exception as error:  # one that cannot be checked now keeps nobody else out
+            except Exception as error:  # one that cannot be checked now does not hold up the others
                 left.append(sighting)
                 trouble = error
                 continue
@@ -142,7 +150,7 @@ class Watch:
         return [words for id, words in invalid.items() if id not in told]
 
     def _tell_states(self) -> list[str]:
-        """Bring the tags in the registry up to what the ledger says."""
+        """Set the tags in the registry to what the ledger says."""
         mark = self._queue.mark()
         if mark == self._mark:
             return []

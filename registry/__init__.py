@@ -1,1 +1,1 @@
-"""What is remembered: settings, specs, the ledger, the score store, MLflow. The only room that talks to them."""
+"""Settings, specs, the ledger, the score store and MLflow: the only package that talks to the stores."""

@@ -1,4 +1,4 @@
-"""The bench: models once evicted or refused. Each re-evaluation of the champion gives them another chance."""
+"""The bench: candidates that were evicted or refused, which each re-evaluation of the champion tries again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from esci_tournament.registry.tournaments import finished
 
 @dataclass(frozen=True)
 class Bench:
-    """Who gets another chance.
+    """The candidates that a re-evaluation tries again.
 
     Attributes:
-        seats: candidate ids; who was a member of a champion before comes first, then who was tried last.
-        excluded: candidate id -> why it stays away this time.
-        tournaments: candidate id -> the last tournament that each seat was in, whose model it still has.
+        seats: Candidate ids; former members of a champion first, then others, each most recently tried first.
+        excluded: Candidate id -> why it is not tried this time.
+        tournaments: Candidate id of each seat -> id of the last finished tournament it entered, which has its model.
     """
 
     seats: tuple[str, ...] = ()
@@ -25,18 +25,21 @@ class Bench:
 
 
 def find_bench(ledger: Ledger, ensemble: str, members: Collection[str], size: int) -> Bench:
-    """Return the bench of an ensemble: who was in a finished tournament, is no member today, and did not fail there.
+    """Return the bench of an ensemble: entrants of finished tournaments that are not members and did not fail.
 
     Args:
-        ledger: the record.
-        ensemble: name of the ensemble.
-        members: candidate ids of the champion's members.
-        size: how many may sit on the bench; the others are excluded, with this as the reason.
+        ledger: The ledger with the tournaments and the champion's history.
+        ensemble: Name of the ensemble.
+        members: Candidate ids of the champion's members.
+        size: Seats on the bench; those beyond are excluded, with this as the reason.
+
+    Returns:
+        The seats, who is excluded and why, and the last tournament of each seat.
     """
     last: dict[str, str] = {}
     for held in finished(ledger):
         for entry in ledger.entries(held.tournament):
-            last.pop(entry.candidate, None)  # so that whoever was tried last stands last
+            last.pop(entry.candidate, None)  # so that the last one tried stands last
             last[entry.candidate] = held.tournament
     failed = {(event.tournament, event.subject): event.payload for event in ledger.events(kind="candidate_failed")}
     waiting, excluded = [], {}

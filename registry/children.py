@@ -1,4 +1,4 @@
-"""A child process ends with its parent, kill -9 of the parent included.
+"""End child processes when their parent ends, also when the parent is killed by SIGKILL.
 
 One mechanism: the parent holds one end of a pipe or a socket, and the child waits for that end to be closed, which the
 kernel does whenever the parent ends. It needs no polling, compares no process ids (which are used again), notices a
@@ -38,11 +38,11 @@ def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[byte
     """Start a program that calls :func:`end_with_parent`.
 
     Args:
-        command: what is run.
-        options: of :class:`subprocess.Popen`; standard input is taken: it is the pipe that the child waits for.
+        command: The program and its arguments.
+        options: Options of :class:`subprocess.Popen`, without `stdin`: that is the pipe which the child waits on.
 
     Returns:
-        The process. The pipe stays open until this object is gone or this process ends.
+        The process. The pipe stays open until this object is garbage-collected or this process ends.
     """
     its, ours = os.pipe()
     try:
@@ -59,25 +59,26 @@ def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[byte
 
 
 def start_group(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start somebody else's program in a process group of its own that ends with this process.
+    """Start a program that is not ours in a process group of its own, which ends with this process.
 
-    The group gets SIGTERM, and SIGKILL ten seconds later. What a program leaves behind in its group is ended as well.
+    The group gets SIGTERM, and SIGKILL ten seconds later. What the program leaves behind in its group is ended as well.
 
     Args:
-        command: what is run; its standard input is empty.
-        options: of :class:`subprocess.Popen`.
+        command: The program and its arguments; its standard input is empty.
+        options: Options of :class:`subprocess.Popen`, without `stdin` and `start_new_session`.
 
     Returns:
-        The process that leads the group. It ends when the command does, and writes how to standard error.
+        The process that leads the group. It ends when the command does, and writes its exit code or signal to standard
+        error.
     """
     return start_child([*_PROGRAM, "run", *command], start_new_session=True, **options)
 
 
 def end_too(pid: int) -> None:
-    """End a process that a library has started when this one ends: it gets SIGTERM.
+    """Send SIGTERM to a process that a library has started when this process ends.
 
     Args:
-        pid: its process id.
+        pid: Its process id.
     """
     silent = subprocess.DEVNULL
     # In a session of its own, so that a key pressed in the terminal does not end it first
@@ -87,7 +88,8 @@ def end_too(pid: int) -> None:
 def end_with_parent() -> None:
     """End this process at once when the one that started it with :func:`start_child` is gone.
 
-    A process that leads a group takes the group with it. Standard input is empty from now on.
+    It exits with `EXIT_CODE`; when it leads a process group, the whole group gets SIGKILL instead. Standard input is
+    empty from now on.
     """
     end_when_closed(os.dup(0))
     with open(os.devnull, "rb") as nothing:
@@ -98,7 +100,7 @@ def end_when_closed(descriptor: int) -> None:
     """End this process at once when the other side of a pipe or socket is closed, whatever is being computed.
 
     Args:
-        descriptor: of the pipe or socket. Data may come through it, which is not touched.
+        descriptor: File descriptor of the pipe or socket. Data that comes through it is left unread.
     """
     threading.Thread(target=_end_after, args=(descriptor, _end), daemon=True, name="end with the parent").start()
 

@@ -1,4 +1,4 @@
-"""The champion's history as rows that people and programs read: who, what, when, why, and where to look it up."""
+"""The champion's history as rows, and its export: what was promoted or rolled back, when, why and by whom."""
 
 from __future__ import annotations
 
@@ -20,10 +20,21 @@ Row = dict[str, Any]
 def chronicle(workspace: Workspace) -> list[Row]:
     """Return one row for each promotion and rollback, oldest first.
 
-    Keys: sequence, at, kind, version, members, came, went (candidate ids, against the champion before), by, via (how
-    the decision came), reason, invalid (why it does not count, ""
-    when it does), tournament, verdict (its number), outcome, said (the verdict's reason), decided_at,
-    done_at, links (title -> address: report, MLflow version and run, review). Moments are ISO in UTC.
+    Args:
+        workspace: The home whose ledger and model registry are read.
+
+    Returns:
+        A dict a row, moments as ISO text in UTC, with these keys:
+
+        - `sequence`, `at`, `kind` (promote or rollback), `version`
+        - `members`, `came`, `went`: candidate ids, the last two against the champion before; empty when the
+          version was deleted from the registry
+        - `by`, `via` (how the decision was given), `reason`
+        - `invalid`: why the row does not count, "" when it does
+        - `tournament`, `verdict` (its number), `outcome`, `said` (the verdict's reason); None, `said` "", without a
+          verdict
+        - `decided_at`, `done_at`: None without a decision, or while the alias has not moved
+        - `links`: title -> address of the report, the MLflow version and run, and the review
     """
     rows: list[Row] = []
     before: tuple[str, ...] = ()
@@ -35,11 +46,18 @@ def chronicle(workspace: Workspace) -> list[Row]:
 
 
 def export_chronicle(rows: Sequence[Row], path: Path) -> None:
-    """Write the history to a file, as JSON or CSV by its suffix; in CSV lists are joined and each link is a column.
+    """Write the history to a file, as JSON or as CSV.
+
+    In CSV, lists are joined by spaces, each link has a column, and text that a spreadsheet would take for a formula
+    starts with an apostrophe.
+
+    Args:
+        rows: What :func:`chronicle` returns.
+        path: Where to; its suffix, .json or .csv, says the format. A file that is there is replaced.
 
     Raises:
-        UsageError: if the suffix is neither .json nor .csv.
-        StoreError: if the disk is full.
+        UsageError: If the suffix is neither .json nor .csv.
+        StoreError: If the disk is full.
     """
     if path.suffix.lower() not in (".json", ".csv"):
         raise UsageError(f"--export {path}: the suffix says the format, and it is .json or .csv")
@@ -104,5 +122,5 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula: a reason is typed by people."""
+    """Return a cell that no spreadsheet takes for a formula, since reasons are typed by people."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

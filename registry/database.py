@@ -1,4 +1,4 @@
-"""The ledger's connection: SQLite in write-ahead mode or PostgreSQL, writes one after the other, errors in words."""
+"""The ledger's connection: SQLite in write-ahead mode or PostgreSQL, serial writes, and errors as our own classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ _WRITER_LOCK = 0x45534349  # "ESCI": the advisory lock under which all of Postgr
 
 
 class Database:
-    """An engine, its two kinds of transaction, and the locks that go with it. Made by :meth:`open`."""
+    """An engine, its read and write transactions, and its locks. Made by :meth:`open`.
+
+    Attributes:
+        engine: SQLAlchemy's engine; connections are made when they are first needed.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -36,9 +40,15 @@ class Database:
     def open(cls, url: str) -> Database:
         """Return the database at `url`, its driver checked; nothing is read or written yet.
 
+        Args:
+            url: SQLAlchemy URL of a SQLite file, whose folder is made, or of PostgreSQL (`postgresql+psycopg://`).
+
+        Returns:
+            The database, not connected yet.
+
         Raises:
-            UsageError: if `url` is no SQLAlchemy URL of SQLite (a file) or PostgreSQL.
-            StoreError: if the driver is not installed or the folder cannot be made.
+            UsageError: If `url` is no SQLAlchemy URL of SQLite (a file) or PostgreSQL.
+            StoreError: If the driver is not installed or the folder cannot be made.
         """
         try:
             parsed = make_url(url)
@@ -75,11 +85,20 @@ class Database:
 
     @property
     def is_postgresql(self) -> bool:
+        """Whether the database is PostgreSQL; else it is SQLite."""
         return self.engine.dialect.name == "postgresql"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that sees one state of the ledger."""
+        """Yield a connection in a transaction that sees one state of the ledger.
+
+        Yields:
+            The connection; the transaction ends with the block.
+
+        Raises:
+            StoreError: If the database cannot be read.
+            BusyError: If SQLite's file stays locked for `BUSY_SECONDS`.
+        """
         with self._in_words():
             options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
             with self.engine.execution_options(**options).begin() as connection:
@@ -87,7 +106,15 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that no other writer runs beside: what is read in it stays true."""
+        """Yield a connection in a transaction that no other writer runs beside, so that what is read in it stays true.
+
+        Yields:
+            The connection; the transaction is committed at the end of the block, or rolled back when it raises.
+
+        Raises:
+            StoreError: If the database cannot be written, the disk is full, or a constraint is violated.
+            BusyError: If SQLite's file stays locked for `BUSY_SECONDS`.
+        """
         with self._in_words(), self.engine.execution_options(ledger_writes=True).begin() as connection:
             if self.is_postgresql:
                 connection.execute(select(func.pg_advisory_xact_lock(_WRITER_LOCK)))
@@ -95,10 +122,19 @@ class Database:
 
     @contextmanager
     def exclusive(self, name: str, seconds: float = 60.0) -> Iterator[None]:
-        """Hold the lock `name` of this database, which ends with its process; other writers go on meanwhile.
+        """Hold the lock `name` of this database during the block; other writers are not held up.
+
+        It is a file lock beside SQLite's file, an advisory lock in PostgreSQL; both end with the process.
+
+        Args:
+            name: What is locked.
+            seconds: How long to wait for another process that holds it.
+
+        Yields:
+            Nothing; the lock is held until the block ends.
 
         Raises:
-            BusyError: if another process holds it for longer than `seconds`.
+            BusyError: If another process holds it for longer than `seconds`.
         """
         complaint = _held_by_another(name, seconds)
         if not self.is_postgresql:
@@ -129,11 +165,19 @@ class Database:
     def keep(self, name: str, seconds: float) -> Iterator[None]:
         """Hold the lock `name` for hours, and take it again when the database was restarted meanwhile.
 
-        It ends with this process. After a restart of PostgreSQL it is free for as long as it takes to notice, so who
-        asks whether somebody holds it must find it free for longer than `KEEP_SECONDS` to be sure.
+        It ends with this process. A restart of PostgreSQL frees it until the holder notices, so a process that finds it
+        free must find it free for longer than `KEEP_SECONDS` to be sure that nobody holds it.
+
+        Args:
+            name: What is locked.
+            seconds: How long to wait for another process that holds it.
+
+        Yields:
+            Nothing; the lock is held until the block ends.
 
         Raises:
-            BusyError: if another process holds it for longer than `seconds`.
+            BusyError: If another process holds it for longer than `seconds`.
+            StoreError: If PostgreSQL cannot be reached when the lock is first taken.
         """
         if not self.is_postgresql:
             with self.exclusive(name, seconds):
@@ -178,8 +222,12 @@ class Database:
     def create_schema(self, at: Any, who: str) -> None:
         """Create what is missing of the schema; safe when several processes do it at once.
 
+        Args:
+            at: Moment that the row of the new schema version is given, an aware datetime.
+            who: Who that row is signed by, user@host.
+
         Raises:
-            StoreError: if the database has a newer schema than this code knows.
+            StoreError: If the database has a newer schema than this code knows.
         """
         with self.reading() as connection:
             found = self._schema_version(connection)

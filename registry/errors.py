@@ -1,4 +1,4 @@
-"""Every way the product can fail, one class each, with the exit code its command line ends with."""
+"""The errors of the product, one class for each kind of failure, with the exit code of its command line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path
 
 
 class TournamentError(Exception):
-    """Base of all errors that are ours: the message says what failed, the value seen, and what to do next."""
+    """Base of our own errors: the message says what failed, the value seen, and what to do next.
+
+    Attributes:
+        exit_code: What the command line exits with when this error ends it.
+    """
 
     exit_code = 1
 
 
 class UsageError(TournamentError):
-    """Raised when a command or a function is called in a way that cannot mean anything."""
+    """Raised when a command or a function is called with arguments that make no sense."""
 
     exit_code = 2
 
@@ -25,9 +29,13 @@ class DataError(TournamentError):
         problem: What is wrong, in one sentence.
         file: The offending file, if one can be named.
         column: The offending column, if one can be named.
-        rows: The first offending rows (a row number or an id each).
+        rows: The first offending rows (a row number or an id each); the message shows at most five.
         count: How many rows offend in all.
         advice: What to do next.
+
+    Example:
+        >>> print(DataError("prices are negative", column="price", rows=[3, 9], count=2, advice="remove them"))
+        prices are negative; column: price; first rows: 3, 9 (2 in all); remove them
     """
 
     exit_code = 3
@@ -65,13 +73,13 @@ class SpecError(TournamentError):
 
 
 class LeakError(TournamentError):
-    """Raised when something that was learnt from is about to be used as if it had been held out."""
+    """Raised when data that a model learnt from would be used as held-out data."""
 
     exit_code = 5
 
 
 class CandidateError(TournamentError):
-    """Raised when a candidate cannot be trained or scored: it loses, the tournament goes on."""
+    """Raised when a candidate cannot be trained or scored; it is marked as failed, and the tournament goes on."""
 
     exit_code = 6
 
@@ -89,7 +97,7 @@ class StoreError(TournamentError):
 
 
 class BusyError(TournamentError):
-    """Raised when another process holds what may have one holder only, such as a running tournament."""
+    """Raised when another process holds something exclusive, such as a running tournament, or changed it first."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""Metrics and selection rules that distributions plug in: entry points that name a function."""
+"""Metrics and selection rules: the names that are built in, and functions that distributions add by entry points."""
 
 from __future__ import annotations
 
@@ -23,8 +23,15 @@ def check_name(group: str, name: str) -> str:
         group: `METRICS` or `SELECTION_RULES`.
         name: What a setting asks for.
 
+    Returns:
+        `name`, so that this can be a pydantic validator.
+
     Raises:
-        ValueError: if there is none, so that it can stand in a validator; the message lists what there is.
+        ValueError: If there is none, as pydantic's validators need it; the message lists what there is.
+
+    Example:
+        >>> check_name(METRICS, "macro_f1")
+        'macro_f1'
     """
     if name not in BUILT_IN[group] and name not in installed(group):
         raise ValueError(f"there is no {_WORDS[group]} {name!r}; choose one of {_known(group)}")
@@ -34,8 +41,15 @@ def check_name(group: str, name: str) -> str:
 def load_function(group: str, name: str) -> Any:
     """Return the function of a metric or rule that another distribution offers.
 
+    Args:
+        group: `METRICS` or `SELECTION_RULES`.
+        name: Name of the entry point; one that is built in is not found here.
+
+    Returns:
+        The function; docs/extending.md shows what it is called with.
+
     Raises:
-        UsageError: if there is none, it cannot be imported or is no function; the message names the distribution.
+        UsageError: If there is none, or it cannot be imported or is no function; the message names the distribution.
     """
     point = installed(group).get(name)
     if point is None:

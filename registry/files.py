@@ -1,4 +1,4 @@
-"""Small helpers on files: canonical JSON, digests, atomic writes, and the words for a disk that is full."""
+"""Small helpers on files: canonical JSON, digests, atomic writes, and a clear error for a full disk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,18 @@ _FULL_WORDS = ("no space left on device", "disk quota exceeded", "database or di
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of `value`: sorted keys, no white space, numpy scalars as numbers.
 
+    Args:
+        value: Text, numbers, booleans, None, and lists and mappings of them.
+
+    Returns:
+        The text; equal values give equal text.
+
     Raises:
-        UsageError: if `value` holds NaN or infinity, or something that JSON has no word for, such as a path.
+        UsageError: If `value` holds NaN or infinity, or something that is not JSON, such as a path.
+
+    Example:
+        >>> canonical_json({"seed": 0, "folds": [1, 2.5]})
+        '{"folds":[1,2.5],"seed":0}'
     """
     try:
         return json.dumps(
@@ -39,12 +49,33 @@ def canonical_json(value: Any) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Return the SHA-256 (hex) of the canonical JSON of `value`."""
+    """Return the SHA-256 of the canonical JSON of a value.
+
+    Args:
+        value: As :func:`canonical_json` takes it.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UsageError: If `value` has no canonical JSON.
+
+    Example:
+        >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+        True
+    """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def folder_digest(folder: Path) -> str:
-    """Return a SHA-256 (hex) over names and bytes of all files below `folder`, whatever their times."""
+    """Return a SHA-256 over the names and bytes of all files below a folder; their times do not count.
+
+    Args:
+        folder: The folder; one without files has a digest too.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -55,7 +86,12 @@ def folder_digest(folder: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name and rename it, so that `path` is whole or absent."""
+    """Write `content` under a temporary name and rename it, so that `path` is whole or absent.
+
+    Args:
+        path: The file; it is replaced when it is there, and its folder is made when it is missing.
+        content: All of its bytes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -68,9 +104,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
-    """Yield an empty folder `.making-<label>-...` in `parent`, to be filled and renamed; what is left of it goes.
+    """Yield an empty folder in `parent` that is removed after the block, unless the block has renamed it.
 
-    What killed processes of this machine left under the same label is removed first.
+    Folders that killed processes of this machine left under the same label are removed first.
+
+    Args:
+        parent: Where the folder is made; made itself when it is missing.
+        label: Part of the folder's name, `.making-<label>-<host>-<process id>-<random>`.
+
+    Yields:
+        The folder.
     """
     parent.mkdir(parents=True, exist_ok=True)
     prefix = f".making-{label}-{socket.gethostname()}-"
@@ -86,7 +129,7 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether `error`, or what caused it, says that the disk is full."""
+    """Return whether `error`, or what caused it, says that the disk is full or a quota is exceeded."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _FULL:
@@ -99,7 +142,18 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextmanager
 def disk_in_words(doing: str, place: Path) -> Iterator[None]:
-    """Turn a full disk met inside the block into a StoreError that names what was being written where."""
+    """Turn a full disk met inside the block into a StoreError; other errors pass.
+
+    Args:
+        doing: What is written, as the message begins.
+        place: Folder on the disk that the message names.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StoreError: If the block raised an error that says that the disk is full.
+    """
     try:
         yield
     except Exception as error:

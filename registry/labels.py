@@ -1,4 +1,4 @@
-"""The four classes of the Shopping Queries Dataset: their letters, names, number and order, for everybody."""
+"""The four classes of the Shopping Queries Dataset: their letters and names; a class's number is its index."""
 
 from __future__ import annotations
 

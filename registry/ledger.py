@@ -1,8 +1,8 @@
 """The append-only record of tournaments: what was tried, scored, judged, decided and promoted, by whom and when.
 
-State is never stored, it follows from the rows: the champion from the promotions, a tournament's state from its
-events. Every method that records has a natural key; recording the same thing again (a run after a kill) returns the
-row that stands.
+No state is stored, it follows from the rows: the champion from the promotions, a tournament's state from its events.
+Every method that records, but for `record_event` and `fail_tournament`, has a natural key; recording the same thing
+again (a run after a kill) returns the row that stands.
 """
 
 from __future__ import annotations
@@ -49,9 +49,15 @@ STEPS = ("champion_moved", "previous_moved", "done")
 class Ledger:
     """The ledger at one address. Use :meth:`open`; it may be used as a context manager.
 
+    A `payload` is a mapping that JSON can hold. Numpy scalars and arrays become numbers and lists, NaN and infinity
+    null, and other objects their `str`. When a row stands under the same key already, its payload stays as it is.
+
+    Attributes:
+        who: Who new rows are signed by, user@host.
+
     Raises:
-        StoreError: by every method, when the database cannot be read or written or contradicts what is recorded.
-        BusyError: by every method that records, when another process holds the database for too long.
+        StoreError: By every method, when the database cannot be read or written, or contradicts what is recorded.
+        BusyError: By every method that records, when another process holds the database for too long.
     """
 
     def __init__(self, database: Database, who: str) -> None:
@@ -62,15 +68,23 @@ class Ledger:
     def open(cls, url: str, who: str | None = None) -> Ledger:
         """Open the ledger at a SQLAlchemy URL, its schema created when missing.
 
+        Args:
+            url: SQLAlchemy URL of a SQLite file or of PostgreSQL.
+            who: Who new rows are signed by; default: user@host of this process.
+
+        Returns:
+            The open ledger.
+
         Raises:
-            StoreError: if it cannot be opened, or has a newer schema than this code knows.
-            UsageError: if `url` names neither a SQLite file nor PostgreSQL.
+            StoreError: If it cannot be opened, or has a newer schema than this code knows.
+            UsageError: If `url` names neither a SQLite file nor PostgreSQL.
         """
         database, who = Database.open(url), who or user_and_host()
         database.create_schema(now(), who)
         return cls(database, who)
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self._database.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -80,15 +94,33 @@ class Ledger:
         self.close()
 
     def exclusive(self, name: str, seconds: float = 60.0) -> AbstractContextManager[None]:
-        """Hold the lock `name` among all processes on this ledger; it ends with its process (else BusyError)."""
+        """Return a context manager that holds a lock among all processes on this ledger; it ends with its process.
+
+        Args:
+            name: What is locked.
+            seconds: How long to wait for another process that holds it.
+
+        Returns:
+            The context manager; entering it raises BusyError when the lock stays held.
+        """
         return self._database.exclusive(name, seconds)
 
     def keep(self, name: str, seconds: float = 60.0) -> AbstractContextManager[None]:
-        """Hold the lock `name` for hours; it ends with its process, and survives a restart of the database."""
+        """Return a context manager that holds a lock for hours; it survives a restart of the database.
+
+        The lock ends with its process.
+
+        Args:
+            name: What is locked.
+            seconds: How long to wait for another process that holds it.
+
+        Returns:
+            The context manager; entering it raises BusyError when the lock stays held.
+        """
         return self._database.keep(name, seconds)
 
     def is_locked(self, name: str) -> bool:
-        """Return whether a process on this ledger holds the lock `name`."""
+        """Return whether a process on this ledger holds the lock `name`; to find out, it is taken for a moment."""
         try:
             with self._database.exclusive(name, 0.0):
                 return False
@@ -98,18 +130,42 @@ class Ledger:
     # What a tournament is made of
 
     def record_data_version(self, digest: str, payload: Payload = None) -> DataVersion:
-        """Record a data version by its digest."""
+        """Record a data version by its digest; `payload` may say where the data comes from and how much it is."""
         return self._record(DataVersion, tables.data_versions, {"digest": digest}, payload=payload)
 
     def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> CandidateRecord:
-        """Record a candidate (`name/version`) with the digest of its spec; StoreError when it stands with another."""
+        """Record a candidate with the digest of its spec.
+
+        Args:
+            candidate: Its id, `name/version`.
+            digest: Digest of its spec.
+            family: Its family, such as that of cross-encoders.
+            payload: More about it.
+
+        Returns:
+            The row that stands for it.
+
+        Raises:
+            StoreError: If it is on record with another digest or family.
+        """
         fixed = {"digest": digest, "family": family}
         return self._record(CandidateRecord, tables.candidates, {"candidate": candidate}, fixed, payload)
 
     def record_scores(
         self, candidate: str, data_version: str, recipe: str, digest: str, payload: Payload = None
     ) -> ScoreRecord:
-        """Record that scores were stored, with the digest of their content."""
+        """Record that scores were stored.
+
+        Args:
+            candidate: Candidate id.
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+            digest: Digest of their content.
+            payload: More about them.
+
+        Returns:
+            The row that stands for all four.
+        """
         natural = {"candidate": candidate, "data_version": data_version, "recipe": recipe, "digest": digest}
         return self._record(ScoreRecord, tables.scores, natural, payload=payload)
 
@@ -124,6 +180,13 @@ class Ledger:
             tournament: Its id, the same whenever the same tournament is run again.
             data_version: Digest of a recorded data version.
             entries: Role (newcomer, member, bench) of each recorded candidate.
+            payload: What the tournament is about; `against` and `champion` are read again when it goes on.
+
+        Returns:
+            The row of the tournament, as it was first recorded.
+
+        Raises:
+            StoreError: If it is on record with another data version, or a candidate in it with another role.
         """
         with self._writing() as rows:
             fixed = {"data_version": data_version}
@@ -136,22 +199,51 @@ class Ledger:
             return Tournament.of(row)
 
     def finish_tournament(self, tournament: str, payload: Payload = None) -> Event:
-        """Record that a tournament ended with a verdict; once, whatever is called how often."""
+        """Record that a tournament ended with a verdict; called again, it returns the event that stands."""
         natural = {"tournament": tournament, "kind": "finished", "subject": ""}
         return self._record(Event, tables.events, natural, payload=payload)
 
     def fail_tournament(self, tournament: str, reason: str, payload: Payload = None) -> Event:
-        """Record that a tournament could not go on, and why."""
+        """Record that a tournament could not go on; each call is an event of its own.
+
+        Args:
+            tournament: Id of the tournament.
+            reason: Why, in words.
+            payload: More about it.
+
+        Returns:
+            The new event, of the kind `failed`.
+        """
         return self.record_event("failed", "", tournament, dict(payload or {}) | {"reason": reason})
 
     def record_event(self, kind: str, subject: str, tournament: str | None = None, payload: Payload = None) -> Event:
-        """Record that something happened: a stage ended, a candidate failed. Each call is an event of its own."""
+        """Record that something happened; each call is an event of its own.
+
+        Args:
+            kind: What happened, in one word such as `failed` or `candidate_failed`.
+            subject: What it happened to, such as a candidate id; "" for the tournament itself.
+            tournament: Id of the tournament it belongs to, None for none.
+            payload: More about it, such as `reason`.
+
+        Returns:
+            The new event.
+        """
         values = {"tournament": tournament, "kind": kind, "subject": subject}
         with self._writing() as rows:
             return Event.of(rows.insert(tables.events, values, payload))
 
     def tournament_state(self, tournament: str) -> str:
-        """Return running, failed or finished; NotFoundError when the ledger does not know the tournament."""
+        """Return whether a tournament is running, failed or finished.
+
+        Args:
+            tournament: Its id.
+
+        Returns:
+            "running", "failed" or "finished".
+
+        Raises:
+            NotFoundError: If the ledger does not know the tournament.
+        """
         with self._reading() as rows:
             if rows.one(tables.tournaments, {"tournament": tournament}) is None:
                 raise NotFoundError(f"the ledger has no tournament {tournament!r}; look at its list of tournaments")
@@ -166,27 +258,58 @@ class Ledger:
         return self._all(CandidateRecord, tables.candidates)
 
     def entries(self, tournament: str | None = None) -> list[Entry]:
-        """Return who entered a tournament (or any), in order of entry."""
+        """Return the candidates that entered a tournament, or all entries when it is None, in order of entry."""
         return self._all(Entry, tables.entries, tournament=tournament)
 
     def events(self, tournament: str | None = None, kind: str | None = None) -> list[Event]:
-        """Return what happened, oldest first."""
+        """Return the events of a tournament and a kind, oldest first; None is any."""
         return self._all(Event, tables.events, tournament=tournament, kind=kind)
 
     # What came of it
 
     def record_ranking(self, tournament: str, payload: Payload, round: str = "final") -> Ranking:
-        """Record a utility ranking; `round` tells several of one tournament apart."""
+        """Record a utility ranking of a tournament's candidates.
+
+        Args:
+            tournament: Id of the tournament.
+            payload: The ranking.
+            round: Tells several rankings of one tournament apart.
+
+        Returns:
+            The row that stands for tournament and round.
+        """
         return self._record(Ranking, tables.rankings, {"tournament": tournament, "round": round}, payload=payload)
 
     def record_selection(self, tournament: str, rule: str, payload: Payload) -> SelectionRecord:
-        """Record who was kept and who evicted, by which rule."""
+        """Record which candidates a selection rule kept and evicted.
+
+        Args:
+            tournament: Id of the tournament.
+            rule: Name of the rule.
+            payload: What it decided.
+
+        Returns:
+            The row that stands for tournament and rule.
+        """
         return self._record(
             SelectionRecord, tables.selections, {"tournament": tournament, "rule": rule}, payload=payload
         )
 
     def record_ensemble(self, tournament: str, name: str, version: int, payload: Payload = None) -> EnsembleRecord:
-        """Record the challenger that a tournament built, with its members in the payload."""
+        """Record the challenger that a tournament built.
+
+        Args:
+            tournament: Id of the tournament.
+            name: Name of the ensemble, its registered model.
+            version: Its version there.
+            payload: `members`: candidate ids.
+
+        Returns:
+            The row that stands for the tournament.
+
+        Raises:
+            StoreError: If the tournament is on record with another ensemble version.
+        """
         fixed = {"name": name, "version": int(version)}
         return self._record(EnsembleRecord, tables.ensembles, {"tournament": tournament}, fixed, payload)
 
@@ -195,7 +318,17 @@ class Ledger:
         return self._all(EnsembleRecord, tables.ensembles, tournament=tournament)
 
     def record_look(self, test_split: str, tournament: str, against: int = 0, payload: Payload = None) -> LookRecord:
-        """Record a look at a test split, before it is taken, and number it; the same look again keeps its number."""
+        """Record a look at a test split, before it is taken, and number it; the same look again keeps its number.
+
+        Args:
+            test_split: Digest of the test pairs.
+            tournament: Id of the tournament that looks.
+            against: Sequence of the champion that it is judged against, 0 for none.
+            payload: More about the look.
+
+        Returns:
+            The look; its `number` counts from 1 within the split.
+        """
         natural = {"test_split": test_split, "tournament": tournament, "against": against}
         with self._writing() as rows:
             row = rows.one(tables.looks, natural)
@@ -206,20 +339,43 @@ class Ledger:
             return LookRecord.of(row)
 
     def looks(self, test_split: str | None = None) -> list[LookRecord]:
-        """Return all looks at a test split, or at any, in order."""
+        """Return all looks at a test split, or at any when it is None, in the order in which they were recorded."""
         return self._all(LookRecord, tables.looks, test_split=test_split)
 
     def record_verdict(self, tournament: str, outcome: str, payload: Payload = None, against: int = 0) -> VerdictRecord:
-        """Record a verdict (promote, refuse, not-evaluable) against the champion with sequence `against`."""
+        """Record a verdict on a tournament's challenger.
+
+        Args:
+            tournament: Id of the tournament.
+            outcome: promote, refuse or not-evaluable.
+            payload: What the verdict rests on, such as `reason` and `metrics`.
+            against: Sequence of the champion that it was judged against, 0 for none.
+
+        Returns:
+            The row that stands for tournament and champion.
+
+        Raises:
+            StoreError: If another outcome is on record for them.
+        """
         natural = {"tournament": tournament, "against": against}
         return self._record(VerdictRecord, tables.verdicts, natural, {"outcome": outcome}, payload)
 
     def verdicts(self, tournament: str | None = None) -> list[VerdictRecord]:
-        """Return verdicts, oldest first."""
+        """Return the verdicts of a tournament, or all when it is None, oldest first."""
         return self._all(VerdictRecord, tables.verdicts, tournament=tournament)
 
     def verdict(self, id: int) -> VerdictRecord:
-        """Return a verdict by its number; NotFoundError when there is none."""
+        """Return a verdict by its number.
+
+        Args:
+            id: Number of its row.
+
+        Returns:
+            The verdict.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
         with self._reading() as rows:
             row = rows.one(tables.verdicts, {"id": id})
         if row is None:
@@ -233,9 +389,19 @@ class Ledger:
 
         A verdict is decided once: the same outcome again returns the decision that stands, another is refused.
 
+        Args:
+            verdict: Number of the verdict.
+            outcome: approve, refuse or expired.
+            reviewer: Who decided.
+            reason: Why.
+            payload: More about it, such as `via`, how the decision was given.
+
+        Returns:
+            The decision that stands.
+
         Raises:
-            UsageError: if the outcome is no such word, or the reason is blank.
-            BusyError: if the verdict was decided otherwise before.
+            UsageError: If the outcome is no such word, or the reason or the reviewer is blank.
+            BusyError: If the verdict was decided otherwise before.
         """
         if outcome not in ("approve", "refuse", "expired") or not reason.strip() or not reviewer.strip():
             raise UsageError(
@@ -277,11 +443,20 @@ class Ledger:
             return registrants_of(rows, ensemble)
 
     def record_review(self, verdict: int, round: int, payload: Payload = None) -> Review:
-        """Record that a verdict is laid before the reviewers for the `round`-th time."""
+        """Record that reviewers are asked about a verdict.
+
+        Args:
+            verdict: Number of the verdict.
+            round: Which time this is, from 1.
+            payload: `flow_run` (id of the run that waits for the answer, or None), `note`, `link`.
+
+        Returns:
+            The row that stands for verdict and round.
+        """
         return self._record(Review, tables.reviews, {"verdict": verdict, "round": round}, payload=payload)
 
     def reviews(self, verdict: int | None = None) -> list[Review]:
-        """Return how often verdicts (or one) were laid before the reviewers, oldest first."""
+        """Return the rounds in which reviewers were asked about a verdict (None: about any), oldest first."""
         return self._all(Review, tables.reviews, verdict=verdict)
 
     # Promotions: intent and steps
@@ -297,6 +472,20 @@ class Ledger:
         payload: Payload = None,
     ) -> Promotion:
         """Append the intent to promote or to roll back, if the ensemble's standing is still `expected`.
+
+        A decision promotes once: called with it again, this returns the promotion that stands.
+
+        Args:
+            ensemble: Name of the ensemble.
+            kind: promote or rollback.
+            version: The version that becomes champion.
+            expected: `Standing.sequence` that the caller goes by, 0 when there was no change yet.
+            reason: Why; it stands in the champion's history.
+            decision: Number of the decision that it follows from, None for a rollback.
+            payload: More about it.
+
+        Returns:
+            The new promotion, or the one that stands for `decision`.
 
         Raises:
             BusyError: if another promotion or rollback came first.
@@ -320,14 +509,23 @@ class Ledger:
             return self._counted(rows, ensemble, rows.insert(tables.promotions, values, payload)["id"])
 
     def record_step(self, promotion: int, step: str, payload: Payload = None) -> None:
-        """Append that a promotion's alias moved, or that the promotion is done."""
+        """Append that a promotion's alias moved, or that the promotion is done.
+
+        Args:
+            promotion: Number of the promotion's row.
+            step: One of `STEPS`.
+            payload: More about it, such as `version`.
+
+        Raises:
+            UsageError: If `step` is none of `STEPS`.
+        """
         if step not in STEPS:
             raise UsageError(f"promotion step {step!r}; it is one of {', '.join(STEPS)}")
         with self._writing() as rows:
             rows.append(tables.promotion_steps, {"promotion": promotion, "step": step}, {}, payload)
 
     def pending(self, ensemble: str) -> list[Promotion]:
-        """Return promotions and rollbacks whose intent is recorded and whose end is not, oldest first."""
+        """Return promotions and rollbacks that are recorded and not marked as done, oldest first."""
         done = select(tables.promotion_steps.c.promotion).where(tables.promotion_steps.c.step == "done")
         query = select(tables.promotions).where(
             tables.promotions.c.ensemble == ensemble, tables.promotions.c.id.not_in(done)
@@ -340,7 +538,7 @@ class Ledger:
             return [one for one in opened if one.id in counted]
 
     def standing(self, ensemble: str) -> Standing:
-        """Return champion, previous champion and the number of the last change, replayed from the promotions."""
+        """Return champion, previous champion and the number of the last change, as they follow from the promotions."""
         with self._reading() as rows:
             return _standing(rows, ensemble)
 
@@ -363,7 +561,11 @@ class Ledger:
         return chapters
 
     def export(self) -> dict[str, list[dict[str, Any]]]:
-        """Return every row of every table in order of appending, moments as ISO text: ready for JSON."""
+        """Return every row of every table, ready for JSON.
+
+        Returns:
+            Table name -> rows in order of appending, a dict from column to value each; moments are ISO text.
+        """
         with self._reading() as rows:
             return {
                 table.name: [

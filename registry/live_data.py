@@ -13,7 +13,15 @@ EVENT = "data_served"
 
 
 def set_live_data(ledger: Ledger, data_version: str) -> bool:
-    """Record that a data version is the newest that scorers use; return whether it was not so already."""
+    """Record that a data version is the newest that scorers use.
+
+    Args:
+        ledger: Where it is recorded.
+        data_version: Digest of the data version.
+
+    Returns:
+        Whether it was recorded; False when it was the newest already.
+    """
     known = ledger.events(kind=EVENT)
     if known and known[-1].subject == data_version:
         return False
@@ -22,6 +30,14 @@ def set_live_data(ledger: Ledger, data_version: str) -> bool:
 
 
 def live_data(ledger: Ledger, tournament: Tournament) -> str:
-    """Return the data version that the ensemble of a tournament uses: its own, or what was named since."""
+    """Return the data version that the ensemble of a tournament uses: its own, or one that was named since.
+
+    Args:
+        ledger: Where newer data is recorded.
+        tournament: The tournament that built the ensemble.
+
+    Returns:
+        Digest of the data version.
+    """
     named = ledger.events(kind=EVENT)
     return named[-1].subject if named and named[-1].at > tournament.at else tournament.data_version

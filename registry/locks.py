@@ -1,4 +1,4 @@
-"""One tournament at a time in each home: a lock that the operating system takes back from a killed holder."""
+"""The lock that keeps a home to one tournament at a time; the operating system frees it when its holder is killed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ _held: set[Path] = set()  # homes whose lock this process holds
 def tournament_lock(home: Path, doing: str = "a tournament", seconds: float = 0.0) -> Iterator[None]:
     """Hold the tournament lock of `home` while the block runs.
 
-    The lock is the kernel's (flock), so it ends with its process, kill -9 included. A process that holds it may take
-    it again.
+    The lock is the kernel's (flock), so it ends with its process, also by SIGKILL. A process that holds it may take it
+    again.
 
     Args:
         home: The folder that may have one tournament at a time; made if missing.
-        doing: What the holder does, in the words that a second one is told.
-        seconds: How long to wait for another process that holds it.
+        doing: What the holder does, for the message that a second process gets.
+        seconds: How long to wait for another process that holds it; 0 is not at all.
+
+    Yields:
+        Nothing; the lock is held until the block ends.
 
     Raises:
-        BusyError: if another process holds it; the message names its process id.
+        BusyError: If another process holds it; the message names its process id.
+        StoreError: If the disk is full.
     """
     if home.resolve() in _held:
         yield

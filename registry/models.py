@@ -52,7 +52,8 @@ class Models:
         ui: Where people see MLflow; default: `tracking_uri` when it is a web address.
 
     Raises:
-        StoreError: by every method, when MLflow cannot be reached, read or written.
+        StoreError: By every method, when MLflow cannot be reached, read or written.
+        BusyError: By the methods that register or log, when another process writes for longer than two minutes.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Models:
 
     @property
     def tracking(self) -> Tracking:
-        """The connection to MLflow, for the modules of registry/ that ask it more."""
+        """The connection to MLflow, for the modules of registry/ that need more of it."""
         return self._tracking
 
     # Candidates
@@ -72,7 +73,14 @@ class Models:
     def register_candidate(self, spec: CandidateSpec, tags: Mapping[str, str] | None = None) -> CandidateVersion:
         """Return the version of `spec`, registered when its digest is new under its name.
 
-        The version's source holds `spec.json`; its tags name family, digest and when it entered.
+        The version's source holds `spec.json`; its tags name family, digest, when it entered and who registered it.
+
+        Args:
+            spec: What the candidate is.
+            tags: More tags of a new version.
+
+        Returns:
+            The version; the oldest one when several have the digest.
         """
         digest = spec.digest()
         with self._tracking.guard(f"register candidate {spec.name}"), self._tracking.lock("register"):
@@ -108,8 +116,17 @@ class Models:
 
         Weights stand under the digest of their content: the same ones again change nothing, others never overwrite.
 
+        Args:
+            version: The candidate.
+            folder: Weights, as the family's `save` writes them.
+            metrics: Metric -> value, logged when the weights are new.
+            tags: More tags, set whether the weights are new or not.
+
+        Returns:
+            The version with its new tags and metrics.
+
         Raises:
-            NotFoundError: if the version does not exist or the folder is empty.
+            NotFoundError: If the version does not exist, or the folder is missing or empty.
         """
         if not folder.is_dir() or not any(folder.iterdir()):
             raise NotFoundError(f"weights of {version.id}: folder {folder} is missing or empty; save the model first")
@@ -126,7 +143,17 @@ class Models:
         return self.candidate(version.id)
 
     def candidate(self, id: str) -> CandidateVersion:
-        """Return the candidate `name/version`; NotFoundError when there is none."""
+        """Return a candidate, with the metrics of its run.
+
+        Args:
+            id: `name/version`.
+
+        Returns:
+            The version; its `spec` is None when it cannot be read, and `complaint` says why.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
         name, _, number = id.rpartition("/")
         with self._tracking.guard(
             f"candidate {id}", missing=f"no candidate {id!r} in the registry; list the candidates"
@@ -145,6 +172,9 @@ class Models:
         Args:
             name: Only those under this name.
             with_metrics: Whether the metrics of their runs are read too, which takes longer than all the rest.
+
+        Returns:
+            The versions, the one that entered first at the beginning.
         """
         with self._tracking.guard("list candidates"):
             only = f" and name = '{name}'" if name else ""
@@ -175,16 +205,30 @@ class Models:
                 self._tracking.client.set_model_version_tag(version.name, str(version.version), key, str(value))
 
     def tags(self, id: str) -> dict[str, str]:
-        """Return the tags of the version `name/version`; NotFoundError when there is none."""
+        """Return the tags of a version.
+
+        Args:
+            id: `name/version`.
+
+        Returns:
+            Tag -> value.
+
+        Raises:
+            NotFoundError: If there is no such version.
+        """
         name, _, number = id.rpartition("/")
         with self._tracking.guard(f"tags of {id}", missing=f"no version {id!r} in the registry"):
             return dict(self._tracking.client.get_model_version(name, number).tags)
 
     def set_tags(self, id: str, tags: Mapping[str, str | None]) -> None:
-        """Set tags of the version `name/version`; those that are None are removed.
+        """Set tags of a version, and remove those that are None.
+
+        Args:
+            id: `name/version`.
+            tags: Tag -> value, or None to remove it.
 
         Raises:
-            NotFoundError: if there is no such version.
+            NotFoundError: If there is no such version.
         """
         name, _, number = id.rpartition("/")
         with self._tracking.guard(f"tag {id}", missing=f"no version {id!r} in the registry"):
@@ -221,6 +265,9 @@ class Models:
             files: Report, figures and other files or folders for its run, below `report/`.
             frames: An input and the output that `predict` gives for it; the model's signature follows from them.
             tags: More tags of the version.
+
+        Returns:
+            The version; one that was registered before stays as it is.
         """
         with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
             same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
@@ -257,7 +304,17 @@ class Models:
         self._tracking.log_metrics(run_id, metrics)
 
     def ensemble(self, version: int) -> EnsembleVersion:
-        """Return an ensemble version; NotFoundError when there is none."""
+        """Return an ensemble version.
+
+        Args:
+            version: Its number.
+
+        Returns:
+            The version with its members.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
         missing = f"no version {version} of {self.ensemble_name} in the registry"
         with self._tracking.guard(f"ensemble {self.ensemble_name}/{version}", missing=missing):
             return as_ensemble(self._tracking.client.get_model_version(self.ensemble_name, str(version)))
@@ -277,13 +334,16 @@ class Models:
         return self._aliased(PREVIOUS)
 
     def alias(self, alias: str) -> int | None:
-        """Return the ensemble version that an alias names, or None. It is read afresh each time."""
+        """Return the ensemble version that an alias names, or None; it is read from MLflow each time."""
         with self._tracking.guard(f"read alias {alias} of {self.ensemble_name}"):
             version = self._tracking.aliased(self.ensemble_name, alias)
             return None if version is None else int(version.version)
 
     def set_alias(self, alias: str, version: int | None) -> None:
-        """Let an alias name a version, or nothing. Promotions do this; done by hand it is noticed as drift."""
+        """Let an alias name a version, or remove it when `version` is None.
+
+        Only promotions may do this: an alias that is moved otherwise is reported as drift from the ledger.
+        """
         with self._tracking.guard(f"set alias {alias} of {self.ensemble_name} to {version}"):
             if version is not None:
                 self._tracking.client.set_registered_model_alias(self.ensemble_name, alias, str(version))
@@ -293,12 +353,29 @@ class Models:
     # Files
 
     def addresses(self, version: EnsembleVersion) -> dict[str, str]:
-        """Return where a browser shows a version, its run and its report: web addresses when MLflow is a server."""
+        """Return where a browser shows an ensemble version, its run and its report.
+
+        Args:
+            version: The ensemble version.
+
+        Returns:
+            Title -> web address; without a web address of MLflow, `MLflow version` alone, as `models:/NAME/VERSION`.
+        """
         with self._tracking.guard(f"addresses of {version.id}"):
             return self._tracking.addresses(self._ui, version.name, version.version, version.run_id)
 
     def report(self, version: EnsembleVersion) -> Path:
-        """Return a local folder with the report of a version; NotFoundError when there is none."""
+        """Return a local folder with the report of an ensemble version.
+
+        Args:
+            version: The ensemble version.
+
+        Returns:
+            The folder with `report.html` and the other files that were logged.
+
+        Raises:
+            NotFoundError: If it has no report.
+        """
         missing = f"{version.id} has no report in MLflow"
         with self._tracking.guard(f"report of {version.id}", missing):
             found = self._tracking.fetch(version.run_id, "report", None) if version.run_id else None
@@ -313,8 +390,12 @@ class Models:
             version: The version.
             destination: Folder to copy to; without one, files that lie on this machine are not copied.
 
+        Returns:
+            The local folder, which must not be changed when nothing was copied.
+
         Raises:
-            NotFoundError: if the version has no such files.
+            NotFoundError: If the version has no such files.
+            StoreError: If MLflow fails or the disk is full.
         """
         is_ensemble = isinstance(version, EnsembleVersion)
         place = "ensemble" if isinstance(version, EnsembleVersion) else version.weights

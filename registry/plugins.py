@@ -1,4 +1,4 @@
-"""What distributions plug in by entry points: families of candidates, those of this product too, and relations."""
+"""Entry points of installed distributions: families of candidates, also those of this product, and relations."""
 
 from __future__ import annotations
 
@@ -32,15 +32,25 @@ class Family:
 
 
 def families() -> dict[str, EntryPoint]:
-    """Return family -> entry point of every family that is installed, those of this product first; nothing is imported.
+    """Return the entry points of all families that are installed; nothing is imported.
 
     A family of another distribution never takes the place of one of this product.
+
+    Returns:
+        Name of the family -> entry point, those of this product first.
     """
     return installed(GROUP)
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
-    """Return name -> entry point of what distributions plug in for a group, as :func:`families` does."""
+    """Return the entry points of a group that distributions offer; nothing is imported.
+
+    Args:
+        group: Group of entry points, such as `GROUP`.
+
+    Returns:
+        Name -> entry point, those of this product first; their names cannot be taken by others.
+    """
     return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
 
 
@@ -65,7 +75,13 @@ def _changed(place: str) -> int:
 
 
 def spec_class(family: str) -> Any:
-    """Return the spec class of a family, None when there is no such family.
+    """Return the spec class of a family.
+
+    Args:
+        family: Name of the family.
+
+    Returns:
+        A subclass of :class:`esci_tournament.registry.specs.NamedSpec`, None when there is no such family.
 
     Raises:
         SpecError: If the family cannot be imported or has no spec; the message names the distribution.
@@ -75,6 +91,12 @@ def spec_class(family: str) -> Any:
 
 def load_family(family: str) -> Any:
     """Return the class of a family; its module is imported only now.
+
+    Args:
+        family: Name of a family that is installed.
+
+    Returns:
+        A class with the methods that `REQUIRED` lists.
 
     Raises:
         SpecError: If it cannot be imported, or is no such class; the message names the distribution.
@@ -86,16 +108,27 @@ def load_family(family: str) -> Any:
 
 
 def distribution_of(family: str) -> str:
-    """Return "name version" of the distribution that offers a family, which is part of its candidates' identity.
+    """Return the distribution that offers a family, which is part of its candidates' identity.
+
+    Args:
+        family: Name of the family.
 
     Returns:
-        "" for a family of this product, and for one that is not there.
+        "name version"; "" for a family of this product, and for one that is not installed.
     """
     return release_of(GROUP, family)
 
 
 def release_of(group: str, name: str) -> str:
-    """Return "name version" of the distribution that plugs something in; "" for this one, and for what is not there."""
+    """Return the distribution that offers an entry point.
+
+    Args:
+        group: Group of the entry point.
+        name: Its name.
+
+    Returns:
+        "name version"; "" for one of this product, and for one that is not installed.
+    """
     point = installed(group).get(name)
     return "" if point is None or _is_ours(point) else _origin(point)
 

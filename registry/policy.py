@@ -154,7 +154,7 @@ def in_force(ledger: Ledger, settings: Settings) -> Policy:
 
 
 def record_policy(ledger: Ledger, policy: Policy, reason: str, expected: int | None = None) -> PolicyRecord:
-    """Append a version of the policy; the one that stands is returned when it says the same.
+    """Append a version of the policy.
 
     Args:
         ledger: The ledger.
@@ -162,9 +162,12 @@ def record_policy(ledger: Ledger, policy: Policy, reason: str, expected: int | N
         reason: Why it changes; it stays in the history.
         expected: Version that it is to follow; default: whatever is there.
 
+    Returns:
+        The new version; the one that stands when it says the same.
+
     Raises:
-        UsageError: if the reason is blank.
-        PolicyError: if another version came first.
+        UsageError: If the reason is blank.
+        PolicyError: If another version came first.
     """
     if not reason.strip():
         raise UsageError("a change of the policy needs a reason; it stays in the policy's history")

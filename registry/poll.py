@@ -1,4 +1,4 @@
-"""Looking for candidates in the model registry again and again, cheaply: which versions are new, or were corrected?
+"""Cheap repeated looks at the model registry: which candidate versions are new, or were corrected?
 
 MLflow filters neither by moment of creation nor by the absence of a tag, reading 10,000 versions takes seconds, and
 tagging changes no time stamp. So each look asks three small questions (how many versions have a spec? which models
@@ -24,21 +24,28 @@ _MODELS, _NEWEST, _REFUSALS, _OVERFLOW = 20, 50, 200, 1000  # rows that the ques
 
 @dataclass(frozen=True)
 class Sighting:
-    """A version with a spec tag as the registry had it; `digest` is that of the tag's content."""
+    """A version with a spec tag, as the registry had it.
+
+    Attributes:
+        version: The version in MLflow.
+        digest: Of the content of its spec tag: the first 32 hexadecimal digits of the SHA-256.
+    """
 
     version: RegisteredVersion
     digest: str
 
     @property
     def id(self) -> str:
+        """`name/version`."""
         return f"{self.version.name}/{self.version.version}"
 
     @property
     def tags(self) -> dict[str, str]:
+        """The version's tags when it was read."""
         return self.version.tags
 
     def candidate(self) -> CandidateVersion:
-        """Return it as a candidate, its spec parsed."""
+        """Return it as a candidate, its spec parsed; no metrics are read."""
         return as_candidate(self.version, {})
 
 
@@ -47,10 +54,10 @@ class Poll:
 
     Args:
         models: The registry.
-        full_look_s: Seconds between two looks at everything, whatever the cheap ones say.
+        full_look_s: Seconds between two looks at everything, whatever the cheap ones find.
 
     Raises:
-        StoreError: by `look`, when MLflow cannot be read; the next look then is a full one.
+        StoreError: By `look`, when MLflow cannot be read; the next look then is a full one.
     """
 
     def __init__(self, models: Models, full_look_s: float = 900.0) -> None:
@@ -58,16 +65,22 @@ class Poll:
         self.forget()
 
     def forget(self) -> None:
-        """Let the next look be at everything: what was seen before was not dealt with."""
+        """Make the next look a full one that returns every version again, as when what was seen was not dealt with."""
         self._seen: dict[str, dict[str, str]] = {}  # model -> version -> digest of the spec tag
         self._changed: dict[str, int] = {}  # model -> when it changed, of those that changed last
         self._due = 0.0
 
     def look(self, named: Collection[str] = ()) -> list[Sighting]:
-        """Return the versions that are new or whose spec tag changed since the last look, the oldest first.
+        """Return the versions that are new or whose spec tag changed since the last look.
 
         Args:
-            named: Ids of versions that somebody says have changed; they are read whatever the questions answer.
+            named: Ids of versions that are said to have changed, as by a webhook; their models are read in any case.
+
+        Returns:
+            The versions, the first to be created at the beginning.
+
+        Raises:
+            StoreError: If MLflow cannot be read; the next look then is a full one.
         """
         try:
             with self._tracking.guard("look for candidates"):

@@ -1,4 +1,4 @@
-"""How a module of ours is started as a process of its own, and what this one may use."""
+"""How a module of ours is started as a process of its own, and how many cores this process may use."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
     Without -P the current folder comes first in the search: a user's own `mlflow.py` or `prefect` there would be taken
     for the library.
+
+    Args:
+        module: Dotted name of the module.
+        arguments: Its command line.
+
+    Returns:
+        The command, for :class:`subprocess.Popen`.
+
+    Example:
+        >>> python_module("mlflow", "server")[1:]
+        ['-P', '-m', 'mlflow', 'server']
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 
@@ -29,9 +40,12 @@ def usable_cores() -> int:
 
 
 def module_path() -> dict[str, str]:
-    """Return the variables that let a process, and what it starts, find our package, installed or not, and no others.
+    """Return the environment variables that let a process, and what it starts, find our package, installed or not.
 
     As -P does for one process, PYTHONSAFEPATH keeps the current folder out of the search of all of them.
+
+    Returns:
+        `PYTHONPATH` (what it is in this process, after our own folder) and `PYTHONSAFEPATH`.
     """
     known = os.environ.get("PYTHONPATH", "")
     return {"PYTHONPATH": os.pathsep.join([_PLACE, *filter(None, [known])]), "PYTHONSAFEPATH": "1"}

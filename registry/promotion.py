@@ -1,8 +1,8 @@
-"""Promotion and rollback: an intent in the ledger, then MLflow's aliases, then done. The ledger is the truth.
+"""Promotion and rollback: recorded in the ledger first, then MLflow's aliases are moved, then it is marked as done.
 
-MLflow has no compare-and-set on aliases, so the winner of a race is found in the ledger, where two intents cannot
-follow the same one. The aliases `champion` and `previous` are its projection: whoever comes next (`reconcile`)
-finishes what a crash interrupted.
+MLflow has no compare-and-set on aliases, so races are decided in the ledger, where two changes cannot follow the same
+one. The aliases `champion` and `previous` follow from it: `reconcile`, which runs at every start, finishes what a
+crash interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from esci_tournament.registry.versions import EnsembleVersion
 
 @dataclass(frozen=True)
 class AliasDrift:
-    """An alias that does not say what the ledger says; `ledger` and `mlflow` are versions, None for no version."""
+    """An alias that differs from the ledger.
+
+    Attributes:
+        alias: champion or previous.
+        ledger: The version by the ledger, None for no version.
+        mlflow: The version that the alias names in MLflow, None for no version.
+    """
 
     alias: str
     ledger: int | None
@@ -35,18 +41,23 @@ class AliasDrift:
 def promote(
     ledger: Ledger, models: Models, version: EnsembleVersion, decision: Decision, expected: int, reason: str = ""
 ) -> Promotion:
-    """Make an ensemble version champion on the strength of a decision; the same decision promotes once.
+    """Make an ensemble version champion because of a decision; the same decision promotes once.
 
     Args:
+        ledger: Where the promotion is recorded.
+        models: The registry whose aliases are moved.
         version: The version to promote.
         decision: The recorded approval.
         expected: `Standing.sequence` that the verdict was judged against, 0 when there was no champion.
         reason: Why; default: the reason of the decision.
 
+    Returns:
+        The recorded promotion; the one that stands when the decision has promoted before.
+
     Raises:
-        BusyError: if the champion changed since the verdict, or another process won the race.
-        UsageError: if the decision is no approval.
-        NotFoundError: if the registry has no such version.
+        BusyError: If the champion changed since the verdict, or another process won the race.
+        UsageError: If the decision is no approval.
+        NotFoundError: If the registry has no such version.
     """
     if decision.outcome != "approve":
         raise UsageError(f"decision {decision.id} on {version.id} is {decision.outcome!r}; only an approval promotes")
@@ -64,13 +75,18 @@ def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None =
     A rollback that was killed is finished by giving the same reason again, not taken twice.
 
     Args:
+        ledger: Where the rollback is recorded.
+        models: The registry whose aliases are moved.
         reason: Why; it stands in the champion's history.
         expected: `Standing.sequence` that the caller saw; default: whatever it is now.
 
+    Returns:
+        The recorded rollback.
+
     Raises:
-        UsageError: if the reason is blank.
-        NotFoundError: if there is no champion before this one.
-        BusyError: if another promotion or rollback came first.
+        UsageError: If the reason is blank.
+        NotFoundError: If there is no champion before this one.
+        BusyError: If another promotion or rollback came first.
     """
     if not reason.strip():
         raise UsageError("a rollback needs a reason; it goes into the champion's history")
@@ -92,13 +108,20 @@ def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None =
 
 
 def reconcile(ledger: Ledger, models: Models) -> list[Promotion]:
-    """Finish promotions and rollbacks whose intent is recorded and whose end is not; return those, oldest first.
+    """Finish promotions and rollbacks that are recorded and not marked as done.
 
-    Call it at every start: it does nothing when nothing is open, and leaves aliases moved by hand to `drift`.
+    Call it at every start: it does nothing when none is open, and leaves aliases moved by hand to `drift`.
+
+    Args:
+        ledger: Where they are recorded.
+        models: The registry whose aliases are moved.
+
+    Returns:
+        Those that were finished, oldest first.
     """
     if not ledger.pending(models.ensemble_name):
         return []
-    # Under the lock nobody can move an alias by an older standing after a newer one was projected.
+    # Under the lock no process can move an alias by an older standing after another has moved it by a newer one.
     with ledger.exclusive(f"promotion of {models.ensemble_name}"):
         pending = ledger.pending(models.ensemble_name)
         if pending:
@@ -107,7 +130,18 @@ def reconcile(ledger: Ledger, models: Models) -> list[Promotion]:
 
 
 def restore(ledger: Ledger, models: Models) -> list[AliasDrift]:
-    """Put the aliases back to what the ledger says, and return what was wrong."""
+    """Put the aliases back to what the ledger says, and record that in the ledger.
+
+    Args:
+        ledger: Where promotions are recorded.
+        models: The registry whose aliases are moved.
+
+    Returns:
+        The aliases that were wrong, [] when none was.
+
+    Raises:
+        BusyError: If another process moves the aliases for longer than a minute.
+    """
     found = drift(ledger, models)
     if found:
         with ledger.exclusive(f"promotion of {models.ensemble_name}"):
@@ -118,7 +152,7 @@ def restore(ledger: Ledger, models: Models) -> list[AliasDrift]:
 
 
 def drift(ledger: Ledger, models: Models) -> list[AliasDrift]:
-    """Return the aliases that do not say what the ledger says, and that no promotion under way is about to move."""
+    """Return the aliases that differ from the ledger; none while a promotion or rollback is under way."""
     while True:
         before = ledger.standing(models.ensemble_name)
         if ledger.pending(models.ensemble_name):

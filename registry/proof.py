@@ -30,14 +30,17 @@ TRIES, TRIES_S = 5, 900.0  # wrong codes of a person within so many seconds, aft
 
 
 def enrol(ledger: Ledger, name: str) -> str:
-    """Give a reviewer a new secret, in place of the one before, and return it as an `otpauth://` address.
+    """Give a reviewer a new secret, in place of the one before.
 
     Args:
         ledger: The ledger.
         name: The reviewer, as the policy names them.
 
+    Returns:
+        The secret as an `otpauth://` address, which authenticator apps read.
+
     Raises:
-        UsageError: if the name is blank.
+        UsageError: If the name is blank.
     """
     if not person(name):
         raise UsageError("the reviewer's name is missing")

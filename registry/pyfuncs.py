@@ -1,4 +1,4 @@
-"""MLflow pyfuncs made elsewhere: fetched by this process, opened, and so executed, only by a process apart."""
+"""MLflow pyfuncs made elsewhere: copied and checked by this process, opened and so executed only by a separate one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mlflow.models import Model
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.tracking import quieten
 
-# Not part of a model: whoever imports its code leaves it behind, and whoever copies artifacts leaves it out.
+# Not part of a model: importing its code creates it, and copies of artifacts may lack it.
 _COMPILED = shutil.ignore_patterns("__pycache__")
 
 
 def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
-    """Copy a model into `folder`, which must not exist; nothing of it is executed.
+    """Copy a model into `folder`; nothing of it is executed.
 
     Args:
-        model: a folder, or `models:/NAME/VERSION` in the registry at `tracking_uri`.
-        folder: where to.
+        model: A folder, or `models:/NAME/VERSION` in the registry at `tracking_uri`.
+        folder: Where to; it must not exist.
         tracking_uri: MLflow's address.
 
     Raises:
-        SpecError: if there is no such model, or it has no python_function flavour.
+        SpecError: If there is no such model, or it has no python_function flavour.
     """
     if model.startswith("models:/"):
         quieten()
@@ -48,8 +48,11 @@ def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
 def check_pyfunc(folder: Path) -> None:
     """Check from its `MLmodel` file that a folder is a pyfunc; nothing of it is executed.
 
+    Args:
+        folder: The folder with `MLmodel`.
+
     Raises:
-        SpecError: if it is none.
+        SpecError: If it is no MLflow model, or has no python_function flavour.
     """
     try:
         flavors = Model.load(str(folder)).flavors
@@ -60,5 +63,12 @@ def check_pyfunc(folder: Path) -> None:
 
 
 def open_pyfunc(folder: Path) -> Any:
-    """Load a model. This runs its code: only :mod:`esci_tournament.tasks.families.pyfunc.worker` may call it."""
+    """Load a model, which runs its code: only :mod:`esci_tournament.tasks.families.pyfunc.worker` may call it.
+
+    Args:
+        folder: A folder that :func:`fetch_pyfunc` has filled.
+
+    Returns:
+        MLflow's `PyFuncModel`.
+    """
     return mlflow.pyfunc.load_model(str(folder))

@@ -1,8 +1,8 @@
 """Candidates that wait for a tournament: who arrived, who was sent into which one, and how each attempt ended.
 
-Like everything in the ledger it is rows that are appended, and state that follows from them. A dispatch is a set of
-candidates that enter one tournament together; an attempt is one flow run of it. An attempt is on record before its
-run is asked for, so that whoever comes after a crash asks for the same run again (Prefect's idempotency key).
+As everywhere in the ledger, rows are appended and states follow from them. A dispatch is a set of candidates that
+enter one tournament together; an attempt is one flow run of it. An attempt is recorded before its run is asked for, so
+that after a crash the same run is asked for again (Prefect's idempotency key).
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ class DispatchAttempt:
     """One flow run of a dispatch.
 
     Attributes:
-        id, number: of its row; 1, 2, 3 ... within the dispatch.
-        at: when it was decided on.
-        flow_run: id of the run, "" until Prefect has answered.
-        end: one of ENDS, "" while it lasts.
-        ended_at, reason: when and why it ended.
+        id: Number of its row.
+        number: 1, 2, 3 ... within the dispatch.
+        at: When it was recorded (UTC).
+        flow_run: Id of the run, "" until Prefect has answered.
+        end: One of `ENDS`, "" while it lasts.
+        ended_at: When it ended (UTC), None while it lasts.
+        reason: Why it ended, "" when there is nothing to say.
     """
 
     id: int
@@ -49,7 +51,14 @@ class DispatchAttempt:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Candidates sent into a tournament together, and the attempts at it, oldest first."""
+    """Candidates sent into a tournament together, and the attempts at it.
+
+    Attributes:
+        id: `d-` and 16 hexadecimal digits.
+        device: The device whose tournaments are held one after the other, as settings name it.
+        candidates: Their ids, in the order in which they were queued.
+        attempts: Oldest first; there is at least one.
+    """
 
     id: str
     device: str
@@ -58,6 +67,7 @@ class Dispatch:
 
     @property
     def last(self) -> DispatchAttempt:
+        """The newest attempt."""
         return self.attempts[-1]
 
     @property
@@ -66,17 +76,22 @@ class Dispatch:
         return self.last.end in ("", *AGAIN)
 
     def count(self, *ends: str) -> int:
-        """Return how many attempts ended in one of these ways."""
+        """Return how many attempts ended in one of these ways, which are some of `ENDS`."""
         return sum(one.end in ends for one in self.attempts)
 
     @property
     def key(self) -> str:
-        """What the last attempt's flow run is asked for with: the same key never starts a second one."""
+        """Idempotency key of the last attempt's flow run: asked for again with it, Prefect starts no second one."""
         return f"{self.id}-{self.last.number}"
 
 
 class Queue:
-    """The queue in a ledger. Every method that records may be called again with the same arguments."""
+    """The queue in a ledger; methods that record may be called again with the same arguments, and change nothing then.
+
+    Raises:
+        StoreError: By every method, when the database cannot be read or written.
+        BusyError: By every method that records, when another process holds the database for too long.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -84,13 +99,19 @@ class Queue:
     # Who arrived
 
     def arrive(self, candidate: str, digest: str, outcome: str, payload: Payload = None) -> Arrival | None:
-        """Record that a version was noticed; None when it had arrived before.
+        """Record that a version was noticed.
 
         Args:
             candidate: Its id, `name/version`.
             digest: Digest of the content of its spec tag. Refused once under each content, it enters only once.
             outcome: queued, refused, or tried.
             payload: `entered` (when it was registered), `complaint` (why it was refused).
+
+        Returns:
+            The arrival; None when it had arrived before.
+
+        Raises:
+            UsageError: If the outcome is no such word.
         """
         if outcome not in ("queued", "refused", "tried"):
             raise UsageError(f"arrival of {candidate} as {outcome!r}; it is queued, refused or tried")
@@ -102,7 +123,7 @@ class Queue:
             return Arrival.of(rows.insert(tables.arrivals, values, payload))
 
     def arrivals(self, candidates: Collection[str] | None = None) -> list[Arrival]:
-        """Return all arrivals, or those of some candidates, oldest first."""
+        """Return all arrivals, or those of some candidate ids, oldest first."""
         with self._ledger.reading() as rows:
             if candidates is None or len(candidates) > 500:
                 found = rows.all(tables.arrivals)
@@ -112,12 +133,12 @@ class Queue:
             return [Arrival.of(row) for row in found if candidates is None or row["candidate"] in candidates]
 
     def waiting(self) -> list[Arrival]:
-        """Return who is queued and was neither dispatched nor tried by hand, the first to be registered first."""
+        """Return the queued arrivals that were neither dispatched nor tried by hand, the first registered first."""
         with self._ledger.reading() as rows:
             return _waiting(rows)
 
     def tried(self, candidates: Collection[str]) -> set[str]:
-        """Return who of these has been in a finished tournament."""
+        """Return those of these candidate ids that have been in a finished tournament."""
         entries, events = tables.entries, tables.events
         query = select(entries.c.candidate).join(events, events.c.tournament == entries.c.tournament)
         query = query.where(events.c.kind == "finished", entries.c.candidate.in_(candidates))
@@ -133,11 +154,16 @@ class Queue:
     # Who is sent into which tournament
 
     def dispatch(self, device: str, share: int) -> Dispatch | None:
-        """Take the oldest that wait, and record a dispatch and its first attempt; None when there is nothing to do.
+        """Record a dispatch of the candidates that have waited longest, and its first attempt.
+
+        Candidates that were in a finished tournament meanwhile are left out.
 
         Args:
             device: The device whose tournaments are held one after the other.
-            share: How many may share the tournament. Who was in a finished tournament meanwhile is left out.
+            share: How many candidates may share the tournament.
+
+        Returns:
+            The dispatch; None when the device has an open one or nothing waits.
         """
         with self._ledger.writing() as rows:
             if _dispatches(rows, device, only_open=True):
@@ -153,7 +179,14 @@ class Queue:
             return _dispatches(rows, device, only_open=True)[0]
 
     def try_again(self, dispatch: Dispatch) -> Dispatch:
-        """Record the next attempt of a dispatch whose last one failed or was lost, and return it as it is then."""
+        """Record the next attempt of a dispatch whose last one failed or was lost.
+
+        Args:
+            dispatch: The dispatch as it was read; when it has had another attempt since, nothing is recorded.
+
+        Returns:
+            The dispatch as it is now.
+        """
         with self._ledger.writing() as rows:
             last = rows.all(tables.attempts, dispatch=dispatch.id)[-1]
             ended = rows.one(tables.attempt_steps, {"attempt": last["id"], "step": "ended"})
@@ -162,12 +195,32 @@ class Queue:
             return next(one for one in _dispatches(rows, dispatch.device) if one.id == dispatch.id)
 
     def start(self, attempt: DispatchAttempt, flow_run: str) -> None:
-        """Record which flow run an attempt is."""
+        """Record the id of the flow run that an attempt is.
+
+        Args:
+            attempt: The attempt.
+            flow_run: Prefect's id of the run.
+
+        Raises:
+            StoreError: If the attempt is on record with another run.
+        """
         with self._ledger.writing() as rows:
             rows.append(tables.attempt_steps, {"attempt": attempt.id, "step": "started"}, {"outcome": flow_run})
 
     def end(self, attempt: DispatchAttempt, outcome: str, reason: str = "") -> bool:
-        """Record how an attempt ended; False when it had ended before, however that was."""
+        """Record how an attempt ended.
+
+        Args:
+            attempt: The attempt.
+            outcome: One of `ENDS`.
+            reason: Why.
+
+        Returns:
+            Whether it was recorded; False when it had ended before, in whatever way.
+
+        Raises:
+            UsageError: If the outcome is none of `ENDS`.
+        """
         if outcome not in ENDS:
             raise UsageError(f"end {outcome!r} of an attempt; it is one of {', '.join(ENDS)}")
         natural = {"attempt": attempt.id, "step": "ended"}
@@ -183,12 +236,16 @@ class Queue:
             return _dispatches(rows, device)
 
     def open(self, device: str) -> Dispatch | None:
-        """Return the dispatch that occupies a device, or None."""
+        """Return the dispatch that occupies a device, None when there is none."""
         with self._ledger.reading() as rows:
             return next(iter(_dispatches(rows, device, only_open=True)), None)
 
     def mark(self) -> tuple[int, ...]:
-        """Return a mark that changes whenever anything is appended that a candidate's state may follow from."""
+        """Return a mark that changes whenever a row is appended that a candidate's state may follow from.
+
+        Returns:
+            The highest row number of each table concerned, 0 for an empty one.
+        """
         watched = (
             *(tables.candidates, tables.arrivals, tables.attempts, tables.attempt_steps, tables.events),
             *(tables.entries, tables.verdicts, tables.decisions, tables.ensembles, tables.promotions),

@@ -1,4 +1,4 @@
-"""What the ledger gives back: one frozen record for each row, and the standing that follows from them."""
+"""What the ledger returns: one frozen record for each row, and the standing that follows from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Record:
-    """What every row has: its number in order of appending, when (UTC), who (user@host), and the rest as JSON."""
+    """What every row has.
+
+    Attributes:
+        id: Number of the row, in order of appending within its table.
+        at: When it was appended (UTC).
+        who: Who appended it, user@host.
+        payload: The rest, as JSON holds it.
+    """
 
     id: int
     at: dt.datetime
@@ -19,36 +26,77 @@ class Record:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
+        """Return the record of a row.
+
+        Args:
+            row: Column name -> value; it has every field of the record.
+
+        Returns:
+            The record; columns that are no fields are left out.
+        """
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class DataVersion(Record):
+    """A data version that was validated, under the digest of its content."""
+
     digest: str
 
 
 @dataclass(frozen=True)
 class CandidateRecord(Record):
-    candidate: str  # name/version
+    """A candidate.
+
+    Attributes:
+        candidate: Its id, `name/version`.
+        digest: Digest of its spec.
+        family: Its family.
+    """
+
+    candidate: str
     digest: str
     family: str
 
 
 @dataclass(frozen=True)
 class Tournament(Record):
+    """A tournament that was started.
+
+    Attributes:
+        tournament: Its id.
+        data_version: Digest of its data.
+    """
+
     tournament: str
     data_version: str
 
 
 @dataclass(frozen=True)
 class Entry(Record):
+    """A candidate that entered a tournament.
+
+    Attributes:
+        tournament: Id of the tournament.
+        candidate: Id of the candidate.
+        role: newcomer, member or bench.
+    """
+
     tournament: str
     candidate: str
-    role: str  # newcomer, member or bench
+    role: str
 
 
 @dataclass(frozen=True)
 class Event(Record):
+    """Something that happened.
+
+    Attributes:
+        tournament: Id of the tournament it belongs to, None for none.
+        kind: What happened, in one word.
+        subject: What it happened to, such as a candidate id; "" for the tournament itself.
+    """
+
     tournament: str | None
     kind: str
     subject: str
@@ -56,6 +104,15 @@ class Event(Record):
 
 @dataclass(frozen=True)
 class ScoreRecord(Record):
+    """Scores that were stored.
+
+    Attributes:
+        candidate: Id of the candidate.
+        data_version: Digest of the data.
+        recipe: Digest of all else that the scores follow from.
+        digest: Digest of their content.
+    """
+
     candidate: str
     data_version: str
     recipe: str
@@ -64,18 +121,30 @@ class ScoreRecord(Record):
 
 @dataclass(frozen=True)
 class Ranking(Record):
+    """A utility ranking of a tournament's candidates, in the payload; `round` tells several of one tournament apart."""
+
     tournament: str
     round: str
 
 
 @dataclass(frozen=True)
 class SelectionRecord(Record):
+    """What a selection rule kept and evicted in a tournament, in the payload."""
+
     tournament: str
     rule: str
 
 
 @dataclass(frozen=True)
 class EnsembleRecord(Record):
+    """The challenger that a tournament built.
+
+    Attributes:
+        tournament: Id of the tournament.
+        name: Name of the ensemble, its registered model.
+        version: Its version there. The payload has `members`: candidate ids.
+    """
+
     tournament: str
     name: str
     version: int
@@ -83,7 +152,14 @@ class EnsembleRecord(Record):
 
 @dataclass(frozen=True)
 class LookRecord(Record):
-    """One look at a test split; `number` counts from 1 within the split."""
+    """One look at a test split.
+
+    Attributes:
+        test_split: Digest of the test pairs.
+        number: Counts from 1 within the split.
+        tournament: Id of the tournament that looked.
+        against: Sequence of the champion that it was judged against, 0 for none.
+    """
 
     test_split: str
     number: int
@@ -93,7 +169,13 @@ class LookRecord(Record):
 
 @dataclass(frozen=True)
 class VerdictRecord(Record):
-    """A verdict; `against` is the sequence of the champion it was judged against, 0 for none."""
+    """A verdict on a tournament's challenger.
+
+    Attributes:
+        tournament: Id of the tournament.
+        against: Sequence of the champion that it was judged against, 0 for none.
+        outcome: promote, refuse or not-evaluable.
+    """
 
     tournament: str
     against: int
@@ -102,8 +184,17 @@ class VerdictRecord(Record):
 
 @dataclass(frozen=True)
 class Decision(Record):
+    """What was decided on a verdict.
+
+    Attributes:
+        verdict: Number of the verdict.
+        outcome: approve, refuse or expired.
+        reviewer: Who decided.
+        reason: Why.
+    """
+
     verdict: int
-    outcome: str  # approve, refuse or expired
+    outcome: str
     reviewer: str
     reason: str
 
@@ -128,7 +219,12 @@ class PolicyRecord(Record):
 
 @dataclass(frozen=True)
 class Review(Record):
-    """A verdict laid before the reviewers for the `round`-th time; payload: "flow_run" (id or None), "note"."""
+    """A round in which reviewers are asked about a verdict; payload: `flow_run` (id or None), `note`, `link`.
+
+    Attributes:
+        verdict: Number of the verdict.
+        round: Which time this is, from 1.
+    """
 
     verdict: int
     round: int
@@ -136,20 +232,35 @@ class Review(Record):
 
 @dataclass(frozen=True)
 class Arrival(Record):
-    """A version as it was noticed; payload: "complaint" if refused, "entered" (when it was registered, ISO)."""
+    """A version as it was noticed; payload: `complaint` if refused, `entered` (when it was registered, ISO).
+
+    Attributes:
+        candidate: Its id, `name/version`.
+        digest: Digest of the content of its spec tag.
+        outcome: queued, refused or tried.
+    """
 
     candidate: str
-    digest: str  # of the content of its spec tag
-    outcome: str  # queued, refused, tried
+    digest: str
+    outcome: str
 
 
 @dataclass(frozen=True)
 class Promotion(Record):
-    """The intent to make `version` champion: the `sequence`-th of its ensemble, by promotion or by rollback."""
+    """The intent to make a version champion, by promotion or by rollback.
+
+    Attributes:
+        ensemble: Name of the ensemble.
+        sequence: Number of this change of its champion, from 1.
+        kind: promote or rollback.
+        version: The version that becomes champion.
+        decision: Number of the decision that it follows from, None for a rollback.
+        reason: Why.
+    """
 
     ensemble: str
     sequence: int
-    kind: str  # promote or rollback
+    kind: str
     version: int
     decision: int | None
     reason: str
@@ -157,13 +268,14 @@ class Promotion(Record):
 
 @dataclass(frozen=True)
 class Standing:
-    """Who is champion of an ensemble by the ledger.
+    """The champion of an ensemble according to the ledger.
 
     Attributes:
-        sequence: number of the newest promotion or rollback, 0 when there was none; compare-and-set goes by it.
-        champion: the promotion that installed the version which serves now.
-        previous: the one that a rollback would go back to.
-        invalid: promotions and rollbacks that do not count.
+        ensemble: Name of the ensemble.
+        sequence: Number of the newest promotion or rollback, 0 when there was none; compare-and-set goes by it.
+        champion: The promotion that installed the version which serves now.
+        previous: The one that a rollback would go back to.
+        invalid: Promotions and rollbacks that do not count.
     """
 
     ensemble: str
@@ -187,10 +299,18 @@ class Judged:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One line of the champion's history: the promotion, what led to it, and when the alias followed."""
+    """One line of the champion's history.
+
+    Attributes:
+        promotion: The promotion or rollback.
+        decision: What it followed from, None for a rollback.
+        verdict: What was decided on, None for a rollback.
+        done_at: When the aliases had followed (UTC), None before that.
+        complaint: Why it does not count, "" when it does.
+    """
 
     promotion: Promotion
     decision: Decision | None
     verdict: VerdictRecord | None
-    done_at: dt.datetime | None  # None while the alias has not moved yet
-    complaint: str = ""  # why it does not count
+    done_at: dt.datetime | None
+    complaint: str = ""

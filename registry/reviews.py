@@ -1,4 +1,4 @@
-"""Which verdicts wait for a reviewer, since when and how long still. All of it follows from the ledger's rows."""
+"""Which verdicts wait for a reviewer, and until when. All of it follows from the ledger's rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Case:
     """A verdict that asks for a promotion, and what reviewers did with it.
 
     Attributes:
-        verdict: the verdict.
-        ensemble: the challenger it is about, a registered version.
-        reviews: the rounds in which it was laid before the reviewers, oldest first.
-        decision: what was decided, None while it waits.
-        promotion: the promotion that came of it, None without one.
-        superseded: whether the challenger was judged again since, which is another case.
+        verdict: The verdict.
+        ensemble: The challenger it is about, a registered version.
+        reviews: The rounds in which reviewers were asked, oldest first.
+        decision: What was decided, None while it waits.
+        promotion: The promotion that came of it, None without one.
+        superseded: Whether the challenger was judged again since, which is another case.
     """
 
     verdict: VerdictRecord
@@ -39,19 +39,22 @@ class Case:
 
     @property
     def id(self) -> int:
+        """Number of the verdict."""
         return self.verdict.id
 
     @property
     def tournament(self) -> str:
+        """Id of the tournament that built the challenger."""
         return self.verdict.tournament
 
     @property
     def is_inaugural(self) -> bool:
-        """Whether it is about a first champion, that had nobody to be compared with."""
+        """Whether it is about a first champion, for which there was none to compare with."""
         return self.verdict.outcome != "promote"
 
     @property
     def state(self) -> State:
+        """`waits` without a decision, else its outcome; `judged again` when a newer verdict takes its place."""
         if self.decision is not None:
             if self.decision.outcome == "approve" and self.promotion is None and self.superseded:
                 return "judged again"
@@ -60,16 +63,23 @@ class Case:
 
     @property
     def opened_at(self) -> dt.datetime | None:
-        """When it was first laid before the reviewers (UTC), None before that: the deadline counts from then."""
+        """When reviewers were first asked (UTC), None before that: the deadline counts from then."""
         return self.reviews[0].at if self.reviews else None
 
     @property
     def flow_run(self) -> str | None:
-        """The flow run that waits for the answer, or waited; None when it was left to the command line."""
+        """Id of the flow run that waits for the answer, or waited; None when it was left to the command line."""
         return self.reviews[-1].payload.get("flow_run") if self.reviews else None
 
     def deadline(self, settings: Settings) -> dt.datetime | None:
-        """Return when silence becomes a no (UTC), None while nobody has been asked."""
+        """Return the moment from which no answer counts as a refusal.
+
+        Args:
+            settings: `review_deadline_h`.
+
+        Returns:
+            The moment (UTC), None while no reviewer has been asked.
+        """
         return self.opened_at and self.opened_at + dt.timedelta(hours=settings.review_deadline_h)
 
 
@@ -102,12 +112,12 @@ def cases(ledger: Ledger, ensemble: str) -> list[Case]:
 
 
 def waiting(ledger: Ledger, ensemble: str) -> list[Case]:
-    """Return the cases that nobody has decided yet, oldest first."""
+    """Return the cases that are not decided yet, oldest first."""
     return [case for case in cases(ledger, ensemble) if case.state == "waits"]
 
 
 def unsettled(ledger: Ledger, ensemble: str) -> list[Case]:
-    """Return the cases that a reviewer decided and whose decision was not carried out to its end, oldest first."""
+    """Return the cases whose decision, given by a reviewer, has not been carried out to its end, oldest first."""
     closed = {event.subject for event in ledger.events(kind=CLOSED)}
     decided = [case for case in cases(ledger, ensemble) if case.decision is not None]
     return [case for case in decided if "via" in case.decision.payload and str(case.id) not in closed]  # type: ignore[union-attr]
@@ -116,8 +126,16 @@ def unsettled(ledger: Ledger, ensemble: str) -> list[Case]:
 def find_case(ledger: Ledger, ensemble: str, name: str | int) -> Case:
     """Return the case of a verdict's number, or the newest one of a tournament.
 
+    Args:
+        ledger: The ledger with the verdicts.
+        ensemble: Name of the ensemble.
+        name: Number of the verdict, or id of the tournament.
+
+    Returns:
+        The case, decided or not.
+
     Raises:
-        NotFoundError: if there is no such verdict or tournament, or it never asked for a promotion.
+        NotFoundError: If there is no such verdict or tournament, or it never asked for a promotion.
     """
     wanted = str(name)
     found = [case for case in cases(ledger, ensemble) if wanted in (str(case.id), case.tournament)]
@@ -134,7 +152,7 @@ def find_case(ledger: Ledger, ensemble: str, name: str | int) -> Case:
 
 
 def asks_for_promotion(verdict: VerdictRecord) -> bool:
-    """Return whether a verdict on a registered challenger is promote, or wants only a champion to compare with."""
+    """Return whether a verdict on a registered challenger is promote, or lacks only a champion to compare with."""
     return verdict.outcome == "promote" or "champion" in verdict.payload.get("missing", ())
 
 
@@ -146,6 +164,13 @@ def champion_at(ledger: Ledger, ensemble: str, sequence: int) -> int | None:
 
 
 def check_outcome(outcome: str) -> None:
-    """Check that a reviewer's word is one (else UsageError); silence is recorded by nobody but us."""
+    """Check that a reviewer's outcome is one; `expired` is recorded by the product alone.
+
+    Args:
+        outcome: approve or refuse.
+
+    Raises:
+        UsageError: If it is neither.
+    """
     if outcome not in ("approve", "refuse"):
         raise UsageError(f"decision {outcome!r}; a reviewer says approve or refuse")

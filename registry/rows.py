@@ -15,23 +15,45 @@ Payload = Mapping[str, Any] | None
 
 
 class Rows:
-    """The rows that one transaction sees; what it appends is signed by `who`."""
+    """The rows that one transaction sees.
+
+    Args:
+        connection: A connection in a transaction, which its owner commits.
+        who: Who the rows that are appended are signed by, user@host.
+    """
 
     def __init__(self, connection: Connection, who: str = "") -> None:
         self.connection = connection
         self.who = who
 
     def all(self, table: Table, /, **equal: Any) -> list[Row]:
-        """Return the rows whose columns equal those given (None is any), in order of appending."""
+        """Return rows in order of appending.
+
+        Args:
+            table: The table.
+            equal: Column -> value that it must have; None is any.
+
+        Returns:
+            The rows, column -> value each.
+        """
         query = select(table).filter_by(**{key: value for key, value in equal.items() if value is not None})
         return list(self.connection.execute(query.order_by(table.c.id)).mappings())
 
     def one(self, table: Table, natural: Mapping[str, Any]) -> Row | None:
-        """Return the row under a natural key, or None."""
+        """Return the row whose columns equal those of a natural key, None when there is none."""
         return self.connection.execute(select(table).filter_by(**natural)).mappings().first()
 
     def insert(self, table: Table, values: Mapping[str, Any], payload: Payload = None) -> Row:
-        """Append a row and return it."""
+        """Append a row and return it.
+
+        Args:
+            table: The table.
+            values: Column -> value, without `id`, `at`, `who` and `payload`, which every table has.
+            payload: The rest, as JSON holds it; default: {}.
+
+        Returns:
+            The row as it was stored.
+        """
         row = {**values, "at": now(), "who": self.who, "payload": dict(payload or {})}
         return self.connection.execute(table.insert().values(**row).returning(*table.c)).mappings().one()
 
@@ -40,8 +62,17 @@ class Rows:
     ) -> Row:
         """Return the row under a natural key, inserted when missing.
 
+        Args:
+            table: The table.
+            natural: Column -> value of the natural key.
+            fixed: Other columns, which must be the same when the row stands.
+            payload: The rest, as JSON holds it; not compared with that of a row that stands.
+
+        Returns:
+            The row that stands.
+
         Raises:
-            StoreError: if the row stands and one of its columns contradicts `fixed`.
+            StoreError: If the row stands and one of its columns contradicts `fixed`.
         """
         row = self.one(table, natural)
         if row is None:
@@ -57,5 +88,5 @@ class Rows:
 
 
 def now() -> dt.datetime:
-    """Return the moment, in UTC."""
+    """Return the current moment as an aware datetime in UTC."""
     return dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""The score store: class probabilities of a candidate for one data version, kept so that nobody is trained twice."""
+"""The score store: class probabilities of a candidate for one data version, so that it is trained only once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scores:
         example_id: int64 (n,), each once.
         probabilities: float32 (n, 4), order E, S, C, I; each row sums to 1.
         out_of_sample: bool (n,): True where the model did not learn from the pair.
-        provenance: what `put` was told, with `candidate`, `data_version`, `recipe`, `digest`, `rows`, `written_at`.
+        provenance: What `put` was told, with `candidate`, `data_version`, `recipe`, `digest`, `rows`, `written_at`.
     """
 
     example_id: np.ndarray
@@ -45,17 +45,39 @@ class Scores:
 
 
 class ScoreStore:
-    """Scores under (candidate id, data version, recipe digest); a folder each, whole or absent."""
+    """Scores under (candidate id, data version, recipe digest); a folder each, whole or absent.
+
+    Args:
+        root: The folder of the store; made when the first scores are stored.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def folder(self, candidate: str, data_version: str, recipe: str) -> Path:
-        """Return the folder that holds these scores, whether it exists or not."""
+        """Return the folder that holds these scores, whether it exists or not.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            A folder three levels below `root`; characters that are no part of file names are percent-encoded.
+        """
         return self.root.joinpath(*(_file_name(part) for part in (candidate, data_version, recipe)))
 
     def has(self, candidate: str, data_version: str, recipe: str) -> bool:
-        """Tell whether scores stand under these three."""
+        """Return whether scores stand under these three keys; their content is not checked.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            Whether their provenance file is there.
+        """
         return (self.folder(candidate, data_version, recipe) / PROVENANCE).is_file()
 
     def put(
@@ -78,13 +100,16 @@ class ScoreStore:
             data_version: Digest of the data.
             recipe: Digest of all else that the scores follow from (split, seed, how they are out of sample).
             example_id: int64 (n,), unique.
-            probabilities: float32 (n, 4), finite, rows sum to 1.
-            out_of_sample: bool (n,).
-            provenance: JSON-able words on where the scores come from.
+            probabilities: float32 (n, 4), order E, S, C, I; finite, within 0..1, rows sum to 1 within `SUM_TOLERANCE`.
+            out_of_sample: bool (n,), True where the model did not learn from the pair.
+            provenance: Where the scores come from, as JSON can hold it.
+
+        Returns:
+            The new scores, or those that stood already and differ by `SAME_TOLERANCE` at most.
 
         Raises:
-            CandidateError: if the arrays are no class probabilities; the message says where.
-            StoreError: if the disk is full, or really different scores stand there already.
+            CandidateError: If the arrays are no class probabilities; the message says where.
+            StoreError: If the disk is full, or really different scores stand there already.
         """
         arrays = _checked(candidate, example_id, probabilities, out_of_sample)
         target = self.folder(candidate, data_version, recipe)
@@ -106,9 +131,17 @@ class ScoreStore:
     def get(self, candidate: str, data_version: str, recipe: str) -> Scores:
         """Return stored scores, their content checked against its digest.
 
+        Args:
+            candidate: Candidate id.
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            The scores, in the order in which they were put.
+
         Raises:
-            NotFoundError: if nothing stands under these three.
-            StoreError: if a file is damaged; the message names it.
+            NotFoundError: If nothing stands under these three.
+            StoreError: If a file is damaged; the message names it.
         """
         folder = self.folder(candidate, data_version, recipe)
         if not folder.is_dir():
@@ -122,20 +155,27 @@ class ScoreStore:
             with np.load(path, allow_pickle=False) as content:
                 arrays = {name: content[name] for name in ("example_id", "probabilities", "out_of_sample")}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise _damaged(path, error) from error
+            raise StoreError(_damaged(path, error)) from error
         if _digest(arrays) != words.get("digest"):
-            raise _damaged(path, "its content is not what its digest says")
+            raise StoreError(_damaged(path, "its content is not what its digest says"))
         return Scores(**arrays, provenance=words)
 
     def put_calibrated(
         self, candidate: str, data_version: str, recipe: str, temperature: float, probabilities: np.ndarray
     ) -> None:
-        """Keep calibrated probabilities, float32 (n, 4) in the order of the raw ones, beside them.
+        """Keep calibrated probabilities beside the raw ones.
+
+        Args:
+            candidate: Candidate id.
+            data_version: Digest of the data.
+            recipe: Digest of all else that the raw scores follow from.
+            temperature: What the logarithms of the raw probabilities were divided by.
+            probabilities: float32 (n, 4), order E, S, C, I; rows as those of the raw ones.
 
         Raises:
-            NotFoundError: if there are no raw scores.
-            CandidateError: if they are no class probabilities.
-            StoreError: if the disk is full.
+            NotFoundError: If there are no raw scores.
+            CandidateError: If they are no class probabilities.
+            StoreError: If the raw scores are damaged or the disk is full.
         """
         raw = self.get(candidate, data_version, recipe)
         values = _checked(candidate, raw.example_id, probabilities, raw.out_of_sample)["probabilities"]
@@ -145,11 +185,19 @@ class ScoreStore:
             write_atomically(self.folder(candidate, data_version, recipe) / CALIBRATED, content.getvalue())
 
     def calibrated(self, candidate: str, data_version: str, recipe: str) -> tuple[float, np.ndarray]:
-        """Return temperature and calibrated probabilities, in the order of the raw ones.
+        """Return temperature and calibrated probabilities.
+
+        Args:
+            candidate: Candidate id.
+            data_version: Digest of the data.
+            recipe: Digest of all else that the raw scores follow from.
+
+        Returns:
+            The temperature, and float32 (n, 4) in order E, S, C, I, rows as those of the raw ones.
 
         Raises:
-            NotFoundError: if there are none.
-            StoreError: if the file is damaged.
+            NotFoundError: If there are none.
+            StoreError: If the file is damaged.
         """
         path = self.folder(candidate, data_version, recipe) / CALIBRATED
         if not path.is_file():
@@ -158,13 +206,16 @@ class ScoreStore:
             with np.load(path, allow_pickle=False) as content:
                 return float(content["temperature"]), content["probabilities"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise _damaged(path, error) from error
+            raise StoreError(_damaged(path, error)) from error
 
     def list(self) -> list[dict[str, Any]]:
-        """Return the provenance of all scores, by candidate, data version and recipe; array files are not opened.
+        """Return the provenance of all scores; array files are not opened.
+
+        Returns:
+            One dict each, as `Scores.provenance`, sorted by candidate, data version and recipe.
 
         Raises:
-            StoreError: if a provenance file is damaged; the message names it.
+            StoreError: If a provenance file is damaged; the message names it.
         """
         found = [_read_provenance(path) for path in self.root.glob(f"*/*/*/{PROVENANCE}")]
         return sorted(found, key=lambda words: (words["candidate"], words["data_version"], words["recipe"]))
@@ -253,14 +304,14 @@ def _read_provenance(path: Path) -> dict[str, Any]:
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise StoreError(_damaged(path, error)) from error
     if not isinstance(words, dict) or not {"candidate", "data_version", "recipe", "digest"} <= set(words):
-        raise _damaged(path, "it names no candidate, data version, recipe and digest")
+        raise StoreError(_damaged(path, "it names no candidate, data version, recipe and digest"))
     return words
 
 
-def _damaged(path: Path, problem: object) -> StoreError:
-    return StoreError(f"score file {path} is damaged ({problem}); delete its folder, the scores are made again")
+def _damaged(path: Path, problem: object) -> str:
+    return f"score file {path} is damaged ({problem}); delete its folder, the scores are made again"
 
 
 def _file_name(part: str) -> str:

@@ -256,6 +256,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources of settings, highest precedence first: arguments, environment, `tournament.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def model_post_init(self, _context: object) -> None:
@@ -283,7 +284,8 @@ class Settings(BaseSettings):
             names: Names of settings.
 
         Returns:
-            Something that is used as settings are, with `cores`, which changes no result, and these alone.
+            A :class:`StageSettings` that is used as settings are: these settings alone, and `cores`, which changes no
+            result.
         """
         return cast(Settings, StageSettings({name: getattr(self, name) for name in sorted(names)}, self.cores))
 
@@ -299,11 +301,16 @@ class Settings(BaseSettings):
 
 
 class StageSettings:
-    """The settings that a stage declares, and no others.
+    """The settings that a stage declares, and no others; reading another one raises AttributeError.
 
     Args:
         values: Name -> value.
         cores: Threads that compute at once.
+
+    Example:
+        >>> declared = StageSettings({"seed": 3}, cores=1)
+        >>> declared.seed, hasattr(declared, "device")
+        (3, False)
     """
 
     def __init__(self, values: Mapping[str, object], cores: int) -> None:
@@ -350,10 +357,16 @@ def settings_in_force() -> Settings:
 
 
 def read_settings(**overrides: object) -> Settings:
-    """Return the settings in force, `overrides` that are None left out.
+    """Return the settings in force.
+
+    Args:
+        overrides: Setting -> value, with the highest precedence; those that are None are left out.
+
+    Returns:
+        The settings, with `tournament.toml` of the current folder and the `TOURNAMENT_*` variables read now.
 
     Raises:
-        UsageError: if a value or a key is wrong; the message names it.
+        UsageError: If a value or a key is wrong; the message names it.
     """
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]

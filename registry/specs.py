@@ -1,4 +1,4 @@
-"""What a candidate says of itself; each family of candidates has a spec class of its own."""
+"""The specs of candidates; each family of candidates has a spec class of its own."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Strict(BaseModel):
 class NamedSpec(Strict):
     """What the specs of all families share; each derives its own from it, with a field `family` that names it.
 
-    `PATHS` names the fields, dotted when they stand in the recipe, that may hold a file or folder: a relative one in a
-    candidates file starts at that file, and its content belongs to the identity of the candidate.
+    Attributes:
+        PATHS: The fields, dotted when they stand in the recipe, that may hold a file or folder: a relative one in a
+            candidates file starts at that file, and its content belongs to the identity of the candidate.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ()
@@ -36,14 +37,18 @@ class NamedSpec(Strict):
     if TYPE_CHECKING:  # each family's spec has it as a field, with its own name as the only value and the default
 
         @property
-        def family(self) -> str: ...
+        def family(self) -> str:
+            """Name of the family."""
 
     def digest(self) -> str:
         """Return a SHA-256 over all that changes what is learnt: every field but name and description.
 
-        Fields at their default are left out, so that a later version of the product, with more fields, still
-        recognises the candidates that were registered with this one. A default that changes its meaning needs a
-        new code version of the stage `train` (:data:`esci_tournament.registry.stages.CODE_VERSIONS`).
+        Fields at their default are left out, so that a release of the product with more fields still recognises the
+        candidates that were registered with this one. A default that changes its meaning needs a new code version of
+        the stage `train` (:data:`esci_tournament.registry.stages.CODE_VERSIONS`).
+
+        Returns:
+            64 hexadecimal digits.
         """
         content = self.model_dump(mode="json", exclude={"name", "description"}, exclude_defaults=True)
         content["family"] = getattr(self, "family", "")
@@ -62,8 +67,15 @@ CandidateSpec = NamedSpec  # the spec of a candidate, of whatever family
 def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
     """Return the spec that `content` describes.
 
+    Args:
+        content: `family`, `name` and the other fields of the family's spec.
+        origin: Where it stands, as error messages begin.
+
+    Returns:
+        An instance of the family's spec class.
+
     Raises:
-        SpecError: if a key is unknown or a value wrong; the message names key, value and origin.
+        SpecError: If a key is unknown or a value wrong; the message names key, value and origin.
     """
     family = content.get("family")
     found = spec_class(family) if isinstance(family, str) else None
@@ -78,10 +90,16 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
 
 
 def read_specs(path: str | Path) -> list[CandidateSpec]:
-    """Read the candidates of a TOML file (`[[candidate]]` tables); relative paths start at that file.
+    """Read the candidates of a TOML file; relative paths in it start at that file.
+
+    Args:
+        path: A file of `[[candidate]]` tables, each with what :func:`parse_spec` takes.
+
+    Returns:
+        The specs, in the order of the file.
 
     Raises:
-        SpecError: if the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
+        SpecError: If the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
     """
     path = Path(path)
     try:
@@ -110,7 +128,7 @@ def read_specs(path: str | Path) -> list[CandidateSpec]:
 
 
 def spec_paths(spec: NamedSpec) -> list[Path]:
-    """Return the files and folders on this machine that a spec points to, in the order of its `PATHS`."""
+    """Return the files and folders that a spec points to and that exist here, in the order of its `PATHS`."""
     places = [Path(path).expanduser() for path in spec.paths()]
     return [place for place in places if place.exists()]
 

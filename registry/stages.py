@@ -1,4 +1,4 @@
-"""Results of stages, stored under their inputs: what was done once is found again, whatever was killed meanwhile."""
+"""Results of stages, stored under their inputs, so that nothing is computed twice, also after a kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ _STAGE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class StageKey(str):
-    """A key that remembers what it was made of: `stage` and `inputs` go into the record of the result."""
+    """A key with what it was made of, which goes into the record of the result.
+
+    Attributes:
+        stage: Name of the stage.
+        inputs: Name -> input, as JSON holds it.
+    """
 
     stage: str
     inputs: dict[str, Any]
@@ -47,10 +52,23 @@ class StageStore:
         self._versions = CODE_VERSIONS if versions is None else versions
 
     def key(self, stage: str, **inputs: Any) -> StageKey:
-        """Return `<stage>-<SHA-256>` over canonical JSON of stage, inputs and the version of the stage's code.
+        """Return the key of a stage and its inputs.
+
+        It is `<stage>-<SHA-256>` over canonical JSON of stage, inputs and the version of the stage's code.
+
+        Args:
+            stage: Name of the stage: lower-case letters, digits and underscores, a letter first, 40 characters at most.
+            inputs: Name -> all that the result follows from; content digests in place of files.
+
+        Returns:
+            The key.
 
         Raises:
-            UsageError: if the stage's name is no lower-case word, or an input has no canonical JSON.
+            UsageError: If the stage's name is no lower-case word, or an input has no canonical JSON.
+
+        Example:
+            >>> StageStore(Path("stages")).key("train", seed=0).partition("-")[0]
+            'train'
         """
         if not _STAGE.fullmatch(stage):
             raise UsageError(f"stage name {stage!r}; use a lower-case word such as 'train'")
@@ -60,15 +78,21 @@ class StageStore:
         return key
 
     def find(self, key: str) -> Path | None:
-        """Return the finished folder of `key`, or None."""
+        """Return the finished folder of a key, None when there is none."""
         folder = self.root / key
         return folder if (folder / RECORD).is_file() else None
 
     def record(self, key: str) -> dict[str, Any]:
-        """Return the record of a finished stage: stage, inputs, seconds, finished_at.
+        """Return the record of a finished stage.
+
+        Args:
+            key: Key of the stage.
+
+        Returns:
+            `stage`, `inputs` (None when the key was a plain string), `seconds`, `finished_at` (ISO, UTC).
 
         Raises:
-            StoreError: if the stage is not finished or its record is damaged.
+            StoreError: If the stage is not finished or its record is damaged.
         """
         path = self.root / key / RECORD
         try:
@@ -84,8 +108,14 @@ class StageStore:
         When another process was faster its folder stands and this one is thrown away. When the block fails nothing
         is kept but the scratch folder of :meth:`work`.
 
+        Args:
+            key: Key of the stage.
+
+        Yields:
+            The folder, under a temporary name.
+
         Raises:
-            StoreError: if the disk is full.
+            StoreError: If the disk is full.
         """
         started = time.monotonic()
         with disk_in_words(f"stage {key}", self.root), temporary_folder(self.root, key) as folder:
@@ -95,7 +125,18 @@ class StageStore:
         shutil.rmtree(self._scratch(key), ignore_errors=True)
 
     def obtain(self, key: str, build: Callable[[Path], object]) -> Path:
-        """Return the folder of `key`; when there is none, `build` fills it first."""
+        """Return the folder of a key, built first when there is none.
+
+        Args:
+            key: Key of the stage.
+            build: Called with an empty folder, which it fills.
+
+        Returns:
+            The finished folder, which must not be changed.
+
+        Raises:
+            StoreError: If the disk is full.
+        """
         found = self.find(key)
         if found is None:
             with self.make(key) as folder:
@@ -104,7 +145,17 @@ class StageStore:
         return found
 
     def work(self, key: str) -> Path:
-        """Return a scratch folder for checkpoints: it survives a kill and is removed when the stage completes."""
+        """Return a scratch folder for checkpoints; it survives a kill and is removed when the stage completes.
+
+        Args:
+            key: Key of the stage.
+
+        Returns:
+            The folder, with what an earlier attempt left in it.
+
+        Raises:
+            StoreError: If the disk is full.
+        """
         folder = self._scratch(key)
         with disk_in_words(f"scratch folder of {key}", self.root):
             folder.mkdir(parents=True, exist_ok=True)

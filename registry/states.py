@@ -1,4 +1,4 @@
-"""What became of every candidate: nothing stores a state, it follows from the rows of the ledger.
+"""The state of every candidate, which is not stored: it follows from the rows of the ledger.
 
 registered -> refused, or queued -> training -> judged -> failed, benched, in review or member, which a later
 tournament may change again.
@@ -24,10 +24,10 @@ class CandidateState:
     """Where a candidate stands.
 
     Attributes:
-        state: in one word.
-        tournament: the last one it entered, "" for none.
+        state: In one word.
+        tournament: Id of the last one it entered, "" for none.
         flow_run: Prefect's id of the last run that it was sent into, "" for none.
-        reason: why, when it was refused or failed.
+        reason: Why it was refused or failed, else "".
     """
 
     state: State = "registered"
@@ -37,7 +37,15 @@ class CandidateState:
 
 
 def states(ledger: Ledger, ensemble: str) -> dict[str, CandidateState]:
-    """Return the state of every candidate that the ledger knows; whoever it does not know is registered, no more."""
+    """Return the state of every candidate that the ledger knows; one that it does not know is just registered.
+
+    Args:
+        ledger: The ledger.
+        ensemble: Name of the ensemble whose champion has members.
+
+    Returns:
+        Candidate id -> state.
+    """
     queue = Queue(ledger)
     members = _members(ledger, ensemble)
     arrivals: dict[str, Arrival] = {}
@@ -126,11 +134,19 @@ def _members(ledger: Ledger, ensemble: str) -> set[str]:
 
 
 def tags_of(state: CandidateState, link: str) -> Mapping[str, str | None]:
-    """Return the tags that tell a state in the model registry; None for those that must not be there.
+    """Return the tags that show a state in the model registry.
 
     Args:
         state: Where the candidate stands.
         link: Address of its flow run, "" for none.
+
+    Returns:
+        Tag -> value, None for tags that must not be there; reasons are cut to 4,000 characters.
+
+    Example:
+        >>> tags = tags_of(CandidateState("refused", reason="no such checkpoint"), "")
+        >>> tags["tournament.state"], tags["tournament.refused"], tags["tournament.failed"]
+        ('refused', 'no such checkpoint', None)
     """
     why = state.reason[:4000] or "no reason given"
     return {

@@ -1,4 +1,4 @@
-"""The ledger's tables: rows are appended, never changed; triggers in the database itself see to it."""
+"""The ledger's tables. Rows are appended and never changed, which triggers in the database enforce."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ class Instant(TypeDecorator[dt.datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        """Convert an aware datetime to a naive one in UTC for SQLite; other databases keep the time zone."""
         if value is None or dialect.name != "sqlite":
             return value
         return value.astimezone(dt.UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        """Return an aware datetime in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
@@ -206,7 +208,7 @@ arrivals = _table(
     "arrivals",
     _word("candidate"),  # name/version; not of `candidates`: those refused are not in it
     _word("digest"),  # of the tag's content
-    _word("outcome"),  # queued, refused, or tried: before anybody watched
+    _word("outcome"),  # queued, refused, or tried (before it was noticed)
     UniqueConstraint("candidate", "digest"),
 )
 Index(

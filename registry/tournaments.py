@@ -51,13 +51,13 @@ DECISIVE = frozenset(
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at the title.
+    """A tournament that a run begins, goes on with or finds finished.
 
     Attributes:
-        tournament: id, the same whenever the same tournament goes on.
-        state: what the ledger knows of it.
-        against: sequence of the champion it meets, 0 for none; promotion compares and sets on it.
-        champion: ensemble version of that champion, None for none.
+        tournament: Its id, the same whenever the same tournament goes on.
+        state: What the ledger knows of it.
+        against: Sequence of the champion it meets, 0 for none; promotion compares and sets on it.
+        champion: Ensemble version of that champion, None for none.
     """
 
     tournament: str
@@ -67,38 +67,58 @@ class Attempt:
 
 
 def tournament_digest(data_version: str, newcomers: list[list[str]], settings: dict[str, Any]) -> str:
-    """Return the digest of what a tournament asks: on this data, with these settings, are the newcomers any good?
+    """Return the digest of what a tournament asks: its data, its newcomers and its decisive settings.
 
     Args:
-        data_version: version of the data.
-        newcomers: candidate id, recipe digest of each.
-        settings: JSON-able settings; those that cannot change the outcome are left out.
+        data_version: Digest of the data.
+        newcomers: [candidate id, recipe digest] of each; their order does not matter.
+        settings: Setting -> value, as JSON holds it; those that are not `DECISIVE` are left out.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> first = tournament_digest("v1", [["a/1", "x"], ["b/1", "y"]], {"seed": 0, "device": "cpu"})
+        >>> first == tournament_digest("v1", [["b/1", "y"], ["a/1", "x"]], {"seed": 0, "device": "cuda"})
+        True
     """
     return digest_of({"data": data_version, "newcomers": sorted(newcomers), "settings": _decisive(settings)})
 
 
 def tournament_facts(recipes: dict[str, str], models: dict[str, list[str]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what the start of a tournament puts on record, so that a later one knows what was tried, and with what.
+    """Return what is recorded at the start of a tournament, so that a later one finds what was tried, and how.
 
     Args:
-        recipes: candidate id -> recipe digest of its scores.
-        models: candidate id -> data version and roles that its model was fitted on.
-        settings: JSON-able settings.
+        recipes: Candidate id -> recipe digest of its scores.
+        models: Candidate id -> [data version, roles] that its model was fitted on.
+        settings: Setting -> value, as JSON holds it.
+
+    Returns:
+        `recipes`, `models`, and `settings`: the digest of the decisive ones.
     """
     return {"recipes": recipes, "models": models, "settings": digest_of(_decisive(settings))}
 
 
 def finished(ledger: Ledger) -> list[Tournament]:
-    """Return the tournaments that came to a verdict, in the order in which they did."""
+    """Return the tournaments that ended with a verdict, in the order in which they ended."""
     rows = {one.tournament: one for one in ledger.tournaments()}
     return [rows[event.tournament] for event in ledger.events(kind="finished") if event.tournament in rows]
 
 
 def held_before(ledger: Ledger, data_version: str, recipes: dict[str, str], settings: dict[str, Any]) -> Attempt | None:
-    """Return the last finished tournament that has answered already for all of these, or None.
+    """Return the last finished tournament that has already given the result asked for.
 
-    It had this data, these settings, and among its entrants all of these with the same models: whatever came of it,
-    by verdict or by review, would come of it again.
+    It had this data, these decisive settings, and all of these candidates with the same models among its entrants:
+    whatever came of it, by verdict or by review, would come of it again.
+
+    Args:
+        ledger: The ledger with the tournaments.
+        data_version: Digest of the data.
+        recipes: Candidate id -> recipe digest of its scores.
+        settings: Setting -> value, as JSON holds it.
+
+    Returns:
+        The tournament, None when there is none.
     """
     asked = digest_of(_decisive(settings))
     for tournament in reversed(finished(ledger)):
@@ -110,23 +130,38 @@ def held_before(ledger: Ledger, data_version: str, recipes: dict[str, str], sett
 
 
 def last_other_data(ledger: Ledger, data_version: str) -> str | None:
-    """Return the data version of the last finished tournament, None when there is none or it is this very one."""
+    """Return the data version of the last finished tournament, None when there is none or it is `data_version`."""
     last = finished(ledger)[-1:]
     return last[0].data_version if last and last[0].data_version != data_version else None
 
 
 def model_of(ledger: Ledger, tournament: str, candidate: str) -> tuple[str, str] | None:
-    """Return data version and roles that an entrant's model in a tournament was fitted on, None when not on record."""
+    """Return what an entrant's model in a tournament was fitted on.
+
+    Args:
+        ledger: The ledger with the tournament.
+        tournament: Id of the tournament.
+        candidate: Id of the entrant.
+
+    Returns:
+        Data version and roles; None when they are not on record.
+    """
     row = next((one for one in ledger.tournaments() if one.tournament == tournament), None)
     found = row.payload.get("models", {}).get(candidate) if row else None
     return (found[0], found[1]) if found else None
 
 
 def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str, Any]:
-    """Return what the last finished tournament measured of an ensemble version on its test split, {} if none did.
+    """Return what the last finished tournament measured of an ensemble version on its test split.
+
+    Args:
+        ledger: The ledger with the verdicts.
+        ensemble: Name of the ensemble.
+        version: Its version.
 
     Returns:
-        "tournament", "data_version", and "metrics": scope ("all", a locale, "class E") -> metric -> value.
+        "tournament", "data_version", and "metrics": scope ("all", a locale, "class E") -> metric -> value. {} when no
+        tournament measured it.
     """
     built = {one.tournament: one.version for one in ledger.ensembles() if one.name == ensemble}
     for tournament in reversed(finished(ledger)):
@@ -149,9 +184,17 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
 def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
     """Return the attempt that a run with this question belongs to.
 
-    An interrupted one goes on if it still meets the champion it set out to meet, or has itself moved the title since;
-    a finished one stands if nobody but itself, by review, has moved the title since it ended. Else a new one begins
-    against today's champion.
+    An interrupted one goes on if it still meets the champion it set out to meet, or has itself changed the champion
+    since; a finished one stands if only itself, by review, has changed the champion since it ended. Else a new one
+    begins against today's champion.
+
+    Args:
+        ledger: The ledger with the tournaments.
+        ensemble: Name of the ensemble.
+        question: Digest of what the run asks, as :func:`tournament_digest` returns it.
+
+    Returns:
+        The attempt; a new one is not recorded yet.
     """
     standing = ledger.standing(ensemble)
     same = [one for one in ledger.tournaments() if one.payload.get("question") == question]
@@ -174,7 +217,7 @@ def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
 
 
 def untried(ledger: Ledger) -> set[str]:
-    """Return the ids of candidates that no finished tournament has tried, of those that the ledger knows."""
+    """Return the ids of the candidates in the ledger that no finished tournament has tried."""
     finished = {one.tournament for one in ledger.events(kind="finished")}
     tried = {entry.candidate for entry in ledger.entries() if entry.tournament in finished}
     return {one.candidate for one in ledger.candidates()} - tried

@@ -1,4 +1,4 @@
-"""The quiet connection to MLflow: client, experiments, runs, versions, a lock for writers, and errors in words."""
+"""The connection to MLflow: client, experiments, runs, versions, a lock for writers, and errors as our own classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
 
-# MLflow reads these when it is imported: standard output is ours, and nothing is reported to anybody.
+# MLflow reads these when it is imported: they keep standard output free and switch telemetry off.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
@@ -43,7 +43,12 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class Tracking:
-    """MLflow at one address, with a folder for locks and, when MLflow is a database, for artifacts."""
+    """MLflow at one address, with a folder for locks and, when MLflow is a database, for artifacts.
+
+    Args:
+        uri: MLflow's tracking and registry URI; a database URL or an http(s) server.
+        home: The folder of the locks and artifacts.
+    """
 
     def __init__(self, uri: str, home: Path) -> None:
         self.uri = uri
@@ -52,7 +57,12 @@ class Tracking:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The client, its database created when missing."""
+        """The client, its database created when missing.
+
+        Raises:
+            StoreError: If MLflow cannot be opened.
+            BusyError: If another process writes to the registry of this home for longer than `WAIT_SECONDS`.
+        """
         with self.lock("create"):  # two first migrations of one database at once break each other
             try:
                 if self.uri.startswith("sqlite:///"):
@@ -70,7 +80,14 @@ class Tracking:
     # Runs
 
     def experiment(self, name: str) -> str:
-        """Return the id of an experiment, created when missing, its artifacts below `home` or with the server."""
+        """Return the id of an experiment, made when it is missing.
+
+        Args:
+            name: Name of the experiment.
+
+        Returns:
+            MLflow's id; artifacts of a new one stand below `home`, or with the server when MLflow is one.
+        """
         if name not in self._experiments:
             known = self.client.get_experiment_by_name(name)
             if known is None:
@@ -82,14 +99,23 @@ class Tracking:
         return self._experiments[name]
 
     def run_with(self, experiment: str, name: str, tags: dict[str, str]) -> Run:
-        """Return the run with these tags, made when missing: a killed registration finds its own again."""
+        """Return the run with these tags, made when missing: a killed registration finds its own again.
+
+        Args:
+            experiment: Name of the experiment, made when missing.
+            name: Name of a new run.
+            tags: Tags that the run must have, and that a new run gets.
+
+        Returns:
+            The oldest such run.
+        """
         same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         place = self.experiment(experiment)
         found = self.client.search_runs([place], same, max_results=1, order_by=["attributes.start_time ASC"])
         return found[0] if found else self.client.create_run(place, run_name=name, tags=tags)
 
     def metrics(self, experiment: str) -> dict[str, dict[str, float]]:
-        """Return the metrics of every run of an experiment."""
+        """Return the metrics of every run of an experiment: id of the run -> metric -> last value."""
         found: dict[str, dict[str, float]] = {}
         token = None
         while True:
@@ -100,7 +126,7 @@ class Tracking:
                 return found
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log metrics to a run."""
+        """Log metrics to a run, at step 0 and the current moment."""
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         rows = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
         if rows:
@@ -109,7 +135,7 @@ class Tracking:
     # Versions
 
     def search(self, condition: str) -> list[ModelVersion]:
-        """Return all model versions that meet a condition in MLflow's filter language."""
+        """Return all model versions that meet a condition in MLflow's filter language, such as `name = 'minilm'`."""
         found: list[ModelVersion] = []
         token = None
         while True:
@@ -122,13 +148,37 @@ class Tracking:
     def search_some(
         self, condition: str, most: int, order: list[str] | None = None, token: str | None = None
     ) -> list[ModelVersion]:
-        """Return the first model versions that meet a condition, at most `most`, from where a page token points."""
+        """Return the first model versions that meet a condition.
+
+        Args:
+            condition: In MLflow's filter language.
+            most: How many at most.
+            order: Columns to order by, such as `creation_timestamp DESC`; default: MLflow's own order.
+            token: Page token to go on from; default: from the beginning.
+
+        Returns:
+            The versions of one page.
+        """
         return list(self.client.search_model_versions(condition, most, order, token))
 
     def create_version(
         self, name: str, run: Run, folder: str, tags: Mapping[str, str], description: str = ""
     ) -> ModelVersion:
-        """Register the artifact folder of a run as the next version of `name`, and end the run."""
+        """Register the artifact folder of a run as the next version of a registered model, and end the run.
+
+        Args:
+            name: The registered model, made when missing.
+            run: The run that holds the artifacts.
+            folder: Path of the folder among its artifacts.
+            tags: Tags of the version.
+            description: Description of the version.
+
+        Returns:
+            The new version.
+
+        Raises:
+            MlflowException: If MLflow refuses or fails; callers stand inside :meth:`guard`.
+        """
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
@@ -163,7 +213,17 @@ class Tracking:
         return [name for name in found if name]
 
     def addresses(self, ui: str, name: str, version: int, run_id: str) -> dict[str, str]:
-        """Return title -> address of a version, its run and its report in MLflow's UI; plain words without one."""
+        """Return where MLflow's UI shows a version, its run and its report.
+
+        Args:
+            ui: Address of the UI; anything but http(s) counts as none.
+            name: The registered model.
+            version: Its version.
+            run_id: Run of the version, "" for none.
+
+        Returns:
+            Title -> web address; without a UI, `MLflow version` alone, as `models:/NAME/VERSION`.
+        """
         if urlparse(ui).scheme not in ("http", "https"):
             return {"MLflow version": f"models:/{name}/{version}"}
         base = f"{ui.rstrip('/')}/#"
@@ -176,9 +236,15 @@ class Tracking:
     # Files
 
     def fetch(self, run_id: str, place: str, destination: Path | None) -> Path | None:
-        """Return a local folder with an artifact folder's content, or None when there is none.
+        """Return a local folder with an artifact folder's content.
 
-        Without a `destination`, artifacts that lie on this machine are not copied.
+        Args:
+            run_id: The run that has the artifacts.
+            place: Path of the folder among them.
+            destination: Folder to copy to; without one, artifacts that lie on this machine are not copied.
+
+        Returns:
+            The folder, None when there is no such artifact folder.
         """
         local = _local_path(self.client.get_run(run_id).info.artifact_uri)
         if local is not None:
@@ -198,7 +264,17 @@ class Tracking:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold the writers' lock `name` of this home; it ends with its process."""
+        """Hold the writers' lock `name` of this home; it ends with its process.
+
+        Args:
+            name: Which lock.
+
+        Yields:
+            Nothing; the lock is held until the block ends.
+
+        Raises:
+            BusyError: If another process holds it for longer than `WAIT_SECONDS`.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.home / f".mlflow-{name}.lock")
         try:
@@ -213,7 +289,20 @@ class Tracking:
 
     @contextmanager
     def guard(self, doing: str, missing: str | None = None) -> Iterator[None]:
-        """Turn MLflow's errors into ours; `missing` is what to say when the thing asked for does not exist."""
+        """Turn MLflow's errors and OSErrors inside the block into ours.
+
+        Args:
+            doing: What is done, as the message begins.
+            missing: Message for when the thing asked for does not exist; without one, that is a StoreError too.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            TournamentError: If the block raised one; it passes as it is.
+            NotFoundError: If `missing` is given and MLflow says that the thing does not exist.
+            StoreError: If anything else fails in MLflow, or the disk is full.
+        """
         try:
             yield
         except TournamentError:
@@ -227,7 +316,14 @@ class Tracking:
 
 
 def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.DataFrame, pd.DataFrame] | None) -> None:
-    """Write a pyfunc model to `path` that holds a copy of `folder`, names its loader module and has no pickle."""
+    """Write a pyfunc model that holds a copy of a folder, names its loader module and has no pickle.
+
+    Args:
+        path: Where to; the folder must not exist.
+        folder: What the loader is given a copy of.
+        loader_module: Importable module with `_load_pyfunc(path)`.
+        frames: An input and the output that `predict` gives for it, for the model's signature; None for no signature.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an example would be welcome
         mlflow.pyfunc.save_model(
@@ -240,7 +336,14 @@ def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.D
 
 
 def pyfunc_data(path: Path) -> Path:
-    """Return the folder that the loader of the pyfunc model at `path` is given."""
+    """Return the folder that the loader of a saved pyfunc model is given.
+
+    Args:
+        path: Folder of the model, with its `MLmodel`.
+
+    Returns:
+        The folder below `path`.
+    """
     return path / str(Model.load(str(path)).flavors["python_function"]["data"])
 
 

@@ -1,4 +1,4 @@
-"""Versions in the registry as the product sees them: a candidate with its spec, an ensemble with its members."""
+"""Versions in the model registry: a candidate with its spec, an ensemble with its members."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ REGISTERED_BY_TAG = "tournament.registered_by"
 
 
 class RegisteredVersion(Protocol):
-    """What is read of MLflow's `ModelVersion`."""
+    """The part of MLflow's `ModelVersion` that is read."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the registered model."""
 
     @property
-    def version(self) -> Any: ...  # text or a number, it depends on the store
+    def version(self) -> Any:
+        """The version, as text or as a number: it depends on the store."""
 
     @property
-    def run_id(self) -> str | None: ...
+    def run_id(self) -> str | None:
+        """Id of the version's run, None or "" when it has none."""
 
     @property
-    def creation_timestamp(self) -> int: ...
+    def creation_timestamp(self) -> int:
+        """When it was created, milliseconds since 1970 (UTC)."""
 
     @property
-    def tags(self) -> dict[str, str]: ...
+    def tags(self) -> dict[str, str]:
+        """Tag -> value."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,15 @@ class CandidateVersion:
     """One candidate in the registry.
 
     Attributes:
-        spec: its spec; None when it cannot be read, `complaint` then says why.
-        entered: when it was registered (UTC, ISO).
-        weights: artifact path of its weights in its run, "" before there are any.
+        name: Name of the candidate, its registered model.
+        version: Its version there.
+        run_id: Run that holds its weights and metrics, "" when it has none.
+        spec: Its spec; None when it cannot be read, `complaint` then says why.
+        entered: When it was registered (UTC, ISO).
+        weights: Artifact path of its weights in its run, "" before there are any.
+        tags: All tags of the version.
+        metrics: Metrics of its run; {} when they were not read.
+        complaint: Why `spec` is None, else "".
     """
 
     name: str
@@ -63,17 +74,27 @@ class CandidateVersion:
 
     @property
     def id(self) -> str:
+        """`name/version`."""
         return f"{self.name}/{self.version}"
 
     @property
     def digest(self) -> str:
-        """The digest it was registered under, which stays when a later version of the product computes another."""
+        """The digest it was registered under, which stays when another release of the product computes another one."""
         return self.tags.get(DIGEST_TAG) or (self.spec.digest() if self.spec else "")
 
 
 @dataclass(frozen=True)
 class EnsembleVersion:
-    """One ensemble in the registry; `members` are candidate ids, `tournament` the id of the one that built it."""
+    """One ensemble in the registry.
+
+    Attributes:
+        name: Name of the ensemble, its registered model.
+        version: Its version there.
+        run_id: Run that holds its files and metrics, "" when it has none.
+        tournament: Id of the tournament that built it, "" when it was made by hand.
+        members: Candidate ids, in the order of the aggregator's columns.
+        tags: All tags of the version.
+    """
 
     name: str
     version: int
@@ -84,6 +105,7 @@ class EnsembleVersion:
 
     @property
     def id(self) -> str:
+        """`name/version`."""
         return f"{self.name}/{self.version}"
 
 
@@ -93,7 +115,15 @@ def run_of(version: RegisteredVersion) -> str:
 
 
 def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> CandidateVersion:
-    """Return the candidate that a version's tags describe; the registered model's name is the candidate's."""
+    """Return the candidate that a version's tags describe; the registered model's name is the candidate's.
+
+    Args:
+        version: The version in MLflow.
+        metrics: Metrics of its run; {} when they were not read.
+
+    Returns:
+        The candidate; when its spec cannot be read, `spec` is None and `complaint` says why.
+    """
     id = f"{version.name}/{version.version}"
     spec, complaint = None, ""
     try:
@@ -118,7 +148,7 @@ def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> Ca
 
 
 def as_ensemble(version: RegisteredVersion) -> EnsembleVersion:
-    """Return the ensemble that a version's tags describe."""
+    """Return the ensemble that a version's tags describe; one without readable members has none."""
     try:
         members = tuple(json.loads(version.tags.get(MEMBERS_TAG, "[]")))
     except (ValueError, TypeError):  # made by hand: it may still be looked at

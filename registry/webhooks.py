@@ -1,4 +1,4 @@
-"""MLflow is told where to send its events, and the secret that both sides sign them with."""
+"""Webhooks of an MLflow server: where it sends its events, and the secret that they are signed with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ EVENTS = (("model_version", "created"), ("model_version_tag", "set"))
 def webhook_secret(settings: Settings) -> str:
     """Return the secret of the settings, or the one of the home, made once and readable by its owner alone.
 
+    Args:
+        settings: `webhook_secret` and `home`; the home's secret stands in `webhook.secret`.
+
+    Returns:
+        The secret, ASCII text.
+
     Raises:
-        StoreError: if it can be neither read nor written.
+        StoreError: If the disk is full.
     """
     if settings.webhook_secret is not None:
         return settings.webhook_secret.get_secret_value()
@@ -43,15 +49,18 @@ def webhook_secret(settings: Settings) -> str:
 
 
 def ensure_webhook(server: str, url: str, secret: str) -> bool:
-    """See to it that an MLflow server sends its events to `url`, signed with `secret`; return whether it was changed.
+    """Make an MLflow server send its events to `url`, signed with `secret`.
 
     Args:
         server: http(s) address of the MLflow server.
         url: Where the watcher listens, as the server reaches it. Each address has one webhook.
         secret: What events are signed with. A server does not give it back, so it is set at every call.
 
+    Returns:
+        Whether a webhook was created; False when one for `url` was there, whose events and secret are set again.
+
     Raises:
-        StoreError: if the server cannot be reached, or does not send webhooks.
+        StoreError: If the server cannot be reached, or does not send webhooks.
     """
     client = MlflowClient(tracking_uri=server, registry_uri=server)
     events: list[Any] = [WebhookEvent(entity, action) for entity, action in EVENTS]

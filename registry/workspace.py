@@ -1,4 +1,4 @@
-"""The place a tournament works in: its settings and, opened when first asked for, its stores."""
+"""A home folder's settings and its stores, each opened when it is first used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """Settings and stores of one home folder. Making it opens nothing; each store opens when first used."""
+    """Settings and stores of one home folder. Making it opens nothing; each store opens when first used.
+
+    Args:
+        settings: The settings; `home`, `mlflow_uri`, `ledger_url` and `ensemble_name` say where the stores are.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -25,8 +29,14 @@ class Workspace:
     def folder(self, *parts: str) -> Path:
         """Return a folder below the home, made when it is missing.
 
+        Args:
+            parts: Names of folders, the outer one first; none for the home itself.
+
+        Returns:
+            The folder.
+
         Raises:
-            StoreError: if it cannot be made.
+            StoreError: If it cannot be made.
         """
         place = self.settings.home.joinpath(*parts)
         try:
@@ -39,21 +49,21 @@ class Workspace:
 
     @cached_property
     def stages(self) -> StageStore:
-        """Results of finished stages, under their inputs."""
+        """The store of results of finished stages, under their inputs."""
         from esci_tournament.registry.stages import StageStore
 
         return StageStore(self.folder("stages"))
 
     @cached_property
     def scores(self) -> ScoreStore:
-        """Scores of every candidate version on every data version."""
+        """The store of class probabilities of every candidate version on every data version."""
         from esci_tournament.registry.scores import ScoreStore
 
         return ScoreStore(self.folder("scores"))
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The append-only record."""
+        """The append-only record, its schema created when missing."""
         from esci_tournament.registry.ledger import Ledger
 
         self.folder()
@@ -61,7 +71,7 @@ class Workspace:
 
     @cached_property
     def models(self) -> Models:
-        """The MLflow registry."""
+        """The model registry in MLflow."""
         from esci_tournament.registry.models import Models
 
         self.folder()

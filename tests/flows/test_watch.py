@@ -158,7 +158,7 @@ def test_an_alias_that_was_moved_by_hand_is_told_once_for_each_time(workspace, t
     ("message", "end"),
     [
         ("Flow run encountered an exception: CandidateError: no candidate could be trained", "given_up"),
-        ("Flow run encountered an exception: NotFoundError: nobody enters", "given_up"),
+        ("Flow run encountered an exception: NotFoundError: no candidate enters", "given_up"),
         ("Flow run encountered an exception: StoreError: the disk is full", "outage"),
         ("Flow run encountered an exception: DataError: the file is missing", "outage"),
         ("Flow run encountered an exception: httpx.ConnectError: All connection attempts failed", "outage"),

@@ -7,6 +7,7 @@ import pytest
 from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.tournaments import (
+from tests.registry.conftest import approved
     held_before,
     last_other_data,
     metrics_of_champion,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt, find_attempt, tournament_digest, untried
+from tests.registry.conftest import approved
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
