@@ -7,13 +7,13 @@ import pytest
 from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.tournaments import (
-from tests.registry.conftest import approved
     held_before,
     last_other_data,
     metrics_of_champion,
     model_of,
     tournament_facts,
 )
+from tests.registry.conftest import approved
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
