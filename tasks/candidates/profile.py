@@ -70,7 +70,7 @@ class MeasuredCost:
     flops_per_page: float | None = None
 
     def to_json(self) -> str:
-        """Return the cost as a JSON object, keys sorted."""
+        """Return the cost as a JSON object, keys sorted; :meth:`from_json` reads it."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -162,7 +162,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
 
 
 def _timed(score: Callable[[pd.DataFrame], None], page: pd.DataFrame, times: list[float]) -> None:
-    """Score a page and note the milliseconds it took, unless those before have taken long enough."""
+    """Score a page and note the milliseconds it took, unless the pages before took long enough."""
     if sum(times) < 1000 * _LARGE_SECONDS:
         started = time.perf_counter()
         score(page)

@@ -140,7 +140,9 @@ def read_queries(path: Path) -> Seen:
         raise SpecError(f"trained_queries {path} cannot be read as parquet: {error}") from error
     names = set(table.column_names)
     if not table.num_rows:
-        raise SpecError(f"trained_queries {path} lists no query; a model that saw none says trained_on other_queries")
+        raise SpecError(
+            f"trained_queries {path} lists no query; a model that saw none declares trained_on = other_queries"
+        )
     if "query_id" in names and pa.types.is_integer(table["query_id"].type) and not table["query_id"].null_count:
         return Seen(ids=np.unique(table["query_id"].to_numpy()).astype(np.int64))
     if names >= {"query", "product_locale"} and not table["query"].null_count:

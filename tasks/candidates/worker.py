@@ -87,7 +87,7 @@ _channel: TextIO = sys.stdout
 
 
 def _keep_output_to_ourselves() -> None:
-    """Send what libraries print, in whatever language, to standard error: half a line would swallow a message."""
+    """Send what libraries print, from Python or C, to standard error: half a line would corrupt a message."""
     global _channel
     _channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

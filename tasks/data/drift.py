@@ -106,7 +106,7 @@ class DriftReport:
         return f"Drift in {len(self.drifted)} of {len(self.rows)} distributions: {names} ({looked})."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields of the report, findings as dicts, and `sentence`; all of it can be written as JSON."""
+        """Return the report as it is written: its fields, findings as dicts, and `sentence`; all of it JSON-able."""
         return {**asdict(self), "sentence": self.sentence}
 
     def write(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ MOST_WEIGHT = 1e12  # of an edge
 
 
 def log_rules(dataset: Dataset) -> list[Rule]:
-    """Return the rules of the logs that a data set has; [] if it has none."""
+    """Return the rules of the logs that a data set has, in the order in which they are reported; [] if it has none."""
     rules = _events_rules() if dataset.events is not None else []
     rules += _edges_rules() if dataset.edges is not None else []
     return rules + (_left_out_rules(dataset) if dataset.events is not None or dataset.edges is not None else [])

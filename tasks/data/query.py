@@ -119,7 +119,7 @@ def _array(values: Sequence[Any], kind: Kind, where: str, column: str, first_row
     """Return a column of a chunk in the type that the official file has; only text may be missing.
 
     Raises:
-        DataError: naming the first rows whose value is of another kind.
+        DataError: Naming the first rows whose value is of another kind.
     """
     converted, wrong = [], []
     for number, value in enumerate(values):

@@ -219,7 +219,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
 
 
 def _product_exists() -> Rule:
-    """Return the rule that stands after those on which it depends: a wrong locale makes orphans too."""
+    """Return the rule on missing products, which is reported after those on locales: a wrong locale breaks it too."""
     return Rule(
         "product_exists",
         "summary",

@@ -49,7 +49,7 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as uncompressed Arrow IPC, without its index."""
+    """Write a frame as uncompressed Arrow IPC, without its index, for :func:`read_frame` to memory-map."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     feather.write_feather(table, str(path), compression="uncompressed")
 

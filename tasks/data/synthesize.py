@@ -203,7 +203,7 @@ def _behaviour(
     behaviour: bool | str,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return the events of `count` searches; a session goes on with the same wish, or turns to what complements it."""
+    """Return the events of `count` searches; a session stays with one product or turns to a complement."""
     targets = targets_of(catalogue)
     by_group = [np.flatnonzero(GROUP_OF_TYPE[targets[:, 0]] == group) for group in range(len(words.GROUPS))]
     asked: list[Query] = []

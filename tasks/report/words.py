@@ -99,7 +99,12 @@ def signed(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share in [0, 1] in per cent with one decimal, or a dash when there is none."""
+    """Return a share in [0, 1] in per cent with one decimal, or a dash when there is none.
+
+    Example:
+        >>> share(0.4123), share(None)
+        ('41.2 %', '–')
+    """
     return ABSENT if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
