@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: names resolved to what the machine really has."""
+"""Resolve on which device and in which precision a model runs, to what the machine has."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ _WIDE = 256
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Return the torch device that `name` means: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+    """Return the torch device that a name means.
+
+    Args:
+        name: "auto" (the first GPU, else the CPU), "cpu", "cuda" (the first GPU) or "cuda:N".
+
+    Returns:
+        The device; a GPU always with its number.
 
     Raises:
-        UsageError: if the name means nothing or the machine has no such device.
+        UsageError: If the name means nothing or the machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -45,11 +55,18 @@ def resolve_precision(name: str, device: torch.device, width: int = 0) -> torch.
 
     Args:
         name: "auto", "float32", "bfloat16" or "float16".
-        device: where the model runs.
-        width: hidden size of the model.
+        device: Where the model runs.
+        width: Hidden size of the model; read with "auto" on a CPU.
+
+    Returns:
+        `torch.bfloat16`, `torch.float16` or None.
 
     Raises:
-        UsageError: if float16 is asked for on a CPU: its gradients would underflow, and there is no scaler for it.
+        UsageError: If float16 is asked for on a CPU: its gradients would underflow, and there is no scaler for it.
+
+    Example:
+        >>> resolve_precision("bfloat16", torch.device("cpu"))
+        torch.bfloat16
     """
     if name == "float32":
         return None
@@ -85,7 +102,12 @@ def device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch inside the context and give the caller's random state back after it."""
+    """Seed torch inside the context and restore the caller's random state after it.
+
+    Args:
+        seed: The seed, for the CPU and every GPU.
+        device: The GPU whose random state is restored too; None or a CPU for the CPU's alone.
+    """
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -94,7 +116,10 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Ask a GPU for repeatable kernels inside the context and restore the caller's flags; a CPU needs no asking."""
+    """Ask a GPU for repeatable kernels inside the context and restore the caller's flags; a CPU needs no asking.
+
+    An operation without a repeatable kernel warns and runs all the same.
+    """
     if device.type != "cuda":
         yield
         return
@@ -116,18 +141,27 @@ def deterministic(device: torch.device) -> Iterator[None]:
 def memory_guard(doing: str) -> Iterator[None]:
     """Turn an exhausted memory, on GPU or CPU, into a CandidateError that says while doing what.
 
+    Args:
+        doing: What the block does, as the message says it: "training (epoch 1)".
+
     Raises:
-        CandidateError: when the block runs out of memory.
+        CandidateError: If the block runs out of memory.
+        RuntimeError: As the block raised it, if that is about something else.
     """
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        named = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        raise CandidateError(_exhausted(doing, error)) from error
+    except RuntimeError as error:
         # torch's CPU allocator has no exception class of its own
-        if not named and "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
-        first = next(iter(str(error).splitlines()), "")[:200]
-        raise CandidateError(
-            f"out of memory while {doing} ({first or type(error).__name__}); "
-            "lower batch_size, raise accumulation, lower max_length, or take a smaller model"
-        ) from error
+        raise CandidateError(_exhausted(doing, error)) from error
+
+
+def _exhausted(doing: str, error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), "")[:200]
+    return (
+        f"out of memory while {doing} ({first or type(error).__name__}); "
+        "lower batch_size, raise accumulation, lower max_length, or take a smaller model"
+    )

@@ -1,4 +1,4 @@
-"""Who enters a tournament: the champion's members, and the newcomers, each checked before any time is spent."""
+"""Decide which models enter a tournament, and check each of them before time is spent on training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Entrant:
     """One model in one tournament.
 
     Attributes:
-        version: its version in the registry.
-        role: member of the champion, newcomer, or from the bench.
-        inputs: what its stages are keyed by.
+        version: Its version in the registry.
+        role: "member" of the champion, "newcomer", or from the "bench".
+        inputs: What its stages are keyed by.
     """
 
     version: CandidateVersion
@@ -37,6 +37,7 @@ class Entrant:
 
     @property
     def id(self) -> str:
+        """The candidate id, "name/version"."""
         return self.version.id
 
 
@@ -48,7 +49,7 @@ def check_spec(spec: CandidateSpec, settings: Settings | None = None) -> None:
         settings: Those of the operator; default: the settings in force.
 
     Raises:
-        SpecError: if it cannot be used, or is not allowed; the message says what is missing.
+        SpecError: If it cannot be used, or is not allowed; the message says what is missing.
     """
     if isinstance(spec, DeclaredSpec) and spec.trained_queries:
         read_queries(Path(spec.trained_queries))
@@ -64,19 +65,24 @@ def newcomers(
     settings: Settings | None = None,
     versions: Sequence[str] = (),
 ) -> list[CandidateVersion]:
-    """Return the versions that want in: those named, specs registered now if need be; with none named, all that wait.
+    """Return the versions that are to enter: those that are named, or else all that wait.
+
+    Specs that are named and not registered yet are registered now.
 
     Args:
-        models: the registry.
-        specs: candidates that were named; every one is checked before the first is registered.
-        untried: ids the ledger knows and no finished tournament has tried. A version whose spec cannot be read is not
-            in the ledger; it waits too, so that it is told why it cannot compete.
-        settings: as :func:`check_spec`.
-        versions: candidate ids (`name/version`) that were named, tried before or not.
+        models: The registry.
+        specs: Candidates that were named; every one is checked before the first is registered.
+        untried: Ids that the ledger knows and no finished tournament has tried. A version whose spec cannot be read is
+            not in the ledger; it is returned too, so that the report says why it cannot compete.
+        settings: As :func:`check_spec`.
+        versions: Candidate ids ("name/version") that were named, tried before or not.
+
+    Returns:
+        Distinct versions, `versions` before `specs`; with none named, in the order of the registry.
 
     Raises:
-        SpecError: if a named spec points to something that is no checkpoint.
-        NotFoundError: if the registry has no such version.
+        SpecError: If a named spec cannot be used, or is not allowed.
+        NotFoundError: If the registry has no such version.
     """
     if specs or versions:
         for spec in specs:
@@ -88,7 +94,15 @@ def newcomers(
 
 
 def readable(version: CandidateVersion, settings: Settings | None = None) -> str:
-    """Return why a registered version cannot compete, "" when it can."""
+    """Return why a registered version cannot compete, in a sentence, or "" when it can.
+
+    Args:
+        version: The version; its spec is checked as :func:`check_spec` does.
+        settings: As :func:`check_spec`.
+
+    Returns:
+        The reason, or "".
+    """
     if version.spec is None:
         return version.complaint
     try:
@@ -99,7 +113,15 @@ def readable(version: CandidateVersion, settings: Settings | None = None) -> str
 
 
 def unaltered(version: CandidateVersion, digest: str) -> str:
-    """Return why a version that is on record with `digest` ("" when it is not) cannot compete, "" when it can."""
+    """Return why a version's spec keeps it from competing because it has changed since it was recorded.
+
+    Args:
+        version: The version.
+        digest: Digest of the spec that the ledger has for it, "" when it has none.
+
+    Returns:
+        The reason in a sentence, or "" when the digests agree or none is on record.
+    """
     if digest and version.digest != digest:
         return (
             f"candidate {version.id}: its spec is another one than when it entered; put it back, or register the new "
@@ -111,7 +133,19 @@ def unaltered(version: CandidateVersion, digest: str) -> str:
 def make_inputs(
     version: CandidateVersion, data_version: str, roles: str, seed: int, device: str, fitted: Origin | None = None
 ) -> CandidateInputs:
-    """Return what the stages of a readable candidate are keyed by; `fitted` when its model is that of older data."""
+    """Return what the stages of a candidate with a readable spec are keyed by.
+
+    Args:
+        version: The version; it must have a spec.
+        data_version: Version of the data.
+        roles: Key of the stage that gave every pair its role.
+        seed: Seed of the tournament; that of the spec, if it has one, takes precedence.
+        device: Torch device, as :func:`~esci_tournament.tasks.candidates.device.resolve_device` takes it.
+        fitted: What its model was fitted on when that is older data.
+
+    Returns:
+        The inputs.
+    """
     assert version.spec is not None
     spec = version.spec
     return CandidateInputs(
@@ -127,9 +161,16 @@ def make_inputs(
 
 
 def with_model_of(inputs: CandidateInputs, origin: Origin, stages: StageStore) -> CandidateInputs | None:
-    """Return the inputs of the model that was fitted on `origin`, None when that model cannot be used any more.
+    """Return the inputs of a candidate with the model that was fitted on `origin`.
 
-    It must be in the stage store, with all that it has seen on record.
+    Args:
+        inputs: The inputs of the candidate on the data of today.
+        origin: What the wanted model was fitted on.
+        stages: The stage store.
+
+    Returns:
+        `inputs` itself when that is its origin; otherwise inputs with `fitted` set, or None unless that model is in the
+        stage store with all that it has seen on record.
     """
     if origin == inputs.origin:
         return inputs

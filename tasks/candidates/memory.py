@@ -1,4 +1,4 @@
-"""How much memory a process and those it started hold, and a watch that ends one that holds too much."""
+"""Measure the memory of a process and its descendants, and end a process that holds too much."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _POLL_SECONDS = 0.1
 
 
 def resident_bytes(process: int | None = None) -> int:
-    """Return the resident memory of a process (default: this one) and all its descendants, in bytes; 0 when gone."""
+    """Return the resident memory of a process and all its descendants.
+
+    Args:
+        process: Process id; default: this process.
+
+    Returns:
+        Bytes; pages that processes share are counted once for each of them. 0 for a process that is gone.
+    """
     root = os.getpid() if process is None else process
     if Path("/proc/self/statm").is_file():
         return sum(map(_resident_of, _family(root)))
@@ -36,10 +43,15 @@ def peak_resident_bytes() -> int:
 
 @contextmanager
 def memory_watch(process: int, limit_bytes: float | None, end: Callable[[], None]) -> Iterator[threading.Event]:
-    """Call `end` as soon as a process and its descendants hold more than `limit_bytes`; None watches nothing.
+    """Call a function as soon as a process and its descendants hold too much memory; it is looked at every 0.1 s.
+
+    Args:
+        process: Process id.
+        limit_bytes: Resident bytes that they may hold; None for no limit.
+        end: Called without arguments, at most once, from another thread.
 
     Yields:
-        An event that is set when `end` was called.
+        An event that is set just before `end` is called.
     """
     over, exceeded = threading.Event(), threading.Event()
 
@@ -69,7 +81,7 @@ def _family(root: int) -> list[int]:
         for children in Path(f"/proc/{process}/task").glob("*/children"):
             try:
                 waiting += map(int, children.read_text(encoding="ascii").split())
-            except OSError:  # it ended meanwhile
+            except OSError:  # the process ended meanwhile
                 continue
     return found
 

@@ -1,4 +1,4 @@
-"""What a candidate costs, measured on the device that is at hand."""
+"""Measure what a candidate costs to serve, on the device that is at hand."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ class MeasuredCost:
     """The cost of serving one candidate.
 
     Attributes:
-        device: where it was measured, such as "cpu (AMD EPYC 9B14)" or "cuda:0 (NVIDIA A100-SXM4-40GB)".
+        device: Where it was measured, such as "cpu (AMD EPYC 9B14)" or "cuda:0 (NVIDIA A100-SXM4-40GB)".
         kind: "cpu" or "gpu"; costs of different kinds are never added up.
-        parameters: parameters that serving needs.
-        memory_mib: weights and the peak of what scoring one page takes on top, in MiB (see :func:`profile`).
-        milliseconds_per_page_p50, milliseconds_per_page_p95: time to score one page of 40 pairs of one query.
-        bytes_on_disk: what `save` writes.
-        load_seconds: time `load` takes.
-        page: pairs a page.
-        memory_mib_thousand: as memory_mib, for a page of 1,000 pairs; None in records of earlier versions, as below.
-        milliseconds_per_thousand_p50, milliseconds_per_thousand_p95: time to score 1,000 pairs of one query.
-        flops_per_page: floating-point operations of a page of 40, a multiply-add counted as two: matrix products,
+        parameters: Parameters that serving needs.
+        memory_mib: Weights and the peak of what scoring one page takes on top, in MiB (see :func:`profile`).
+        milliseconds_per_page_p50: Median time to score one page of 40 pairs of one query.
+        milliseconds_per_page_p95: 95th percentile of it.
+        bytes_on_disk: What `save` writes.
+        load_seconds: Time that `load` takes.
+        page: Pairs per page.
+        memory_mib_thousand: As memory_mib, for a page of 1,000 pairs; None, like all below, where it was not measured.
+        milliseconds_per_thousand_p50: Median time to score 1,000 pairs of one query.
+        milliseconds_per_thousand_p95: 95th percentile of it.
+        flops_per_page: Floating-point operations of a page of 40, a multiply-add counted as two: matrix products,
             convolutions and attention, as torch.utils.flop_counter counts them. Element-wise operations, embedding
             look-ups and work outside torch (text, sparse matrices) are not in it. None when nothing of that kind
             ran in this process: no operation that is counted, or a model in a process of its own.
@@ -68,15 +70,21 @@ class MeasuredCost:
     flops_per_page: float | None = None
 
     def to_json(self) -> str:
-        """Return the cost as a JSON object."""
+        """Return the cost as a JSON object, keys sorted; :meth:`from_json` reads it."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> MeasuredCost:
         """Return the cost that :meth:`to_json` wrote.
 
+        Args:
+            text: A JSON object; keys of attributes with a default may be missing.
+
+        Returns:
+            The cost.
+
         Raises:
-            UsageError: if the text is no such object.
+            UsageError: If the text is no such object.
         """
         try:
             return cls(**json.loads(text))
@@ -92,20 +100,24 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
     softmax are in it. Pages of 1,000 are scored one to three times, as many as begin within five seconds.
 
     Memory: the weights (parameters and buffers are float32: 4 bytes a parameter) plus what scoring a page takes on top.
-    On a GPU that is torch.cuda.max_memory_allocated above what was allocated before the page; this branch is written
-    but was not run, because no GPU was at hand. On a CPU the resident set is sampled every millisecond while all
-    pages are scored once more, and its highest value is compared with the one before the first page ever scored. It
-    counts what the allocator keeps, is good to a few MiB, and is a lower bound if an earlier peak of the process left
-    memory to reuse. A candidate whose model is not in this process says itself (`resident_bytes`)
-    what it holds, and that takes the place of the weights.
+    On a GPU that is torch.cuda.max_memory_allocated above what was allocated before the page; this branch has not been
+    run on a GPU. On a CPU the resident set is sampled every millisecond while all pages are scored once more, and its
+    highest value is compared with the one before the first page ever scored. It counts what the allocator keeps, is
+    good to a few MiB, and is a lower bound if an earlier peak of the process left memory to reuse. A candidate whose
+    model is in another process reports what it holds there (`resident_bytes`), and that takes the place of the weights.
 
     Args:
-        candidate: the fitted model. It is saved to a temporary folder and loaded from there.
-        pairs: pairs to make pages of: columns query, locale, product. products: the catalogue.
+        candidate: The fitted model. It is saved to a temporary folder and loaded from there.
+        pairs: Pairs to make pages of: columns query, locale, product.
+        products: The catalogue, columns of `Dataset.products`; `pairs["product"]` are its rows.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
+    Returns:
+        The measured cost.
+
     Raises:
-        CandidateError: if there is no pair to score, or the candidate cannot be saved, loaded or scored.
+        CandidateError: If there is no pair to score, or the candidate cannot be saved, loaded or scored.
+        UsageError: If the machine has no such device.
     """
     if pairs.empty:
         raise CandidateError("the cost cannot be measured: there is no pair to score")
@@ -150,7 +162,7 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
 
 
 def _timed(score: Callable[[pd.DataFrame], None], page: pd.DataFrame, times: list[float]) -> None:
-    """Score a page and note the milliseconds it took, unless those before have taken long enough."""
+    """Score a page and note the milliseconds it took, unless the pages before took long enough."""
     if sum(times) < 1000 * _LARGE_SECONDS:
         started = time.perf_counter()
         score(page)
@@ -211,8 +223,9 @@ def _growth(
 
 
 class _ResidentPeak:
-    """Watches this process's resident set, and what is held elsewhere, from a thread; `growth` is its highest value
-    above `first`, in bytes.
+    """Sample this process's resident set, and what is held elsewhere, from a thread.
+
+    `growth` is the highest value above `first`, in bytes, once the context has ended.
     """
 
     def __init__(self, elsewhere: Callable[[], int], first: int) -> None:

@@ -1,4 +1,4 @@
-"""What a model has seen: the queries that its scores are in-sample for, learnt here or declared by its owner."""
+"""Record which queries a model has seen, learnt here or declared by its owner: its scores of them are in-sample."""
 
 from __future__ import annotations
 
@@ -28,8 +28,15 @@ class Seen:
     """Queries that a model was trained on.
 
     Attributes:
-        keys: query keys, uint64. ids: query ids, int64. splits: official splits it knows as a whole.
-        edges: keys of the queries whose behaviour its graph holds, uint64; who judged them later makes no difference.
+        keys: Query keys, uint64 (n,).
+        ids: Query ids, int64 (n,).
+        splits: Official splits that it knows as a whole.
+        edges: Keys of the queries whose behaviour its graph holds, uint64 (n,), whether they are judged or not.
+
+    Example:
+        >>> pairs = pd.DataFrame({"query_key": np.array([7, 8], np.uint64), "query_id": [1, 2], "split": "train"})
+        >>> Seen(keys=np.array([7], np.uint64)).of(pairs).tolist()
+        [True, False]
     """
 
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
@@ -38,7 +45,7 @@ class Seen:
     edges: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
     def write(self, folder: Path) -> None:
-        """Write it beside a model."""
+        """Write the queries into the folder of a model, one file per attribute."""
         np.save(folder / KEYS, self.keys)
         np.save(folder / IDS, self.ids)
         np.save(folder / EDGES, self.edges)
@@ -46,7 +53,7 @@ class Seen:
 
     @classmethod
     def read(cls, folder: Path) -> Seen:
-        """Return what :meth:`write` wrote; models of earlier versions have only the keys."""
+        """Return what :meth:`write` wrote; the file of the keys must be there, a missing other one counts as empty."""
         ids, splits, edges = folder / IDS, folder / SPLITS, folder / EDGES
         return cls(
             np.load(folder / KEYS),
@@ -57,11 +64,18 @@ class Seen:
 
     @staticmethod
     def whole(folder: Path) -> bool:
-        """Tell whether all that a model has seen is on record beside it; an earlier version kept no keys of edges."""
+        """Tell whether all that a model has seen is on record in its folder, keys of edges included."""
         return (folder / EDGES).is_file()
 
     def of(self, pairs: pd.DataFrame) -> np.ndarray:
-        """Return which pairs belong to a query that was seen, bool (n,)."""
+        """Return which pairs belong to a query that was seen.
+
+        Args:
+            pairs: Frame with `query_key`, `query_id` and `split`.
+
+        Returns:
+            bool (n_pairs,).
+        """
         return (
             np.isin(pairs["query_key"].to_numpy(), self.keys)
             | np.isin(pairs["query_key"].to_numpy(), self.edges)
@@ -70,10 +84,14 @@ class Seen:
         )
 
     def check(self, pairs: pd.DataFrame, name: str) -> None:
-        """Check that none of `pairs` belongs to a query that was seen.
+        """Check that no pair belongs to a query that was seen.
+
+        Args:
+            pairs: Frame with `example_id`, `query_key`, `query_id` and `split`.
+            name: How the message calls the model.
 
         Raises:
-            LeakError: naming the first pair and how many there are.
+            LeakError: If one does; the message has the first pair and how many there are.
         """
         seen = self.of(pairs)
         if seen.any():
@@ -87,8 +105,15 @@ class Seen:
 def what_it_saw(spec: NamedSpec, data: FitData) -> Seen:
     """Return what a model has seen after its fit: what it was given, or what its owner declares.
 
+    Args:
+        spec: The spec of the model.
+        data: What it was fitted on; not read for a declared model.
+
+    Returns:
+        The queries, without `edges`.
+
     Raises:
-        SpecError: if the declared list of queries cannot be read.
+        SpecError: If the declared list of queries cannot be read.
     """
     if not isinstance(spec, DeclaredSpec):
         return Seen(np.union1d(data.pairs["query_key"].to_numpy(), data.validation["query_key"].to_numpy()))
@@ -98,10 +123,16 @@ def what_it_saw(spec: NamedSpec, data: FitData) -> Seen:
 
 
 def read_queries(path: Path) -> Seen:
-    """Return the queries of a parquet file with a column `query_id`, or `query` and `product_locale`.
+    """Return the queries that a parquet file lists.
+
+    Args:
+        path: File with a column `query_id` of integers, or else with `query` and `product_locale`.
+
+    Returns:
+        The queries, as `ids` or as `keys`.
 
     Raises:
-        SpecError: if the file cannot be read or has neither, or lists nothing.
+        SpecError: If the file cannot be read or has neither, or lists nothing.
     """
     try:
         table = parquet.read_table(path)
@@ -109,7 +140,9 @@ def read_queries(path: Path) -> Seen:
         raise SpecError(f"trained_queries {path} cannot be read as parquet: {error}") from error
     names = set(table.column_names)
     if not table.num_rows:
-        raise SpecError(f"trained_queries {path} lists no query; a model that saw none says trained_on other_queries")
+        raise SpecError(
+            f"trained_queries {path} lists no query; a model that saw none declares trained_on = other_queries"
+        )
     if "query_id" in names and pa.types.is_integer(table["query_id"].type) and not table["query_id"].null_count:
         return Seen(ids=np.unique(table["query_id"].to_numpy()).astype(np.int64))
     if names >= {"query", "product_locale"} and not table["query"].null_count:
@@ -123,15 +156,18 @@ def read_queries(path: Path) -> Seen:
 
 
 def without_seen(roles: pd.DataFrame, pairs: pd.DataFrame, models: Iterable[Seen]) -> pd.DataFrame:
-    """Return the roles with every pair in quarantine that would be judged and whose query one of the models has seen.
+    """Return the roles, with every blend or test pair in quarantine whose query one of the models has seen.
 
     Args:
         roles: `role` and `fold` of each pair, as `esci_tournament.tasks.data.split.assign_roles` gives them.
-        pairs: the pairs, in the same order.
-        models: what each model has seen.
+        pairs: The pairs, in the same order.
+        models: What each model has seen.
+
+    Returns:
+        A new frame with the columns and the index of `roles`.
 
     Raises:
-        DataError: if no pair is left for the aggregator, or none for the judge.
+        DataError: If no pair is left for the aggregator (blend), or none for the judge (test).
     """
     judged = roles["role"].isin(("blend", "test")).to_numpy()
     seen = np.zeros(int(judged.sum()), dtype=bool)
@@ -150,7 +186,14 @@ def without_seen(roles: pd.DataFrame, pairs: pd.DataFrame, models: Iterable[Seen
 
 
 def declaration(spec: NamedSpec) -> dict[str, Any]:
-    """Return what an owner declares of a model trained elsewhere, {} for one that is trained here."""
+    """Return what an owner declares of a model trained elsewhere.
+
+    Args:
+        spec: The spec of the model.
+
+    Returns:
+        `trained_on` and `provenance` of the spec; {} for a model that is trained here.
+    """
     if not isinstance(spec, DeclaredSpec):
         return {}
     return {"trained_on": spec.trained_on, "provenance": spec.provenance}

@@ -1,4 +1,4 @@
-"""The three steps every candidate goes through, each stored under its inputs: train, score, profile."""
+"""Run the three steps that every candidate goes through, each stored under its inputs: train, score, profile."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ from esci_tournament.tasks.families.loading import candidate_class, load_candida
 from esci_tournament.tasks.families.protocol import FitData, Progress, silent
 
 FIT_RECORD = "fit.json"
-CONSTANT = 1e-6  # columns that vary by less say nothing
+CONSTANT = 1e-6  # columns that vary by less count as constant
 SHIFT_PAIRS = 2_000  # pairs that suffice to see the shift between fold models and the served model
 FULL = "full"  # the plan of the model that serves
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model was fitted on: a data version, and the key of the stage that gave its pairs their roles."""
+    """What a model was fitted on.
+
+    Attributes:
+        data_version: Version of the data.
+        roles: Key of the stage that gave its pairs their roles.
+    """
 
     data_version: str
     roles: str
@@ -48,14 +53,14 @@ class CandidateInputs:
     """One candidate on one data version: what its three steps are keyed by.
 
     Attributes:
-        candidate: id, "name/version".
-        spec: the candidate's spec.
-        content: digest of the files that the spec points to (checkpoint, encoder); "" when there are none.
-        data_version: version of the data.
-        roles: key of the stage that gave every pair its role.
-        seed: seed in force for this candidate.
-        device: torch device.
-        fitted: what its model was fitted on when that is older data; such a model is never fitted again, and scores
+        candidate: Id, "name/version".
+        spec: The candidate's spec.
+        content: Digest of the files that the spec points to, see :func:`content_digest`; "" when there are none.
+        data_version: Version of the data.
+        roles: Key of the stage that gave every pair its role.
+        seed: Seed in force for this candidate.
+        device: Torch device.
+        fitted: What its model was fitted on when that is older data; such a model is never fitted again, and scores
             only pairs whose query it has not seen.
     """
 
@@ -74,7 +79,7 @@ class CandidateInputs:
         return self.fitted or Origin(self.data_version, self.roles)
 
     def train_key(self, stages: StageStore, plan: str) -> str:
-        """Return the stage key of the model of one plan; the device is no part of it."""
+        """Return the stage key of the model of one plan; it does not depend on the device."""
         return stages.key(
             "train",
             spec=self.spec.digest(),
@@ -86,10 +91,10 @@ class CandidateInputs:
         )
 
     def model_folder(self, stages: StageStore) -> Path:
-        """Return the folder of the model that serves.
+        """Return the folder of the model that serves, as it was saved.
 
         Raises:
-            NotFoundError: if it has not been trained.
+            NotFoundError: If it has not been trained.
         """
         folder = stages.find(self.train_key(stages, FULL))
         if folder is None:
@@ -101,7 +106,10 @@ class CandidateInputs:
         return stages.key("profile", model=self.train_key(stages, FULL), device=self.device)
 
     def digest(self) -> str:
-        """Return the digest under which the score store keeps the scores."""
+        """Return the recipe under which the score store keeps the scores.
+
+        It is a SHA-256 in hex of spec, content, roles, seed and `fitted`; candidate and data version are not in it.
+        """
         content: list[object] = [self.spec.digest(), self.content, self.roles, self.seed]
         if self.fitted:
             content.append([self.fitted.data_version, self.fitted.roles])
@@ -109,10 +117,16 @@ class CandidateInputs:
 
 
 def content_digest(spec: CandidateSpec) -> str:
-    """Return a SHA-256 over the local files that a spec points to and the plug-in it needs, "" when it needs neither.
+    """Return a SHA-256 over the local files that a spec points to and the plug-in it needs.
 
     A checkpoint that is edited in place is another candidate, whatever its path says; so is another release of the
     code of a family, or of a relation, that is plugged in.
+
+    Args:
+        spec: The spec; all files below the paths that it has are read.
+
+    Returns:
+        64 hex digits, "" when it needs neither files nor a plug-in.
     """
     places, code = spec_paths(spec), distribution_of(spec.family) + "".join(_code_of_relations(spec))
     files = sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file())
@@ -131,10 +145,21 @@ def train(
 ) -> Path:
     """Fit the candidate on one plan and return the folder of the model; one that is there is not fitted again.
 
-    Beside the model stand the keys of every query it has seen: they decide later what is out of sample.
+    Beside the model stand the keys of every query it has seen: they decide later what is out of sample. Two processes
+    that train the same model wait for each other.
+
+    Args:
+        inputs: The candidate.
+        plan: What it is fitted on.
+        dataset: The data.
+        stages: The stage store; an interrupted fit continues from its checkpoints there.
+        progress: Called with the share done in [0, 1] and what is being done.
+
+    Returns:
+        The folder: what the model's `save` wrote, what it has seen, and the record that :func:`fit_record` reads.
 
     Raises:
-        NotFoundError: if the model was fitted on older data and is not there any more.
+        NotFoundError: If the model was fitted on older data and is not there any more.
     """
     key = inputs.train_key(stages, plan.name)
     if found := stages.find(key):
@@ -234,11 +259,22 @@ def score(
 ) -> None:
     """Score every pair of the plans with a model that did not see its query, into the score store.
 
-    A model that was fitted on older data leaves out the pairs whose query it has seen, in pairs or in behaviour.
+    A model that is not trained yet is trained. A model that was fitted on older data leaves out the pairs whose query
+    it has seen, in pairs or in behaviour. Scores that are stored already are not computed again.
+
+    Args:
+        inputs: The candidate.
+        plans: The plans; each scores its own pairs.
+        dataset: The data.
+        stages: The stage store, with the models.
+        scores: The score store, which receives float32 (n_scored, 4).
+        progress: Called with the share of plans done, in [0, 1], and the plan.
 
     Raises:
-        LeakError: if a model is asked to score a query it was fitted on.
-        CandidateError: if a model of older data has seen every query that is to be scored.
+        LeakError: If a model is asked to score a query it was fitted on.
+        CandidateError: If a model of older data has seen every query that is to be scored, or a model does not return
+            class probabilities.
+        NotFoundError: If the model was fitted on older data and is not there any more.
     """
     recipe = inputs.digest()
     if scores.has(inputs.candidate, inputs.data_version, recipe):
@@ -272,12 +308,25 @@ def score(
 
 
 def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
-    """Return scores that are at least an answer to what was asked: four columns, one row a pair, not all the same.
+    """Return scores that have the right form: four columns, one row per pair, not the same for all pairs.
 
     That they are distributions is checked by the score store.
 
+    Args:
+        candidate: How the message calls the model.
+        probabilities: What the model returned; (n_pairs, 4) is wanted, columns in the order E, S, C, I.
+        pairs: The pairs that it was asked for.
+
+    Returns:
+        The same as an array, (n_pairs, 4).
+
     Raises:
-        CandidateError: if they are not; the message says what came instead.
+        CandidateError: If they have not; the message says what came instead.
+
+    Example:
+        >>> rows = [[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]]
+        >>> checked_scores("mine/1", rows, pd.DataFrame({"query": ["kettle", "mug"]})).shape
+        (2, 4)
     """
     scores = np.asarray(probabilities)
     if scores.ndim != 2 or scores.shape[1] != len(LABELS):
@@ -288,7 +337,7 @@ def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFram
         )
     if len(scores) != len(pairs):
         raise CandidateError(
-            f"{candidate}: it answers with {len(scores)} rows for {len(pairs)} pairs; it must give one row a pair"
+            f"{candidate}: it answers with {len(scores)} rows for {len(pairs)} pairs; it must give one row per pair"
         )
     if len(scores) > 1 and (np.ptp(scores, axis=0) < CONSTANT).all():
         shown = ", ".join(f"{value:.4f}" for value in scores[0])
@@ -300,10 +349,17 @@ def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFram
 
 
 def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:
-    """Store the mean total variation in [0, 1] between the fold models' scores and the served model's, on test pairs.
+    """Store how far the scores of the fold models are from those of the served model, on test pairs.
 
-    Without folds there is nothing to store. The aggregator learns from fold models and serves with the full one: this
-    is how far apart they are.
+    The aggregator learns from the scores of fold models and serves with those of the full model. Stored is the total
+    variation distance between the two, in [0, 1], averaged over at most :data:`SHIFT_PAIRS` test pairs and over the
+    folds. Without folds there is nothing to store.
+
+    Args:
+        inputs: The candidate.
+        plans: Its plans, "full" among them.
+        dataset: The data.
+        stages: The stage store, with the models; those that are not there are trained.
     """
     folds = [plan for plan in plans if plan.name != FULL]
     if not folds:
@@ -325,7 +381,16 @@ def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Da
 
 
 def stored_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], stages: StageStore) -> float | None:
-    """Return what :func:`measure_shift` stored, None when there is nothing."""
+    """Return what :func:`measure_shift` stored, a number in [0, 1], or None when there is nothing.
+
+    Args:
+        inputs: The candidate.
+        plans: Its plans.
+        stages: The stage store.
+
+    Returns:
+        The mean total variation distance, or None.
+    """
     folder = stages.find(_shift_key(inputs, [plan for plan in plans if plan.name != FULL], stages))
     return float(json.loads((folder / "shift.json").read_text(encoding="utf-8"))) if folder else None
 
@@ -335,7 +400,17 @@ def _shift_key(inputs: CandidateInputs, folds: Sequence[FitPlan], stages: StageS
 
 
 def measure(inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: StageStore) -> MeasuredCost:
-    """Return the measured cost of the model that serves, on the device at hand."""
+    """Return the measured cost of the model that serves, on the device at hand; a stored cost is not measured again.
+
+    Args:
+        inputs: The candidate.
+        dataset: The data.
+        plan: The plan of the model that serves; pages are made of the pairs that it scores.
+        stages: The stage store.
+
+    Returns:
+        The cost.
+    """
     key = inputs.profile_key(stages)
     if found := stages.find(key):
         return MeasuredCost.from_json((found / "cost.json").read_text(encoding="utf-8"))
@@ -347,6 +422,13 @@ def measure(inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: St
 
 
 def fit_record(folder: Path) -> dict[str, float]:
-    """Return what is on record of a fit: its seconds, its pairs, its plan."""
+    """Return what is on record of a fit.
+
+    Args:
+        folder: The folder that :func:`train` returned.
+
+    Returns:
+        `seconds` that the fit took, `pairs` that it was fitted on, and the name of the `plan`.
+    """
     record: dict[str, float] = json.loads((folder / FIT_RECORD).read_text(encoding="utf-8"))
     return record

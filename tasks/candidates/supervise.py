@@ -1,4 +1,4 @@
-"""Run candidates' steps in a process of their own and tell what became of each."""
+"""Run candidates' steps in a worker process and report which of them failed, and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from esci_tournament.tasks.candidates.steps import CandidateInputs
 from esci_tournament.tasks.families.loading import candidate_class
 from esci_tournament.tasks.families.protocol import Progress, silent
 
-Step = tuple[CandidateInputs, str]  # a candidate and the stage it is to go through: "train" (and score) or "profile"
+Step = tuple[CandidateInputs, str]  # a candidate, and its stage: "train" (which scores too) or "profile"
 
 
 def supervise(
@@ -43,18 +43,20 @@ def supervise(
     """Run the steps in one worker process, another one after each death, and return the failures.
 
     Args:
-        steps: candidates and stages, run in this order.
-        dataset, roles: folders of the stages that loaded the data and gave the pairs their roles.
-        stages, scores: where results go.
-        log: file that receives what the candidates print.
-        threads: threads of each worker.
-        timeout_s: seconds that one worker process may take; None for no limit.
-        memory_gib: resident memory that one worker process and what it starts may hold, GiB; None for no limit.
-        environment: more variables of each worker, such as :func:`worker_environment`.
-        progress: called with the share done.
+        steps: Candidates and stages, run in this order.
+        dataset: Folder of the stage that loaded the data.
+        roles: Folder of the stage that gave the pairs their roles.
+        stages: The stage store, which receives models and costs.
+        scores: Folder of the score store.
+        log: File that receives what the candidates print; it is appended to.
+        threads: Threads of each worker.
+        timeout_s: Seconds that one worker process may take; None for no limit.
+        memory_gib: Resident memory that one worker process and what it starts may hold, GiB; None for no limit.
+        environment: More variables of each worker, such as :func:`worker_environment`.
+        progress: Called with the share of a worker's steps that is done, in [0, 1], and what is being done.
 
     Returns:
-        candidate id -> reason, for the candidates that failed.
+        Candidate id -> reason, for the candidates that failed.
     """
     left, failures = list(steps), dict[str, str]()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -86,11 +88,14 @@ def _as_json(inputs: CandidateInputs) -> dict[str, Any]:
 
 
 def worker_environment(settings: Settings, families: Iterable[str]) -> dict[str, str]:
-    """Return the settings that the candidates' own process reads, as variables.
+    """Return the settings that the worker process of some candidates reads, as environment variables.
 
     Args:
         settings: Those in force.
         families: Families of the candidates.
+
+    Returns:
+        Name of the variable -> value; what is no text is JSON.
     """
     variables = {"TOURNAMENT_HOME": str(settings.home), "TOURNAMENT_MLFLOW_URI": settings.tracking_uri}
     values = settings.model_dump(mode="json")

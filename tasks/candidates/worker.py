@@ -1,4 +1,4 @@
-"""The process that trains, scores and profiles a candidate: `python -m esci_tournament.tasks.candidates.worker JOB`.
+"""Train, score and profile candidates in a process of its own: `python -m esci_tournament.tasks.candidates.worker JOB`.
 
 A candidate that runs out of memory, crashes or hangs takes this process with it and nothing else. Each line on
 standard output is one JSON document for the supervisor: progress, done or failed.
@@ -20,7 +20,15 @@ from esci_tournament.registry.stages import StageStore
 
 
 def main(job_file: str) -> int:
-    """Run every step of the job in turn; a step that fails is reported and ends the job."""
+    """Run every step of a job in turn; a step that fails is reported, and the next one runs.
+
+    Args:
+        job_file: JSON file with `dataset`, `roles_folder`, `stages` and `scores` (folders), `threads`, and `steps` as
+            :func:`run_step` takes them.
+
+    Returns:
+        The exit status, 0 even when steps failed.
+    """
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
     end_with_parent()
@@ -45,7 +53,14 @@ def main(job_file: str) -> int:
 
 
 def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
-    """Run one step of one candidate: all the training and scoring it needs, or its profile."""
+    """Run one step of one candidate: all the training and scoring it needs, or its profile.
+
+    Args:
+        step: `stage`, which is "profile" or stands for training and scoring, and `inputs`, the fields of a
+            :class:`~esci_tournament.tasks.candidates.steps.CandidateInputs` as JSON.
+        job: The job, as :func:`main` reads it.
+        number: Position of the step in the job, from 0, for the progress that is reported.
+    """
     from esci_tournament.tasks.candidates.steps import CandidateInputs, Origin, measure, measure_shift, score, train
     from esci_tournament.tasks.data.plans import read_plans
     from esci_tournament.tasks.data.store import open_dataset
@@ -72,7 +87,7 @@ _channel: TextIO = sys.stdout
 
 
 def _keep_output_to_ourselves() -> None:
-    """Send what libraries print, in whatever language, to standard error: half a line would swallow a message."""
+    """Send what libraries print, from Python or C, to standard error: half a line would corrupt a message."""
     global _channel
     _channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

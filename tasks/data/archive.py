@@ -1,4 +1,4 @@
-"""An archive with the official files: zip or tar, compressed or not, the files at any depth."""
+"""Unpack an archive that holds the official files: zip or tar, compressed or not, the files at any depth."""
 
 from __future__ import annotations
 
@@ -20,15 +20,33 @@ Progress = Callable[[float, str], None]
 
 
 def is_archive(url: str) -> bool:
-    """Tell by its name whether an address is that of an archive."""
+    """Tell from its name whether an address points to an archive.
+
+    Args:
+        url: Address of a file; query and fragment are ignored, case does not matter.
+
+    Returns:
+        True when the path ends in one of :data:`SUFFIXES`.
+
+    Example:
+        >>> is_archive("https://example.org/esci.tar.gz?token=1")
+        True
+        >>> is_archive("https://example.org/esci/")
+        False
+    """
     return urlsplit(url).path.lower().endswith(SUFFIXES)
 
 
 def fetch_archive(url: str, folder: Path, progress: Progress) -> None:
-    """Fetch an archive and unpack the official files and logs that it holds, and nothing else, into `folder`.
+    """Fetch an archive and unpack the official files and logs that it holds into a folder; other members are ignored.
+
+    Args:
+        url: Address of the archive.
+        folder: An existing folder; files in it that the archive lacks are removed.
+        progress: Called with the share done in [0, 1] (fetching counts for 0.9) and what is being done.
 
     Raises:
-        DataError: if it cannot be fetched or read, lacks an official file, or holds one twice.
+        DataError: If it cannot be fetched or read, lacks an official file, or holds one twice.
     """
     packed = folder / "archive.part"
     fetch_address(url, packed, lambda share: progress(0.9 * share, "fetching the archive"))
@@ -40,10 +58,18 @@ def fetch_archive(url: str, folder: Path, progress: Progress) -> None:
 
 
 def unpack(archive: Path, folder: Path, name: str) -> None:
-    """Unpack the official files and logs of an archive into an existing folder; those it lacks are removed there.
+    """Unpack the official files and logs of an archive into an existing folder.
+
+    Members are recognised by their bare names, so no path in the archive leads out of the folder. Other files that are
+    in the folder are removed, except the archive itself.
+
+    Args:
+        archive: The archive on disk.
+        folder: An existing folder.
+        name: How error messages call the archive, such as its address without secrets.
 
     Raises:
-        DataError: naming the archive, if it is none, lacks an official file, or holds one twice.
+        DataError: If the archive cannot be read, lacks an official file, or holds one twice.
     """
     found: set[str] = set()
     try:
@@ -51,7 +77,7 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
             if file in found:
                 raise DataError(f"the archive holds {file} twice", file=name, advice="leave one of them out")
             found.add(file)
-            # In place of a file that may be linked to last time's, never into it.
+            # Written beside and then renamed: the file in place may be a hard link to the last fetch's.
             part = folder / f"{file}.part"
             with closing(stream), part.open("wb") as target:
                 shutil.copyfileobj(stream, target, 1 << 20)

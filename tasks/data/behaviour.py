@@ -1,4 +1,4 @@
-"""Behaviour: what customers saw, clicked, added and bought becomes weighted edges, never of a held-out query."""
+"""Turn what customers saw, clicked, added and bought into weighted edges, without those of held-out queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BRAND_NEIGHBOURS = 4  # products on each side of a product in its brand's ring
 
 
 def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.ndarray) -> pd.DataFrame:
-    """Return the edges of one relation, without any that a held-out query has left.
+    """Return the edges of one relation, without any that comes from a held-out query.
 
     Query-product relations: `impressions` counts impression events and judged pairs (a judged pair was retrieved for
     its query); `clicks`, `adds` and `purchases` count events; `all` adds up these four. Product-product relations:
@@ -30,17 +30,17 @@ def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.nda
     as many times as their weight says. The weight is log(1 + count).
 
     A relation with a function of its own (`RelationType.build`) gives that function the data set, without held-out
-    queries, labels and, if it says that it follows from the catalogue, without behaviour. It answers with a frame of
-    `product`, `weight` > 0, and `source` or `query`, `locale` and `query_key`; an edge between products may be given in
-    one direction.
+    queries, labels and, if it says that it follows from the catalogue, without behaviour. The function returns a frame
+    of `product`, `weight` > 0, and `source` or `query`, `locale` and `query_key`; an edge between products may be given
+    in one direction. Its weights are kept as they are.
 
     The label of a pair is never read. Queries of the test split are held out whether or not the caller says so, and
     events of a product that the catalogue does not have are left out.
 
     Args:
         dataset: The data set.
-        relation: The relation; for several see :func:`edges_of_several`.
-        held_out_keys: uint64, keys of the queries whose edges must not be seen (test, blend or fold, validation).
+        relation: The relation; several give what :func:`edges_of_several` returns.
+        held_out_keys: uint64 (n,), keys of the queries whose edges must not be seen (test, blend or fold, validation).
 
     Returns:
         For query-product relations a frame with `query` str, `locale` category, `query_key` uint64, `product` int32,
@@ -48,8 +48,9 @@ def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.nda
         `source` int32, `product` int32, `relation`, `weight`, each edge in both directions, sorted.
 
     Raises:
-        CandidateError: if the data has neither events nor an edge table, or none in them that the relation needs.
-        UsageError: if the relation is not known.
+        CandidateError: If the data has neither events nor an edge table, or none in them that the relation needs, or if
+            the relation's own function returns unusable edges.
+        UsageError: If the relation is not known.
     """
     if not isinstance(relation, str):
         return edges_of_several(dataset, relation, held_out_keys)
@@ -75,12 +76,19 @@ def edges(dataset: Dataset, relation: str | Sequence[str], held_out_keys: np.nda
 def edges_of_several(dataset: Dataset, relations: Sequence[str], held_out_keys: np.ndarray) -> pd.DataFrame:
     """Return the edges of several relations, one after the other, each as :func:`edges` gives it.
 
+    Args:
+        dataset: The data set.
+        relations: Names of relations, at least one.
+        held_out_keys: uint64 (n,), keys of the queries whose edges must not be seen.
+
     Returns:
-        A frame with the columns of both kinds: `query`, `locale`, `query_key`, `source`, `product`, `relation`,
-        `weight`; between products query and locale are "" and the key 0, from queries `source` is -1.
+        A frame with the columns of both kinds (:data:`SEVERAL_EDGE_COLUMNS`): `query`, `locale`, `query_key`, `source`,
+        `product`, `relation`, `weight`; between products query and locale are "" and the key 0, from queries `source`
+        is -1.
 
     Raises:
-        CandidateError: if the data has nothing for one of them.
+        CandidateError: If the data has nothing for one of them.
+        UsageError: If one of them is not known.
     """
     parts = []
     for relation in relations:
@@ -179,7 +187,19 @@ def _session_ties(events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def same_brand(dataset: Dataset) -> pd.DataFrame:
-    """Tie each product to its neighbours in a ring of its brand's products, whose order a stable hash decides."""
+    """Tie each product to its neighbours in a ring of its brand's products; a stable hash of the ids orders the ring.
+
+    Brands are compared as queries are (:func:`~esci_tournament.tasks.data.dataset.normalise_query`), within one locale.
+    A product has :data:`BRAND_NEIGHBOURS` neighbours on each side, so that edges grow with the products and not with
+    their square.
+
+    Args:
+        dataset: The data set; only its products are read.
+
+    Returns:
+        Frame with `source` int64 and `product` int64 (rows of `dataset.products`), and `weight` float64, which is log 2
+        for all; each edge in both directions, sorted by source and product.
+    """
     products = dataset.products
     names = {brand: normalise_query(brand) for brand in products["brand"].unique()}
     brand = products["brand"].map(names)

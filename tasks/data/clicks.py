@@ -1,4 +1,4 @@
-"""The click model of the generated world: sessions of queries, pages of products, and what customers then do."""
+"""Simulate customers of the generated world: sessions of queries, pages of products, clicks, adds and purchases."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ QUERIES_A_SESSION = 3
 
 @dataclass(frozen=True)
 class Searches:
-    """Searches of one locale.
+    """The searches of one locale.
 
     Attributes:
-        query: str, what was typed, in the order of time within a session.
+        query: What was typed, one text per search, in the order of time within a session.
         labels: int8 (n_searches, n_products), the true label of every product of the locale for the search.
-        session: int64, number of the session.
+        session: int64 (n_searches,), number of the session.
     """
 
     query: list[str]
@@ -33,10 +33,22 @@ class Searches:
 
 
 def simulate(searches: Searches, product_ids: np.ndarray, locale: str, rng: np.random.Generator) -> pd.DataFrame:
-    """Return the events of these searches: columns of `behaviour_events.parquet`, sorted by time.
+    """Return the events that customers cause in these searches.
 
-    A page is drawn without replacement by label, its better products tend to stand higher, a customer looks at
-    position p with chance 1 / (1 + 0.15 p), clicks by the label, adds what was clicked, buys what was added.
+    A page of at most :data:`PAGE` products is drawn without replacement by label, its better products tend to stand
+    higher. A customer looks at position p (from 0) with chance 1 / (1 + 0.15 p), clicks by the label, adds what was
+    clicked, and buys what was added. Sessions begin within four weeks from 2026-01-05; their searches are five minutes
+    apart.
+
+    Args:
+        searches: The searches, at least one.
+        product_ids: str (n_products,), in the order of the columns of `searches.labels`.
+        locale: The locale of all of them.
+        rng: Source of all random numbers; it is advanced.
+
+    Returns:
+        Frame with the columns of `behaviour_events.parquet`: `timestamp` datetime64[us], `client_id`, `session_id`,
+        `query`, `locale`, `product_id` and `action`, sorted by time.
     """
     count, products = searches.labels.shape
     page = min(PAGE, products)

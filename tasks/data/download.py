@@ -1,4 +1,4 @@
-"""Download: the official files of the Shopping Queries Dataset, resumable, verified, and never half there."""
+"""Download the official files of the Shopping Queries Dataset: resumable, and verified before a file gets its name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a Git LFS pointer says of a file: SHA-256 in hex and size in bytes."""
+    """What a Git LFS pointer says of a file.
+
+    Attributes:
+        sha256: SHA-256 of its content, in lower-case hex.
+        size: Its size in bytes.
+    """
 
     sha256: str
     size: int
@@ -51,15 +56,15 @@ def download(
         folder: Where to; it is made if need be.
         base_url: Folder of the files.
         pointer_url: Folder of the pointers; default: the official one, or `<base_url>/pointers` for another base.
-        progress: Called with the share of all bytes that is there, and the file.
+        progress: Called with the share of all bytes that is there, in [0, 1], and which file is fetched.
         pause_seconds: Pause before a second attempt; it doubles with each further one.
 
     Returns:
-        The paths of the files.
+        The paths of the files, in the order of :data:`FILES`.
 
     Raises:
-        DataError: if a server cannot be reached or refuses, or if the content is not what the pointer says.
-        StoreError: if the folder cannot be written.
+        DataError: If a server cannot be reached or refuses, or if the content is not what the pointer says.
+        StoreError: If the folder cannot be written.
     """
     folder, base_url = Path(folder), base_url.rstrip("/")
     if pointer_url is None:
@@ -88,8 +93,14 @@ def download(
 def has_pointers(base_url: str) -> bool:
     """Tell whether a base address has Git LFS pointers, by which its files can be verified.
 
+    Args:
+        base_url: Folder of the files; pointers are looked for in `<base_url>/pointers`.
+
+    Returns:
+        True for the official address, which is not asked, and where the server answers 200.
+
     Raises:
-        DataError: if the server cannot be reached.
+        DataError: If the server cannot be reached.
     """
     base_url = base_url.rstrip("/")
     if base_url == BASE_URL:
@@ -105,10 +116,13 @@ def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share,
     Args:
         base_url: Folder of the files; logs that it does not have are left out, and removed from `folder`.
         folder: An existing folder.
-        progress: Called with the share of files that is there, and the file.
+        progress: Called with the share of files that is there, in [0, 1], and which file is fetched.
+
+    Returns:
+        The paths of the files that were fetched, official ones first.
 
     Raises:
-        DataError: if the server cannot be reached, refuses, or has no official file, or a file breaks off.
+        DataError: If the server cannot be reached, refuses, or has no official file, or a file breaks off.
     """
     base_url, found = base_url.rstrip("/"), []
     names = (*FILES, *LOG_FILES)
@@ -129,10 +143,20 @@ def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share,
 def fetch_address(
     url: str, path: Path, report: Callable[[float], None], optional: bool = False, pause_seconds: float = 1.0
 ) -> bool:
-    """Fetch one address into a file, from its beginning; return False when it is optional and not there.
+    """Fetch one address into a file, from its beginning.
+
+    Args:
+        url: The address.
+        path: The file; what is in it is replaced.
+        report: Called with the share of the file that is there, in [0, 1]; 0 while the server does not tell its size.
+        optional: Whether an answer 404 or 410 is no error.
+        pause_seconds: Pause before a second attempt; it doubles with each further one.
+
+    Returns:
+        False when the file is optional and not there, else True.
 
     Raises:
-        DataError: if the server cannot be reached, refuses, or breaks off however often it is asked.
+        DataError: If the server cannot be reached, refuses, or breaks off in each of :data:`ATTEMPTS` attempts.
     """
 
     def take(response: httpx.Response) -> bool:
@@ -162,12 +186,23 @@ def _answer(client: httpx.Client, url: str, take: Callable[[httpx.Response], boo
         except httpx.TransportError as error:
             _wait_or_give_up(attempt, shown, error, pause_seconds)
         except httpx.InvalidURL as error:
-            raise DataError(f"the address is none ({error})", file=shown, advice="check it") from None
+            raise DataError(f"the address is not valid ({error})", file=shown, advice="check it") from None
     raise AssertionError("unreachable: the last attempt raises")
 
 
 def without_secrets(url: str) -> str:
-    """Return an address as it may be shown: without user, password, query or fragment."""
+    """Return an address as it may be shown: without user, password, query or fragment.
+
+    Args:
+        url: The address.
+
+    Returns:
+        Scheme, host, port and path of it.
+
+    Example:
+        >>> without_secrets("https://me:secret@example.org:8443/esci?token=1")
+        'https://example.org:8443/esci'
+    """
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -175,8 +210,15 @@ def without_secrets(url: str) -> str:
 def parse_pointer(text: str, url: str) -> Pointer:
     """Return what a Git LFS pointer says.
 
+    Args:
+        text: Content of the pointer file.
+        url: Its address, for the message of an error.
+
+    Returns:
+        SHA-256 and size of the file that it points to.
+
     Raises:
-        DataError: if the text is no pointer.
+        DataError: If the text is no pointer.
     """
     sha256 = re.search(r"^oid sha256:([0-9a-f]{64})$", text, re.MULTILINE)
     size = re.search(r"^size (\d+)$", text, re.MULTILINE)
@@ -228,7 +270,7 @@ def _file(
     found = _sha256(part)
     if part.stat().st_size != pointer.size or found != pointer.sha256:
         size = part.stat().st_size
-        part.unlink()  # nothing of it can be trusted, so nothing of it is continued
+        part.unlink()  # the content is wrong, so a later call must not continue it
         raise DataError(
             f"wrong content: SHA-256 {found} and {size} bytes, its pointer says {pointer.sha256} and {pointer.size}",
             file=url,
@@ -244,11 +286,11 @@ def _continue(client: httpx.Client, url: str, part: Path, have: int, size: int, 
         _refuse_errors(response, url)
         resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_raw():  # as it comes: what waits in a buffer is lost when the connection breaks
+            for chunk in response.iter_raw():  # unbuffered: buffered bytes are lost when the connection breaks
                 file.write(chunk)
                 report(file.tell())
                 if file.tell() > size:
-                    return  # more than the pointer promises: the checksum will refuse it
+                    return  # more than the pointer says, so the checksum cannot match
 
 
 def _refuse_errors(response: httpx.Response, url: str) -> None:
@@ -257,7 +299,7 @@ def _refuse_errors(response: httpx.Response, url: str) -> None:
     if status in (200, 206):
         return
     if status in (408, 429) or status >= 500:
-        raise httpx.ReadError(f"the server answered {status}")  # may pass: tried again
+        raise httpx.ReadError(f"the server answered {status}")  # often temporary, so it is tried again
     raise DataError(f"the server answered {status} {response.reason_phrase}", file=url, advice="check the address")
 
 

@@ -1,10 +1,10 @@
-"""Drift: how far newer data is from older data in class mix, text length, language and behaviour.
+"""Measure drift: how far newer data is from older data in class mix, text length, language and behaviour.
 
-Each distribution is compared by its Jensen-Shannon distance, and whether that is more than another sample of the same
-world would show is asked of a permutation test. Pairs of one query resemble one another, so queries (for texts of
-products: products), not pairs, are what is permuted; and because many distributions are asked at once, their p-values
-are adjusted together (Benjamini and Hochberg). A distribution has drifted when it is both: far, and farther than chance
-brings it.
+Each distribution is compared by its Jensen-Shannon distance (Lin, 1991), and a permutation test says whether the
+distance is more than chance brings. Pairs of one query resemble one another, so queries (for texts of products:
+products), not pairs, are permuted. Many distributions are tested at once, so their p-values are adjusted together
+(Benjamini and Hochberg, 1995). A distribution has drifted when its distance reaches the limit and its adjusted p-value
+does not exceed the level.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from esci_tournament.tasks.data.language import languages_of
 RESULT = "drift.json"
 MEASURE = "Jensen-Shannon distance"
 PERMUTATIONS = 1999
-FEWEST_QUERIES = 20  # of a scope in either version; with fewer, nothing can be told
+FEWEST_QUERIES = 20  # of a scope in either version; a scope with fewer is not compared
 BATCH = 100  # permutations at a time
 RARE = 0.01  # a category with a smaller share in both versions is counted with "other"
 
@@ -38,9 +38,9 @@ class DriftLimits:
 
     Attributes:
         distance: Jensen-Shannon distance (base 2, in [0, 1]) that it has at least.
-        level: false discovery rate of all distributions together.
-        queries: queries of each version that are looked at, and as many products: those with the least hash under seed.
-        seed: seed of that choice and of the permutations.
+        level: False discovery rate of all distributions together, in [0, 1].
+        queries: Queries of each version that are looked at, and as many products: those with the least hash under seed.
+        seed: Seed of that choice and of the permutations.
     """
 
     distance: float = 0.1
@@ -54,11 +54,15 @@ class DriftFinding:
     """How far one distribution is from what it was.
 
     Attributes:
-        column: class mix, query length and so on. scope: "all" or a locale.
-        measure: what `value` is; threshold: what it may not reach.
-        p_value: chance of a value as large without any drift, adjusted for all that was asked; None when the older or
+        column: What is distributed: "class mix", "query length" and so on.
+        scope: "all", or the locale that was looked at.
+        measure: What `value` is, such as :data:`MEASURE`.
+        value: The distance, in [0, 1].
+        threshold: The least value that counts as drift.
+        p_value: Chance of a value as large without any drift, adjusted for all distributions; None when the older or
             the newer data has nothing to compare.
-        words: the finding in one sentence.
+        drifted: The verdict.
+        words: The finding in one sentence.
     """
 
     column: str
@@ -73,7 +77,14 @@ class DriftFinding:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What has drifted between two data versions; `queries`: how many of each were looked at."""
+    """What has drifted between two data versions.
+
+    Attributes:
+        before: The older data version, as :attr:`Dataset.version <esci_tournament.tasks.data.dataset.Dataset>` has it.
+        now: The newer one.
+        queries: How many judged queries of the older and of the newer version were looked at.
+        rows: One finding per distribution and scope, drifted or not.
+    """
 
     before: str
     now: str
@@ -82,6 +93,7 @@ class DriftReport:
 
     @property
     def drifted(self) -> tuple[DriftFinding, ...]:
+        """The findings of the distributions that have drifted."""
         return tuple(row for row in self.rows if row.drifted)
 
     @property
@@ -94,16 +106,16 @@ class DriftReport:
         return f"Drift in {len(self.drifted)} of {len(self.rows)} distributions: {names} ({looked})."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-able facts, with its sentence."""
+        """Return the report as it is written: its fields, findings as dicts, and `sentence`; all of it JSON-able."""
         return {**asdict(self), "sentence": self.sentence}
 
     def write(self, folder: Path) -> None:
-        """Write the report into an existing folder."""
+        """Write the report as `drift.json` into an existing folder; :func:`read_drift` reads it."""
         (folder / RESULT).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
 
 
 def read_drift(folder: Path) -> dict[str, Any]:
-    """Return the facts that :meth:`DriftReport.write` wrote."""
+    """Return the report in a folder, with the keys that :meth:`DriftReport.to_dict` gives."""
     facts: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return facts
 
@@ -131,10 +143,16 @@ class _Units:
 def measure_drift(before: Dataset, now: Dataset, limits: DriftLimits | None = None) -> DriftReport:
     """Compare two data versions, over all queries and in each locale with enough of them.
 
+    Actions are compared when both versions have events; when only one has, that alone is a drift. A scope with fewer
+    than :data:`FEWEST_QUERIES` queries (or products) in either version is not looked at.
+
     Args:
-        before: the older data version.
-        now: the newer one.
-        limits: when a distribution has drifted.
+        before: The older data version.
+        now: The newer one.
+        limits: When a distribution has drifted; default: :class:`DriftLimits`.
+
+    Returns:
+        The report, with a finding for each distribution and scope.
     """
     limits = limits or DriftLimits()
     sides = tuple(_sampled(dataset.pairs, limits) for dataset in (before, now))

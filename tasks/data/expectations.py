@@ -1,4 +1,4 @@
-"""Great Expectations, kept to one place: rules as code in, results and Data Docs out."""
+"""Run rules on frames with Great Expectations, and write its Data Docs; no other module imports the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported: nobody is to be told of a run
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported; it would report usage to its makers
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
@@ -27,19 +27,20 @@ Offenders = Callable[[Dataset], tuple[list[str], int]]
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation and what a person is told of it.
+    """One expectation, and what a person is told about its outcome.
 
     Attributes:
         name: Identity of the rule, in one word or a few joined by underscores.
-        table: Which frame it is put to; the rules of one frame are a suite.
+        table: Which frame it is checked on; the rules of one frame are a suite.
         expectation: The expectation.
         critical: Whether a tournament stops when it fails.
-        file: The file whose rows it speaks of.
+        file: The file whose rows it is about.
         column: The column of that file.
         expected: What must be, in short.
         holds: A sentence for when it holds.
         broken: A sentence for when it does not.
-        offenders: Finds the first offending rows and their number; only called when the rule is broken.
+        offenders: Called with the data set, only when the rule is broken; returns the first offending rows, in words,
+            and how many rows offend.
         advice: What to do when it is broken.
     """
 
@@ -58,7 +59,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """What Great Expectations says of one rule: whether it holds, and what was observed, in words."""
+    """What Great Expectations found for one rule.
+
+    Attributes:
+        passed: Whether it holds.
+        observed: What was observed, in words: a number, how many rows break it, or why it could not be evaluated.
+    """
 
     passed: bool
     observed: str
@@ -67,20 +73,20 @@ class RuleOutcome:
 def put(
     rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], docs_folder: Path | None
 ) -> tuple[dict[str, RuleOutcome], Path | None]:
-    """Put the rules to the frames.
+    """Check the rules on the frames.
 
     Results are asked for in the BASIC format: listing every unexpected row of a bad table costs minutes.
 
     Args:
         rules: The rules; their names are distinct.
-        frames: The frames that the rules speak of.
+        frames: Name of a frame (`Rule.table`) -> the frame; it must hold every frame that a rule is about.
         docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
 
     Returns:
-        Outcome by name of the rule, and the path of the Data Docs' first page.
+        Name of the rule -> its outcome, and the path of the Data Docs' first page, None without Data Docs.
 
     Raises:
-        StoreError: if Data Docs cannot be written.
+        StoreError: If Data Docs cannot be written.
     """
     if docs_folder is None:
         return _run(gx.get_context(mode="ephemeral"), rules, frames), None

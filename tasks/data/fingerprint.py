@@ -1,4 +1,4 @@
-"""The data version: a hash of what a table says, whatever way its file says it."""
+"""Compute the data version: a hash of what the tables of a folder hold, however their files store it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class ColumnFingerprint:
 
     A text column is hashed as two streams, the lengths (-1 for a missing value) and the bytes, so that neither batch
     borders nor the way Arrow stores strings enter the hash.
+
+    Example:
+        >>> whole, cut = ColumnFingerprint(), ColumnFingerprint()
+        >>> whole.update(pa.array([1, 2, 3]))
+        >>> cut.update(pa.array([1, 2]))
+        >>> cut.update(pa.array([3]))
+        >>> whole.hexdigest() == cut.hexdigest()
+        True
     """
 
     def __init__(self) -> None:
@@ -22,7 +30,11 @@ class ColumnFingerprint:
         self._values = hashlib.sha256()
 
     def update(self, array: pa.Array) -> None:
-        """Add a batch: large_string, int64, timestamp[us] or double, missing values allowed in all of them."""
+        """Add a batch.
+
+        Args:
+            array: large_string, int64, timestamp[us] or double (n,), missing values allowed in all of them.
+        """
         if pa.types.is_large_string(array.type):
             lengths = pc.fill_null(pc.binary_length(array), -1)
             self._lengths.update(np.ascontiguousarray(lengths.to_numpy(zero_copy_only=False), "<i8").data)
@@ -36,16 +48,19 @@ class ColumnFingerprint:
         self._values.update(np.ascontiguousarray(integers.to_numpy(zero_copy_only=False), "<i8").data)
 
     def hexdigest(self) -> str:
-        """Return the hash of all batches so far, in hex."""
+        """Return the hash of all batches so far, 64 hex digits; more batches may follow."""
         return hashlib.sha256(self._lengths.digest() + self._values.digest()).hexdigest()
 
 
 def data_version(files: Mapping[str, Mapping[str, str]], kept: Mapping[str, np.ndarray] | None = None) -> str:
-    """Return the SHA-256 (hex) of a folder's content.
+    """Return the SHA-256 of a folder's content, 64 hex digits.
 
     Args:
-        files: file name -> column name -> column fingerprint.
-        kept: file name -> bool (rows,), for the files of which settings, not the content alone, left rows out.
+        files: File name -> column name -> the column's :class:`ColumnFingerprint` in hex.
+        kept: File name -> bool (rows,), for the files of which settings, not the content alone, left rows out.
+
+    Returns:
+        The hash; the order of files and columns does not matter.
     """
     total = hashlib.sha256(b"esci data version 1")
     for name in sorted(files):

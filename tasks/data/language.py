@@ -1,4 +1,4 @@
-"""Which language a text is in, by its characters alone: one word often cannot tell, the mix over thousands can."""
+"""Tell which language each text is in; a single word is often misjudged, so read the mix over many texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ UNKNOWN = "unknown"
 
 
 def languages_of(texts: Iterable[str]) -> np.ndarray:
-    """Return the ISO 639 code of the most probable language of each text, object (n,); "unknown" of a blank one."""
+    """Return the most probable language of each text, by py3langid.
+
+    Args:
+        texts: The texts; each distinct one is classified once.
+
+    Returns:
+        object (n,) of ISO 639-1 codes, :data:`UNKNOWN` for a blank text.
+    """
     from py3langid import classify  # it reads its model when it is imported
 
     known: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The files of a data folder: their names, their columns and what stands in them."""
+"""Name the files of a data folder, their columns and the kind of value in each."""
 
 from __future__ import annotations
 

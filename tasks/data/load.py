@@ -1,8 +1,8 @@
-"""Load: an ESCI folder becomes a data set and a data version; what cannot be read at all is refused here.
+"""Read an ESCI folder as a data set with its data version.
 
 Two kinds of trouble are kept apart. What makes a folder unreadable (a file, a column or a type that is not there) is
 raised by :func:`load_esci`. What makes its rows wrong (an unknown label, a product that no catalogue has) is loaded as
-it stands and found by `esci_tournament.tasks.data.validate`, which can then name all of it at once.
+it stands and found by `esci_tournament.tasks.data.validate`, which reports all of it at once.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def load_esci(
 ) -> Dataset:
     """Read a folder with the official file names and columns, and the logs of behaviour that stand beside them.
 
-    Logs are `behaviour_events.parquet`, files in the UBI schema (`esci_tournament.tasks.data.ubi`), both of which
-    become events, and
-    `behaviour_edges.parquet`, a plain edge table: `query` or `source_product_id` (the other one missing), `locale`,
-    `product_id`, `relation` (one of :data:`TABLE_RELATIONS`), `weight` (how often), `timestamp`. An edge between two
-    products names no query, so nobody can hold it out: it must come from what customers did, never from judgements.
+    Logs are `behaviour_events.parquet` and files in the UBI schema (`esci_tournament.tasks.data.ubi`), both of which
+    become events, and `behaviour_edges.parquet`, a plain edge table: `query` or `source_product_id` (the other one
+    missing), `locale`, `product_id`, `relation` (one of :data:`~esci_tournament.tasks.data.layout.TABLE_RELATIONS`),
+    `weight` (how often), `timestamp`. An edge between two products names no query, so it cannot be held out with one:
+    it must come from what customers did, never from judgements.
 
     Rows of the official files are kept as they are, in file order, for `validate` to judge: an unknown label becomes
     -1, an unknown locale, split or action stays as a category of its own, and a pair whose (product, locale) is in no
@@ -77,10 +77,13 @@ def load_esci(
     Args:
         folder: The folder.
         progress: Called with the share done in [0, 1] and the file that is read.
-        limits: Which rows of logs count; default: :class:`~tasks.data.logs.LogLimits`.
+        limits: Which rows of logs count; default: :class:`~esci_tournament.tasks.data.logs.LogLimits`.
+
+    Returns:
+        The data set.
 
     Raises:
-        DataError: if the folder or a file is missing, empty, truncated or no parquet, or if a column is missing, not
+        DataError: If the folder or a file is missing, empty, truncated or no parquet, or if a column is missing, not
             known or of a wrong type, or a line of a UBI file cannot be read.
     """
     folder = Path(folder)
@@ -118,7 +121,14 @@ def load_esci(
 
 
 def structural_problems(folder: Path) -> list[DataError]:
-    """Return all that keeps a folder from being read, as far as footers and schemas tell, in the order of the files."""
+    """Return all that keeps a folder from being read, as far as footers and schemas tell.
+
+    Args:
+        folder: The folder; no rows are read.
+
+    Returns:
+        One error per problem, not raised, in the order of the files; [] for a folder that can be read.
+    """
     if not folder.is_dir():
         advice = f"name a folder that holds {EXAMPLES_FILE} and {PRODUCTS_FILE}"
         return [DataError("the data folder does not exist or is no folder", file=folder, advice=advice)]
@@ -164,7 +174,19 @@ def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind])
 
 
 def kind_of(found: pa.DataType) -> str:
-    """Return a :data:`Kind`, "missing" for a column without a single value, else Arrow's own name of the type."""
+    """Return the kind of value that a column of an Arrow type has.
+
+    Args:
+        found: The type; of a dictionary, that of its values counts.
+
+    Returns:
+        A :data:`~esci_tournament.tasks.data.layout.Kind`, "missing" for a column without a single value, else Arrow's
+        own name of the type.
+
+    Example:
+        >>> kind_of(pa.int8()), kind_of(pa.dictionary(pa.int32(), pa.string())), kind_of(pa.bool_())
+        ('integer', 'text', 'bool')
+    """
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_integer(found):
@@ -179,7 +201,15 @@ def kind_of(found: pa.DataType) -> str:
 
 
 def is_of_kind(found: str, kind: str) -> bool:
-    """Return whether what :func:`kind_of` says will do: a column without a value is text, an integer is a number."""
+    """Return whether a column of one kind can be read as another.
+
+    Args:
+        found: What :func:`kind_of` returns.
+        kind: The kind that is wanted.
+
+    Returns:
+        True for the same kind, for a column without a value where text is wanted, and for an integer where a number is.
+    """
     return found == kind or (found, kind) in (("missing", "text"), ("integer", "number"))
 
 

@@ -1,4 +1,4 @@
-"""The rules of behaviour logs: events, edges, and what was left out of them."""
+"""Build the rules of behaviour logs: events, edges, and what was left out of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_WEIGHT = 1e12  # of an edge
 
 
 def log_rules(dataset: Dataset) -> list[Rule]:
-    """Return the rules of the logs that a data set has; [] if it has none."""
+    """Return the rules of the logs that a data set has, in the order in which they are reported; [] if it has none."""
     rules = _events_rules() if dataset.events is not None else []
     rules += _edges_rules() if dataset.edges is not None else []
     return rules + (_left_out_rules(dataset) if dataset.events is not None or dataset.edges is not None else [])
@@ -114,9 +114,9 @@ _CHECK_OF = {
 
 
 def _left_out_rules(dataset: Dataset) -> list[Rule]:
-    """Return one warning a reason for which rows of logs are left out.
+    """Return one warning per reason for which rows of logs are left out.
 
-    An event of another action, such as a filter that was set, is nothing to be warned of.
+    An event of another action, such as a filter that was set, gets no warning.
     """
     rules = []
     for reason, name in _CHECK_OF.items():

@@ -1,4 +1,4 @@
-"""Logs: what of them may be learnt from. The rest is counted, named and left out."""
+"""Choose the rows of behaviour logs that may be learnt from; count and describe those that are left out."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from esci_tournament.tasks.data.ubi import UbiEvents
 # Reasons in the order in which they are looked for: a row is left out for the first that holds.
 REASONS: dict[str, str] = {
     "other_action": "its action is no impression, click, add or purchase",
-    "query_unknown": "no query is on record for it, so nobody can say whether that query is held out",
+    "query_unknown": "no query is on record for it, so it is not known whether that query is held out",
     "locale_unknown": "it names no known locale, and its product stands in several",
     "after_cutoff": "it happened after the cut-off",
     "bot": "its client has more events than a customer can have",
     "product_unknown": "no catalogue of its locale has its product",
 }
-SHOWN = 5  # rows of each reason that are named
+SHOWN = 5  # rows of each reason that are described
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,29 @@ class LogLimits:
     bot_events: int = 5000
 
     def after(self, times: pa.Array) -> np.ndarray:
-        """Return which times are after the cut-off, bool (n,)."""
+        """Return which times are after the cut-off.
+
+        Args:
+            times: timestamp[us] (n,) in UTC, without a time zone and without missing values.
+
+        Returns:
+            bool (n,), all False without a cut-off.
+        """
         if self.cutoff is None:
             return np.zeros(len(times), dtype=bool)
         moment = self.cutoff.astimezone(UTC).replace(tzinfo=None) if self.cutoff.tzinfo else self.cutoff
         return times.to_numpy(zero_copy_only=False) > np.datetime64(moment, "us")
 
     def bots(self, clients: pa.Array, counted: np.ndarray) -> np.ndarray:
-        """Return which events are of a client with too many of those `counted`, bool (n,); no name is no client."""
+        """Return which events are of a client with too many events.
+
+        Args:
+            clients: large_string (n,), the client of each event; "" is nobody's name and never a bot.
+            counted: bool (n,), the events that are counted.
+
+        Returns:
+            bool (n,); all events of such a client, counted or not.
+        """
         encoded = clients.dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         events = np.bincount(codes[counted], minlength=len(encoded.dictionary))
@@ -60,14 +75,18 @@ class LogLimits:
 def sift(
     file: str, wrong: Mapping[str, np.ndarray], places: np.ndarray, identity: pa.Array, value: pa.Array
 ) -> tuple[np.ndarray, list[LeftOut]]:
-    """Return which rows of a log are kept, bool (n,), and what is left out for which reason.
+    """Decide which rows of a log are kept, and for which reason each of the others is left out.
 
     Args:
         file: Name of the file.
         wrong: Reason -> bool (n,); a row with several counts for the first in the order of :data:`REASONS`.
-        places: What tells a person where a row stands in the file, (n,): "row 3", "line 7".
-        identity: Whose row it is: a session, a query.
-        value: What to show of it.
+        places: str (n,), where each row stands in the file: "row 3", "line 7".
+        identity: large_string (n,), whose row it is: a session, a query.
+        value: large_string (n,), what to show of it.
+
+    Returns:
+        Which rows are kept, bool (n,), and what is left out: one entry per reason that occurs, with at most
+        :data:`SHOWN` rows in words.
     """
     kept = np.ones(len(places), dtype=bool)
     found = []
@@ -82,11 +101,16 @@ def sift(
 
 
 class Logs:
-    """The logs of a folder, sifted one after the other.
+    """The logs of a folder, of which unusable rows are left out as each log is added.
+
+    Args:
+        catalogue: large_string (n_products,), as :func:`esci_tournament.tasks.data.arrays.catalogue_keys` returns it.
+        limits: Which rows count.
 
     Attributes:
-        left_out: what is left out so far.
-        chosen: file -> rows kept, where limits rather than content alone decided: the data version depends on them.
+        left_out: What is left out so far.
+        chosen: File name -> rows kept, bool (rows,), where limits rather than content alone decided: the data version
+            depends on them.
     """
 
     def __init__(self, catalogue: pa.Array, limits: LogLimits) -> None:
@@ -96,13 +120,25 @@ class Logs:
         self._parts: list[dict[str, pa.Array]] = []
 
     def add_events(self, columns: dict[str, pa.Array]) -> None:
-        """Take the rows of `behaviour_events.parquet` that count."""
+        """Take the rows of `behaviour_events.parquet` that count; all of them when a locale or an action is not known.
+
+        Args:
+            columns: Its columns (:data:`~esci_tournament.tasks.data.layout.EVENTS_COLUMNS`), large_string and
+                timestamp[us] (n,), without missing values.
+        """
         if _all_known(columns["locale"], LOCALES) and _all_known(columns["action"], ACTIONS):
             columns = self._sift(EVENTS_FILE, columns, {}, _places("row", len(columns["action"])), "session_id")
         self._parts.append(columns)
 
     def add_ubi(self, ubi: UbiEvents) -> dict[str, str]:
-        """Take the events of a UBI file that count, and return the fingerprints of its columns."""
+        """Take the events of a UBI file that count.
+
+        Args:
+            ubi: The events; a locale that an event does not name is that of the only catalogue with its product.
+
+        Returns:
+            Column name -> fingerprint in hex, of all events as they were read.
+        """
         said = ubi.columns["locale"]
         columns = {**ubi.columns, "locale": self._locale_of(ubi.columns["product_id"], said)}
         relevant = _is_in(columns["action"], ACTIONS)
@@ -116,7 +152,15 @@ class Logs:
         return {name: _fingerprint(array) for name, array in ubi.columns.items()}
 
     def edges(self, columns: dict[str, pa.Array]) -> pd.DataFrame:
-        """Return the edges of the table that count, columns :data:`esci_tournament.tasks.data.dataset.EDGE_COLUMNS`."""
+        """Return the edges of the table that count; all of them when a locale or a relation is not known.
+
+        Args:
+            columns: The table, :data:`~esci_tournament.tasks.data.layout.EDGES_COLUMNS`; large_string, double
+                or timestamp[us] (n,), without missing values.
+
+        Returns:
+            Frame with the columns :data:`~esci_tournament.tasks.data.dataset.EDGE_COLUMNS`, in the order of the file.
+        """
         between = pc.equal(columns["query"], "").to_numpy(zero_copy_only=False)
         if _all_known(columns["locale"], LOCALES) and _all_known(columns["relation"], TABLE_RELATIONS):
             source = rows_in(self._catalogue, columns["source_product_id"], columns["locale"])
@@ -142,7 +186,12 @@ class Logs:
         return pd.DataFrame(frame)
 
     def events(self) -> pd.DataFrame | None:
-        """Return the events of all logs, None without any log of events."""
+        """Return the events of all logs.
+
+        Returns:
+            Frame with the columns :data:`~esci_tournament.tasks.data.dataset.EVENT_COLUMNS`, log after log in the
+            order of the calls that added them; None when none was added.
+        """
         if not self._parts:
             return None
         return _events(

@@ -1,4 +1,4 @@
-"""Offenders: the first rows that break a rule, each with its number in the file, its identity and its value.
+"""Find the first rows that break a rule, each with its number in the file, its identity and its value.
 
 Great Expectations could list them too, but takes minutes where a mask takes milliseconds.
 """
@@ -27,7 +27,15 @@ Mask = Callable[[pd.DataFrame], pd.Series]
 
 
 def pairs_where(mask: Mask, column: str) -> Offenders:
-    """Return what finds the pairs for which `mask` is true and shows their value of `column`."""
+    """Return a function that finds the pairs for which a mask is true.
+
+    Args:
+        mask: Called with `Dataset.pairs`; returns bool (n_pairs,).
+        column: Column of `Dataset.pairs` whose values are shown.
+
+    Returns:
+        A function that takes a data set and returns at most :data:`SHOWN` rows in words, and how many rows offend.
+    """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         rows = np.flatnonzero(mask(dataset.pairs).to_numpy())
@@ -37,7 +45,15 @@ def pairs_where(mask: Mask, column: str) -> Offenders:
 
 
 def products_where(mask: Mask, column: str) -> Offenders:
-    """Return what finds the products for which `mask` is true and shows their value of `column`."""
+    """Return a function that finds the products for which a mask is true.
+
+    Args:
+        mask: Called with `Dataset.products`; returns bool (n_products,).
+        column: Column of `Dataset.products` whose values are shown.
+
+    Returns:
+        A function as :func:`pairs_where` returns it.
+    """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         rows = np.flatnonzero(mask(dataset.products).to_numpy())
@@ -47,7 +63,15 @@ def products_where(mask: Mask, column: str) -> Offenders:
 
 
 def events_where(mask: Mask, column: str) -> Offenders:
-    """Return what finds the events for which `mask` is true and shows their value of `column`."""
+    """Return a function that finds the events for which a mask is true.
+
+    Args:
+        mask: Called with `Dataset.events`; returns bool (n_events,).
+        column: Column of `Dataset.events` whose values are shown.
+
+    Returns:
+        A function as :func:`pairs_where` returns it; the data set must have events.
+    """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         rows = np.flatnonzero(mask(dataset.events).to_numpy())
@@ -57,7 +81,15 @@ def events_where(mask: Mask, column: str) -> Offenders:
 
 
 def edges_where(mask: Mask, column: str) -> Offenders:
-    """Return what finds the edges of the edge table for which `mask` is true and shows their value of `column`."""
+    """Return a function that finds the edges of the edge table for which a mask is true.
+
+    Args:
+        mask: Called with `Dataset.edges`; returns bool (n_edges,).
+        column: Column of `Dataset.edges` whose values are shown.
+
+    Returns:
+        A function as :func:`pairs_where` returns it; the data set must have an edge table.
+    """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         rows = np.flatnonzero(mask(dataset.edges).to_numpy())
@@ -67,7 +99,14 @@ def edges_where(mask: Mask, column: str) -> Offenders:
 
 
 def left_out_for(reason: str) -> Offenders:
-    """Return what names the rows of logs that were left out for `reason`, file by file."""
+    """Return a function that lists the rows of logs that were left out for a reason, file by file.
+
+    Args:
+        reason: A key of :data:`esci_tournament.tasks.data.logs.REASONS`.
+
+    Returns:
+        A function as :func:`pairs_where` returns it; rows are prefixed with their file when there are several.
+    """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         found = [one for one in dataset.left_out if one.reason == reason]
@@ -87,13 +126,16 @@ def _shown(frame: pd.DataFrame, rows: np.ndarray, column: str, identity: str) ->
 
 
 def spelt_where(mask: Callable[[Dataset], np.ndarray], file: str, column: str, identity: str) -> Offenders:
-    """Return what finds rows whose value the data set does not keep, and shows it as `file` spells it.
+    """Return a function that finds rows whose value the data set does not keep, and shows it as the file spells it.
 
     Args:
-        mask: True for the offending rows of the file.
-        file: The file, of the data set's folder.
-        column: The column to show.
-        identity: The column that tells rows apart.
+        mask: Called with the data set; returns bool (rows of the file,), True for the offending rows.
+        file: Name of a file in the data set's folder.
+        column: Column of the file whose values are shown.
+        identity: Column of the file that tells rows apart.
+
+    Returns:
+        A function as :func:`pairs_where` returns it; it reads two columns of the file.
     """
 
     def find(dataset: Dataset) -> tuple[list[str], int]:

@@ -1,4 +1,4 @@
-"""Roles and fit plans on disk, as the workers read them."""
+"""Write the roles of pairs and the fit plans to disk, for worker processes to read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _PARTS = ("fit", "validation", "score")
 
 
 def write_plans(folder: Path, roles: pd.DataFrame, plans: Sequence[FitPlan]) -> None:
-    """Write every pair's role and every plan's rows into an existing, empty folder."""
+    """Write every pair's role and every plan's rows into an existing, empty folder.
+
+    Args:
+        folder: Gets `roles.arrow`, `plans.json` with the names of the plans, and `<plan>.<part>.npy` for each plan and
+            each of the parts fit, validation and score.
+        roles: Frame as :func:`esci_tournament.tasks.data.split.assign_roles` returns it.
+        plans: The plans, with distinct names.
+    """
     write_frame(roles, folder / "roles.arrow")
     for plan in plans:
         for part in _PARTS:
@@ -33,17 +40,28 @@ def read_plans(folder: Path) -> list[FitPlan]:
 
 
 def read_roles(folder: Path) -> pd.DataFrame:
-    """Return the roles that :func:`write_plans` wrote: `role` (category) and `fold` (int8)."""
+    """Return the roles that :func:`write_plans` wrote.
+
+    Args:
+        folder: The folder that it wrote to.
+
+    Returns:
+        Frame with `role` (category) and `fold` (int8), in the order of the pairs, on a RangeIndex.
+    """
     return read_frame(folder / "roles.arrow")
 
 
 def judged_pairs(dataset: Path, roles: Path, learns: bool) -> pd.DataFrame:
-    """Return `example_id`, `label`, `query_key` and `locale` of pairs that members have scored out of sample.
+    """Return the pairs that members have scored out of sample, with their labels.
 
     Args:
-        dataset: folder of the data.
-        roles: folder of the pairs' roles.
-        learns: the pairs that the aggregator learns from; else the test pairs.
+        dataset: Folder of the data, as :func:`esci_tournament.tasks.data.store.save_dataset` wrote it.
+        roles: Folder of the pairs' roles, as :func:`write_plans` wrote it.
+        learns: Whether to return the pairs that the aggregator learns from (blend, or those with a fold); otherwise the
+            test pairs.
+
+    Returns:
+        Frame with `example_id`, `label`, `query_key` and `locale`, in the order and with the index of the data's pairs.
     """
     found = read_roles(roles)
     chosen = (found["role"] == "blend") | (found["fold"] >= 0) if learns else found["role"] == "test"

@@ -1,4 +1,4 @@
-"""Data from a database: SQL queries become the official files, streamed in chunks and checked value by value."""
+"""Read data from a database: SQL queries become the official files, streamed in chunks and checked value by value."""
 
 from __future__ import annotations
 
@@ -43,12 +43,18 @@ _WORDS: dict[Kind, str] = {
 def read_database(settings: Settings, folder: Path, progress: Progress = lambda share, doing: None) -> None:
     """Write what the queries of the settings give as the official files into an empty folder.
 
-    All queries see the same state of the database, which is only read. Rows come through a cursor of the server,
-    `data_sql_rows` at a time.
+    The database is only read, and on PostgreSQL and SQLite all queries see the same state of it. Rows come through a
+    cursor of the server, `data_sql_rows` at a time.
+
+    Args:
+        settings: `data_sql_url`, the queries `data_sql_examples`, `data_sql_products` and, if behaviour is wanted,
+            `data_sql_behaviour`, and `data_sql_rows` are read.
+        folder: The folder; a query's columns must be exactly those of its file, in any order.
+        progress: Called with the share of files done, in [0, 1], and how many rows of which file are written.
 
     Raises:
-        UsageError: if a setting is missing or the URL is none; the URL is never shown.
-        DataError: naming setting, column and first rows, if a query fails or does not give what the file must hold.
+        UsageError: If a setting is missing or the URL cannot be used; the URL is never shown.
+        DataError: Naming setting, column and first rows, if a query fails or does not give what the file must hold.
     """
     queries = {file: getattr(settings, name) for file, name in SETTINGS.items()}
     if settings.data_sql_url is None or not (queries[EXAMPLES_FILE] and queries[PRODUCTS_FILE]):
@@ -93,7 +99,7 @@ def _copy(connection: Connection, query: str, path: Path, chunk: int, told: Call
 
 
 def _literal(query: str) -> str:
-    """Return a query in which a colon is a colon; SQLAlchemy would take `:word` for a parameter."""
+    """Return a query with its colons escaped; SQLAlchemy would take `:word` for a parameter."""
     return re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", query)
 
 
@@ -113,7 +119,7 @@ def _array(values: Sequence[Any], kind: Kind, where: str, column: str, first_row
     """Return a column of a chunk in the type that the official file has; only text may be missing.
 
     Raises:
-        DataError: naming the first rows whose value is of another kind.
+        DataError: Naming the first rows whose value is of another kind.
     """
     converted, wrong = [], []
     for number, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""The kinds of edges that a graph may be built on: one table, from which everything takes them.
+"""Define the kinds of edges that a graph may be built on, in one table.
 
 A line in :data:`BUILT_IN`, or an entry point of the group :data:`GROUP` in another distribution, adds one.
 """
@@ -47,11 +47,16 @@ class RelationType:
 
     @property
     def of_sessions(self) -> bool:
-        """Whether an edge may come from a session, whose queries it does not tell."""
+        """Whether an edge may come from a session, so that the queries behind it are not known."""
         return self.ends == "product" and not self.catalogue
 
     def builder(self) -> Any:
-        """Return the function that `build` names; its module is imported only now."""
+        """Return the function that `build` names; its module is imported only now.
+
+        Returns:
+            A function that takes a data set and returns a frame of edges, as
+            :func:`esci_tournament.tasks.data.behaviour.edges` describes it.
+        """
         return pkgutil.resolve_name(self.build)
 
 
@@ -77,10 +82,21 @@ def names() -> tuple[str, ...]:
 
 
 def relation_type(name: str) -> RelationType:
-    """Return the relation of a name.
+    """Return the relation of a name; one that is plugged in is imported.
+
+    Args:
+        name: One of :func:`names`.
+
+    Returns:
+        The relation.
 
     Raises:
-        UsageError: If there is none, or its distribution has it wrong.
+        UsageError: If there is no such relation, or the distribution that offers it cannot be imported or names
+            something else.
+
+    Example:
+        >>> relation_type("clicks").actions
+        ('click',)
     """
     if name in _BY_NAME:
         return _BY_NAME[name]

@@ -1,4 +1,4 @@
-"""The frames that the rules of the data are put to."""
+"""Build the frames that the rules of the data are checked on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from esci_tournament.tasks.data.split import crossing_rows
 
 
 def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
-    """Return the frames that the rules are put to, under the official column names; large columns are not copied."""
+    """Return the frames that the rules are checked on, under the official column names; large columns are not copied.
+
+    Args:
+        dataset: The data set; the files of its folder are read for their schemas.
+
+    Returns:
+        Name of a frame -> the frame. Always there: "examples" and "products" (rows of the data set), "queries" (one row
+        a query), "summary" (one row of counts and shares) and "columns" (see :func:`columns_found`). Only with such
+        logs: "events", "edges" (see :func:`edges_frame`) and "logs" (one row: how many rows are left out, by reason).
+    """
     pairs, products = dataset.pairs, dataset.products
     label = pd.Categorical.from_codes(np.where(pairs["label"] < 0, len(LABELS), pairs["label"]), [*LABELS, "unknown"])
     title = products["title"].str.strip()
@@ -46,17 +55,35 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
 
 
 def edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
+    """Return the edges of the edge table as their rules are checked on them.
+
+    Args:
+        edges: Frame with the columns :data:`~esci_tournament.tasks.data.dataset.EDGE_COLUMNS`.
+
+    Returns:
+        Frame on the same index: `locale`, `relation`, `weight` float64 with -1 for NaN, and `one_origin` bool: whether
+        the edge starts at a query or at a product of the catalogue, not at both, as its relation wants it.
+    """
     has_query, has_source = edges["query"].str.strip() != "", edges["source"] >= 0
     between_products = [name for name in TABLED if relation_type(name).ends == "product"]
     fits = edges["relation"].isin(between_products).to_numpy() == has_source.to_numpy()
-    # To Great Expectations a missing value breaks nothing.
+    # Great Expectations lets a missing value pass every rule, so it becomes one that breaks the rule on weights.
     return edges[["locale", "relation"]].assign(
         weight=edges["weight"].fillna(-1), one_origin=(has_query ^ has_source) & fits
     )
 
 
 def columns_found(dataset: Dataset) -> pd.DataFrame:
-    """Return one row a column of each file: what its footer says the column is, and what it must be."""
+    """Compare the columns of each file with those that it must have.
+
+    Args:
+        dataset: The data set; the schemas of the parquet files in its folder are read.
+
+    Returns:
+        Frame with one row per column of each file that is there: `file`, `column`, `found` (what the file's schema
+        says it is) and `expected`, both a :data:`~esci_tournament.tasks.data.layout.Kind`, another Arrow type, or
+        "no column".
+    """
     rows = []
     for name, columns in COLUMNS.items():
         if not (dataset.source / name).is_file():

@@ -1,4 +1,4 @@
-"""The rules of the data: Great Expectations suites as code, and where to find the rows that break them."""
+"""Build the rules of the data as Great Expectations suites, each with a function that finds the rows that break it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Bounds:
     """What is usual; outside of it a warning is given, except for `crossing_*`, which bounds what is tolerated.
 
     Attributes:
-        class_share: Least and greatest share of each label. The official large version has 65/22/3/10 %, the small
-            one 44/34/5/17 %.
+        class_share: Label -> least and greatest share of it, in [0, 1]. The official large version has 65/22/3/10 %,
+            the small one 44/34/5/17 % (E/S/C/I).
         rows_per_locale: Fewer judged pairs than this in a locale are too few to learn or to judge.
-        title_share: Share of products that must have a title.
-        crossing_share: Share of the train queries that may stand in the test split too; their train pairs are put
-            in quarantine. The official release has such a query: its own counts add up to one more than it has.
+        title_share: Share of products, in [0, 1], that must have a title.
+        crossing_share: Share of the train queries, in [0, 1], that may stand in the test split too; their train pairs
+            are put in quarantine. The official release has such a query.
         crossing_least_queries: With fewer train queries than this, none is tolerated: there it is a mistake.
     """
 
@@ -50,7 +50,15 @@ class Bounds:
 
 
 def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
-    """Return every rule for a data set; those about logs only if it has any."""
+    """Return every rule for a data set; those about logs only if it has any.
+
+    Args:
+        dataset: The data set; it decides which logs there are and how many crossing queries are tolerated.
+        bounds: What is usual.
+
+    Returns:
+        The rules, in the order in which they are reported.
+    """
     rules = [
         _columns_rule(),
         *_examples_rules(),
@@ -211,7 +219,7 @@ def _products_rules(bounds: Bounds) -> list[Rule]:
 
 
 def _product_exists() -> Rule:
-    """Return the rule that stands after those on which it depends: a wrong locale makes orphans too."""
+    """Return the rule on missing products, which is reported after those on locales: a wrong locale breaks it too."""
     return Rule(
         "product_exists",
         "summary",

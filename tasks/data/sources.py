@@ -1,4 +1,4 @@
-"""Sources: the newest data as a folder with the official file names, from a folder, a URL or a database."""
+"""Obtain the newest data as a folder with the official file names, from a folder, a URL or a database."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ def obtain(settings: Settings, data: str | None = None, progress: Progress = lam
     fetched beside what was fetched last time and takes its place in one rename.
 
     Args:
-        settings: where data comes from, and the home.
-        data: folder, http(s) address of an archive or of a folder with the official files, or "sql"; default: the
+        settings: Where data comes from, and the home.
+        data: Folder, http(s) address of an archive or of a folder with the official files, or "sql"; default: the
             setting `data`.
-        progress: called with the share done and what is being done.
+        progress: Called with the share done in [0, 1] and what is being done.
+
+    Returns:
+        The folder that is named, whether it exists or not, or `data/<source>` of the home.
 
     Raises:
-        UsageError: if nothing says where the data is, or a setting for `sql` is missing.
-        DataError: if it cannot be fetched, or is not what it should be.
-        StoreError: if the disk is full.
+        UsageError: If nothing says where the data is, or a setting for `sql` is missing.
+        DataError: If it cannot be fetched, or is not what it should be.
+        StoreError: If the disk is full.
     """
     wanted = data or settings.data
     if not wanted:

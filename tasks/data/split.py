@@ -1,7 +1,7 @@
-"""Split: which pairs are learnt from, which choose the epoch, which feed the aggregator, which only the judge reads.
+"""Split pairs by role: fit, validation (chooses the epoch), blend (the aggregator learns from it), and test.
 
-Every side follows from the query's key alone (its locale and normalised text), so a query never changes sides with a
-new data version, another order of rows or new neighbours; the official test split is respected.
+Every role follows from the query's key alone (its locale and normalised text), so a query keeps its role with a new
+data version, another order of rows or new neighbours; the official test split is respected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.data.dataset import Dataset, salted_uniform
 
-SETTINGS = ("out_of_sample", "blend_share", "validation_share", "folds")  # what roles follow from, and are stored under
+SETTINGS = ("out_of_sample", "blend_share", "validation_share", "folds")  # they determine the roles and key their stage
 ROLES = ("fit", "validation", "blend", "test", "quarantine")
 OutOfSample = Literal["blend", "kfold"]
 
@@ -26,9 +26,9 @@ class FitPlan:
 
     Attributes:
         name: "full", or "fold-0", "fold-1" and so on.
-        fit: rows of `Dataset.pairs` to learn from, int64, ascending.
-        validation: rows that choose the epoch, int64; no query of them is in `fit`.
-        score: rows to score, int64; no query of them is in `fit` or `validation`.
+        fit: Rows of `Dataset.pairs` to learn from, int64, ascending.
+        validation: Rows that choose the epoch, int64, ascending; no query of them is in `fit`.
+        score: Rows to score, int64, ascending; no query of them is in `fit` or `validation`.
     """
 
     name: str
@@ -38,9 +38,20 @@ class FitPlan:
 
 
 def crossing_rows(pairs: pd.DataFrame) -> np.ndarray:
-    """Return which train pairs belong to a query that the test split has too, bool (n,).
+    """Return which train pairs belong to a query that the test split has too.
 
     A query is the same by its text (as `query_key` compares it, in one locale) or by its query_id.
+
+    Args:
+        pairs: Pairs of a data set; `split`, `query_key` and `query_id` are read.
+
+    Returns:
+        bool (n_pairs,), False for pairs of the test split.
+
+    Example:
+        >>> split, keys = ["train", "train", "test"], np.array([7, 8, 7], dtype=np.uint64)
+        >>> crossing_rows(pd.DataFrame({"split": split, "query_key": keys, "query_id": [1, 2, 3]})).tolist()
+        [True, False, False]
     """
     test = (pairs["split"] == "test").to_numpy()
     same_text = np.isin(pairs["query_key"].to_numpy(), pairs["query_key"].to_numpy()[test])
@@ -57,6 +68,13 @@ def assign_roles(
     with chance `validation_share`; else in `fit`. With `kfold`, every train pair is `fit` and has a fold; each plan
     carves its own validation part (see :func:`fit_plans`). Train pairs of a query that the test split has too are in
     `quarantine`: nothing ever learns from them.
+
+    Args:
+        dataset: The data set.
+        out_of_sample: How members get scores that the aggregator can learn from: "blend" or "kfold".
+        blend_share: Share of the train queries, in [0, 1]; read with "blend".
+        validation_share: Share of the remaining train queries, in [0, 1]; read with "blend".
+        folds: Number of folds; read with "kfold".
 
     Returns:
         Frame on the index of `dataset.pairs`: `role` (category, :data:`ROLES`) and `fold` (int8, -1 where none).
@@ -82,11 +100,20 @@ def fit_plans(
     """Return the fits that one candidate needs for out-of-sample scores of every pair that is scored.
 
     `blend`: one plan, "full", scores blend and test. `kfold`: a plan for each fold, fitted on the other folds and
-    scoring its own, and "full", fitted on all folds and scoring test. Under `kfold` the validation part of each plan
-    is that share of its queries whose hash says so.
+    scoring its own, and "full", fitted on all folds and scoring test. Under `kfold` a query whose hash is below
+    `validation_share` is in the validation part of every plan that has it.
+
+    Args:
+        dataset: The data set.
+        roles: Frame as :func:`assign_roles` returns it, made with the same `out_of_sample`.
+        out_of_sample: "blend" or "kfold".
+        validation_share: Share of each plan's queries, in [0, 1], that choose the epoch; read with "kfold".
+
+    Returns:
+        The plans; "full" is the last.
 
     Raises:
-        DataError: if a part that must hold queries is empty: too few queries for these shares or folds.
+        DataError: If a part that must hold queries is empty: too few queries for these shares or folds.
     """
     role = roles["role"].to_numpy()
     test = np.flatnonzero(role == "test")
@@ -109,15 +136,30 @@ def fit_plans(
 
 
 def trained_keys(pairs: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
-    """Return the distinct query keys of these rows, uint64, ascending: what a model has seen, for provenance."""
+    """Return the distinct query keys of some pairs: what a model fitted on them has seen.
+
+    Args:
+        pairs: Pairs of a data set; `query_key` is read.
+        rows: int64, positions in `pairs`.
+
+    Returns:
+        uint64, ascending.
+    """
     return np.unique(pairs["query_key"].to_numpy()[rows])
 
 
 def held_out_keys(pairs: pd.DataFrame, plan: FitPlan) -> np.ndarray:
-    """Return the keys of every judged query that this plan does not fit on, uint64, ascending.
+    """Return the keys of every judged query that a plan does not fit on.
 
     No edge of such a query may reach the message passing of the plan's models. A query of a quarantined pair is held
-    out too. Queries that nobody judged, which only behaviour events have, are not held out.
+    out too. Queries without any judged pair, which only behaviour events have, are not held out.
+
+    Args:
+        pairs: All pairs of the data set; `query_key` is read.
+        plan: The plan.
+
+    Returns:
+        uint64, distinct and ascending.
     """
     keys = pairs["query_key"].to_numpy()
     return np.setdiff1d(keys, keys[plan.fit])

@@ -1,4 +1,4 @@
-"""A loaded data set on disk, as memory-mapped Arrow: worker processes open in milliseconds what was loaded once."""
+"""Store a loaded data set on disk as memory-mapped Arrow, so that worker processes open it within milliseconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from esci_tournament.tasks.data.dataset import Dataset, LeftOut
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Write a data set into an existing, empty folder: an Arrow file each frame and a JSON header."""
+    """Write a data set into an existing, empty folder: an Arrow file per frame and a JSON header.
+
+    Args:
+        dataset: The data set.
+        folder: Gets `pairs.arrow`, `products.arrow`, `dataset.json` and, if there are any, `events.arrow` and
+            `edges.arrow`.
+    """
     for name in ("pairs", "products", "events", "edges"):
         frame = getattr(dataset, name)
         if frame is not None:
@@ -43,23 +49,36 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as uncompressed Arrow IPC, without its index."""
+    """Write a frame as uncompressed Arrow IPC, without its index, for :func:`read_frame` to memory-map."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     feather.write_feather(table, str(path), compression="uncompressed")
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """Return the frame that :func:`write_frame` wrote; strings stay in memory-mapped Arrow."""
+    """Return the frame that :func:`write_frame` wrote, on a RangeIndex; strings stay in memory-mapped Arrow."""
     return feather.read_table(str(path), memory_map=True).to_pandas()
 
 
 def write_test(pairs: pd.DataFrame, folder: Path) -> None:
-    """Write the test pairs' ids and labels into an existing, empty folder."""
+    """Write the test pairs' ids and labels into an existing, empty folder, for :func:`share_in_test`.
+
+    Args:
+        pairs: The test pairs; `example_id` and `label` are read.
+        folder: Gets `answers.npy`.
+    """
     np.save(folder / "answers.npy", _answers(pairs))
 
 
 def share_in_test(pairs: pd.DataFrame, folder: Path) -> float:
-    """Return the share of test pairs that :func:`write_test` wrote, of another test split, with the same label."""
+    """Return the share of test pairs that stood, with the same label, in an older test split.
+
+    Args:
+        pairs: The test pairs; `example_id` and `label` are read.
+        folder: What :func:`write_test` wrote of the older test split.
+
+    Returns:
+        A share in [0, 1]; 0 for no pairs.
+    """
     return float(np.isin(_answers(pairs), np.load(folder / "answers.npy")).mean()) if len(pairs) else 0.0
 
 
@@ -69,10 +88,13 @@ def _answers(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def digest_of_test(pairs: pd.DataFrame) -> str:
-    """Return a SHA-256 of the test pairs' ids and labels: what a look at the test split is a look at.
+    """Return a SHA-256 of the test pairs' ids and labels, by which looks at the same test split are recognised.
 
     Args:
-        pairs: the test pairs, example_id and label; their order does not matter.
+        pairs: The test pairs; `example_id` and `label` are read, and their order does not matter.
+
+    Returns:
+        64 hex digits.
     """
     rows = pairs.sort_values("example_id")
     content = rows["example_id"].to_numpy(np.int64).tobytes() + rows["label"].to_numpy(np.int8).tobytes()

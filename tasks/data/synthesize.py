@@ -1,4 +1,4 @@
-"""Synthesize: a small ESCI-like world whose labels follow from its structure, in the official file format.
+"""Synthesize a small ESCI-like world whose labels follow from its structure, in the official file format.
 
 What a model can find in it: the type and the attributes of a product from its text; which types are near and which
 complement each other from the judgements; and, for the share of products whose text says nothing, the same from what
@@ -72,22 +72,23 @@ def synthesize(
 
     Args:
         folder: Where to write; it is made if need be.
-        queries: Judged queries over all locales, 8 to 16 pairs each.
+        queries: Judged queries over all locales, from 12 to 20,000; 8 to 16 pairs each.
         seed: The same seed gives the same files, byte for byte.
         noise: Share of labels that are wrong, in [0, 1).
         behaviour: Whether to write events; "shuffled" permutes their products within a locale: no signal is left.
-        uninformative_share: Share of products whose text says nothing ("Item 48213") and whose type and attributes
-            only behaviour reveals; `world_products.parquet` has the truth.
-        searches_per_query: Searches that customers make for each judged query, most of them of queries nobody judged.
-        products_per_query: Products of the catalogue for each judged query.
-        progress: Called with the share done and a word on it.
+        uninformative_share: Share of products, in [0, 1), whose text says nothing ("Item 48213") and whose type and
+            attributes only behaviour reveals; `world_products.parquet` has the truth.
+        searches_per_query: Searches that customers make for each judged query, at least 1, most of them of queries
+            without a judged pair.
+        products_per_query: Products of the catalogue for each judged query, above 0.
+        progress: Called with the share done in [0, 1] and what is being made.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: if a number is out of its range.
-        StoreError: if the folder or a file cannot be written.
+        UsageError: If a number is out of its range, or the world has not so many distinct queries.
+        StoreError: If the folder or a file cannot be written.
     """
     _check(queries, noise, behaviour, uninformative_share, searches_per_query, products_per_query)
     folder = Path(folder)
@@ -202,7 +203,7 @@ def _behaviour(
     behaviour: bool | str,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return the events of `count` searches; a session goes on with the same wish, or turns to what complements it."""
+    """Return the events of `count` searches; a session stays with one product or turns to a complement."""
     targets = targets_of(catalogue)
     by_group = [np.flatnonzero(GROUP_OF_TYPE[targets[:, 0]] == group) for group in range(len(words.GROUPS))]
     asked: list[Query] = []

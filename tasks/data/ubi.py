@@ -1,4 +1,4 @@
-"""UBI: queries and events in the User Behavior Insights schema, as newline-delimited JSON, bulk format or plain.
+"""Read queries and events in the User Behavior Insights (UBI) schema: newline-delimited JSON, bulk format or plain.
 
 Schema: https://o19s.github.io/ubi (versions 1.0 to 1.3). Three file names are read, in any combination:
 `ubi_queries.ndjson`, `ubi_events.ndjson`, and `ubi_queries_events.ndjson` with both kinds in one file. In bulk format
@@ -49,10 +49,10 @@ class UbiEvents:
     """The events of one file, in its order.
 
     Attributes:
-        file: name of the file.
-        columns: those of `behaviour_events.parquet`, large_string and timestamp[us], "" where an event says nothing; an
-            action that is not one of ours stays as it is spelt.
-        lines: int64 (n,), from 1.
+        file: Name of the file.
+        columns: Those of `behaviour_events.parquet`, large_string and timestamp[us] (n,), "" where an event says
+            nothing; an action that is not one of ours stays as it is spelt.
+        lines: int64 (n,), number of each event's line, from 1.
     """
 
     file: str
@@ -61,10 +61,17 @@ class UbiEvents:
 
 
 def read_ubi(folder: Path) -> list[UbiEvents]:
-    """Read every UBI file of a folder; a file without events is not in the result.
+    """Read every UBI file of a folder.
+
+    Args:
+        folder: The folder; files that are not there are passed over.
+
+    Returns:
+        The events of each file that has any, queries joined to them by `query_id` across files.
 
     Raises:
-        DataError: if a line is no JSON object, is neither query nor event, or has no readable timestamp.
+        DataError: If a line is no JSON object, is neither query nor event, or has no readable timestamp, or a value
+            cannot be stored.
     """
     queries: dict[str, tuple[str, str]] = {}
     found = []

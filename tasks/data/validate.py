@@ -1,4 +1,4 @@
-"""Validate: what a data set must be before anything is learnt from it, and the verdict on one."""
+"""Validate a data set before anything is learnt from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DataCheck:
         passed: Whether it holds.
         observed: What was found, in words.
         expected: What must be, in words.
-        file: The file whose rows it speaks of.
+        file: The file whose rows it is about.
         column: The column, "" where it is about none.
         count: How many rows offend; None where rows cannot be counted.
         first_rows: The first offending rows, at most five, each with its number (from 0) and value.
@@ -48,7 +48,13 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """All checks of one data set; it passed if no critical one failed. `docs` is the first page of the Data Docs."""
+    """All checks of one data set.
+
+    Attributes:
+        passed: Whether no critical check failed.
+        checks: One check per rule; for a folder that cannot be read, one per reason.
+        docs: First page of the Data Docs, None when none were written.
+    """
 
     passed: bool
     checks: tuple[DataCheck, ...]
@@ -66,15 +72,18 @@ class ValidationResult:
 
 
 def validate(dataset: Dataset, docs_folder: Path | None = None, bounds: Bounds | None = None) -> ValidationResult:
-    """Put every rule to a data set; all of them are checked, whatever the first one says.
+    """Check every rule on a data set; a rule that fails does not keep others from being checked.
 
     Args:
         dataset: The data set, as `load_esci` returns it.
         docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
-        bounds: What is usual; default: :class:`Bounds`.
+        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.rules.Bounds`.
+
+    Returns:
+        The outcome of every rule.
 
     Raises:
-        StoreError: if Data Docs cannot be written.
+        StoreError: If Data Docs cannot be written.
     """
     rules = rules_for(dataset, bounds or Bounds())
     outcomes, docs = put(rules, frames_of(dataset), docs_folder)
@@ -93,8 +102,18 @@ def check_folder(
 
     A folder that cannot be read gets one failed critical check for each reason; only then are no rows looked at.
 
+    Args:
+        folder: The folder, with the official file names.
+        docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
+        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.rules.Bounds`.
+        progress: Called with the share read in [0, 1] and the file that is read.
+        limits: Which rows of logs count; default: :class:`~esci_tournament.tasks.data.logs.LogLimits`.
+
+    Returns:
+        The outcome of every rule.
+
     Raises:
-        StoreError: if Data Docs cannot be written.
+        StoreError: If Data Docs cannot be written.
     """
     problems = structural_problems(Path(folder))
     if not problems:
@@ -108,8 +127,11 @@ def check_folder(
 def raise_if_critical(result: ValidationResult) -> None:
     """Stop a tournament whose data broke a critical rule.
 
+    Args:
+        result: The outcome of every rule.
+
     Raises:
-        DataError: for the first of them, with file, column, first rows and count, and the names of the others.
+        DataError: For the first of them, with file, column, first rows and count, and the names of the others.
     """
     if not result.failures:
         return

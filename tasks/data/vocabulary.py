@@ -1,4 +1,4 @@
-"""The words of the generated world: product types, attributes and brands in its three languages."""
+"""List the words of the generated world: product types, attributes and brands in its three languages."""
 
 from __future__ import annotations
 
@@ -60,5 +60,10 @@ DESCRIPTIONS: dict[str, str] = {"us": "A {} by {}", "es": "Un {} de {}", "jp": "
 
 
 def brands(locale: str) -> tuple[str, ...]:
-    """Return the brands that are sold in a locale."""
+    """Return the brands that are sold in a locale, those that are sold everywhere first.
+
+    Example:
+        >>> brands("us")[-2:]
+        ('Hudson', 'Redwood')
+    """
     return SHARED_BRANDS + LOCAL_BRANDS[locale]

@@ -1,4 +1,4 @@
-"""The world that is generated: its products, what customers ask for, and the rule that labels a pair."""
+"""Generate a world: its products, what customers ask for, and the rule that labels a pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data import vocabulary as words
 
 BRANDS_A_TYPE = 4
-MISSES = 2000  # draws in a row without a new query, before there are held to be none
+MISSES = 2000  # draws in a row without a new query, after which the search for queries ends
 
 _TYPES = sum(map(len, words.GROUPS))
 GROUP_OF_TYPE = np.array([next(g for g, members in enumerate(words.GROUPS) if t in members) for t in range(_TYPES)])
@@ -22,7 +22,15 @@ COMPLEMENT_OF_GROUP = np.array([_PARTNER[group] for group in range(len(words.GRO
 
 @dataclass(frozen=True)
 class Query:
-    """A query and what it asks for; -1 asks for nothing in particular."""
+    """A query and what it asks for, as indices into the words of its locale (`esci_tournament.tasks.data.vocabulary`).
+
+    Attributes:
+        text: What is typed, in lower case.
+        type: Index into `TYPES`.
+        brand: Index into `brands(locale)`, -1 when any will do.
+        color: Index into `COLORS`, -1 when any will do.
+        feature: Index into `FEATURES`, -1 when any will do.
+    """
 
     text: str
     type: int
@@ -38,7 +46,18 @@ def _skewed(options: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_catalogue(locale: str, count: int, uninformative_share: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Return the products of a locale, at least four of each type: the official columns, and the truth behind them."""
+    """Return the products of a locale, at least four of each type.
+
+    Args:
+        locale: The locale.
+        count: How many products; fewer than four of each type become four of each type.
+        uninformative_share: Chance of a product, in [0, 1), to have a title that says nothing and no other text.
+        rng: Source of all random numbers; it is advanced.
+
+    Returns:
+        Frame with one row per product: the official columns (text may be missing) and the truth behind them, `type`,
+        `brand_number`, `color_number` and `feature`, all int64, and `uninformative` bool.
+    """
     count = max(4 * _TYPES, count)
     kind = rng.permutation(np.arange(count) % _TYPES)
     brand, color, feature = (np.empty(count, dtype=np.int64) for _ in range(3))
@@ -89,7 +108,16 @@ def _texts(
 
 
 def ask(locale: str, target: tuple[int, int, int, int], rng: np.random.Generator) -> Query:
-    """Return a query of somebody who has a product in mind and names its type and up to two of its attributes."""
+    """Return a query of a customer who has a product in mind and names its type and up to two of its attributes.
+
+    Args:
+        locale: The locale.
+        target: Type, brand, color and feature of the product, as :func:`targets_of` has them.
+        rng: Source of all random numbers; it is advanced.
+
+    Returns:
+        The query.
+    """
     kind, brand, color, feature = target
     named = rng.choice(3, size=rng.choice(3, p=[0.3, 0.5, 0.2]), replace=False)
     brand, color, feature = (value if place in named else -1 for place, value in enumerate((brand, color, feature)))
@@ -105,15 +133,31 @@ def ask(locale: str, target: tuple[int, int, int, int], rng: np.random.Generator
 
 
 def targets_of(catalogue: pd.DataFrame) -> np.ndarray:
-    """Return type, brand, color and feature of every product, int64 (n_products, 4)."""
+    """Return type, brand, color and feature of every product.
+
+    Args:
+        catalogue: Frame as :func:`make_catalogue` returns it.
+
+    Returns:
+        int64 (n_products, 4), in the order of the catalogue.
+    """
     return catalogue[["type", "brand_number", "color_number", "feature"]].to_numpy()
 
 
 def distinct_queries(locale: str, count: int, catalogue: pd.DataFrame, rng: np.random.Generator) -> list[Query]:
-    """Return `count` queries of different text.
+    """Return queries of different text, each for a random product of the catalogue.
+
+    Args:
+        locale: The locale.
+        count: How many.
+        catalogue: Frame as :func:`make_catalogue` returns it.
+        rng: Source of all random numbers; it is advanced.
+
+    Returns:
+        `count` queries, in the order in which they were found.
 
     Raises:
-        UsageError: if the world has not so many.
+        UsageError: If the world has not so many.
     """
     found: dict[str, Query] = {}
     targets = targets_of(catalogue)
@@ -131,7 +175,15 @@ def distinct_queries(locale: str, count: int, catalogue: pd.DataFrame, rng: np.r
 
 
 def true_labels(asked: Query, catalogue: pd.DataFrame) -> np.ndarray:
-    """Return the label of every product of a catalogue for one query by the rule of the world, int8 (n_products,)."""
+    """Return the label of every product of a catalogue for one query by the rule of the world.
+
+    Args:
+        asked: The query.
+        catalogue: Frame as :func:`make_catalogue` returns it, of the query's locale.
+
+    Returns:
+        int8 (n_products,), indices into `registry.labels.LABELS`, in the order of the catalogue.
+    """
     kind = catalogue["type"].to_numpy()
     matches = np.ones(len(catalogue), dtype=bool)
     for attribute in ("brand_number", "color_number", "feature"):

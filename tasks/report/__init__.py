@@ -1,1 +1,1 @@
-"""The report a reviewer can decide from: one summary, shown as a page, as figures and as a table in the terminal."""
+"""Report a tournament so that a reviewer can decide: one summary, shown as a page, as figures and as tables."""

@@ -1,4 +1,4 @@
-"""What the report says of early exit: what it saves, what it may change, and what was shown of it."""
+"""Report early exit: what it saves, what it may change, and what was measured of it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,21 @@ def sentence(summary: Summary) -> str:
 
 
 def heads(summary: Summary) -> list[str]:
-    """Return the headings of :func:`rows`."""
+    """Return the headings of :func:`rows`, one per column."""
     lost = f"{capitalised(metric_name(summary.early_exit.get('metric', 'metric')))} lost"
     return ["Labels that may change", "Bound", "Seen", "Calls saved", "Time saved", lost]
 
 
 def rows(summary: Summary) -> list[list[str]]:
-    """Return one row a risk that was calibrated; [] without any."""
+    """Return the table of the risks that early exit was calibrated at.
+
+    Args:
+        summary: The summary of a tournament; its `early_exit` is read.
+
+    Returns:
+        One row per risk, in the order of `levels`: labels that may change, bound, seen, calls saved, time saved and
+        metric lost, each as text; [] without early exit.
+    """
     return [
         [
             small(level["risk"]),
@@ -45,5 +53,10 @@ def rows(summary: Summary) -> list[list[str]]:
 
 
 def small(value: float) -> str:
-    """Return a share near 0 in per cent with two decimals."""
+    """Return a share near 0 in per cent with two decimals.
+
+    Example:
+        >>> small(0.0123)
+        '1.23 %'
+    """
     return f"{100 * value:.2f} %"

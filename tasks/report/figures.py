@@ -1,4 +1,4 @@
-"""The report's figures, drawn with matplotlib's objects alone: the same summary gives the same bytes."""
+"""Draw the report's figures with matplotlib's objects alone: the same summary gives the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from esci_tournament.tasks.report.summary import Summary
 
 Kind = Literal["svg", "png"]
 
-# The page replaces these by its own variables, so that inline figures follow light and dark.
+# The page replaces these by its own variables, so that inline figures follow its light and dark themes.
 INK, FAINT, LINE, PAPER = "#1f2429", "#6a737d", "#d3d9e0", "#fffffe"
 ACCENT, SECOND, THIRD = "#2762c9", "#b35a00", "#1d7f5f"
 
@@ -31,7 +31,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
-    "text.parse_math": False,  # a name with a dollar sign is a name
+    "text.parse_math": False,  # a dollar sign in a name is not mathematics
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.facecolor": "none",
@@ -50,6 +50,11 @@ _STYLE: dict[Any, Any] = {
 
 def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
     """Draw each member's SHAP share with its interval, and each model's share when all were in.
+
+    Args:
+        summary: The summary of a tournament.
+        kind: Format of the image.
+        paper: Colour of the background, any that matplotlib takes; "none" for a transparent one.
 
     Returns:
         The image, or None when no model has a utility.
@@ -88,7 +93,14 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
 
 
 def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
-    """Draw accuracy, macro F1 and weighted F1 of the ensemble, the champion it met and every model alone (test split).
+    """Draw the metrics of the ensemble, the champion it met and every model alone, on the test split.
+
+    The metrics are accuracy, macro F1 and weighted F1, and the declared one where it is another.
+
+    Args:
+        summary: The summary of a tournament.
+        kind: Format of the image.
+        paper: As :func:`utility_bars`.
 
     Returns:
         The image; never None, since the ensemble always has metrics.
@@ -124,6 +136,11 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
 def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
     """Draw the challenger's confusion matrix on the test split: rows sum to 100 %, counts beneath.
 
+    Args:
+        summary: The summary of a tournament.
+        kind: Format of the image.
+        paper: As :func:`utility_bars`.
+
     Returns:
         The image, or None when nothing was counted.
     """
@@ -151,6 +168,11 @@ def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white")
 
 def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
     """Draw the best validation metric that each budget buys, with the budget in force and what is used of it.
+
+    Args:
+        summary: The summary of a tournament.
+        kind: Format of the image.
+        paper: As :func:`utility_bars`.
 
     Returns:
         The image, or None when the selection recorded no curve.
@@ -190,10 +212,15 @@ def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
 
 
 def reliability_diagram(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
-    """Draw how often the ensemble, and each model alone, is right against how sure it says it is (test split).
+    """Draw accuracy against confidence on the test split, of the ensemble and of each model alone.
+
+    Args:
+        summary: The summary of a tournament.
+        kind: Format of the image.
+        paper: As :func:`utility_bars`.
 
     Returns:
-        The image, or None when no model has a calibration.
+        The image, or None when neither the ensemble nor a model has a calibration.
     """
     models = [model for model in summary.models if model.reliability]
     if not models and not summary.ensemble_reliability:
@@ -201,7 +228,7 @@ def reliability_diagram(summary: Summary, kind: Kind = "svg", paper: str = "whit
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        handles = axes.plot([0, 1], [0, 1], ":", color=FAINT, linewidth=1, label="as sure as right")
+        handles = axes.plot([0, 1], [0, 1], ":", color=FAINT, linewidth=1, label="confidence equals accuracy")
         for number, model in enumerate(models):
             x, y, _ = np.asarray(model.reliability, dtype=np.float64).T
             lines = axes.plot(x, y, color=SECOND, linewidth=1, alpha=0.45, label="each model alone")
@@ -233,12 +260,12 @@ def save_all(summary: Summary, folder: Path, kinds: tuple[Kind, ...] = ("svg",))
     """Write every figure that has something to show into a folder, each whole or not at all.
 
     Args:
-        summary: what is drawn.
-        folder: made when it does not exist.
-        kinds: file formats, "svg" and "png".
+        summary: What is drawn.
+        folder: Made when it does not exist.
+        kinds: File formats, "svg" and "png".
 
     Returns:
-        The files written, in the order of :data:`FIGURES`.
+        The files written, `<name>.<kind>` in the order of :data:`FIGURES`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -268,7 +295,7 @@ def _legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def _image(paint: Callable[[Figure], None], height: float, kind: Kind, paper: str) -> bytes:
-    """Return a figure of `height` inches as bytes; a glyph that our font lacks is the reader's font's affair."""
+    """Return a figure of `height` inches as bytes without warnings of glyphs that our font lacks."""
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

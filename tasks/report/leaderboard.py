@@ -1,4 +1,4 @@
-"""A tournament's models as a pandas frame, for notebooks and scripts."""
+"""Return a tournament's models as a pandas frame, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ COLUMNS = (
 
 
 def leaderboard(summary: Summary) -> pd.DataFrame:
-    """Return one row a model, the ensemble first, then members by utility, then the others.
+    """Return the results of a tournament, the ensemble first, then the models in the order of the summary.
 
     Args:
         summary: The summary of a tournament.
 
     Returns:
-        A frame with `COLUMNS`, and the declared metric where it is another: text in model, version, family, status
-        and reason; float64 in the others, NaN where a figure was not measured. Metrics are of the test split, utilities
-        are SHAP shares of the ensemble's total, all in [0, 1]; drop_one is the primary metric lost without the member;
-        memory_mib in MiB, page_ms the median milliseconds for a page of 40 pairs.
+        A frame with one row per model and the columns :data:`COLUMNS`, and the declared metric where it is another:
+        text in model, version, family, status and reason; float64 in the others, NaN where a figure was not measured.
+        Metrics are of the test split, utilities are SHAP shares of the ensemble's total, all in [0, 1]; drop_one is the
+        primary metric lost without the member; memory_mib in MiB, page_ms the median milliseconds for a page of 40
+        pairs, fit_seconds in seconds.
     """
     used = summary.selection.get("used") or {}
     ensemble = {

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on."""
+"""Describe the machine that a figure was measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from esci_tournament.registry.processes import usable_cores
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Return device, processor, cores, memory in GiB, platform and Python version of this machine."""
+    """Return the facts of this machine, as the summary has them.
+
+    Args:
+        device: Torch device that the tournament ran on.
+
+    Returns:
+        `device`, `cpu` (model name), `cores` that this process may use, `memory_gib` in GiB, `platform`, and `python`
+        (version).
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "device": device,

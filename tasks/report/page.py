@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML document from which a reviewer can decide."""
+"""Render the report page: one self-contained HTML document from which a reviewer can decide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def render(summary: Summary) -> str:
     """Return the whole page as HTML: no script, no network, every text escaped.
 
     Args:
-        summary: what the page tells; anything optional in it may be absent.
+        summary: What the page shows; anything optional in it may be absent.
+
+    Returns:
+        An HTML document.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -63,7 +66,21 @@ def render(summary: Summary) -> str:
 
 
 def link(address: str, title: str = "") -> Markup:
-    """Return an anchor when the address is a web address or a path, else the bare text: no other scheme is followed."""
+    """Return an anchor when the address is a web address or a path, else the bare text: no other scheme is followed.
+
+    Args:
+        address: An http, https or file address, or a path, absolute or relative to the page.
+        title: Text of the anchor; default: the address.
+
+    Returns:
+        HTML, escaped.
+
+    Example:
+        >>> print(link("https://example.org", "a <b>"))
+        <a href="https://example.org" rel="noreferrer">a &lt;b&gt;</a>
+        >>> print(link("javascript:alert(1)", "a"))
+        a: javascript:alert(1)
+    """
     address, title = words.clean(address), words.clean(title or address)
     scheme = urlsplit(address).scheme if "://" in address or ":" in address.split("/")[0] else ""
     if scheme in ("http", "https", "file"):
@@ -80,6 +97,14 @@ def inline_svg(summary: Summary, name: str) -> Markup | None:
 
     Its colours become the page's variables, its ids get the figure's name in front (ids are unique in a page), and
     what only a file of its own needs (prologue, metadata, a style sheet) goes.
+
+    Args:
+        summary: The summary of a tournament.
+        name: A key of :data:`esci_tournament.tasks.report.figures.FIGURES`; the page has its caption under
+            `<name>-caption`.
+
+    Returns:
+        An svg element, or None.
     """
     image = figures.FIGURES[name](summary, "svg", "none")
     if image is None:
@@ -95,7 +120,15 @@ def inline_svg(summary: Summary, name: str) -> Markup | None:
 
 
 def model_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return one row a model for the table of models, in the summary's order."""
+    """Return the table of models.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row per model, in the summary's order: `model` (its :class:`ModelSummary`), and as text `name`, `kind`,
+        `values` (metric -> value on the test split) and `cost` (memory, p50, p95, parameters and fit).
+    """
     return [
         {
             "model": model,
@@ -112,7 +145,15 @@ def model_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def change_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return one row a metric: champion before, challenger after with its interval, difference, best single model."""
+    """Return the table of metrics before and after.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row per metric: `name`, `primary` (bool: the metric decides), and as text `before` (the champion), `after`
+        (the challenger), `interval`, `difference`, `single` and `single_name` (the best single model).
+    """
     rows = []
     for metric, name in words.metric_names(summary).items():
         after = summary.ensemble.value(metric)
@@ -135,7 +176,15 @@ def change_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def locale_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return one row a locale: how much of it is in the test split, the challenger's metrics, the best single model."""
+    """Return the table of locales.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row per locale, all as text: `locale`, `pairs` and `queries` in the test split, `values` (metric -> value of
+        the challenger, or None where it was not measured) and `single` (the best single model by macro F1).
+    """
     test = words.test_rows(summary)
     rows = []
     for locale in words.locales(summary):
@@ -156,7 +205,15 @@ def locale_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def worth_tables(summary: Summary) -> list[dict[str, Any]]:
-    """Return the tables of utility by class and by locale; each cell is its text and its share for the shading."""
+    """Return the tables of utility by class and by locale; one without values is left out.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        For each table `title`, `columns` (headings) and `rows`: (member, cells), each cell its text and its share in
+        [0, 1] for the shading.
+    """
     tables = []
     for title, shares in (("by class", summary.utility_by_class), ("by locale", summary.utility_by_locale)):
         columns = list(dict.fromkeys(column for row in shares.values() for column in row))
@@ -168,7 +225,15 @@ def worth_tables(summary: Summary) -> list[dict[str, Any]]:
 
 
 def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, float]]]]:
-    """Return the confusion matrix as rows of (share, count, share as a number); [] when nothing was counted."""
+    """Return the challenger's confusion matrix on the test split, as it is shown.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row per true class: its name and, for each predicted class, (share of the row, count, share as a number in
+        [0, 1]); [] when nothing was counted.
+    """
     if not any(any(row) for row in summary.confusion):
         return []
     rows = []
@@ -180,7 +245,15 @@ def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, flo
 
 
 def calibration_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
-    """Return (name, temperature, error, error when tempered) of the ensemble and of each model; [] without any."""
+    """Return the table of calibration errors.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        (name, temperature, error, error when tempered), all as text, of the ensemble and of each model that was
+        measured; [] without any.
+    """
     rows = []
     if summary.ensemble_calibration_error is not None:
         rows.append(("Ensemble", words.ABSENT, words.number(summary.ensemble_calibration_error), words.ABSENT))

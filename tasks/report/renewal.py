@@ -1,4 +1,4 @@
-"""What a re-evaluation came to, in words: for the terminal and for Prefect's UI."""
+"""Put the outcome of a re-evaluation into words, for the terminal and for Prefect's UI."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ def in_words(facts: Mapping[str, Any]) -> str:
     """Return the facts of a re-evaluation in a few sentences.
 
     Args:
-        facts: JSON-able facts as `esci_tournament.flows.renewal.record` puts them into the ledger.
+        facts: JSON-able facts as `esci_tournament.flows.renewal.record` puts them into the ledger: `unchanged`,
+            `data_version`, `champion` and, unless nothing has changed, `champion_before`, `champion_after`, `bench`,
+            `kept`, `verdict` and `drifted`.
+
+    Returns:
+        Plain text on one line.
     """
     champion = facts["champion"] or "no champion"
     if facts["unchanged"]:
         return (
             f"Nothing has changed since champion and bench were last evaluated (data version "
-            f"{facts['data_version'][:12]}, the same roster, the same settings, nobody waits): nothing was trained, "
-            f"{champion} stays."
+            f"{facts['data_version'][:12]}, the same roster, the same settings, no candidate waits): "
+            f"nothing was trained, {champion} stays."
         )
     told = [f"Champion and bench evaluated again on data version {facts['data_version'][:12]}."]
     for metric, name in METRIC_NAMES.items():
         before, after = (_value(facts[side], metric) for side in ("champion_before", "champion_after"))
         if after is not None:
             told.append(f"{capitalised(name)} of {champion}: {number(before)} before, {number(after)} now.")
-    benched = ", ".join(facts["bench"]) or "nobody"
+    benched = ", ".join(facts["bench"]) or "none"
     told.append(f"Bench: {benched}; kept: {', '.join(facts['kept'])}. Verdict: {facts['verdict'].replace('_', ' ')}.")
     if facts["drifted"]:
         told.append(f"Drifted: {'; '.join(facts['drifted'])}.")
@@ -35,7 +40,14 @@ def in_words(facts: Mapping[str, Any]) -> str:
 
 
 def as_markdown(facts: Mapping[str, Any]) -> str:
-    """Return the facts of a re-evaluation as Markdown: a sentence, the champion's metrics, drift, who stayed away."""
+    """Return the facts of a re-evaluation as Markdown: sentences, the champion's metrics, drift, who was left out.
+
+    Args:
+        facts: As :func:`in_words`, with `excluded` (candidate id -> why it is not on the bench).
+
+    Returns:
+        Markdown, with every text escaped.
+    """
     parts = [escape(in_words(facts))]
     if facts["unchanged"]:
         return parts[0]

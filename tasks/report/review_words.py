@@ -1,4 +1,4 @@
-"""What a reviewer is shown beside the form: what would change, what it gains, what it costs, and where to read on."""
+"""Write what a reviewer sees beside the form: what would change, what it gains, what it costs, and where to read on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 
 def review_title(summary: Summary) -> str:
-    """Return what is asked, in one line."""
+    """Return the question that the reviewer is to answer, in one line."""
     version = f"version {words.clean(summary.ensemble_version)}" if summary.ensemble_version else "the challenger"
     if summary.champion is None:
         return f"Install {version} as the first champion?"
@@ -26,14 +26,17 @@ def review_markdown(
     notes: Sequence[str] = (),
     deadline: str = "",
 ) -> str:
-    """Return all that a reviewer needs to decide, as Markdown with every text of others escaped.
+    """Return all that a reviewer needs to decide, as Markdown with every foreign text escaped.
 
     Args:
-        summary: of the tournament, its verdict being the one that is to be decided.
-        before: members of the champion that it was judged against, candidate ids; () without one.
-        links: title -> address; what is no web address is shown as text.
-        notes: what to say first, such as why the question is asked again; a sentence each.
-        deadline: when silence becomes a no, in words such as "on 3 May"; "" leaves it out.
+        summary: Of the tournament, its verdict being the one that is to be decided.
+        before: Members of the champion that it was judged against, candidate ids; () without one.
+        links: Title -> address; what is no web address is shown as text.
+        notes: What to say first, such as why the question is asked again; a sentence each.
+        deadline: When the review closes without an answer, in words such as "on 3 May"; "" leaves it out.
+
+    Returns:
+        Markdown that ends with a line break.
     """
     parts = [f"> **{escape(note)}**" for note in notes]
     parts.append(f"### {escape(review_title(summary))}")
@@ -54,12 +57,20 @@ def review_markdown(
     if links:
         parts.append("  \n".join(link(title, address) for title, address in links.items() if address))
     if deadline:
-        parts.append(f"Silence means no: the review closes {escape(deadline)}.")
+        parts.append(f"Without an answer the challenger is not promoted: the review closes {escape(deadline)}.")
     return "\n\n".join(parts) + "\n"
 
 
 def changes(summary: Summary, before: Sequence[str]) -> str:
-    """Return who comes in, who goes and who stays, against the members `before`."""
+    """Return which members come in, go and stay.
+
+    Args:
+        summary: The summary of a tournament.
+        before: Members of the champion, candidate ids.
+
+    Returns:
+        Three lines of Markdown.
+    """
     after = {_id(model): words.display_name(model) for model in words.members(summary)}
     known = {_id(model): words.display_name(model) for model in summary.models}
     come = [name for member, name in after.items() if member not in before]
@@ -70,7 +81,7 @@ def changes(summary: Summary, before: Sequence[str]) -> str:
 
 
 def metrics_table(summary: Summary) -> str:
-    """Return every metric before and after with their 95 % intervals."""
+    """Return every metric before and after with their 95 % intervals, as a Markdown table."""
     primary, rows = words.primary_metric(summary), []
     for metric, name in words.metric_names(summary).items():
         row = _row(summary, "all", metric)
@@ -80,7 +91,7 @@ def metrics_table(summary: Summary) -> str:
 
 
 def locales_table(summary: Summary) -> str:
-    """Return the primary metric by locale before and after; "" when no locale was measured."""
+    """Return the primary metric by locale before and after, as a Markdown table; "" without any locale."""
     metric = words.primary_metric(summary)
     rows = []
     for locale in words.locales(summary):
@@ -96,7 +107,15 @@ def locales_table(summary: Summary) -> str:
 
 
 def cost_table(summary: Summary, before: Sequence[str]) -> str:
-    """Return memory and latency before and after beside the budget."""
+    """Return memory and latency before and after beside the budget.
+
+    Args:
+        summary: The summary of a tournament.
+        before: Members of the champion, candidate ids; their costs are shown when all of them took part.
+
+    Returns:
+        A Markdown table.
+    """
     used, old = summary.selection.get("used") or {}, _cost_of(summary, before)
     limits = summary.selection.get("budget") or {}
     rows = []
@@ -110,7 +129,7 @@ def cost_table(summary: Summary, before: Sequence[str]) -> str:
 
 
 def worth_table(summary: Summary) -> str:
-    """Return what each member is worth in the challenger; "" when nobody knows."""
+    """Return what each member is worth in the challenger and what it costs, as a Markdown table; "" without members."""
     metric = words.metric_name(words.primary_metric(summary))
     rows = []
     for model in words.members(summary):
@@ -124,7 +143,15 @@ def worth_table(summary: Summary) -> str:
 
 
 def findings(summary: Summary) -> list[str]:
-    """Return what stands against a promotion or should be known: failed checks, cautions, models that failed."""
+    """Return what stands against a promotion or should be known.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        Markdown lists with a heading each, as far as there is anything: failed checks, cautions, models that failed,
+        failed checks of the data.
+    """
     failed = [check["sentence"] for check in summary.verdict.get("checks", ()) if not check["passed"]]
     cautions = list(summary.verdict.get("cautions", ()))
     broken = [f"{words.display_name(model)} failed: {model.reason}" for model in words.others(summary, "failed")]

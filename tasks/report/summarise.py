@@ -1,4 +1,4 @@
-"""Put together the summary of a tournament out of what its stages found."""
+"""Put together the summary of a tournament from what its stages found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ ENTRIES = {"member": "incumbent", "newcomer": "candidate", "bench": "bench"}
 
 
 def describe_data(dataset: Dataset, roles: pd.DataFrame) -> dict[str, Any]:
-    """Return the facts of a data set: sizes, class mix by split and locale, pairs by role."""
+    """Return the facts of a data set, as the summary has them.
+
+    Args:
+        dataset: The data set.
+        roles: Frame with `role` of each pair, as :func:`esci_tournament.tasks.data.split.assign_roles` returns it.
+
+    Returns:
+        `version`, `source`, the numbers of `pairs`, `queries`, `products` and `events`, `by_split_locale` (one dict per
+        split and locale, with pairs, queries and pairs of each label) and `roles` (role -> pairs).
+    """
     pairs = dataset.pairs
     rows = []
     for (split, locale), part in pairs.groupby(["split", "locale"], observed=True):
@@ -61,15 +70,18 @@ def summarise_models(
     """Return every model that took part, members first, best utility first.
 
     Args:
-        entrants: candidate id, spec, role (member, newcomer, bench) of each.
-        failed: candidate id -> reason.
-        challenge: facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
-        trial: the trial on the test split.
-        blend: candidate id -> metrics alone on the pairs the aggregator learns from.
-        costs: candidate id -> JSON of its measured cost.
-        fit_seconds: candidate id -> seconds of its training.
-        calibrations: candidate id -> its calibration.
-        covers: candidate id -> share of the pairs that it answered for.
+        entrants: Candidate id, spec, role (member, newcomer, bench) of each.
+        failed: Candidate id -> reason.
+        challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
+        trial: The trial on the test split.
+        blend: Candidate id -> metrics alone on the pairs the aggregator learns from.
+        costs: Candidate id -> JSON of its measured cost.
+        fit_seconds: Candidate id -> seconds of its training.
+        calibrations: Candidate id -> its calibration.
+        covers: Candidate id -> share of the pairs that it answered for, in [0, 1].
+
+    Returns:
+        One summary per entrant: members, then evicted ones, then failed ones.
     """
     worth = {one["member"]: one for one in challenge["worth"]["members"]}
     worth_all = {one["member"]: one["utility"] for one in challenge["worth_all"]["members"]}
@@ -108,7 +120,14 @@ def summarise_models(
 
 
 def refused_models(refused: Mapping[str, str]) -> list[ModelSummary]:
-    """Return those who wanted in and were turned away at the door: candidate id -> reason."""
+    """Return the summaries of the models that were refused entry.
+
+    Args:
+        refused: Candidate id -> reason.
+
+    Returns:
+        One summary per model, by candidate id, with status "failed" and family "unknown".
+    """
     rows = []
     for candidate, reason in sorted(refused.items()):
         name, _, version = candidate.rpartition("/")
@@ -128,13 +147,32 @@ def _calibration(found: Calibration | None) -> dict[str, Any]:
 
 
 def metrics(values: Mapping[str, float]) -> Metrics:
-    """Return the metrics of a mapping: the three, and the declared one if it is another."""
+    """Return the metrics of a mapping.
+
+    Args:
+        values: Metric -> value in [0, 1]: accuracy, macro_f1 and weighted_f1, and the declared metric if it is another.
+
+    Returns:
+        The metrics.
+
+    Example:
+        >>> metrics({"accuracy": 0.6, "macro_f1": 0.5, "weighted_f1": 0.55, "kappa": 0.4}).others
+        {'kappa': 0.4}
+    """
     others = {name: float(value) for name, value in values.items() if name not in METRICS}
     return Metrics(**{name: values[name] for name in METRICS}, others=others)
 
 
 def sides(trial: Trial) -> dict[str, Any]:
-    """Return the challenger's and the champion's metrics, overall and by locale, as fields of the summary."""
+    """Return the metrics of challenger and champion, as fields of the summary.
+
+    Args:
+        trial: The trial on the test split.
+
+    Returns:
+        The fields `ensemble`, `ensemble_by_locale`, `ensemble_intervals`, `champion` (None when there was none),
+        `confusion`, `by_class` and `verdict` of a :class:`~esci_tournament.tasks.report.summary.Summary`.
+    """
     rows = {(row.scope, row.metric): row for row in trial.verdict.metrics}
     names = [row.metric for row in trial.verdict.metrics if row.scope == "all"]
     overall = {name: rows["all", name] for name in names}
@@ -159,7 +197,16 @@ def sides(trial: Trial) -> dict[str, Any]:
 
 
 def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return rule, budget, use, path, regret and budget curves of the selection."""
+    """Return rule, budget, use, path, regret and budget curves of the selection.
+
+    Args:
+        challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
+        settings: The settings in force; `budget_memory_mib` (MiB) and `budget_latency_ms` (ms) are read.
+
+    Returns:
+        The field `selection` of a :class:`~esci_tournament.tasks.report.summary.Summary`, and `start` and `balance` of
+        the challenge.
+    """
     chosen = challenge["selection"]
     path = []
     for number, step in enumerate(chosen["path"]):
@@ -187,7 +234,15 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
 
 
 def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
-    """Return utility by class and by locale, Shapley values, and how alike the models err, as fields of the summary."""
+    """Return what the members are worth and how alike they err, as fields of the summary.
+
+    Args:
+        challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
+
+    Returns:
+        The fields `utility_by_class`, `utility_by_locale`, `near_copies`, `likeness` and `shapley` of a
+        :class:`~esci_tournament.tasks.report.summary.Summary`.
+    """
     members = challenge["worth"]["members"]
     alike = ("first", "second", "correlation", "agreement", "sentence")
     return {

@@ -1,4 +1,4 @@
-"""The summary of one tournament: the one document that page, figures, terminal table and `--json` are made from."""
+"""Define the summary of one tournament, from which page, figures, terminal table and `--json` are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ class Metrics:
     """Accuracy, macro F1 and weighted F1 of one set of labels, each a share in [0, 1].
 
     Attributes:
+        accuracy: Share of pairs whose label is right.
+        macro_f1: Mean of the F1 of the classes that occur in the truth.
+        weighted_f1: Mean of the F1 of the classes, weighted by their pairs.
         others: The declared metric where it is another, under its name.
+
+    Example:
+        >>> Metrics(0.6, 0.5, 0.55, {"kappa": 0.4}).value("kappa")
+        0.4
     """
 
     accuracy: float
@@ -22,7 +29,14 @@ class Metrics:
     others: dict[str, float] = field(default_factory=dict)
 
     def value(self, metric: str) -> float:
-        """Return a metric by its name; KeyError for one that was not measured."""
+        """Return a metric by its name.
+
+        Args:
+            metric: "accuracy", "macro_f1", "weighted_f1" or a key of `others`; one that was not measured is a KeyError.
+
+        Returns:
+            Its value.
+        """
         return self.by_name()[metric]
 
     def by_name(self) -> dict[str, float]:
@@ -34,29 +48,33 @@ class Metrics:
 class ModelSummary:
     """One model of a tournament.
 
+    Attributes that were not measured, as those of a model that failed, are None or empty.
+
     Attributes:
-        name, version: the registered model version.
-        family, detail: "language_model", "graph_network"; a few words such as "electra, from scratch" or
-            "gatv2 on clicks".
+        name: Name of the registered model.
+        version: Its version.
+        family: Its family, such as "language_model" or "graph_network".
+        detail: What it is, in a few words such as "electra, from scratch" or "gatv2 on clicks".
         entry: "incumbent" (member of the champion), "candidate" (new in this tournament) or "bench".
-        status: "member", "evicted" (selection), "failed".
-        reason: why it is not a member, in a sentence; "" for a member.
-        test: metrics of the model alone on the test split; None when it failed.
-        test_by_locale: the same for each locale.
-        blend: metrics of the model alone on the pairs the aggregator learns from; None when it failed.
-        cost: JSON of `esci_tournament.tasks.candidates.profile.MeasuredCost`; {} when it failed. Keys used: kind
-            ("cpu"/"gpu"), memory_mib,
-            milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
-        utility, utility_low, utility_high: SHAP share of the final ensemble's total in [0, 1] with its interval
-            (None for a model that is not a member); utility_all: the same when every model was in.
-        drop_one: primary metric lost on validation when the ensemble is re-fit without it (None: not a member).
-        fit_seconds: time of its training, of the run that did it.
-        temperature: what its probabilities are to be tempered with, fitted on the pairs the aggregator learns from.
-        calibration_error, calibration_error_after: expected calibration error on the test split, of the raw and of
-            the tempered probabilities, in [0, 1].
-        reliability: of the raw ones on the test split, each bin [mean confidence, accuracy, pairs].
-        cover: share of the pairs that it answered for; less than 1 for a score file that lacks some.
-        The last five are None or empty when it failed, and in summaries of earlier versions.
+        status: "member", "evicted" (by the selection) or "failed".
+        reason: Why it is not a member, in a sentence; "" for a member.
+        test: Metrics of the model alone on the test split.
+        test_by_locale: Locale -> the same for each locale.
+        blend: Metrics of the model alone on the pairs the aggregator learns from.
+        cost: JSON of `esci_tournament.tasks.candidates.profile.MeasuredCost`. Keys used: kind ("cpu" or "gpu"),
+            memory_mib, milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
+        utility: SHAP share of the final ensemble's total, in [0, 1]; None for a model that is not a member.
+        utility_low: Lower end of its interval.
+        utility_high: Upper end of its interval.
+        utility_all: The share in the ensemble of all models.
+        drop_one: Primary metric lost on validation when the ensemble is re-fit without it; None for a model that is not
+            a member.
+        fit_seconds: Time of its training, of the run that did it.
+        temperature: What its probabilities are to be tempered with, fitted on the pairs the aggregator learns from.
+        calibration_error: Expected calibration error of the raw probabilities on the test split, in [0, 1].
+        calibration_error_after: The same of the tempered probabilities.
+        reliability: Bins of the raw probabilities on the test split, each [mean confidence, accuracy, pairs].
+        cover: Share of the pairs that it answered for, in [0, 1]; less than 1 for a score file that lacks some.
     """
 
     name: str
@@ -88,39 +106,47 @@ class Summary:
     """All that a reviewer needs of one tournament.
 
     Attributes:
-        tournament: id; started: ISO time in UTC; seconds: duration of the run that finished it.
+        tournament: Id.
+        started: ISO time in UTC.
+        seconds: Duration of the run that finished it.
         machine: {"device", "cpu", "cores", "memory_gib", "platform", "python"}.
         data: {"version", "source", "pairs", "queries", "products", "events", "by_split_locale": [{"split", "locale",
             "pairs", "queries", "E", "S", "C", "I"}], "roles": {"fit": pairs, "validation": ..., "blend": ..., ...}}.
-        checks: data validation, each {"name", "critical", "passed", "sentence"}; data_docs: path or "".
-        settings: the settings in force, JSON-able.
-        models: every model that took part, members first, best utility first.
-        ensemble: metrics of the challenger on the test split; ensemble_by_locale; ensemble_intervals: metric ->
-            [low, high].
-        champion: the same of the champion it met, None when there was none; champion_version its version.
+        checks: Data validation, each {"name", "critical", "passed", "sentence"}.
+        data_docs: Path of the Data Docs, or "".
+        settings: The settings in force, JSON-able.
+        models: Every model that took part, members first, best utility first.
+        ensemble: Metrics of the challenger on the test split.
+        ensemble_by_locale: Locale -> the same for each locale.
+        ensemble_intervals: Metric -> [low, high], 95 % interval over all locales.
+        champion: Metrics of the champion it met on the test split, None when there was none.
+        champion_version: Version of that champion, or "".
         confusion: 4 x 4 counts of the challenger on the test split, rows true, columns predicted, order E, S, C, I.
-        by_class: label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
-        utility_by_class, utility_by_locale: member -> class or locale -> share.
-        near_copies: sentences about models that are near copies of each other.
-        likeness: how alike every two models err, the most alike first: {"first", "second", "correlation",
-            "agreement", "sentence"}.
-        shapley: member -> exact Shapley value of the game v(S) on the primary metric; {} with too many members.
+        by_class: Label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
+        utility_by_class: Member -> class -> SHAP share.
+        utility_by_locale: Member -> locale -> SHAP share.
+        near_copies: Sentences about models that are near copies of each other.
         selection: {"rule", "budget": {"memory_mib", "latency_ms"}, "used": {"memory_mib", "latency_ms"}, "path":
             [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int,
             "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
-        shift: in `kfold`: mean total variation between fold models' and served model's scores, per model.
-        verdict: JSON of `esci_tournament.tasks.ensemble.judge.Verdict`: {"outcome", "reason", "checks": [{"name",
+        shift: In `kfold`: model -> mean total variation between fold models' and served model's scores, in [0, 1].
+        verdict: JSON of `esci_tournament.tasks.ensemble.verdict.Verdict`: {"outcome", "reason", "checks": [{"name",
             "passed", "value", "threshold", "sentence"}], ...}.
-        decision: {"decision", "by", "reason"} or {} when none was made; ensemble_version: version in MLflow or "".
-        promoted: whether the challenger became champion.
-        awaits_review: whether a person is to decide and has not yet.
-        links: title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
-        ensemble_calibration_error, ensemble_reliability: as of a model, of the challenger.
+        decision: {"decision", "by", "reason"} or {} when none was made.
+        ensemble_version: Version of the challenger in MLflow, or "".
+        promoted: Whether the challenger became champion.
+        links: Title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
+        ensemble_calibration_error: Expected calibration error of the challenger on the test split, in [0, 1].
+        ensemble_reliability: Its bins, each [mean confidence, accuracy, pairs].
+        likeness: How alike every two models err, the most alike first: {"first", "second", "correlation",
+            "agreement", "sentence"}.
+        shapley: Member -> exact Shapley value of the game v(S) on the primary metric; {} with too many members.
         early_exit: JSON of `esci_tournament.tasks.ensemble.early_exit.EarlyExit` of the challenger; {} when it will
             not serve.
+        awaits_review: Whether a person is to decide and has not yet.
         drift: JSON of `esci_tournament.tasks.data.drift.DriftReport` since the data of the last tournament; {} when
             none was measured.
-        excluded: candidate id -> why it is not on the bench, of a re-evaluation.
+        excluded: Candidate id -> why it is not on the bench, of a re-evaluation.
     """
 
     tournament: str
@@ -159,7 +185,7 @@ class Summary:
     excluded: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the summary as one JSON document; keys in the order above."""
+        """Return the summary as one JSON document; keys in the order of the fields."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -174,7 +200,7 @@ class Summary:
 
     @classmethod
     def read(cls, path: Path) -> Summary:
-        """Return the summary stored in a file."""
+        """Return the summary that is stored as JSON in a file."""
         return cls.from_json(path.read_text(encoding="utf-8"))
 
 

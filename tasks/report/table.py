@@ -1,4 +1,4 @@
-"""The report in the terminal, about one screen of it, and as Markdown."""
+"""Show the report in the terminal, about one screen of it, and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def render_table(summary: Summary, console: Console) -> None:
     """Print what a reviewer needs: verdict, models and ensemble, locales, budget, where everything is.
 
     Args:
-        summary: what is told; anything optional in it may be absent.
-        console: where it goes; a narrow one gets fewer columns, none gets escape codes from a name.
+        summary: What is shown; anything optional in it may be absent.
+        console: Where it goes; less than 116 columns show fewer figures. No name can send escape codes to it.
     """
     console.print(Text(words.headline(summary), style="bold"))
     verdict = Text.assemble(
@@ -53,7 +53,7 @@ def render_table(summary: Summary, console: Console) -> None:
 
 
 def as_markdown(summary: Summary) -> str:
-    """Return the report as Markdown tables, every text of others escaped; it ends with a line break."""
+    """Return the report as Markdown tables, every foreign text escaped; it ends with a line break."""
     parts = [
         f"**{escape(words.headline(summary))}**",
         f"Verdict: **{escape(words.verdict_words(summary))}**. "

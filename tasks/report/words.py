@@ -1,6 +1,6 @@
-"""How the report says things: numbers with their units, and what happened in sentences.
+"""Write the report's numbers with their units, and its sentences.
 
-Page, figures and terminal table speak through this module, so they never disagree.
+Page, figures and terminal table take their texts from here, so that they agree.
 """
 
 from __future__ import annotations
@@ -23,9 +23,19 @@ _PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
 
 
 def printable(text: object) -> str:
-    """Return text that no terminal, browser or XML reader can be steered by.
+    """Return text that cannot steer a terminal, a browser or an XML reader.
 
     Control characters, lone surrogates and direction overrides become a space; a password in an address becomes `***`.
+
+    Args:
+        text: Any object; it is shown as `str` shows it.
+
+    Returns:
+        The text, white space around it kept.
+
+    Example:
+        >>> printable("postgresql://me:secret@db/ledger")
+        'postgresql://me:***@db/ledger'
     """
     return _PASSWORD.sub(r"\1:***@", _CONTROL.sub(" ", str(text)))
 
@@ -36,12 +46,36 @@ def clean(text: object) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a metric with three decimals, or a dash when there is none."""
+    """Return a metric with a fixed number of decimals, or a dash when there is none.
+
+    Args:
+        value: The metric; None, NaN and infinity count as none.
+        digits: Decimals.
+
+    Returns:
+        The number, with a true minus sign (U+2212).
+
+    Example:
+        >>> number(0.56342), number(0.56342, 4), number(None)
+        ('0.563', '0.5634', '–')
+    """
     return ABSENT if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def plain(value: object) -> str:
-    """Return a check's value, which may be a number, a text, a truth or nothing."""
+    """Return a check's value, which may be a number, a text, a truth value or None.
+
+    Args:
+        value: The value.
+
+    Returns:
+        "yes" or "no"; a dash for None; for a number below 2, what :func:`number` returns; for another number, one
+        decimal or, if it is whole, none; a text as it is.
+
+    Example:
+        >>> plain(True), plain(0.5), plain(12345), plain(2.26)
+        ('yes', '0.500', '12,345', '2.3')
+    """
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ABSENT}[value]
     if isinstance(value, int | float):
@@ -52,7 +86,12 @@ def plain(value: object) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Return a difference of metrics with its sign; what rounds to zero has none."""
+    """Return a difference of metrics with its sign; what rounds to zero has none.
+
+    Example:
+        >>> signed(0.0123), signed(-0.0001)
+        ('+0.012', '0.000')
+    """
     if value is None or not math.isfinite(value):
         return ABSENT
     text = f"{value:+.3f}".replace("-", "−")
@@ -60,7 +99,12 @@ def signed(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share in [0, 1] in per cent with one decimal."""
+    """Return a share in [0, 1] in per cent with one decimal, or a dash when there is none.
+
+    Example:
+        >>> share(0.4123), share(None)
+        ('41.2 %', '–')
+    """
     return ABSENT if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
@@ -70,7 +114,12 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def memory(mib: float | None) -> str:
-    """Return an amount of memory given in MiB."""
+    """Return an amount of memory given in MiB, in MiB or, from 10 GiB, in GiB.
+
+    Example:
+        >>> memory(12.34), memory(20480)
+        ('12.3 MiB', '20.0 GiB')
+    """
     if mib is None or not math.isfinite(mib):
         return ABSENT
     if mib >= 10_240:
@@ -79,19 +128,24 @@ def memory(mib: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return a time given in ms."""
+    """Return a time given in ms, with one decimal below 100 ms."""
     if value is None or not math.isfinite(value):
         return ABSENT
     return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with separators of thousands."""
+    """Return a whole number with separators of thousands, or a dash when there is none."""
     return ABSENT if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
 def parameters(value: float | None) -> str:
-    """Return a number of parameters, shortened to thousands or millions."""
+    """Return a number of parameters, shortened to thousands (k), millions (M) or billions (G).
+
+    Example:
+        >>> parameters(22_713_604), parameters(812)
+        ('22.7 M', '812')
+    """
     if value is None or not math.isfinite(value):
         return ABSENT
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -101,7 +155,12 @@ def parameters(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration given in seconds, in the unit it is best read in."""
+    """Return a duration given in seconds: seconds below 100, minutes below two hours, else hours and minutes.
+
+    Example:
+        >>> duration(59.94), duration(1284.6), duration(9000)
+        ('59.9 s', '21 min', '2 h 30 min')
+    """
     if seconds is None or not math.isfinite(seconds):
         return ABSENT
     if seconds < 99.5:
@@ -111,17 +170,27 @@ def duration(seconds: float | None) -> str:
 
 
 def enumerate_words(words: Sequence[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
+    """Return "a", "a and b" or "a, b and c"; "" for no words.
+
+    Example:
+        >>> enumerate_words(["a", "b", "c"])
+        'a, b and c'
+    """
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def display_name(model: ModelSummary) -> str:
-    """Return the name a reader knows a model by, with its version."""
+    """Return the name under which a model is shown, with its version."""
     return clean(f"{model.name} v{model.version}" if model.version else model.name)
 
 
 def metric_name(metric: str) -> str:
-    """Return how a metric is written in text."""
+    """Return how a metric is written in text.
+
+    Example:
+        >>> metric_name("macro_f1"), metric_name("cohen_kappa")
+        ('macro F1', 'cohen kappa')
+    """
     return METRIC_NAMES.get(metric, clean(metric.replace("_", " ")))
 
 
@@ -132,7 +201,7 @@ def metric_names(summary: Summary) -> dict[str, str]:
 
 
 def primary_metric(summary: Summary) -> str:
-    """Return the metric the tournament was decided on."""
+    """Return the name of the metric that the tournament was decided on."""
     return str(summary.settings.get("primary_metric", "macro_f1"))
 
 
@@ -142,23 +211,32 @@ def members(summary: Summary) -> list[ModelSummary]:
 
 
 def others(summary: Summary, status: str) -> list[ModelSummary]:
-    """Return the models of one status: "evicted" or "failed"."""
+    """Return the models of one status ("evicted" or "failed"), in the order of the summary."""
     return [model for model in summary.models if model.status == status]
 
 
 def locales(summary: Summary) -> list[str]:
-    """Return every locale the data or the metrics know, in the order of the data set, then by name."""
+    """Return every locale that the data or the metrics have, in the order of the data set, then by name."""
     known = {str(row["locale"]) for row in summary.data.get("by_split_locale", ())} | set(summary.ensemble_by_locale)
     return [name for name in LOCALES if name in known] + sorted(known - set(LOCALES))
 
 
 def test_rows(summary: Summary) -> dict[str, dict[str, Any]]:
-    """Return what the data says of each locale's part of the test split; a locale without one is not in it."""
+    """Return locale -> its row of `by_split_locale` for the test split; a locale without test pairs is not in it."""
     return {str(row["locale"]): row for row in summary.data.get("by_split_locale", ()) if row["split"] == "test"}
 
 
 def best_single(summary: Summary, metric: str, locale: str | None = None) -> tuple[ModelSummary, float] | None:
-    """Return the model that is best alone on the test split (or one locale of it) and its value; None without any."""
+    """Return the model that is best alone on the test split.
+
+    Args:
+        summary: The summary of a tournament.
+        metric: The metric that decides, of those in :class:`~esci_tournament.tasks.report.summary.Metrics`.
+        locale: A locale, to look at its part of the test split alone.
+
+    Returns:
+        The model and its value; None when no model was measured.
+    """
     found = []
     for model in summary.models:
         metrics = model.test if locale is None else model.test_by_locale.get(locale)
@@ -168,13 +246,22 @@ def best_single(summary: Summary, metric: str, locale: str | None = None) -> tup
 
 
 def best_shown(summary: Summary) -> dict[str, str]:
-    """Return, for each metric, the best value among ensemble and models as it is shown: equal looks are equal bold."""
+    """Return, for each metric, the best value among ensemble and models as it is shown.
+
+    Every value that looks the same is set in bold, so the texts are compared and not the numbers.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        Metric -> text.
+    """
     every: list[Metrics] = [summary.ensemble, *(model.test for model in summary.models if model.test is not None)]
     return {metric: number(max(metrics.value(metric) for metrics in every)) for metric in metric_names(summary)}
 
 
 def outcome(summary: Summary) -> str:
-    """Return "promote", "refuse", "not-evaluable" or whatever else the verdict says."""
+    """Return "promote", "refuse", "not-evaluable", "no-verdict", or what else the verdict has as its outcome."""
     return clean(summary.verdict.get("outcome", "")).replace("_", "-").replace(" ", "-") or "no-verdict"
 
 
@@ -197,7 +284,7 @@ def headline(summary: Summary) -> str:
     if summary.awaits_review:
         if outcome(summary) == "promote":
             return f"The challenger passed every check and waits for review; until then {stays}."
-        return f"There is nobody to compare the challenger with, and it waits for review; until then {stays}."
+        return f"There is nothing to compare the challenger with, and it waits for review; until then {stays}."
     if outcome(summary) == "promote":
         if summary.decision:
             return f"The challenger passed, but was not promoted; {stays}."
@@ -208,7 +295,7 @@ def headline(summary: Summary) -> str:
 
 
 def decision_sentence(summary: Summary) -> str:
-    """Return who decided what and why, or "" when nobody has."""
+    """Return who decided what and why, or "" without a decision."""
     if not summary.decision:
         return ""
     by, reason = clean(summary.decision.get("by", "")), clean(summary.decision.get("reason", ""))
@@ -217,7 +304,7 @@ def decision_sentence(summary: Summary) -> str:
 
 
 def capitalised(text: object) -> str:
-    """Return a sentence that begins with a capital."""
+    """Return clean text that begins with a capital."""
     cleaned = clean(text)
     return cleaned[:1].upper() + cleaned[1:]
 
@@ -238,7 +325,7 @@ def machine(summary: Summary) -> str:
 
 
 def composition(summary: Summary) -> list[str]:
-    """Return who is in, who came, who went and who failed: one sentence each that has something to say."""
+    """Return which members are in, which of them are new, and which models were evicted or failed, a sentence each."""
     inside = members(summary)
     names = {status: [display_name(model) for model in others(summary, status)] for status in ("evicted", "failed")}
     size = "1 member" if len(inside) == 1 else f"{len(inside)} members"
@@ -271,7 +358,15 @@ def comparison(summary: Summary) -> str:
 
 
 def budget_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return one row a resource: {"name", "used", "limit", "share", "sentence"}; `share` None without a limit."""
+    """Return the use of each resource against its limit.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row for memory and one for latency: `name`, `used`, `limit` and `sentence` as text, and `share`, the used
+        share of the limit (above 1 when it is exceeded), None without a limit or a use.
+    """
     budget, used = summary.selection.get("budget") or {}, summary.selection.get("used") or {}
     rows = []
     for key, name, write in (
@@ -290,7 +385,7 @@ def budget_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def regret_sentence(summary: Summary) -> str:
-    """Return how far the chosen set is from the best one known, and what finding it took."""
+    """Return how far the chosen set is from the best one known, after how many re-fits, and how its trees were fit."""
     selection, metric = summary.selection, metric_name(primary_metric(summary))
     regret, refits = selection.get("regret"), selection.get("refits")
     effort = f" after {count(refits)} re-fits" if refits is not None else ""
@@ -301,12 +396,19 @@ def regret_sentence(summary: Summary) -> str:
     power = (selection.get("balance") or {}).get("power")
     rare = f" Rare classes weigh in the fit by their frequency to the power −{power:g}." if power else ""
     pooled = (selection.get("start") or {}).get("chosen") == "pool"
-    start = " The trees start from a log-linear pool of the members, which pairs so few teach better." if pooled else ""
+    start = " The trees start from a log-linear pool of the members, which had the lower log loss." if pooled else ""
     return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}.{start}{rare}"
 
 
 def cost_row(model: ModelSummary) -> dict[str, str]:
-    """Return a model's cost as it is shown: memory, p50, p95, parameters, fit."""
+    """Return a model's cost as it is shown.
+
+    Args:
+        model: The model.
+
+    Returns:
+        `memory`, `p50` and `p95` (times of a page of 40 pairs), `parameters` and `fit`, all as text.
+    """
     cost = model.cost
     return {
         "memory": memory(cost.get("memory_mib")),
@@ -318,7 +420,14 @@ def cost_row(model: ModelSummary) -> dict[str, str]:
 
 
 def ensemble_cost_row(summary: Summary) -> dict[str, str]:
-    """Return the cost of the whole ensemble: what the selection booked, and sums over members where all are known."""
+    """Return the cost of the whole ensemble: what the selection counted, and sums over members where all are known.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        The keys of :func:`cost_row`; `p95` is a dash.
+    """
     used = summary.selection.get("used") or {}
     inside = members(summary)
     sizes = [model.cost.get("parameters") for model in inside]
@@ -333,6 +442,11 @@ def ensemble_cost_row(summary: Summary) -> dict[str, str]:
 
 
 def total(parts: Sequence[float | None]) -> float | None:
-    """Return the sum of a cost over members, None unless it is known of every one of them."""
+    """Return the sum of a cost over members, None unless it is known of every one of them.
+
+    Example:
+        >>> total([1.5, 2.0]), total([1.5, None])
+        (3.5, None)
+    """
     known = [part for part in parts if part is not None]
     return sum(known) if known and len(known) == len(parts) else None

@@ -110,7 +110,7 @@ LOSERS = {
     "three classes": ("self.mix[:, :3][self._bins(pairs, products)]", r"it answers with 3 classes .* there are 4"),
     "five classes": ("np.ones((len(pairs), 5), 'f') / 5", r"it answers with 5 classes"),
     "no classes": ("np.ones(len(pairs), 'f')", r"it answers with no classes"),
-    "a row too few": ("self.mix[self._bins(pairs, products)][1:]", r"it must give one row a pair"),
+    "a row too few": ("self.mix[self._bins(pairs, products)][1:]", r"it must give one row per pair"),
     "not a number": ("self.mix[self._bins(pairs, products)] * np.nan", r"are not finite"),
 }
 

@@ -86,7 +86,7 @@ def test_a_wrong_answer_is_asked_again_and_a_right_one_is_the_decision(served: S
     until(case.flow_run, "Suspended", gate=1)
     asked = description(case.flow_run, 1)
     assert "Members in: weak v1" in asked
-    assert "Silence means no: the review closes on" in asked
+    assert "Without an answer the challenger is not promoted: the review closes on" in asked
     resume(case.flow_run, "approve", "ana", " ")
     until(case.flow_run, "Suspended", gate=2)
     assert description(case.flow_run, 2).lstrip('"').startswith("> **The reason is missing")

@@ -117,7 +117,7 @@ def test_a_reviewer_reads_chooses_is_asked_again_and_approves(reigned: tuple[Any
     expect(dialog).to_contain_text(f"Promote version {case.ensemble.version} over champion version")
     expect(dialog).to_contain_text("Members in: minilm-l6 v1")
     expect(dialog.get_by_role("row", name="macro F1").first).to_contain_text("to")
-    expect(dialog).to_contain_text("Silence means no")
+    expect(dialog).to_contain_text("Without an answer the challenger is not promoted")
     picture(page, "review-form")
     press(dialog)
     expect(page.get_by_text("'decision' is a required property")).to_be_visible()

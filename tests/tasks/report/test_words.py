@@ -66,7 +66,7 @@ PROMOTE, REFUSE, OPEN = {"outcome": "promote"}, {"outcome": "refuse"}, {"outcome
         ),
         (
             {"promoted": False, "awaits_review": True, "champion": None, "champion_version": "", "verdict": OPEN},
-            "There is nobody to compare the challenger with, and it waits for review; until then there is still no "
+            "There is nothing to compare the challenger with, and it waits for review; until then there is still no "
             "champion.",
         ),
         ({"promoted": False}, "The challenger passed, but was not promoted; champion version 3 stays."),
