@@ -1,4 +1,4 @@
-"""The graph-network family: a product is known by the company it keeps, a query by its text."""
+"""The graph-network family: a product is described by its neighbours in a graph, a query by its text."""
 
 from __future__ import annotations
 
@@ -53,8 +53,18 @@ class _Fitted(NamedTuple):
 class GraphNetwork(Candidate):
     """A graph neural network on one relation or several, with a head on the pair.
 
-    Products are nodes, and so are the queries of the relation's edges. A pair's own query is read by its text alone, so
-    queries never seen are as welcome as any other; a product without edges is described by its own text.
+    Products are nodes, and so are the queries of the relation's edges. Of a pair's own query only the text is read, so
+    queries that were never seen need nothing special; a product without edges is described by its own text.
+
+    Attributes:
+        spec: architecture, relations and recipe.
+        device: where the model computes.
+        network: the trained modules.
+        lexicon: term weights of the fit's texts.
+        encoder: the frozen text encoder.
+        catalogue: the products that are computed ahead.
+        memory: the graph, for :meth:`refresh`; None for a model that was saved without it.
+        history: `best_epoch` and `macro_f1`, as :func:`train` returns them.
     """
 
     forkable = True
@@ -73,7 +83,11 @@ class GraphNetwork(Candidate):
 
     @classmethod
     def check(cls, spec: CandidateSpec) -> None:
-        """Refuse a text encoder that is no checkpoint."""
+        """Refuse a text encoder that is no checkpoint.
+
+        Raises:
+            SpecError: as :func:`esci_tournament.tasks.families.checkpoint.check_checkpoint`.
+        """
         assert isinstance(spec, GraphNetworkSpec)
         if spec.recipe.encoder != "lsa":
             check_checkpoint(spec.recipe.encoder)
@@ -93,6 +107,12 @@ class GraphNetwork(Candidate):
     def fit(self, data: FitData) -> Self:
         """Learn from the pairs and the relation's edges, then compute every product of the catalogue ahead.
 
+        Args:
+            data: `edges` must hold all relations of the spec.
+
+        Returns:
+            The candidate itself.
+
         Raises:
             CandidateError: if the relation has no edges, or the loss or an embedding is not finite.
             SpecError: if the recipe's text encoder is no checkpoint with safetensors weights.
@@ -102,7 +122,7 @@ class GraphNetwork(Candidate):
         recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
         edges = self._usable_edges(data)
         parts = self._parts(edges)
-        fanout = self._fanout + 1  # one to spare: the pair's own query is masked
+        fanout = self._fanout + 1  # one more than is used: the pair's own query is masked
         graphs = [build(part, len(data.products), fanout) for part in parts]
         graph = graphs[0] if len(graphs) == 1 else stack(graphs)
 
@@ -136,7 +156,7 @@ class GraphNetwork(Candidate):
         return self
 
     def refresh(self, edges: pd.DataFrame, products: pd.DataFrame) -> int:
-        """Take up edges that came, went or changed, and products that are new; return how many states changed.
+        """Take up edges that came, went or changed, and products that are new.
 
         Only products within reach of a change are computed anew. What the model has learnt stays as it is. This is for
         a model that serves: a model that is still to be judged must not see the edges of judged queries.
@@ -145,12 +165,15 @@ class GraphNetwork(Candidate):
             edges: all edges as they are now, columns as in :class:`FitData`.
             products: the catalogue as it is now, in any order; `edges` name its rows.
 
+        Returns:
+            The number of products whose state was computed anew.
+
         Raises:
             CandidateError: if the model is not fitted or keeps no graph, or a relation has no edges.
         """
         network, _, encoder, catalogue = self._fitted()
         if self.memory is None:
-            raise CandidateError(f"{self.spec.name} was trained before graphs were kept with the model; train it again")
+            raise CandidateError(f"{self.spec.name} was saved without its graph, so it cannot be refreshed; train it again")
         found = refreshed(
             self.spec.name,
             network.products,
@@ -166,10 +189,17 @@ class GraphNetwork(Candidate):
         return found.changed
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+        """Return class probabilities.
 
         Products that stand in the catalogue of the fit with the same text are looked up; all others, and those whose
         text has changed, are computed from their text.
+
+        Args:
+            pairs: columns query, locale and product (row in `products`).
+            products: columns product_id, locale, title, brand, color and bullets.
+
+        Returns:
+            float32 (len(pairs), 4), order E, S, C, I.
 
         Raises:
             CandidateError: if the model is not fitted or a probability is not finite.
@@ -185,7 +215,7 @@ class GraphNetwork(Candidate):
         query_text = encoder.encode(queries)
         overlap = lexicon.overlap(queries, texts, query_rows, product_rows)
         locale = _one_hot(pairs["locale"])
-        if network.training:  # to say so again would take as long as the head
+        if network.training:  # calling eval() every time would take as long as the head
             network.eval()
         with torch.inference_mode():
             for start in range(0, len(pairs), _CHUNK):
@@ -207,7 +237,11 @@ class GraphNetwork(Candidate):
         return result
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), encoder, catalogue (npy) and spec (JSON, last) into an empty folder."""
+        """Write weights (safetensors), encoder, catalogue (npy) and spec (JSON, last) into an empty folder.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         network, lexicon, encoder, catalogue = self._fitted("there is nothing to save")
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
@@ -224,6 +258,13 @@ class GraphNetwork(Candidate):
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Return the model that `save` wrote; the catalogue is memory-mapped, so loading does not read it.
+
+        Args:
+            folder: where `save` wrote.
+            device: torch device, such as "cpu", "cuda:0" or "auto".
+
+        Returns:
+            A fitted model in evaluation mode.
 
         Raises:
             CandidateError: if a file is missing or is not what `save` writes.
@@ -250,23 +291,44 @@ class GraphNetwork(Candidate):
         return 0 if self.catalogue is None else len(self.catalogue.keys)
 
     def keep_products(self, products: pd.DataFrame) -> None:
-        """Hold these products alone, in memory; all others are computed from their text."""
+        """Keep the embeddings of these products only, in memory; all others are computed from their text.
+
+        Args:
+            products: columns of `Dataset.products`.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         rows = self.rows_of(products)
         self.catalogue = self._fitted().catalogue.only(np.unique(rows[rows >= 0]))
 
     @classmethod
     def mend(cls, folder: Path, device: str = "cpu") -> str | None:
-        """Check the embeddings of a saved model, and compute them anew when they are damaged."""
+        """Check the embeddings of a saved model, and compute them anew when they are damaged; see :func:`mended`."""
         return mended(folder, device)
 
     def rows_of(self, products: pd.DataFrame) -> np.ndarray:
-        """Return the row of each product in the catalogue, int64 (n,), -1 for one that is not there."""
+        """Return where products stand in the catalogue.
+
+        Args:
+            products: columns of `Dataset.products`.
+
+        Returns:
+            int64 (len(products),), row in the catalogue, -1 for a product that is not there with this text.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         catalogue = self._fitted().catalogue
         texts = product_texts(products, np.arange(len(products)))
         return catalogue.find(identities(products["product_id"], products["locale"].astype(str), texts))
 
     def parameters(self) -> int:
-        """Return the parameters of the network and of the frozen text encoder, without what is computed ahead."""
+        """Return the parameters of the network and of the frozen text encoder, without what is computed ahead.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         network, _, encoder, _ = self._fitted("it has no parameters yet")
         return sum(parameter.numel() for parameter in network.parameters()) + encoder.parameters()
 
