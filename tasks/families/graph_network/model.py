@@ -173,7 +173,9 @@ class GraphNetwork(Candidate):
         """
         network, _, encoder, catalogue = self._fitted()
         if self.memory is None:
-            raise CandidateError(f"{self.spec.name} was saved without its graph, so it cannot be refreshed; train it again")
+            raise CandidateError(
+                f"{self.spec.name} was saved without its graph, so it cannot be refreshed; train it again"
+            )
         found = refreshed(
             self.spec.name,
             network.products,

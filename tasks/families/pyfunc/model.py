@@ -1,4 +1,4 @@
-"""A candidate that is an MLflow pyfunc from elsewhere; it runs apart from this process, and only if its source is allowed."""
+"""A candidate that is an MLflow pyfunc from elsewhere; it runs in its own process and needs an allowed source."""
 
 from __future__ import annotations
 
