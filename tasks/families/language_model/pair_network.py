@@ -208,8 +208,8 @@ def parameter_groups(network: TextPairNetwork, recipe: LanguageModelRecipe) -> l
     """Return AdamW's groups: a learning rate for each depth, no weight decay on biases and norms.
 
     The head has random weights, so its learning rate is ten times the encoder's, but not above 1e-3 unless the
-    encoder's is. Each layer below the top one has `layer_decay` times the learning rate of the one above it, the embeddings
-    the lowest.
+    encoder's is. Each layer below the top one has `layer_decay` times the learning rate of the one above it, the
+    embeddings the lowest.
 
     Args:
         network: only parameters with gradients are in the groups.
