@@ -177,8 +177,8 @@ def subsets_to_keep(members: Sequence[str], order: Sequence[str], limit: int) ->
     """Return the subsets that get an aggregator.
 
     These are all non-empty subsets if there are at most `limit`. Otherwise they are all prefixes of `order`, each
-    member alone (both are kept whatever the limit: early exit and a single answer need them), and as many sets that lack
-    one member as the limit leaves room for, the last of `order` being the first to be left out.
+    member alone (both are kept whatever the limit: early exit and a single answer need them), and as many sets that
+    lack one member as the limit leaves room for, the last of `order` being the first to be left out.
 
     Args:
         members: the ensemble's members, in its order.
