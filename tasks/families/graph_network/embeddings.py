@@ -156,6 +156,25 @@ def refreshed_states(
 
 
 @torch.inference_mode()
+def states_without_neighbours(tower: ProductTower, vectors: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the states of products without edges, computed from their text alone.
+
+    Args:
+        tower: the trained module, on `device` and in evaluation mode.
+        vectors: float32 (n, text_dimensions).
+        device: where to compute.
+
+    Returns:
+        float32 (n, hidden_size).
+    """
+    total, layers = len(vectors), len(tower.layers)
+    inputs = tower.inputs_of(torch.from_numpy(vectors).to(device), torch.zeros(total, device=device))
+    edges = torch.empty((2, 0), dtype=torch.int64, device=device)
+    nothing, ones = torch.empty(0, device=device), torch.ones(total, device=device)
+    return tower(inputs, edges, nothing, ones, edges[0], (total,) * (layers + 1), (0,) * layers).cpu().numpy()
+
+
+@torch.inference_mode()
 def _one_step(
     tower: ProductTower,
     number: int,

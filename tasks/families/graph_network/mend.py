@@ -71,7 +71,6 @@ def mended(folder: Path, device: str) -> str | None:
 
 def _network(folder: Path, spec: GraphNetworkSpec) -> GraphPairNetwork:
     weights = load_file(folder / "network.safetensors")
-    dimensions = len(weights["products.text_scale"])
-    network = GraphPairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
+    network = GraphPairNetwork.of(spec, len(weights["products.text_scale"]))
     network.load_state_dict(weights)
     return network.eval()

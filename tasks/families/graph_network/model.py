@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -12,13 +11,17 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from esci_tournament.registry.errors import CandidateError, LeakError
+from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
-from esci_tournament.tasks.data.dataset import LOCALES, normalise_query
+from esci_tournament.tasks.data.dataset import normalise_query
 from esci_tournament.tasks.families.checkpoint import check_checkpoint
 from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
-from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
+from esci_tournament.tasks.families.graph_network.embeddings import (
+    echoes,
+    product_states,
+    states_without_neighbours,
+)
 from esci_tournament.tasks.families.graph_network.encoders import (
     Lsa,
     Pretrained,
@@ -28,6 +31,16 @@ from esci_tournament.tasks.families.graph_network.encoders import (
     product_texts,
     text_digest,
 )
+from esci_tournament.tasks.families.graph_network.inputs import (
+    distinct_texts,
+    edges_by_relation,
+    one_hot,
+    pair_inputs,
+    run_digest,
+    texts_in_use,
+    texts_of_nodes,
+    usable_edges,
+)
 from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.memory import GraphMemory, Relation
 from esci_tournament.tasks.families.graph_network.mend import mended
@@ -35,7 +48,7 @@ from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING,
 from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork, ProductTower
 from esci_tournament.tasks.families.graph_network.refresh import refreshed
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
-from esci_tournament.tasks.families.graph_network.training import PairInputs, World, train
+from esci_tournament.tasks.families.graph_network.training import World, train
 from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.seal import seal
 
@@ -120,15 +133,15 @@ class GraphNetwork(Candidate):
         """
         self.device = resolve_device(data.device)
         recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
-        edges = self._usable_edges(data)
-        parts = self._parts(edges)
+        edges = usable_edges(self.spec, data)
+        parts = edges_by_relation(self.spec, edges)
         fanout = self._fanout + 1  # one more than is used: the pair's own query is masked
         graphs = [build(part, len(data.products), fanout) for part in parts]
         graph = graphs[0] if len(graphs) == 1 else stack(graphs)
 
         texts = product_texts(data.products, np.arange(len(data.products)))
-        node_queries = _query_texts(edges, graph)
-        pair_queries, pair_rows = _distinct(data.pairs["query"], data.validation["query"])
+        node_queries = texts_of_nodes(edges, graph)
+        pair_queries, pair_rows = distinct_texts(data.pairs["query"], data.validation["query"])
         fit_queries = sorted({*node_queries, *(normalise_query(query) for query in data.pairs["query"].unique())})
         corpus = texts + fit_queries
         data.progress(0.0, "reading text")
@@ -138,16 +151,16 @@ class GraphNetwork(Candidate):
         vectors = encode_once(self.encoder, texts + node_queries + pair_queries, known, data.work / "texts")
         text, queries = vectors[: graph.n_nodes], vectors[graph.n_nodes :]
 
-        overlap = self.lexicon.overlap(pair_queries, *_only_used(texts, pair_rows, data.pairs, data.validation))
+        used_texts, product_rows = texts_in_use(texts, data.pairs, data.validation)
+        overlap = self.lexicon.overlap(pair_queries, used_texts, pair_rows, product_rows)
         split = len(data.pairs)
-        fit = _inputs(data.pairs, graph, pair_rows[:split], overlap[:split])
-        validation = _inputs(data.validation, graph, pair_rows[split:], overlap[split:])
+        fit = pair_inputs(data.pairs, graph, pair_rows[:split], overlap[:split])
+        validation = pair_inputs(data.validation, graph, pair_rows[split:], overlap[split:])
         with seeded(seed, self.device):
-            relations = len(self.spec.relations)
-            self.network = GraphPairNetwork(self.spec.architecture, recipe, text.shape[1], relations).to(self.device)
+            self.network = GraphPairNetwork.of(self.spec, text.shape[1]).to(self.device)
         self.network.products.learn_scale(text[:: -(-len(text) // _SAMPLE)])
         world = World(graph, text, queries, self._fanout, self.device)
-        run = _digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
+        run = run_digest(self.spec.digest(), seed, known, edges, data.pairs, data.validation)
         checkpoint = data.work / f"epochs-{run[:32]}.safetensors"
         self.history = train(self.network, world, fit, validation, recipe, seed, checkpoint, data.progress)
         self.catalogue = self._compute_ahead(self.network.products, graph, text, texts, data)
@@ -182,7 +195,7 @@ class GraphNetwork(Candidate):
             encoder,
             self.memory,
             catalogue,
-            self._parts(edges),
+            edges_by_relation(self.spec, edges),
             products,
             self._fanout,
             self.device,
@@ -213,10 +226,10 @@ class GraphNetwork(Candidate):
         rows, product_rows = np.unique(pairs["product"].to_numpy(dtype=np.int64), return_inverse=True)
         texts = product_texts(products, rows)
         states, product_text, echo = self._describe(products, rows, texts)
-        queries, query_rows = _distinct(pairs["query"])
+        queries, query_rows = distinct_texts(pairs["query"])
         query_text = encoder.encode(queries)
         overlap = lexicon.overlap(queries, texts, query_rows, product_rows)
-        locale = _one_hot(pairs["locale"])
+        locale = one_hot(pairs["locale"])
         if network.training:  # calling eval() every time would take as long as the head
             network.eval()
         with torch.inference_mode():
@@ -279,8 +292,7 @@ class GraphNetwork(Candidate):
             model.encoder = load_encoder(folder, model.lexicon, model.device)
             model.catalogue = EmbeddingCatalogue.load(folder)
             model.memory = GraphMemory.load(folder)
-            spec, dimensions = model.spec, model.encoder.dimensions
-            network = GraphPairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
+            network = GraphPairNetwork.of(model.spec, model.encoder.dimensions)
             network.load_state_dict(load_file(folder / "network.safetensors"))
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise CandidateError(f"{folder} holds no graph network that can be loaded: {error}") from error
@@ -349,33 +361,6 @@ class GraphNetwork(Candidate):
         """Neighbours used of each node in each relation."""
         return -(-self.spec.recipe.fanout // len(self.spec.relations))
 
-    def _parts(self, edges: pd.DataFrame) -> list[pd.DataFrame]:
-        """Return the edges of each relation, in the order of the spec."""
-        if len(self.spec.relations) == 1:
-            return [edges]
-        return [_of_relation(edges, one) for one in self.spec.relations]
-
-    def _usable_edges(self, data: FitData) -> pd.DataFrame:
-        missing = list(self.spec.relations)
-        if data.edges is not None and len(data.edges):
-            several = len(missing) > 1
-            missing = sorted(set(missing) - set(data.edges["relation"].astype(str))) if several else []
-        if data.edges is None or missing:
-            raise CandidateError(
-                f"{self.spec.name}: the relation {missing[0]!r} has no edges in this data version; "
-                "choose a relation that the data has events for, such as impressions"
-            )
-        if "query_key" in data.edges.columns:
-            held_out = np.isin(data.edges["query_key"].to_numpy(), data.validation["query_key"].unique())
-            if "source" in data.edges.columns:
-                held_out &= data.edges["source"].to_numpy() < 0
-            if held_out.any():
-                raise LeakError(
-                    f"{self.spec.name}: {int(held_out.sum())} edges belong to queries of the validation pairs; "
-                    "remove held-out queries from the relation first"
-                )
-        return data.edges
-
     def _compute_ahead(
         self, tower: ProductTower, graph: Neighbourhoods, text: np.ndarray, texts: list[str], data: FitData
     ) -> EmbeddingCatalogue:
@@ -410,75 +395,5 @@ class GraphNetwork(Candidate):
         if len(cold):
             vectors = encoder.encode([texts[row] for row in cold])
             text[cold] = vectors
-            states[cold] = self._states_without_neighbours(network.products, vectors)
+            states[cold] = states_without_neighbours(network.products, vectors, self.device)
         return states, text, echo
-
-    def _states_without_neighbours(self, tower: ProductTower, vectors: np.ndarray) -> np.ndarray:
-        total, layers = len(vectors), len(tower.layers)
-        text = torch.from_numpy(vectors).to(self.device)
-        with torch.inference_mode():
-            inputs = tower.inputs_of(text, torch.zeros(total, device=self.device))
-            edges = torch.empty((2, 0), dtype=torch.int64, device=self.device)
-            nothing, ones = torch.empty(0, device=self.device), torch.ones(total, device=self.device)
-            facts = edges, nothing, ones, edges[0]
-            states = tower(inputs, *facts, (total,) * (layers + 1), (0,) * layers)
-        return states.cpu().numpy()
-
-
-def _distinct(*columns: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Return the distinct texts of the columns, and for every row, column after column, its index among them."""
-    codes, values = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in columns]))
-    return [str(value) for value in values], codes.astype(np.int64)
-
-
-def _only_used(
-    texts: list[str], query_rows: np.ndarray, *frames: pd.DataFrame
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the product texts that the pairs name, and the pairs' rows of queries and of these texts."""
-    used, rows = np.unique(
-        np.concatenate([frame["product"].to_numpy(dtype=np.int64) for frame in frames]), return_inverse=True
-    )
-    return [texts[row] for row in used], query_rows, rows
-
-
-def _of_relation(edges: pd.DataFrame, relation: str) -> pd.DataFrame:
-    """Return the edges of one relation with the columns that one alone has."""
-    rows = edges[(edges["relation"] == relation).to_numpy()]
-    between_products = (rows["source"] >= 0).all()
-    return rows.drop(columns="query_key" if between_products else "source")
-
-
-def _query_texts(edges: pd.DataFrame, graph: Neighbourhoods) -> list[str]:
-    """Return the normalised text of the graph's queries, in the order of its query keys."""
-    if not len(graph.query_keys):
-        return []
-    if "source" in edges.columns:
-        edges = edges[edges["source"] < 0]
-    _, first = np.unique(edges["query_key"].to_numpy(dtype=np.uint64), return_index=True)
-    return [normalise_query(query) for query in edges["query"].iloc[first]]
-
-
-def _one_hot(locale: pd.Series) -> np.ndarray:
-    return (np.asarray(locale, object)[:, None] == np.array(LOCALES, object)).astype(np.float32)
-
-
-def _inputs(pairs: pd.DataFrame, graph: Neighbourhoods, query_rows: np.ndarray, overlap: np.ndarray) -> PairInputs:
-    return PairInputs(
-        products=pairs["product"].to_numpy(dtype=np.int64),
-        own_queries=graph.query_nodes(pairs["query_key"].to_numpy()),
-        queries=query_rows,
-        overlap=overlap,
-        locale=_one_hot(pairs["locale"]),
-        labels=pairs["label"].to_numpy(dtype=np.int64),
-    )
-
-
-def _digest(spec: str, seed: int, texts: str, edges: pd.DataFrame, *frames: pd.DataFrame) -> str:
-    """Return a SHA-256 of everything that a training run follows from."""
-    digest = hashlib.sha256(json.dumps([spec, seed, texts]).encode())
-    for frame in frames:
-        for column in ("query_key", "product", "label"):
-            digest.update(np.ascontiguousarray(frame[column].to_numpy()).tobytes())
-    for column in (*(name for name in ("query_key", "source") if name in edges.columns), "product", "weight"):
-        digest.update(np.ascontiguousarray(edges[column].to_numpy()).tobytes())
-    return digest.hexdigest()

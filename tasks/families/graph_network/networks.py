@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,7 +16,11 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.families.graph_network.lexicon import OVERLAPS
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer, RgcnLayer
-from esci_tournament.tasks.families.graph_network.spec import GNNArchitecture, GraphNetworkRecipe
+from esci_tournament.tasks.families.graph_network.spec import (
+    GNNArchitecture,
+    GraphNetworkRecipe,
+    GraphNetworkSpec,
+)
 
 _NOISE_FLOOR = 0.05  # of the largest deviation; smaller directions are taken for noise and are not scaled up
 
@@ -293,6 +298,22 @@ class GraphPairNetwork(nn.Module):
             nn.Dropout(recipe.dropout),
             nn.Linear(hidden, len(LABELS)),
         )
+
+    @classmethod
+    def of(cls, spec: GraphNetworkSpec, text_dimensions: int) -> Self:
+        """Return an untrained network by a spec; seed torch before.
+
+        Args:
+            spec: architecture, recipe and relations.
+            text_dimensions: length of the text vectors.
+
+        Returns:
+            The network on the CPU.
+
+        Raises:
+            CandidateError: if hidden_size is not a multiple of the heads of gatv2 or hgt.
+        """
+        return cls(spec.architecture, spec.recipe, text_dimensions, len(spec.relations))
 
     def score(
         self,
