@@ -223,7 +223,7 @@ class Candidate(ABC):
         """
         raise SpecError(f"{self.spec.name} computes nothing of a product alone")
 
-    # As time goes by
+    # Refresh and repair of a fitted model
 
     def refresh(self, edges: pd.DataFrame, products: pd.DataFrame) -> int:
         """Bring a fitted model up to date with edges and products as they are now, without learning.
