@@ -75,7 +75,7 @@ def select(
     kept = rule_named(rule)(search)
     if not kept or not search.allowed(kept) or not search.fits(kept):
         raise UsageError(
-            f"selection rule {rule!r} kept {', '.join(sorted(kept)) or 'nobody'}: it has to keep eligible models "
+            f"selection rule {rule!r} kept {', '.join(sorted(kept)) or 'no model'}: it has to keep eligible models "
             "within the budget, and those that must be kept"
         )
     refits = search.spent()

@@ -62,7 +62,7 @@ def greedy(search: Search) -> frozenset[str]:
     current = search.keep
     value = search.value(current) if current else float("-inf")
     if current:
-        search.note(current, "start with those that must be kept")
+        search.note(current, "start with the models that must be kept")
     while additions := [
         current | {name} for name in sorted(search.eligible - current) if search.fits(current | {name})
     ]:
@@ -78,7 +78,7 @@ def top_k(search: Search) -> frozenset[str]:
     """Keep the models with the highest SHAP utility until the next one exceeds the budget, and return the set."""
     everybody = search.eligible
     credit = search.utility(everybody)
-    search.note(everybody, "fit everybody and rank by SHAP")
+    search.note(everybody, "fit all models and rank by SHAP")
     kept = set(search.keep)
     for name in sorted(everybody - search.keep, key=lambda name: (-credit[name], name)):
         if not search.fits(kept | {name}):
@@ -104,7 +104,7 @@ def by_shap(search: Search) -> frozenset[str]:
 
 def _evict(search: Search, current: frozenset[str]) -> frozenset[str]:
     search.utility(current)
-    search.note(current, "start with everybody who fits alone")
+    search.note(current, "start with all models that fit alone")
     while not search.fits(current):
         credit = search.utility(current)
         prices = {name: search.budget.share(name, search.costs, current) for name in sorted(current - search.keep)}

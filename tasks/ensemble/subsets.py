@@ -124,7 +124,7 @@ class Subsets:
             if present.issuperset(subset.members):
                 return subset.aggregator, subset.members
         raise NotFoundError(
-            f"no aggregator is kept for {', '.join(sorted(present)) or 'nobody'} alone; wait for more members, "
+            f"no aggregator is kept for {', '.join(sorted(present)) or 'no member'} alone; wait for more members, "
             f"or run a tournament to make the ensemble of {', '.join(self.members)} again: it keeps them"
         )
 

@@ -378,7 +378,7 @@ class LanguageModel(Candidate):
 
 
 def _read_training(file: Path) -> TrainingState | None:
-    """Return what the record of the training tells, or None when there is none."""
+    """Return the training's record, or None when there is none."""
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if not record:
         return None

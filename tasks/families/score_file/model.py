@@ -107,7 +107,7 @@ class ScoreFile(Candidate):
             A number of pairs.
 
         Raises:
-            CandidateError: if it is 0: the file knows nothing about this data.
+            CandidateError: if it is 0: the file holds none of this data.
         """
         _, found = self._look_up(pairs)
         if not found.any():
