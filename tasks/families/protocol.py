@@ -166,7 +166,7 @@ class Candidate(ABC):
         """Count the pairs that the model has an answer of its own for.
 
         Args:
-            pairs: columns as in :meth:`predict_proba`, and example_id.
+            pairs: columns as in :meth:`predict_proba`, and example_id where the pairs have one.
 
         Returns:
             A number of pairs; here all of them.
