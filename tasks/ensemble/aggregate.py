@@ -1,6 +1,6 @@
 """The aggregator: gradient-boosted trees (LightGBM) over the members' out-of-sample class probabilities; see `fitting`.
 
-Where data is scarce the trees start from a log-linear pool of the members (`pool.py`) in place of nothing.
+Where data is scarce the trees start from a log-linear pool of the members (`pool.py`) instead of from zero.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from esci_tournament.tasks.ensemble.trees import FlatTrees
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"
 _ROWS_WORTH_THREADS = 20_000
-_ROWS_WALKED = 1000  # up to here our own walk over the trees is the faster one
+_ROWS_WALKED = 1000  # up to here `FlatTrees` is faster than LightGBM
 
 
 @dataclass(frozen=True)
 class AggregatorParameters:
-    """Every knob of the aggregator.
+    """The hyperparameters of the aggregator.
 
     Attributes:
         learning_rate: shrinkage of a tree.
@@ -43,14 +43,18 @@ class AggregatorParameters:
         leaf_hessian: summed hessian of a leaf at least. LightGBM's default of 0.001 lets a leaf of confident rows
             divide by next to nothing: multiclass scores then diverge.
         l2: ridge penalty on leaf values.
-        column_share, row_share: share of columns a tree and of rows a round sees.
+        column_share: share of the columns that a tree sees, 0 to 1.
+        row_share: share of the rows that a round sees, 0 to 1.
         folds: folds of the cross-validation that chooses the number of rounds.
-        threads: LightGBM threads, which change no result and are not saved; below 20,000 pairs one is used, threads
-            would wait for each other more than work.
+        threads: LightGBM threads, which change no result and are not saved; below 20,000 pairs one is used, because
+            several would spend more time waiting for each other than working.
         seed: seed of all sampling.
         balance: power of the inverse class frequency that weighs a pair in the fit: 0 for none, 1 for classes of equal
             weight. Probabilities lean towards rare classes accordingly.
         start: what boosting starts from: nothing, or a log-linear pool of the members.
+
+    Raises:
+        UsageError: if depth is not 1 to 12, or there are fewer than 2 folds or 1 round.
     """
 
     learning_rate: float = 0.1
@@ -78,11 +82,18 @@ class AggregatorParameters:
             )
 
     def threads_for(self, rows: int) -> int:
-        """Return the number of threads that pay for `rows` pairs."""
+        """Return the number of threads to use for `rows` pairs: one below 20,000."""
         return self.threads if rows >= _ROWS_WORTH_THREADS else 1
 
     def lightgbm(self, rows: int) -> dict[str, Any]:
-        """Return the parameters as LightGBM spells them, for a fit on `rows` pairs."""
+        """Return the parameters under LightGBM's names.
+
+        Args:
+            rows: number of pairs that are fitted on, which decides the threads.
+
+        Returns:
+            What `lightgbm.Booster` takes as `params`.
+        """
         return {
             "objective": "multiclass",
             "num_class": CLASSES,
@@ -112,7 +123,7 @@ class Aggregator:
     Attributes:
         members: k names, the order of the columns.
         booster: the LightGBM model over 4 k columns, member by member, E, S, C, I within each.
-        rounds: boosting rounds; none where the pool alone is best.
+        rounds: boosting rounds; 0 where the pool alone is best.
         parameters: what it was fitted with.
         pool: what the trees start from; None for nothing.
     """
@@ -124,7 +135,17 @@ class Aggregator:
     pool: Pool | None = None
 
     def raw_scores(self, columns: np.ndarray) -> np.ndarray:
-        """Return the scores before the softmax, float64 (n, 4), of member scores float32 (n, k, 4)."""
+        """Return the scores before the softmax.
+
+        Args:
+            columns: float32 (n, k, 4), member scores in the order of `members`.
+
+        Returns:
+            float64 (n, 4), order E, S, C, I.
+
+        Raises:
+            UsageError: if there are not four columns for each member.
+        """
         features = flatten(columns, self.members)
         if not len(features):
             return np.zeros((0, CLASSES))
@@ -139,16 +160,20 @@ class Aggregator:
         return np.asarray(scores).reshape(-1, CLASSES)
 
     def digest(self) -> str:
-        """Return a SHA-256 of all that the scores follow from."""
+        """Return a SHA-256 of all that the scores follow from, 64 hex digits."""
         content = self._text() + json.dumps(self.pool.to_json() if self.pool else None)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _text(self) -> str:
-        """Return LightGBM's text of the trees, the same on any machine: it would tell how many threads fitted them."""
+        """Return LightGBM's text of the trees, with 1 for the number of threads: it is the same on any machine."""
         return re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", self.booster.model_to_string())
 
     def prepared(self) -> Aggregator:
-        """Read the trees now, which takes some 80 ms, and not when the first page waits for it; return self."""
+        """Read the trees now, which takes some 80 ms, so that the first request need not wait for it.
+
+        Returns:
+            The aggregator itself.
+        """
         _ = self._trees
         return self
 
@@ -157,15 +182,28 @@ class Aggregator:
         return FlatTrees.of(self.booster.model_to_string())
 
     def predict_proba(self, columns: np.ndarray) -> np.ndarray:
-        """Return class probabilities, float32 (n, 4), order E, S, C, I, of member scores float32 (n, k, 4)."""
+        """Return class probabilities.
+
+        Args:
+            columns: float32 (n, k, 4), member scores in the order of `members`.
+
+        Returns:
+            float32 (n, 4), order E, S, C, I.
+
+        Raises:
+            UsageError: if there are not four columns for each member.
+        """
         return softmax(self.raw_scores(columns)).astype(np.float32)
 
     def predict(self, columns: np.ndarray) -> np.ndarray:
-        """Return the most probable class of each pair, int8 (n,)."""
+        """Return the most probable class, int8 (n,), index into `LABELS`, of member scores float32 (n, k, 4)."""
         return self.predict_proba(columns).argmax(axis=1).astype(np.int8)
 
     def save(self, folder: Path) -> None:
         """Write `aggregator.txt` (LightGBM's text format) and `aggregator.json` into `folder`.
+
+        Args:
+            folder: made if need be.
 
         Raises:
             StoreError: if the folder cannot be written.
@@ -186,14 +224,20 @@ class Aggregator:
     def load(cls, folder: Path) -> Aggregator:
         """Return the aggregator that `save` wrote.
 
+        Args:
+            folder: where `save` wrote.
+
+        Returns:
+            An aggregator with the same scores; its threads are those of this machine.
+
         Raises:
             StoreError: if a file is missing, damaged or of another shape than its card says.
         """
         try:
             card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
             booster = lightgbm.Booster(model_str=(folder / _MODEL).read_text(encoding="utf-8"))
-            pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # earlier versions have none
-            saved = {name: value for name, value in card["parameters"].items() if name != "threads"}  # earlier versions
+            pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # a card may lack the key
+            saved = {name: value for name, value in card["parameters"].items() if name != "threads"}  # this machine's
             parameters = AggregatorParameters(**saved)
             aggregator = cls(tuple(card["members"]), booster, int(card["rounds"]), parameters, pool)
         except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
@@ -207,7 +251,14 @@ class Aggregator:
 
 
 def flatten(columns: np.ndarray, members: Sequence[str]) -> np.ndarray:
-    """Return member scores (n, k, 4) as LightGBM reads them, float64 (n, 4 k).
+    """Return member scores in the columns that LightGBM reads.
+
+    Args:
+        columns: float (n, k, 4), member scores.
+        members: k names.
+
+    Returns:
+        float64 (n, 4 k), member by member.
 
     Raises:
         UsageError: if there are not four columns for each member.
@@ -218,7 +269,12 @@ def flatten(columns: np.ndarray, members: Sequence[str]) -> np.ndarray:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis."""
+    """Return the softmax over the last axis, of the same shape.
+
+    Example:
+        >>> softmax(np.array([0.0, 0.0])).tolist()
+        [0.5, 0.5]
+    """
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -227,6 +283,12 @@ def check_shapes(
     columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, members: Sequence[str] | None = None
 ) -> None:
     """Check that rows, members and classes agree.
+
+    Args:
+        columns: has to be (n, k, 4).
+        labels: has to be (n,), with n at least 1.
+        groups: has to be (n,).
+        members: k names; None skips their check.
 
     Raises:
         UsageError: naming the shapes seen.

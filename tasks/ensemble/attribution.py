@@ -25,6 +25,7 @@ def attribute(
     """Return what each member adds to each raw class score of each pair, and the expected raw scores.
 
     Args:
+        aggregator: the aggregator whose scores are explained.
         columns: float32 (n, k, 4), member scores.
         threads: threads to use.
         forest: the result of :func:`tabulate` if it is at hand already.
@@ -42,7 +43,16 @@ def attribute(
 
 
 def check_additivity(aggregator: Aggregator, columns: np.ndarray, values: np.ndarray, base: np.ndarray) -> float:
-    """Return the largest gap between base + contributions and raw scores, as a share of the largest raw score.
+    """Check that base + contributions are the raw scores, on up to 512 rows spread evenly over the input.
+
+    Args:
+        aggregator: the aggregator whose scores are explained.
+        columns: float32 (n, k, 4), member scores.
+        values: float64 (n, 4, k), contributions of the members.
+        base: float64 (4,), expected raw scores.
+
+    Returns:
+        The largest gap, as a share of the largest raw score; 0 without a row.
 
     Raises:
         TournamentError: if it is above 1e-6.
@@ -56,13 +66,22 @@ def check_additivity(aggregator: Aggregator, columns: np.ndarray, values: np.nda
         raise TournamentError(
             f"the members' contributions do not add up to the aggregator's scores: off by {gap:.2e} of the largest "
             f"score on {len(rows)} pairs checked, {_TOLERANCE:g} is allowed; the ranking would be wrong, so it is not "
-            "made: fit the aggregator again, and report this as a fault if it comes back"
+            "made: fit the aggregator again, and report a bug if it happens again"
         )
     return gap
 
 
 def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Return the contributions, float64 (n, 4, k), of rows `features` float64 (n, 4 k); the same for any `threads`."""
+    """Return the contributions of the members, without the check that they add up.
+
+    Args:
+        forest: the tables of the aggregator's trees.
+        features: float64 (n, 4 k), member scores as :func:`flatten` returns them.
+        threads: threads to use; they do not change the result.
+
+    Returns:
+        float64 (n, 4, k), class and member of each row.
+    """
     rows = len(features)
     values = np.zeros((rows, CLASSES, forest.groups))
     blocks = [(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK)]
@@ -75,8 +94,8 @@ def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 1) -> np
             forest.group_start, forest.table, forest.group, forest.bits, values[start:stop],
         )  # fmt: skip
 
-    # Threads of Python's own around a kernel that frees the lock: numba's parallel layers must not be entered from
-    # two threads at once, and the scorer will do that
+    # Python's threads around a kernel that releases the lock: numba's parallel layers must not be entered from
+    # two threads at once, and the scorer does that
     if threads > 1 and len(blocks) > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, blocks))

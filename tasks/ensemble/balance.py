@@ -1,9 +1,9 @@
-"""How much rare classes weigh in the aggregator's fit: as much as the declared metric asks for, out of fold.
+"""Choose how much rare classes weigh in the aggregator's fit, by the declared metric out of fold.
 
 Boosting on the plain log loss answers with the most probable class. That is right for accuracy; on skewed labels it
-gives rare classes up, and macro F1, which counts every class alike, can fall below that of the best member. Weighing
-them too much gives accuracy up instead: no power is chosen that costs another overall metric what a verdict's
-guardrails do not tolerate either.
+rarely answers with rare classes, and macro F1, which counts every class alike, can fall below that of the best member.
+Too much weight on rare classes costs accuracy instead: no power is chosen that costs another overall metric more than a
+verdict's guardrails tolerate.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MOST_ROWS = 60_000  # as many as selection looks at
 
 @dataclass(frozen=True)
 class Balance:
-    """The power of the inverse class frequency that weighs a pair, and what was seen.
+    """The power of the inverse class frequency that weighs a pair, and the metric at each power.
 
     Attributes:
         power: the chosen one.
         metric: name of the metric that decided.
-        values: out-of-fold metric at each power that was tried, in order of `POWERS`; empty when nothing was.
+        values: out-of-fold metric at each power that was tried, in order of `POWERS`; empty when none was tried.
     """
 
     power: float
@@ -51,13 +51,21 @@ def choose_balance(
     """Return the least power whose out-of-fold metric is within one standard error of the best one's.
 
     The one-standard-error rule of Breiman et al. (Classification and Regression Trees, 1984), on the paired difference,
-    by a bootstrap over queries: probabilities are bent no further than the data insist on.
+    by a bootstrap over queries: it keeps the probabilities as close to unweighted ones as the data allow.
 
     Args:
-        columns: float32 (n, k, 4), out-of-sample scores. labels: int8 (n,). groups: uint64 (n,), query keys.
-        parameters: of the aggregator; its `balance` is not looked at.
-        metric: the declared primary metric. Accuracy asks for the most probable class, so nothing is tried.
+        columns: float32 (n, k, 4), out-of-sample scores.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        parameters: of the aggregator; its `balance` is not read.
+        metric: the declared primary metric. Accuracy needs the most probable class, so no power is tried for it.
         margin: what the other overall metrics may lose, each against its best at any power.
+
+    Returns:
+        The choice, made on at most 60,000 pairs.
+
+    Raises:
+        UsageError: if shapes do not fit or there are too few queries for the folds.
     """
     if metric == "accuracy":
         return Balance(0.0, metric)

@@ -1,4 +1,4 @@
-"""Paired bootstrap over queries, within locales, on counts: the resampled sums of 640,000 pairs take seconds."""
+"""Paired bootstrap over queries, within locales, on counts: resampled sums of 640,000 pairs take seconds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ _TAIL_DRAWS = 10  # a quantile with fewer resamples beyond it is noise
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference, challenger minus champion, and how well it is known.
+    """A difference, challenger minus champion, with its bootstrap distribution.
 
     Attributes:
         value: on the test split as it is.
         resampled: float64 (r,), the same on each resample.
         queries: queries it was measured on.
-        effective: how many equally weighty queries would carry it as unevenly, (sum d**2)**2 / sum d**4 over the
-            influences d of the queries. Two models that differ in five answers to a rare class differ in five places,
-            however many queries there are: a normal bound on so few events is too bold, and Student's with `effective`
-            - 1 degrees of freedom, which has the tails of such a sum, is not.
+        effective: effective number of queries, (sum d**2)**2 / sum d**4 over the queries' influences d. Two models
+            that differ in five answers to a rare class differ in five places, however many queries there are: a normal
+            bound on so few events is too narrow, and Student's with `effective` - 1 degrees of freedom is not.
     """
 
     value: float
@@ -35,15 +34,21 @@ class Difference:
 
     @cached_property
     def error(self) -> float:
-        """Standard error; infinite below five queries, where a bootstrap knows nothing."""
+        """Standard error; infinite below five queries, where a bootstrap is of no use."""
         return float(self.resampled.std(ddof=1)) if self.queries >= 5 else float("inf")
 
     def lower(self, level: float) -> float:
-        """Return the one-sided lower bound at error probability `level`.
+        """Return the one-sided lower bound at an error probability.
 
-        The lower of the bootstrap's percentile and of Student's bound on its standard error: each alone is too bold
+        The lower of the bootstrap's percentile and of Student's bound on its standard error: each alone is too narrow
         somewhere (the percentile far out in the tail, Student's on skewed metrics). With fewer than ten resamples
-        beyond the percentile, Student's stands alone.
+        beyond the percentile, Student's is used alone.
+
+        Args:
+            level: error probability, 0 to 1.
+
+        Returns:
+            The bound in the metric's unit; minus infinity below five queries.
         """
         return self._bound(level, -1)
 
@@ -63,19 +68,42 @@ class Difference:
 
 @lru_cache(maxsize=1024)
 def quantile(level: float, effective: float) -> float:
-    """Return Student's quantile for a one-sided error probability `level` with `effective` - 1 degrees of freedom."""
+    """Return Student's quantile with `effective` - 1 degrees of freedom, at least 1.
+
+    Args:
+        level: one-sided error probability, 0 to 1.
+        effective: effective number of queries.
+
+    Returns:
+        The number of standard errors.
+
+    Example:
+        >>> round(quantile(0.025, 1e9), 2)
+        1.96
+    """
     return float(student.isf(level, max(effective - 1, 1.0)))
 
 
 def effective_queries(influence: np.ndarray) -> float:
-    """Return (sum d**2)**2 / sum d**4 of the queries' influences (q,); their number when none has any."""
+    """Return the effective number of queries, (sum d**2)**2 / sum d**4.
+
+    Args:
+        influence: float (q,), the influence d of each query.
+
+    Returns:
+        A number from 1 to q; q when no query has any influence.
+
+    Example:
+        >>> effective_queries(np.array([1.0, 1.0, 1.0, 0.0]))
+        3.0
+    """
     squares = influence**2
     fourth = float((squares**2).sum())
     return float(squares.sum()) ** 2 / fourth if fourth > 0 else float(len(influence))
 
 
 def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed: int, threads: int = 1) -> np.ndarray:
-    """Return the sums of resampled queries, float32 (resamples, strata, columns).
+    """Return the sums of resampled queries.
 
     Each resample draws, within each stratum, as many queries with replacement as it has. Sums of counts below 2**24
     are exact. The draws follow from the seed, the stratum and the number of the resample alone, so that neither the
@@ -84,6 +112,12 @@ def resampled_sums(values: np.ndarray, strata: np.ndarray, resamples: int, seed:
     Args:
         values: float32 (q, columns), one row a query, in a canonical order.
         strata: int64 (q,), 0, 1, ... without a gap.
+        resamples: number of resamples, r.
+        seed: of the draws.
+        threads: threads to use.
+
+    Returns:
+        float32 (r, strata, columns).
     """
     number = int(strata.max()) + 1 if len(strata) else 0
     sums = np.empty((resamples, number, values.shape[1]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a verdict follows from: the counts of both sides, the costs, the looks made, and the thresholds in force."""
+"""The input of the judge: the counts of both sides, the costs, the looks made, and the thresholds in force."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from esci_tournament.tasks.ensemble.counts import confidence_gaps, confusion_by_
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Every threshold of the judge; `of` reads them from the settings in force.
+    """The thresholds of the judge; :meth:`of` reads them from the settings in force.
 
     Attributes:
+        primary_metric: name of the metric that decides, 0 to 1 unless a plug-in's.
+        required_gain: gain on the primary metric that the lower bound must exceed, in the metric's unit.
+        alpha: probability of a false promotion over all looks at a test split.
+        resamples: number of bootstrap resamples.
+        guardrail_margin: loss that a guardrail tolerates, in the metric's unit.
+        minimum_test_queries: queries below which no verdict is given.
         not_worse_margin: loss on the primary metric that a cheaper challenger may at most have.
         cheaper_by: share of memory or time that must be saved to count as cheaper, the other no worse.
+        seed: of the bootstrap.
         threads: of the bootstrap; they do not change its result.
     """
 
@@ -62,13 +69,16 @@ class JudgeInput:
     """Everything about a test split that a verdict follows from.
 
     Attributes:
-        query_key: uint64 (q,), unique. locale: str (q,).
-        challenger, champion: int32 (q, 4, 4), confusion of each query, true label by predicted; champion may be None.
-        challenger_gaps, champion_gaps: float64 (q, 15), see
-            :func:`esci_tournament.tasks.ensemble.counts.confidence_gaps`, or None.
+        query_key: uint64 (q,), unique.
+        locale: str (q,).
+        challenger: int32 (q, 4, 4), confusion of each query, true label by predicted.
+        champion: the same of the champion, or None when there is none.
+        challenger_gaps: float64 (q, 15), see :func:`esci_tournament.tasks.ensemble.counts.confidence_gaps`, or None.
+        champion_gaps: the same of the champion, or None.
         absent: members of the champion that have no scores on these pairs: then it cannot be compared with.
         expected_locales: locales that the ensemble serves; each needs test data.
-        challenger_cost, champion_cost: measured cost of the ensembles, or None.
+        challenger_cost: measured cost of the challenger, or None.
+        champion_cost: measured cost of the champion, or None.
         budget: what the challenger must fit, or None.
         looks: looks that were made at this test split before this one.
     """
@@ -99,9 +109,15 @@ class JudgeInput:
         """Return the input made from the test pairs.
 
         Args:
-            labels: int8 (n,). groups: uint64 (n,), query keys. locales: str (n,).
-            challenger, champion: float32 (n, 4), probabilities of both ensembles.
-            rest: the remaining fields of the class.
+            labels: int8 (n,), index into `LABELS`.
+            groups: uint64 (n,), query keys.
+            locales: str (n,).
+            challenger: float32 (n, 4), probabilities of the challenger.
+            champion: float32 (n, 4), probabilities of the champion, or None.
+            **rest: the remaining fields of the class.
+
+        Returns:
+            The input, queries in ascending order; a query has the locale of its first pair.
         """
         keys, counts = confusion_by_query(labels, challenger.argmax(axis=1), groups)
         first = np.unique(groups, return_index=True)[1]
@@ -116,6 +132,9 @@ class JudgeInput:
 
     def canonical(self) -> JudgeInput:
         """Return the same with the queries in ascending order.
+
+        Returns:
+            A checked copy.
 
         Raises:
             UsageError: if shapes do not fit, a query stands twice, or both sides saw different labels.
@@ -140,7 +159,15 @@ class JudgeInput:
 
 
 def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
-    """Return a SHA-256 over everything that the verdict follows from; threads are not among it."""
+    """Return a SHA-256 (hex) over everything that the verdict follows from; threads are not part of it.
+
+    Args:
+        case: the input, in canonical order.
+        settings: the thresholds.
+
+    Returns:
+        64 hex digits.
+    """
     rest = {key: value for key, value in asdict(settings).items() if key != "threads"}
     rest |= {"locales": list(case.expected_locales), "looks": case.looks}
     if release := release_of(METRICS, settings.primary_metric):

@@ -1,4 +1,4 @@
-"""Build a challenger out of everybody who has scores: aggregate, rank, select, fit; all of it stored in one folder."""
+"""Build a challenger from all models that have scores: aggregate, rank, select, fit; stored in one folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
-# What a challenger follows from, and is stored under.
+# The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
     *("primary_metric", "guardrail_margin", "keep_score_files", "seed"),
@@ -44,8 +44,8 @@ class Challenge:
         members: candidate ids of the challenger, in the aggregator's order.
         aggregator: the LightGBM stage over their scores.
         result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
-            ensemble of everybody), "drop_one", "shapley" (or {} when too many re-fits), "selection", "start",
-            "balance", "likeness".
+            ensemble of all models), "drop_one", "shapley" (or {} when too many re-fits), "selection", "start",
+            "balance", "likeness", "refits".
     """
 
     members: tuple[str, ...]
@@ -54,7 +54,17 @@ class Challenge:
 
     @classmethod
     def load(cls, folder: Path) -> Challenge:
-        """Return the challenge that :func:`build_challenge` stored."""
+        """Return the challenge that :func:`build_challenge` stored.
+
+        Args:
+            folder: where it was stored.
+
+        Returns:
+            The challenge.
+
+        Raises:
+            StoreError: if the aggregator is missing or damaged.
+        """
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         return cls(tuple(result["members"]), Aggregator.load(folder / "aggregator"), result)
 
@@ -68,16 +78,16 @@ def build_challenge(
     progress: Progress = silent,
     for_information: Sequence[str] = (),
 ) -> None:
-    """Choose the members that the budget carries, fit their aggregator, and write both into an empty folder.
+    """Choose the members within the budget, fit their aggregator, and write both into an empty folder.
 
     Args:
-        folder: where to.
+        folder: where to write challenge.json and `aggregator/`.
         pairs: the pairs the aggregator learns from: example_id, label, query_key, locale.
         scores: of every model, out of sample on `pairs`.
         costs: of every model.
         settings: those of `SETTINGS`.
-        progress: called with the share done.
-        for_information: models that take part in the ranking of everybody and are never kept: they cannot answer for
+        progress: called after every re-fit with a share done, 0 to 1, and the set that was fitted.
+        for_information: models that take part in the ranking of all models and are never kept: they cannot answer for
             a pair that was not scored in advance.
 
     Raises:
@@ -88,7 +98,7 @@ def build_challenge(
     names = [one.member for one in scores]
     if not set(names) - set(for_information):
         raise CandidateError(
-            "nobody is left who can serve: score files answer only for the pairs they hold; register another "
+            "no candidate can serve: score files answer only for the pairs they hold; register another "
             "candidate, or let them be members by the setting keep_score_files"
         )
     columns = stack(scores, pairs["example_id"].to_numpy())
@@ -143,7 +153,14 @@ def build_challenge(
 
 
 def releases(settings: Settings) -> dict[str, str]:
-    """Return what a challenger follows from beside settings: the releases of a plugged-in metric and rule, if any."""
+    """Return the releases of a plugged-in metric and selection rule, on which a challenger depends beside its settings.
+
+    Args:
+        settings: names the metric and the rule.
+
+    Returns:
+        "metric" and "rule" -> release; what is built in is left out.
+    """
     found = {
         "metric": release_of(METRICS, settings.primary_metric),
         "rule": release_of(SELECTION_RULES, settings.selection),
@@ -152,7 +169,16 @@ def releases(settings: Settings) -> dict[str, str]:
 
 
 def what_it_would_bring(game: Game, selection: Selection, names: Sequence[str]) -> Iterator[Eviction]:
-    """Yield the evictions; those of `names` say what the metric would be with the model, which takes a re-fit each."""
+    """Explain for some evicted models what the metric would be with them, which takes a re-fit each.
+
+    Args:
+        game: the values of sets.
+        selection: its evictions are read.
+        names: the models to explain.
+
+    Yields:
+        All evictions in their order, those of `names` with a new reason.
+    """
     for out in selection.evicted:
         if out.member not in names:
             yield out
@@ -166,12 +192,32 @@ def what_it_would_bring(game: Game, selection: Selection, names: Sequence[str]) 
 
 
 def named(wanted: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """Return the candidates ("name/version") that are meant, by name or by id; a name that nobody has means nobody."""
+    """Return the candidates that are named in a list.
+
+    Args:
+        wanted: names, or ids "name/version"; an unknown one is ignored.
+        candidates: ids.
+
+    Returns:
+        The ids that match, in the order of `candidates`.
+
+    Example:
+        >>> named(["bert"], ["bert/1", "bert/2", "gcn/1"])
+        ['bert/1', 'bert/2']
+    """
     return [one for one in candidates if one in wanted or one.rpartition("/")[0] in wanted]
 
 
 def shapley(game: Game, selection: Selection) -> dict[str, float]:
-    """Return the exact Shapley value of each member, {} when that would take too many re-fits."""
+    """Return the exact Shapley value of each member that is kept.
+
+    Args:
+        game: the values of sets; missing ones are fitted.
+        selection: its kept members are read.
+
+    Returns:
+        Name -> value in the metric's unit; empty when more than 64 sets would have to be known.
+    """
     size = len(selection.kept)
     if size > MOST_SHAPLEY_MEMBERS or 2**size > SHAPLEY_REFITS:
         return {}

@@ -1,4 +1,4 @@
-"""An upper bound on a rare share when the pairs of one query are alike: Clopper-Pearson on an effective sample size."""
+"""An upper bound on a rare share with correlated pairs within a query: Clopper-Pearson on an effective sample size."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from scipy.stats import t as student
 
 
 def design_effect(wrong: np.ndarray, sizes: np.ndarray) -> float:
-    """Return how much wider the share of wrong pairs scatters than if all pairs were independent.
+    """Return the variance of the share of wrong pairs, divided by its variance if all pairs were independent.
 
     The variance of the ratio of two sums over queries (by linearisation) divided by that of a binomial share. 1 when
-    nothing or everything is wrong: then the data say nothing of it.
+    no pair or every pair is wrong, or there is one query: the data then cannot show it.
 
     Args:
-        wrong: float (q,), wrong pairs of each query. sizes: float (q,), pairs of each query.
+        wrong: float (q,), wrong pairs of each query.
+        sizes: float (q,), pairs of each query.
+
+    Returns:
+        The ratio of variances; above 1 when the pairs of a query are alike.
     """
     queries, pairs = len(sizes), float(sizes.sum())
     share = float(wrong.sum()) / pairs
@@ -33,8 +37,17 @@ def upper_bound(wrong: np.ndarray, sizes: np.ndarray, level: float, at_least: fl
     design effect is never taken to be below 1, so that the bound is never below that of independent pairs.
 
     Args:
-        wrong: float (q,), wrong pairs of each query. sizes: float (q,), pairs of each query.
-        at_least: a design effect known from elsewhere; few wrong pairs tell too little of it.
+        wrong: float (q,), wrong pairs of each query.
+        sizes: float (q,), pairs of each query.
+        level: one-sided error probability, 0 to 1.
+        at_least: a design effect known from elsewhere, for when there are too few wrong pairs to estimate it.
+
+    Returns:
+        A share, 0 to 1; 1 for fewer than two queries.
+
+    Example:
+        >>> round(upper_bound(np.zeros(100), np.ones(100), level=0.05), 4)
+        0.0295
     """
     queries, pairs = len(sizes), float(sizes.sum())
     if queries < 2:

@@ -1,4 +1,4 @@
-"""Metrics from counts: a 4x4 confusion matrix a query is all that the judge needs of a test split."""
+"""Metrics from counts: the judge reads one 4x4 confusion matrix for each query of a test split."""
 
 from __future__ import annotations
 
@@ -18,17 +18,33 @@ _TINY = 1e-300  # keeps 0 / 0 at 0
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the confusion matrix, int64 (4, 4), rows the true label, columns the predicted one."""
+    """Return the confusion matrix of pairs.
+
+    Args:
+        labels: int (n,), true classes, index into `LABELS`.
+        predicted: int (n,), predicted classes.
+
+    Returns:
+        int64 (4, 4), rows the true label, columns the predicted one.
+
+    Example:
+        >>> confusion(np.array([0, 0, 3]), np.array([0, 1, 3])).tolist()
+        [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    """
     cells = np.asarray(labels, np.int64) * CLASSES + np.asarray(predicted, np.int64)
     return np.bincount(cells, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def confusion_by_query(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the queries in ascending order, uint64 (q,), and the confusion matrix of each, int32 (q, 4, 4).
+    """Return the confusion matrix of each query.
 
     Args:
-        labels, predicted: int8 (n,), classes in the order E, S, C, I.
+        labels: int8 (n,), true classes, index into `LABELS`.
+        predicted: int8 (n,), predicted classes.
         groups: uint64 (n,), query keys.
+
+    Returns:
+        The queries in ascending order, uint64 (q,), and their matrices, int32 (q, 4, 4), true by predicted.
     """
     keys, inverse = np.unique(np.asarray(groups, np.uint64), return_inverse=True)
     cells = inverse * CLASSES**2 + np.asarray(labels, np.int64) * CLASSES + np.asarray(predicted, np.int64)
@@ -43,7 +59,9 @@ def confidence_gaps(labels: np.ndarray, probabilities: np.ndarray, groups: np.nd
     summed gaps, divided by the number of pairs: so the gaps of a query are all that resampling needs.
 
     Args:
-        labels: int8 (n,). probabilities: float32 (n, 4). groups: uint64 (n,).
+        labels: int8 (n,), index into `LABELS`.
+        probabilities: float32 (n, 4).
+        groups: uint64 (n,), query keys.
 
     Returns:
         float64 (q, 15).
@@ -60,12 +78,18 @@ def confidence_gaps(labels: np.ndarray, probabilities: np.ndarray, groups: np.nd
 
 
 def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every metric of confusion matrices (..., 4, 4), float64.
+    """Return every metric of confusion matrices.
 
-    `accuracy`, `macro_f1` and `weighted_f1` are (...,), `f1` is (..., 4), one value a class. What has no pair is 0. The
-    macro F1 is the mean over the classes that occur in the truth: the same as scikit-learn's wherever each predicted
-    class also occurs. A class that the truth lacks is left out for both sides of a comparison, so that one stray
-    prediction in a small locale does not swing the difference. The weighted F1 weights by how often a class is true.
+    What has no pair is 0. The macro F1 is the mean over the classes that occur in the truth: the same as
+    scikit-learn's wherever each predicted class also occurs. A class that the truth lacks is left out for both sides of
+    a comparison, so that one stray prediction in a small locale does not swing the difference. The weighted F1 weights
+    by how often a class is true.
+
+    Args:
+        counts: (..., 4, 4), true by predicted.
+
+    Returns:
+        float64: `accuracy`, `macro_f1` and `weighted_f1` (...,), and `f1` (..., 4), one value a class; all 0 to 1.
     """
     counts = np.asarray(counts, np.float64)
     # One product with a constant matrix is ten times faster than sums over axes of length four
@@ -84,10 +108,13 @@ def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def influences(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what each query moves each metric by, to first order: for the metrics (q,), for `f1` (q, 4), float64.
+    """Return how much each query moves each metric, to first order.
 
     Args:
         counts: (q, 4, 4), one confusion matrix a query; the metrics are those of their sum.
+
+    Returns:
+        float64, for each of the metrics (q,), for `f1` (q, 4).
     """
     parts = np.asarray(counts, np.float64).reshape(len(counts), CLASSES**2) @ _PARTS
     hits, truth, predicted = (parts[:, start : start + CLASSES] for start in (0, CLASSES, 2 * CLASSES))
@@ -106,7 +133,14 @@ def influences(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
-    """Return the metric `name` of confusion matrices (..., 4, 4), float64 (...,); see :func:`all_metrics`.
+    """Return one metric of confusion matrices.
+
+    Args:
+        name: one of `METRICS`, or of a plug-in.
+        counts: (..., 4, 4), true by predicted; a plug-in gets it as float64.
+
+    Returns:
+        float64 (...,); see :func:`all_metrics`.
 
     Raises:
         UsageError: if there is no such metric, or that of a plug-in gives something else than a number a matrix.
@@ -128,14 +162,20 @@ def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
 
 
 def influence_of(name: str, counts: np.ndarray) -> np.ndarray:
-    """Return what each query moves the metric `name` by, to first order, float64 (q,).
+    """Return how much each query moves a metric, to first order.
 
-    The derivative by each cell of the summed matrix is taken by central differences, so that it holds for any metric
-    that is a smooth function of the counts.
+    For a plug-in the derivative by each cell of the summed matrix is taken by central differences, so that it holds for
+    any metric that is a smooth function of the counts.
 
     Args:
         name: One of `METRICS`, or of a plug-in.
         counts: (q, 4, 4), one confusion matrix a query.
+
+    Returns:
+        float64 (q,).
+
+    Raises:
+        UsageError: as :func:`metric_of`.
     """
     if name in METRICS:
         return influences(counts)[name]
@@ -170,22 +210,57 @@ _PARTS = _parts()
 
 
 def metrics_of(counts: np.ndarray, primary: str = METRICS[0]) -> dict[str, float]:
-    """Return accuracy, macro F1, weighted F1 and the declared metric of one confusion matrix (4, 4)."""
+    """Return the overall metrics of one confusion matrix.
+
+    Args:
+        counts: (4, 4), true by predicted.
+        primary: the declared metric, which may be that of a plug-in.
+
+    Returns:
+        Name -> value, for the names of :func:`told`.
+
+    Raises:
+        UsageError: as :func:`metric_of`.
+
+    Example:
+        >>> found = metrics_of(confusion(np.array([0, 0, 3, 3]), np.array([0, 3, 3, 3])))
+        >>> {name: round(value, 3) for name, value in found.items()}
+        {'accuracy': 0.75, 'macro_f1': 0.733, 'weighted_f1': 0.733}
+    """
     metrics = all_metrics(counts)
     return {name: float(metrics[name] if name in METRICS else metric_of(name, counts)) for name in told(primary)}
 
 
 def told(primary: str) -> tuple[str, ...]:
-    """Return the names of the overall metrics that are measured and told: the three, and the declared one."""
+    """Return the names of the overall metrics that are reported: the three built-in ones, and the declared one."""
     return METRICS if primary in METRICS else (*METRICS, primary)
 
 
 def calibration_error(gaps: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return the expected calibration error, float64 (...,), of summed gaps (..., 15) over `pairs` (...,) pairs."""
+    """Return the expected calibration error of summed gaps.
+
+    Args:
+        gaps: float (..., 15), sums of :func:`confidence_gaps` over queries.
+        pairs: (...,), number of pairs in each sum.
+
+    Returns:
+        float64 (...,), 0 to 1.
+    """
     return np.abs(np.asarray(gaps, np.float64)).sum(axis=-1) / np.maximum(pairs, 1)
 
 
 def metrics_of_each(pairs: pd.DataFrame, scores: Iterable[MemberScores]) -> dict[str, dict[str, float]]:
-    """Return the metrics of each model alone, by its most probable label, on pairs with `example_id` and `label`."""
+    """Return the metrics of each model alone, by its most probable label.
+
+    Args:
+        pairs: columns example_id and label (int, index into `LABELS`).
+        scores: of each model, out of sample on the pairs.
+
+    Returns:
+        Member -> metric -> value.
+
+    Raises:
+        LeakError: if a score is missing or not out of sample.
+    """
     ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
     return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}

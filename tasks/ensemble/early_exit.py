@@ -1,4 +1,4 @@
-"""Early exit: members answer one after the other, and the rest need not when the label would hardly change any more."""
+"""Early exit: members are asked one after the other, until the label is unlikely to change any more."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _TINY = 1e-12  # keeps the logarithm of a probability finite
 
 @dataclass(frozen=True)
 class Level:
-    """What is allowed at one risk, and what that brings. All shares are of the pairs it was calibrated on.
+    """The rule at one risk, and its effect. All shares are of the pairs it was calibrated on, 0 to 1.
 
     Attributes:
         risk: share of labels that may differ from the whole ensemble's.
         thresholds: for 1, 2, ... k - 1 members: the margin (see :func:`margins`) from which no more need be asked; None
-            where nobody is let go.
+            where no pair leaves.
         disagreement: share of labels that differ.
-        bound: upper bound of that share, at 95 % confidence; 0 when nobody is let go.
-        calls_saved: share of member calls saved. milliseconds_saved: share of the members' time.
+        bound: upper bound of that share, at 95 % confidence; 0 when no pair leaves.
+        calls_saved: share of member calls saved.
+        milliseconds_saved: share of the members' time saved.
         metric_lost: metric of the whole ensemble's labels less that of the early ones.
         exits: share of pairs that are done after 1, 2, ... k members.
     """
@@ -55,9 +56,12 @@ class EarlyExit:
 
     Attributes:
         order: the members in the order in which they are asked: by falling worth a millisecond.
-        level: the risk in force. levels: all that were calibrated, by rising risk.
-        metric: what `metric_lost` is measured in. pairs, queries: what it was calibrated on.
-        reason: why nobody is let go, "" when somebody is.
+        level: the risk in force.
+        levels: all that were calibrated, by rising risk.
+        metric: name of the metric that `metric_lost` is measured in.
+        pairs: number of pairs it was calibrated on.
+        queries: number of their queries.
+        reason: why no pair leaves early; "" when some may.
     """
 
     order: tuple[str, ...]
@@ -74,11 +78,14 @@ class EarlyExit:
         return self.level.on
 
     def sure(self, stage: int, probabilities: np.ndarray) -> np.ndarray:
-        """Return which labels stand without asking further members, bool (n,).
+        """Return which labels are final without asking further members.
 
         Args:
-            stage: how many members have answered, 1 to k; at k every label stands.
+            stage: how many members have answered, 1 to k; at k every label is final.
             probabilities: float (n, 4), of the aggregator of `order[:stage]` (`Subsets.best`).
+
+        Returns:
+            bool (n,).
 
         Raises:
             UsageError: if no such stage exists.
@@ -93,7 +100,14 @@ class EarlyExit:
         return margins(probabilities) >= threshold
 
     def at(self, risk: float) -> EarlyExit:
-        """Return the rule at the largest calibrated risk that is not above `risk`; at 0 nobody is let go."""
+        """Return the rule at the largest calibrated risk that is not above `risk`.
+
+        Args:
+            risk: share of labels that may differ, 0 to 1; at 0 no pair leaves early.
+
+        Returns:
+            A rule with the same order and levels.
+        """
         fitting = [level for level in self.levels if 0 < level.risk <= risk * (1 + 1e-9)]
         level = max(fitting, key=lambda one: one.risk, default=None) or never(self.order, risk)
         reason = "" if level.on else self.reason or why_off(risk, self.pairs, self.queries)
@@ -105,10 +119,18 @@ class EarlyExit:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> EarlyExit:
-        """Return the rule that :meth:`to_json` told.
+        """Return the rule that :meth:`to_json` wrote.
+
+        Args:
+            facts: what :meth:`to_json` returned.
+
+        Returns:
+            An equal rule.
 
         Raises:
-            ValueError, KeyError, TypeError: if it is none.
+            ValueError: if a value or the number of thresholds is wrong.
+            KeyError: if a fact is missing.
+            TypeError: if a fact is of a wrong type.
         """
         rule = cls(
             tuple(map(str, facts["order"])),
@@ -137,8 +159,11 @@ class EarlyExit:
             folder: of the ensemble.
             risk: share of labels that may differ; default: the one that it was made for.
 
+        Returns:
+            The rule.
+
         Raises:
-            NotFoundError: if the ensemble has none, as those of earlier versions.
+            NotFoundError: if the ensemble was made without early exit.
             StoreError: if the file is damaged.
         """
         path = folder / FILE
@@ -146,15 +171,26 @@ class EarlyExit:
             rule = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise NotFoundError(
-                f"{path} is not there: ensembles of earlier versions have no early exit; all members are asked"
+                f"{path} is not there: the ensemble was made without early exit; all members are asked"
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} cannot be read: {error}; let a tournament make the ensemble anew") from error
+            raise StoreError(f"{path} cannot be read: {error}; run a tournament to make the ensemble again") from error
         return rule if risk is None else rule.at(risk)
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:
-    """Return how far the most probable class is ahead of the next, in nats (logarithm of their ratio), float64 (n,)."""
+    """Return how far the most probable class is ahead of the next, as the logarithm of their ratio.
+
+    Args:
+        probabilities: float (n, 4).
+
+    Returns:
+        float64 (n,), nats, 0 or more.
+
+    Example:
+        >>> margins(np.array([[0.6, 0.3, 0.05, 0.05]])).round(3).tolist()
+        [0.693]
+    """
     if not len(probabilities):
         return np.zeros(0)
     logarithms = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _TINY))
@@ -163,13 +199,30 @@ def margins(probabilities: np.ndarray) -> np.ndarray:
 
 
 def never(order: Sequence[str], risk: float = 0.0) -> Level:
-    """Return the level at which nobody is let go."""
+    """Return the level at which no pair leaves early.
+
+    Args:
+        order: the members in the order in which they are asked.
+        risk: share of labels that may differ, 0 to 1.
+
+    Returns:
+        A level without thresholds.
+    """
     stages = max(len(order) - 1, 0)
     return Level(risk, (None,) * stages, exits=(*(0.0 for _ in range(stages)), 1.0))
 
 
 def why_off(risk: float, pairs: int, queries: int) -> str:
-    """Return why nobody is let go, in a sentence."""
+    """Return why no pair leaves early, in a sentence.
+
+    Args:
+        risk: share of labels that may differ, 0 to 1.
+        pairs: number of pairs it was calibrated on.
+        queries: number of their queries.
+
+    Returns:
+        A sentence for the report.
+    """
     if risk <= 0:
         return "the risk is set to 0: every member is asked for every pair"
     # Nothing wrong among n independent pairs bounds the share by about -log(0.05) / n

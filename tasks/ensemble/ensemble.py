@@ -1,4 +1,4 @@
-"""An ensemble as it is served: members and aggregator in one folder, from raw rows to probabilities and labels."""
+"""An ensemble that can be served: members and aggregator in one folder, from raw rows to probabilities and labels."""
 
 from __future__ import annotations
 
@@ -44,21 +44,48 @@ class Ensemble:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Ensemble:
-        """Return the ensemble that :func:`write_ensemble` wrote."""
+        """Return the ensemble that :func:`write_ensemble` wrote.
+
+        Args:
+            folder: where it was written.
+            device: torch device of the members, such as "cpu" or "cuda:0".
+
+        Returns:
+            The ensemble, with all members loaded.
+
+        Raises:
+            OSError: if there is no manifest.
+            CandidateError: if a member cannot be loaded.
+            SpecError: if a member's spec cannot be read.
+            StoreError: if the aggregator is missing or damaged.
+        """
         members = {name: load_candidate(place, device) for name, place in member_folders(folder).items()}
         return cls(members, Aggregator.load(folder / AGGREGATOR))
 
     def member_scores(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return every member's probabilities for the rows of `frame`, float32 (rows, members, 4)."""
+        """Return every member's probabilities.
+
+        Args:
+            frame: as :meth:`predict` takes it.
+
+        Returns:
+            float32 (rows, members, 4), members in the aggregator's order, classes E, S, C, I.
+
+        Raises:
+            DataError: if a required column is absent, a query blank or a locale unknown.
+        """
         pairs, products = read_rows(frame)
         return np.stack([member.predict_proba(pairs, products) for member in self.members.values()], axis=1)
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return columns E, S, C, I (probabilities) and label (a letter), on the index of `frame`.
+        """Return probabilities and label of each row.
 
         Args:
             frame: official column names of the Shopping Queries Dataset; query and product_locale are required,
                 product_id and the five text columns are empty when they are absent.
+
+        Returns:
+            Columns E, S, C, I (float32 probabilities) and label (a letter), on the index of `frame`.
 
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.
@@ -72,8 +99,16 @@ class Ensemble:
 def member_folders(folder: Path) -> dict[str, Path]:
     """Return candidate id -> folder of the fitted model, in the aggregator's order.
 
+    Args:
+        folder: of an ensemble.
+
+    Returns:
+        Paths below `folder`.
+
     Raises:
-        OSError, ValueError, KeyError: if it is no folder that :func:`write_ensemble` wrote.
+        OSError: if there is no manifest.
+        ValueError: if the manifest is no JSON.
+        KeyError: if the manifest lacks a field.
     """
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return {one["id"]: folder / one["folder"] for one in manifest["members"]}
@@ -82,8 +117,21 @@ def member_folders(folder: Path) -> dict[str, Path]:
 def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return rows with official column names as the pairs and products that candidates read.
 
+    Args:
+        frame: columns query and product_locale; product_id and the text columns are empty when they are absent.
+
+    Returns:
+        Pairs (query, locale, product: int32 row of the products) in the order of `frame`, on a new index, and the
+        distinct products (product_id, locale, title, brand, color, bullets, description).
+
     Raises:
         DataError: if a required column is absent, a query blank or a locale unknown.
+
+    Example:
+        >>> frame = pd.DataFrame({"query": ["lamp", "desk lamp"], "product_locale": "us", "product_title": "Lamp"})
+        >>> pairs, products = read_rows(frame)
+        >>> pairs["product"].tolist(), len(products)
+        ([0, 0], 1)
     """
     for column in REQUIRED:
         if column not in frame:
@@ -103,7 +151,7 @@ def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _text(frame: pd.DataFrame, column: str) -> pd.Series:
     values = frame[column] if column in frame else pd.Series("", index=frame.index)
-    # A category knows no "" to fill in.
+    # A categorical column has no "" to fill in.
     return values.astype(object).fillna("").astype(str).reset_index(drop=True)
 
 
@@ -117,9 +165,12 @@ def write_ensemble(folder: Path, members: Sequence[tuple[str, Path]], aggregator
     """Write a self-contained ensemble into an empty folder.
 
     Args:
-        folder: where to.
+        folder: gets ensemble.json, `members/` and `aggregator/`.
         members: candidate id and folder of the fitted model, in the aggregator's order.
         aggregator: the LightGBM stage.
+
+    Raises:
+        StoreError: if the aggregator cannot be written.
     """
     entries = []
     for candidate, source in members:

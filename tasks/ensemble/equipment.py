@@ -1,4 +1,4 @@
-"""What an ensemble needs to serve in real time, made at promotion: aggregators of subsets, and early exit."""
+"""Files that an ensemble needs to serve in real time, made at promotion: aggregators of subsets, and early exit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.subsets import Subsets
 
 SUBSETS = "subsets"
-SETTINGS = ("subsets_limit", "early_exit_risk", "primary_metric")  # what equipment follows from, and is stored under
-_LEAST_MILLISECONDS = 1e-3  # what costs nothing comes first, by its worth
+SETTINGS = ("subsets_limit", "early_exit_risk", "primary_metric")  # what equipment depends on
+_LEAST_MILLISECONDS = 1e-3  # members below this cost are ordered by their utility
 
 
 def make_equipment(
@@ -40,6 +40,9 @@ def make_equipment(
         worth: facts of the ensemble's worth, as `Challenge.result["worth"]`.
         costs: of the members that were measured.
         settings: those of `SETTINGS`.
+
+    Raises:
+        LeakError: if a score is missing or not out of sample.
     """
     order = exit_order(aggregator.members, worth, costs)
     by_name = {one.member: one for one in scores}
@@ -71,7 +74,21 @@ def make_equipment(
 
 
 def exit_order(members: Sequence[str], worth: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[str, ...]:
-    """Return the members by falling utility a millisecond; who was not measured comes last."""
+    """Return the members by falling utility a millisecond; members without a measured cost come last.
+
+    Args:
+        members: names.
+        worth: has "members", a list of facts with "member" and "utility" (share, 0 to 1); missing members count as 0.
+        costs: of the members that were measured.
+
+    Returns:
+        The names; ties are ordered by name.
+
+    Example:
+        >>> worth = {"members": [{"member": "big", "utility": 0.6}, {"member": "small", "utility": 0.4}]}
+        >>> exit_order(["big", "small"], worth, {"big": Cost(900, 60), "small": Cost(90, 10)})
+        ('small', 'big')
+    """
     utility = {one["member"]: float(one["utility"]) for one in worth["members"]}
 
     def rank(member: str) -> tuple[bool, float, str]:
@@ -84,10 +101,15 @@ def exit_order(members: Sequence[str], worth: Mapping[str, Any], costs: Mapping[
 
 
 def measured(members: Sequence[str], costs: Mapping[str, Cost]) -> bool:
-    """Return whether the time of each member is known."""
+    """Return whether each member has a measured cost."""
     return all(member in costs for member in members)
 
 
 def copy_equipment(source: Path, ensemble: Path) -> None:
-    """Put what :func:`make_equipment` wrote beside the members of an ensemble."""
+    """Copy what :func:`make_equipment` wrote into the folder of an ensemble.
+
+    Args:
+        source: the folder that :func:`make_equipment` filled.
+        ensemble: an existing folder of an ensemble.
+    """
     shutil.copytree(source, ensemble, ignore=shutil.ignore_patterns("stage.json"), dirs_exist_ok=True)

@@ -23,7 +23,23 @@ _CELLS = CLASSES**2
 
 
 class Evidence:
-    """Sums of the test split as it is and of its resamples, challenger and champion side by side."""
+    """Sums of the test split as it is and of its resamples, challenger and champion side by side.
+
+    A side is 0 for the challenger and 1 for the champion; a place is a number in `places`, None for all locales.
+
+    Args:
+        case: the input in canonical order.
+        places: the locales that have a query, sorted.
+        settings: the metric, and resamples, seed and threads of the bootstrap.
+
+    Attributes:
+        names: the overall metrics.
+        calibrated: whether the confidence gaps of all sides are known.
+        strata: int64 (q,), place of each query.
+        queries: int64 (places,), number of queries.
+        actual: float64 (places, columns), sums of counts and gaps.
+        drawn: float32 (resamples, places, columns), the same on each resample.
+    """
 
     def __init__(self, case: JudgeInput, places: list[str], settings: JudgeSettings) -> None:
         self.places, self.case = places, case
@@ -48,12 +64,29 @@ class Evidence:
         )
 
     def counts(self, side: int, place: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the confusion matrix (4, 4) and its resamples (r, 4, 4) of one side, in one locale or in all."""
+        """Return the confusion matrix of one side and its resamples.
+
+        Args:
+            side: 0 for the challenger, 1 for the champion.
+            place: number of a locale, or None for all.
+
+        Returns:
+            float64 (4, 4) and (r, 4, 4), true by predicted.
+        """
         actual, drawn = self._columns(2 * side, place)
         return actual.reshape(CLASSES, CLASSES), drawn.reshape(-1, CLASSES, CLASSES)
 
     def metric(self, name: str, side: int, place: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return a metric and its resamples (r,) of one side, in one locale or in all; `f1 E` is the F1 of class E."""
+        """Return a metric of one side and its resamples.
+
+        Args:
+            name: one of `names`, or "f1 E" and so on for the F1 of a class.
+            side: 0 for the challenger, 1 for the champion.
+            place: number of a locale, or None for all.
+
+        Returns:
+            A number, and float64 (r,).
+        """
         if (side, place) not in self._metrics:
             actual, drawn = self.counts(side, place)
             self._metrics[side, place] = all_metrics(actual), all_metrics(drawn)
@@ -67,7 +100,15 @@ class Evidence:
         return whole["f1"][label], resampled["f1"][:, label]
 
     def difference(self, name: str, place: int | None = None) -> Difference:
-        """Return challenger minus champion on a metric, in one locale or in all."""
+        """Return challenger minus champion on a metric; there must be a champion.
+
+        Args:
+            name: as in :meth:`metric`.
+            place: number of a locale, or None for all.
+
+        Returns:
+            The difference with its resamples.
+        """
         ours, theirs = self.metric(name, 0, place), self.metric(name, 1, place)
         influence = self._influence(0, place), self._influence(1, place)
         if name in self.names:

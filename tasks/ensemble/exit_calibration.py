@@ -2,15 +2,15 @@
 
 Learn then Test (Angelopoulos, Bates, Candes, Jordan and Lei 2021): one parameter orders the rules from the most to the
 least cautious, each rule's risk is tested in that order at the whole error probability, and the last one before the
-first failure is taken (fixed-sequence testing). The test is the bound of `clustered.py`, which knows that pairs of one
-query are alike.
+first failure is taken (fixed-sequence testing). The test is the bound of `clustered.py`, which allows for correlated
+pairs within a query.
 
 The parameter is the chance t that a label still changes, weighted by the time that is saved. At each stage a logistic
-curve tells that chance from the margin of the aggregator so far, and a pair leaves where it is at most t times the
-share of the members' time that is still to come. So the risk is spent where it buys most.
+curve gives that chance from the margin of the aggregator so far, and a pair leaves where it is at most t times the
+share of the members' time that is still to come. So the risk is spent where it saves most time.
 
-Everything that is learnt is learnt without the query it is tried on: probabilities are out of fold, of folds grouped
-by query, and so are the curves. What serves is fitted on all pairs, as the folds' aggregators are on most of them.
+Everything is fitted without the query it is tried on: probabilities are out of fold, of folds grouped by query, and so
+are the curves. The curves that are served are fitted on all pairs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from esci_tournament.tasks.ensemble.fitting import fold_of
 
 RISKS = (0.001, 0.0025, 0.005, 0.01, 0.02)  # calibrated beside the one that is asked for
 _CHANCES = np.geomspace(1e-4, 0.5, 60)  # from the most to the least cautious
-_WIDEST = 10.0  # nats; a wider margin says no more
-_FEW = 30  # fewer changed labels than this tell too little of how alike pairs of a query are
+_WIDEST = 10.0  # nats; wider margins count as this
+_FEW = 30  # changed labels needed to estimate the design effect
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The chance that a label still changes, as a logistic curve of the margin: log odds `intercept` - `slope` margin.
+    """The chance that a label still changes, as a logistic curve of the margin.
 
-    A slope of 0 says the same chance for every margin.
+    Attributes:
+        intercept: log odds at margin 0.
+        slope: what the log odds fall by for each nat of margin; 0 for the same chance at every margin.
     """
 
     intercept: float
@@ -45,7 +47,15 @@ class Curve:
 
     @classmethod
     def fit(cls, margin: np.ndarray, changes: np.ndarray) -> Curve:
-        """Learn from margins float (n,) and whether the label changed bool (n,)."""
+        """Fit a curve; it is flat when no label or every label changes, or the chance does not fall with the margin.
+
+        Args:
+            margin: float (n,), nats.
+            changes: bool (n,), whether the label changed afterwards.
+
+        Returns:
+            The curve.
+        """
         count = int(changes.sum())
         flat = cls(float(np.log((count + 0.5) / (len(changes) - count + 0.5))), 0.0)
         if count in (0, len(changes)):
@@ -55,7 +65,14 @@ class Curve:
         return cls(float(fitted.intercept_[0]), slope) if slope > 1e-3 else flat
 
     def margin_of(self, chance: float) -> float:
-        """Return the margin from which the chance is at most `chance`; infinite when none is wide enough."""
+        """Return the margin from which the chance is at most `chance`.
+
+        Args:
+            chance: above 0 and below 1.
+
+        Returns:
+            Nats, 0 or more; infinite when no margin is wide enough.
+        """
         excess = self.intercept - float(np.log(chance / (1 - chance)))
         if excess <= 0:
             return 0.0
@@ -64,7 +81,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Walk:
-    """How pairs leave under one rule: stage int64 (n,), 0 for after one member, and label int64 (n,) of each."""
+    """How pairs leave under one rule.
+
+    Attributes:
+        stage: int64 (n,), 0 for after one member.
+        label: int64 (n,), the label that each pair leaves with.
+    """
 
     stage: np.ndarray
     label: np.ndarray
@@ -85,11 +107,15 @@ def calibrate_exit(
     Args:
         order: k members in the order in which they are asked.
         probabilities: k times float32 (n, 4), out of fold, of the aggregators of 1, 2, ... k members.
-        labels: int8 (n,). groups: uint64 (n,), query keys.
-        milliseconds: of each member in `order`, a page of 40.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        milliseconds: time of a page of 40 of each member in `order`.
         risk: share of labels that may differ from the whole ensemble's; 0 turns early exit off.
         folds: folds that the probabilities are out of (`fold_of`).
-        metric: what is lost is told in.
+        metric: name of the metric in which the loss is given.
+
+    Returns:
+        The rule.
 
     Raises:
         UsageError: if the arguments do not fit each other.
@@ -113,7 +139,19 @@ def calibrate_exit(
 
 
 def last_below(bounds: np.ndarray, risk: float) -> int | None:
-    """Return the last of the leading entries of `bounds` that are at most `risk`; None when the first is above."""
+    """Return the place of the last of the leading entries that are at most `risk`.
+
+    Args:
+        bounds: float (m,).
+        risk: the limit.
+
+    Returns:
+        Its index; None when the first entry is above the limit.
+
+    Example:
+        >>> last_below(np.array([0.001, 0.004, 0.02, 0.003]), 0.005)
+        1
+    """
     above = np.flatnonzero(bounds > risk)
     count = int(above[0]) if len(above) else len(bounds)
     return count - 1 if count else None
@@ -121,21 +159,43 @@ def last_below(bounds: np.ndarray, risk: float) -> int | None:
 
 @dataclass(frozen=True)
 class ExitTrial:
-    """Margins and labels of all stages, and the curves that are tried on each fold."""
+    """Margins and labels of all stages, and the curves that are tried on each fold.
 
-    margin: np.ndarray  # float64 (n, k - 1)
-    label: np.ndarray  # int64 (n, k)
-    fold: np.ndarray  # int64 (n,)
-    query: np.ndarray  # int64 (n,)
-    sizes: np.ndarray  # float64 (q,)
-    milliseconds: np.ndarray  # float64 (k,)
-    held_out: list[list[Curve]]  # a row for each fold
+    Attributes:
+        margin: float64 (n, k - 1), nats, before the last stage.
+        label: int64 (n, k), most probable class at each stage.
+        fold: int64 (n,), fold of each pair's query.
+        query: int64 (n,), number of each pair's query.
+        sizes: float64 (q,), pairs of each query.
+        milliseconds: float64 (k,), time of each member.
+        held_out: for each fold, the curves of all stages, fitted without it.
+        final: the curves of all stages, fitted on all pairs.
+    """
+
+    margin: np.ndarray
+    label: np.ndarray
+    fold: np.ndarray
+    query: np.ndarray
+    sizes: np.ndarray
+    milliseconds: np.ndarray
+    held_out: list[list[Curve]]
     final: list[Curve]
 
     @classmethod
     def of(
         cls, probabilities: Sequence[np.ndarray], groups: np.ndarray, milliseconds: Sequence[float], folds: int
     ) -> ExitTrial:
+        """Return the trial of the aggregators of 1, 2, ... k members.
+
+        Args:
+            probabilities: k times float32 (n, 4), out of fold.
+            groups: uint64 (n,), query keys.
+            milliseconds: time of each member.
+            folds: number of folds that the probabilities are out of.
+
+        Returns:
+            The trial, with fitted curves.
+        """
         margin = np.stack([margins(one) for one in probabilities[:-1]], axis=1)
         label = np.stack([one.argmax(axis=1) for one in probabilities], axis=1)
         changes = label[:, :-1] != label[:, -1:]
@@ -158,7 +218,15 @@ class ExitTrial:
         )
 
     def thresholds(self, curves: Sequence[Curve], chance: float) -> np.ndarray:
-        """Return the margin from which a pair leaves at each stage, float64 (k - 1,), infinite for never."""
+        """Return the margin from which a pair leaves at each stage.
+
+        Args:
+            curves: of the k - 1 stages.
+            chance: chance that a label still changes, scaled at each stage by the share of time to come.
+
+        Returns:
+            float64 (k - 1,), nats, infinite for never.
+        """
         total = self.milliseconds.sum()
         to_come = 1 - np.cumsum(self.milliseconds)[:-1] / total if total > 0 else np.ones(len(curves))
         allowed = np.clip(chance * to_come, 1e-12, 1 - 1e-12)
@@ -173,12 +241,12 @@ class ExitTrial:
         return Walk(stage, self.label[np.arange(len(stage)), stage])
 
     def bounds(self) -> np.ndarray:
-        """Return the upper bound of the share of changed labels at each of the chances, float64."""
+        """Return the upper bound of the share of changed labels at each of the 60 chances, float64."""
         wrong = [
             np.bincount(self.query, weights=self.walk(chance).label != self.label[:, -1], minlength=len(self.sizes))
             for chance in _CHANCES
         ]
-        # Where few labels change, bolder rules tell how alike the pairs of a query are
+        # Where few labels change, the design effect is that of a less cautious rule
         bounds, effect = np.empty(len(wrong)), 1.0
         for place in reversed(range(len(wrong))):
             if wrong[place].sum() >= _FEW:

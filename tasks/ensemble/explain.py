@@ -1,4 +1,4 @@
-"""Why one pair got its label: what each member added to each class, as text, JSON and a picture."""
+"""Explain the label of one pair by what each member added to each class, as text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, softmax
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute
 
-_COLOURS = ("#1b7837", "#e08214", "#5e3c99", "#7f7f7f")  # told apart in print and by colour-blind readers
+_COLOURS = ("#1b7837", "#e08214", "#5e3c99", "#7f7f7f")  # distinct in print and for colour-blind readers
 
 
 @dataclass(frozen=True)
 class PairExplanation:
-    """Why one pair got its label.
+    """The label of one pair, and what each member added to it.
 
     Attributes:
-        name: of the pair, for people. label: E, S, C or I. probabilities: of each class.
-        scores: raw score of each class before the softmax; base: what it is on average over the pairs learnt from.
+        name: of the pair, for people.
+        label: E, S, C or I.
+        probabilities: of each class.
+        scores: raw score of each class before the softmax.
+        base: what it is on average over the pairs learnt from.
         contributions: for each member what it added to each class's raw score; base + sum over members = scores.
-        given: the member's own probabilities of each class.
+        given: for each member its own probabilities of each class.
     """
 
     name: str
@@ -50,9 +53,12 @@ class PairExplanation:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def support(self) -> list[tuple[str, float, str]]:
-        """Return each member, what it did for the label against the runner-up, and the runner-up; strongest first.
+        """Return what each member did for the label against the runner-up, strongest first.
 
-        Scores are compared because a softmax only sees their differences.
+        Scores are compared because a softmax depends on their differences only.
+
+        Returns:
+            Member, what it added to the label's score less what it added to the runner-up's, and the runner-up.
         """
         rival = self.runner_up()
         gaps = {m: row[self.label] - row[rival] for m, row in self.contributions.items()}
@@ -83,7 +89,7 @@ class PairExplanation:
             side = f"for {words[self.label]}" if gap >= 0 else f"for {rival}"
             said = max(self.given[member], key=self.given[member].__getitem__)
             lines.append(
-                f"  {member} said {words[said]} ({self.given[member][said]:.0%}) and speaks {side} "
+                f"  {member} gave {words[said]} ({self.given[member][said]:.0%}) and counts {side} "
                 f"by {abs(gap):.2f} between {words[self.label]} and {rival}"
             )
         return "\n".join(lines)
@@ -116,11 +122,17 @@ def explain_pairs(
     """Return the explanation of each pair.
 
     Args:
-        columns: float32 (n, k, 4), member scores. names: n names for people, such as "query -> title".
+        aggregator: the aggregator whose scores are explained.
+        columns: float32 (n, k, 4), member scores.
+        names: n names for people, such as "query -> title".
         forest: the result of :func:`esci_tournament.tasks.ensemble.attribution.tabulate`, to save its time.
 
+    Returns:
+        n explanations, in the order of the pairs.
+
     Raises:
-        TournamentError: if contributions do not add up to the scores. UsageError: if shapes do not fit.
+        TournamentError: if contributions do not add up to the scores.
+        UsageError: if shapes do not fit.
     """
     if len(names) != len(columns):
         raise UsageError(f"{len(columns)} pairs and {len(names)} names; give each pair one name")
@@ -144,8 +156,13 @@ def explain_pairs(
 def save_picture(explanation: PairExplanation, path: Path) -> None:
     """Write the picture; the format follows from the file's name (png, svg or pdf).
 
+    Args:
+        explanation: of one pair.
+        path: file to write; its folder is made if need be.
+
     Raises:
-        StoreError: if it cannot be written. UsageError: if the format is unknown.
+        StoreError: if it cannot be written.
+        UsageError: if the format is unknown.
     """
     kind = path.suffix.lstrip(".").lower()
     if kind not in ("png", "svg", "pdf"):

@@ -1,4 +1,4 @@
-"""How the aggregator is fitted: folds by query, boosted side by side and stopped together."""
+"""Fit the aggregator: folds by query, boosted side by side and stopped together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esci_tournament.tasks.ensemble.pool import Pool, fit_pool
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What cross-validation says.
+    """The result of a cross-validation.
 
     Attributes:
         probabilities: float32 (n, 4), each row predicted by a fold that did not see its query.
@@ -34,13 +34,19 @@ class CrossValidated:
 def cross_validate(
     columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
 ) -> CrossValidated:
-    """Boost all folds side by side, stop them together, and return the out-of-fold probabilities of the best round.
+    """Boost all folds side by side, stop them together, and predict each fold's held-out rows at the best round.
 
     A query's fold follows from its key alone, and rows are put into an order that follows from their content: the
     order in which they come does not matter. One common number of rounds is the only thing chosen on the held-out rows.
 
     Args:
-        columns: float32 (n, k, 4). labels: int8 (n,). groups: uint64 (n,), query keys.
+        columns: float32 (n, k, 4), out-of-sample scores.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        parameters: of the aggregator; None for the defaults.
+
+    Returns:
+        Out-of-fold probabilities in the order of the rows, the rounds and the loss.
 
     Raises:
         UsageError: if shapes do not fit or there are fewer queries than folds.
@@ -62,7 +68,20 @@ def cross_validate(
 def out_of_fold(
     columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
 ) -> np.ndarray:
-    """Return out-of-fold class probabilities, float32 (n, 4); see :func:`cross_validate`."""
+    """Return out-of-fold class probabilities.
+
+    Args:
+        columns: float32 (n, k, 4), out-of-sample scores.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        parameters: of the aggregator; None for the defaults.
+
+    Returns:
+        float32 (n, 4); see :func:`cross_validate`.
+
+    Raises:
+        UsageError: if shapes do not fit or there are fewer queries than folds.
+    """
     return cross_validate(columns, labels, groups, parameters).probabilities
 
 
@@ -79,8 +98,14 @@ def fit_aggregator(
     Args:
         columns: float32 (n, k, 4), out-of-sample scores as :func:`esci_tournament.tasks.ensemble.scores.stack` returns
             them.
-        labels: int8 (n,). groups: uint64 (n,), query keys. members: k names.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        members: k names.
+        parameters: of the aggregator; None for the defaults.
         rounds: the number of rounds if it is known already; saves the cross-validation.
+
+    Returns:
+        The fitted aggregator.
 
     Raises:
         UsageError: if shapes do not fit or there are fewer queries than folds.
@@ -120,7 +145,19 @@ def _dataset(
 
 
 def pair_weights(labels: np.ndarray, balance: float) -> np.ndarray | None:
-    """Return what each pair weighs, float64 (n,) of mean 1: frequency of its class to the power -`balance`; or None."""
+    """Return the weight of each pair: the frequency of its class to the power -`balance`.
+
+    Args:
+        labels: int (n,), index into `LABELS`.
+        balance: the power; 0 for no weights.
+
+    Returns:
+        float64 (n,) of mean 1, or None for no weights.
+
+    Example:
+        >>> pair_weights(np.array([0, 0, 0, 1]), balance=1.0).round(3).tolist()
+        [0.667, 0.667, 0.667, 2.0]
+    """
     if not balance:
         return None
     counts = np.maximum(np.bincount(labels, minlength=CLASSES), 1)
@@ -129,12 +166,29 @@ def pair_weights(labels: np.ndarray, balance: float) -> np.ndarray | None:
 
 
 def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
-    """Return the fold of each query key, int64 (n,): stable, and as even as a hash makes it."""
+    """Return the fold of each query key; it follows from the key alone.
+
+    Args:
+        groups: uint64 (n,), query keys.
+        folds: number of folds.
+
+    Returns:
+        int64 (n,), 0 to folds - 1, as evenly spread as a hash makes it.
+    """
     return np.minimum((salted_uniform(groups, "aggregator-fold") * folds).astype(np.int64), folds - 1)
 
 
 def canonical_order(columns: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return an order of the rows that follows from their content alone, int64 (n,)."""
+    """Return an order of the rows that follows from their content alone.
+
+    Args:
+        columns: float32 (n, k, 4), member scores.
+        labels: int (n,).
+        groups: uint64 (n,), query keys.
+
+    Returns:
+        int64 (n,), row numbers by query.
+    """
     bits = np.ascontiguousarray(columns.reshape(len(columns), -1), dtype=np.float32).view(np.uint32)
     mixers = np.random.default_rng(20240301).integers(1, 2**63, size=(bits.shape[1], 1), dtype=np.uint64) * 2 + 1
     digest = np.zeros(len(columns), dtype=np.uint64)

@@ -2,7 +2,7 @@
 
 The values are those of path-dependent TreeSHAP (Lundberg et al. 2020, "From local explanations to global understanding
 with explainable AI for trees"). On the way to a leaf stand d distinct columns; a row either satisfies all conditions on
-a column or not, so that a leaf can say 2**d things at most (the observation behind WOODELF, Nadel and Wettenstein).
+a column or not, so that a leaf has at most 2**d answers (the observation behind WOODELF, Nadel and Wettenstein).
 With z_f the share of training rows that the conditions on f let through and o_f in {0, 1} what the row does,
 
     phi_f = value * (o_f - z_f) * integral over t in [0, 1] of prod_{g != f} (o_g t + z_g (1 - t)) dt
@@ -31,12 +31,16 @@ class Forest:
     """The aggregator's trees as flat arrays, with each leaf's table of answers; made by :func:`tabulate`.
 
     Attributes:
-        first_node, first_leaf: int64 (trees + 1,), offsets of each tree's inner nodes and leaves.
-        column: int64 (nodes,). threshold: float64 (nodes,): `<=` goes left.
-        left, right: int64 (nodes,), >= 0 a node of the same tree, < 0 the complement of a leaf.
+        first_node: int64 (trees + 1,), offset of each tree's inner nodes.
+        first_leaf: int64 (trees + 1,), offset of each tree's leaves.
+        column: int64 (nodes,), column that the split reads.
+        threshold: float64 (nodes,): `<=` goes left.
+        left: int64 (nodes,), >= 0 a node of the same tree, < 0 the complement of a leaf.
+        right: int64 (nodes,), likewise.
         bit: int64 (nodes,), the bit of the pattern that this split decides.
-        fresh: bool (nodes,), True where the column has not been asked higher up on the path.
-        table_start, group_start: int64 (leaves + 1,), offsets into `table` and `group`.
+        fresh: bool (nodes,), True where no split higher up on the path reads the column.
+        table_start: int64 (leaves + 1,), offsets into `table`.
+        group_start: int64 (leaves + 1,), offsets into `group`.
         table: float64, for each leaf and each member on its path 2**d answers.
         group: int64, the members on each leaf's path.
         bits: int64 (leaves,), d.
@@ -66,8 +70,14 @@ class Forest:
 def tabulate(aggregator: Aggregator) -> Forest:
     """Return the aggregator's trees with the table of each leaf's answers.
 
+    Args:
+        aggregator: a fitted aggregator.
+
+    Returns:
+        The tables, which do not depend on the pairs that are explained.
+
     Raises:
-        UsageError: if a path asks more than 16 distinct columns, or a split is categorical.
+        UsageError: if a path reads more than 16 distinct columns, or a split is categorical.
     """
     trees = parse_trees(aggregator.booster.model_to_string())
     groups = len(aggregator.members)

@@ -1,4 +1,4 @@
-"""Is the challenger better? Pure: the same counts, settings and number of looks always give the same verdict."""
+"""Judge whether a challenger replaces the champion; the same counts, settings and looks give the same verdict."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
 
     Promote when the lower bound of the gain on the primary metric, at the level left for this look, is above the
     required gain (or, for a cheaper challenger, above minus `not_worse_margin`) and no guardrail is hurt.
+
+    Args:
+        case: counts and costs of both sides.
+        settings: the thresholds; None for the defaults.
+
+    Returns:
+        The verdict, with every check and metric.
 
     Raises:
         UsageError: if the input contradicts itself.
@@ -60,7 +67,7 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
 
 
 def _finite(bound: float) -> float | None:
-    """JSON has no infinity."""
+    """Return a bound, or None for an infinite one, which JSON cannot hold."""
     return float(bound) if np.isfinite(bound) else None
 
 
@@ -141,10 +148,18 @@ def _guards(numbers: Evidence, present: list[str], settings: JudgeSettings) -> l
 def guard(name: str, change: Difference, margin: float) -> Check:
     """Return the check that `change` is no loss of `margin` or more.
 
-    Three cases. The lower bound is above minus the margin: not worse, shown. It is not, although the data is fine
-    enough that an equal challenger would have passed four times in five: refused. The data is too coarse for that: not
-    judged, and said so; then only a significant loss refuses. So a locale with 50 pairs neither blocks each challenger
-    nor passes a collapse, and the report never calls it judged.
+    Three cases. The lower bound is above minus the margin: shown to be not worse. It is not, although the data is fine
+    enough that an equal challenger would have passed four times in five: refused. The data is too coarse for that: the
+    check is marked as not judged, and only a significant loss refuses. So a locale with 50 pairs neither blocks each
+    challenger nor passes a collapse, and the report never calls it judged.
+
+    Args:
+        name: what is checked, for the report.
+        change: challenger minus champion; a loss is negative.
+        margin: the loss that is tolerated, in the metric's unit, above 0.
+
+    Returns:
+        The check.
     """
     bound = change.lower(_GUARD_LEVEL)
     needed = quantile(_GUARD_LEVEL, change.effective) + quantile(_GUARD_POWER, change.effective)
@@ -162,7 +177,9 @@ def guard(name: str, change: Difference, margin: float) -> Check:
         wanted = f"about {int(np.ceil(change.queries * (needed * change.error / margin) ** 2)):,} queries are needed"
     else:
         wanted = "at least five queries are needed to say anything"
-    sentence = f"{facts}: too little data to rule out a loss of {margin:g}, {wanted}; nothing speaks against it so far"
+    sentence = (
+        f"{facts}: too little data to rule out a loss of {margin:g}, {wanted}; no significant loss was found so far"
+    )
     return Check(name, True, False, _finite(bound), -margin, sentence.replace("-inf", "an unknown amount"))
 
 

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 from esci_tournament.registry.labels import CLASSES
 
-_FLOOR = 1e-5  # a member that is sure and wrong costs no more than this
+_FLOOR = 1e-5  # probabilities below this count as this, so that a confident wrong member costs a bounded amount
 _RIDGE = 1e-3  # of the mean log loss, nats: pulls weights towards 1 / members, and the classes' numbers towards 0
 _MOST_ROWS = 60_000  # pairs that so few numbers are fitted on
 
@@ -29,7 +29,8 @@ class Pool:
     """A fitted pool.
 
     Attributes:
-        weights: float64 (k,), not negative. bias: float64 (4,).
+        weights: float64 (k,), not negative.
+        bias: float64 (4,).
         average: float64 (k, 4), each member's mean term over the pairs learnt from.
     """
 
@@ -47,20 +48,35 @@ class Pool:
         return np.einsum("nkc,k->nc", centred_logs(columns), self.weights) + self.bias
 
     def contributions(self, columns: np.ndarray) -> np.ndarray:
-        """Return what each member adds to each raw score, float64 (n, 4, k); with :attr:`base` they are the scores."""
+        """Return what each member adds to each raw score.
+
+        Args:
+            columns: float (n, k, 4), member scores.
+
+        Returns:
+            float64 (n, 4, k); their sum over members and :attr:`base` are the raw scores.
+        """
         terms = centred_logs(columns) * self.weights[:, None] - self.average
         return terms.transpose(0, 2, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able facts."""
+        """Return weights, bias and average as JSON-able lists."""
         return {name: getattr(self, name).tolist() for name in ("weights", "bias", "average")}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Return the pool that :meth:`to_json` told.
+        """Return the pool that :meth:`to_json` wrote.
+
+        Args:
+            facts: what :meth:`to_json` returned.
+
+        Returns:
+            An equal pool.
 
         Raises:
-            ValueError, KeyError, TypeError: if it is none.
+            ValueError: if a value or a shape is wrong.
+            KeyError: if a fact is missing.
+            TypeError: if a fact is of a wrong type.
         """
         found = cls(*(np.asarray(facts[name], dtype=np.float64) for name in ("weights", "bias", "average")))
         members = len(found.weights)
@@ -73,7 +89,12 @@ def fit_pool(columns: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     """Return the pool that gives the labels the highest likelihood, less a small ridge penalty.
 
     Args:
-        columns: float (n, k, 4), out-of-sample scores. labels: int (n,). weights: float64 (n,), of the pairs, mean 1.
+        columns: float (n, k, 4), out-of-sample scores.
+        labels: int (n,), index into `LABELS`.
+        weights: float64 (n,), of the pairs, mean 1; None for equal weights.
+
+    Returns:
+        The pool, fitted on at most 60,000 pairs, evenly spread over the rows.
     """
     if len(labels) > _MOST_ROWS:
         rows = np.linspace(0, len(labels) - 1, _MOST_ROWS).astype(np.int64)
@@ -104,6 +125,13 @@ def fit_pool(columns: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 
 
 def centred_logs(columns: np.ndarray) -> np.ndarray:
-    """Return the logarithms of probabilities less their mean over the classes, float64, of float (n, k, 4)."""
+    """Return the logarithms of probabilities less their mean over the classes.
+
+    Args:
+        columns: float (n, k, 4), probabilities; below 1e-5 they count as 1e-5.
+
+    Returns:
+        float64 (n, k, 4).
+    """
     logs = np.log(np.clip(columns.astype(np.float64), _FLOOR, None))
     return logs - logs.mean(axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Scores of one member, and the one door through which they reach the aggregator: out of sample or not at all."""
+"""Scores of members, and the checks that only distributions from out-of-sample models reach the aggregator."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class MemberScores:
         example_id: int64 (n,), unique, any order.
         probabilities: float32 (n, 4), order E, S, C, I.
         out_of_sample: bool (n,), True where the model that scored the pair was not trained on the pair's query.
+
+    Raises:
+        UsageError: if shapes do not fit.
     """
 
     member: str
@@ -39,7 +42,12 @@ class MemberScores:
 
 
 def check_distributions(member: str, probabilities: np.ndarray, example_id: np.ndarray) -> None:
-    """Check that every row is finite, not negative and sums to one.
+    """Check that every row is finite, not negative and sums to one within 0.001.
+
+    Args:
+        member: name of the member, for the message.
+        probabilities: float (n, 4).
+        example_id: int (n,), id of each row.
 
     Raises:
         CandidateError: naming the first offending pair and how many there are; a member like that loses.
@@ -59,16 +67,24 @@ def check_distributions(member: str, probabilities: np.ndarray, example_id: np.n
 
 
 def stack(members: Sequence[MemberScores], example_id: np.ndarray) -> np.ndarray:
-    """Return the members' scores of the pairs `example_id`, float32 (n, k, 4), in the order of both arguments.
+    """Return the members' scores of some pairs.
 
     Args:
         members: k members.
         example_id: int64 (n,), the pairs wanted.
 
+    Returns:
+        float32 (n, k, 4), in the order of both arguments.
+
     Raises:
         LeakError: if a wanted pair is missing or was scored by a model that learnt from its query.
         CandidateError: if a wanted row is not finite or not a distribution.
         UsageError: if there is no member, or one repeats an id.
+
+    Example:
+        >>> scores = MemberScores("a", np.array([7, 5]), np.eye(4, dtype=np.float32)[:2], np.ones(2, bool))
+        >>> stack([scores], np.array([5])).tolist()
+        [[[0.0, 1.0, 0.0, 0.0]]]
     """
     if not members:
         raise UsageError("no member to stack: name at least one")

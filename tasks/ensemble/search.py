@@ -1,4 +1,4 @@
-"""What a selection rule works with: the value, cost and utility of sets of models, and a record of its steps."""
+"""The state that a selection rule works with: value, cost and utility of sets of models, and a record of its steps."""
 
 from __future__ import annotations
 
@@ -12,20 +12,36 @@ from esci_tournament.tasks.ensemble.budget import Budget, Cost, check_costs, nob
 
 
 class Valued(Protocol):
-    """What selection needs of a game; :class:`esci_tournament.tasks.ensemble.value.Game` is one."""
+    """The interface that selection needs of a game; :class:`esci_tournament.tasks.ensemble.value.Game` implements it.
+
+    Attributes:
+        members: names of all models.
+        values: the metric of each set that is known.
+        refits: number of sets that were fitted.
+    """
 
     members: tuple[str, ...]
     values: dict[frozenset[str], float]
     refits: int
 
-    def value(self, subset: Iterable[str]) -> float: ...
+    def value(self, subset: Iterable[str]) -> float:
+        """Return the metric of a set, fitting it when it is new."""
+        ...
 
-    def utility(self, subset: Iterable[str]) -> dict[str, float]: ...
+    def utility(self, subset: Iterable[str]) -> dict[str, float]:
+        """Return the share of the SHAP credit of each member of a set; the shares sum to 1."""
+        ...
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a selection: the set after it, its validation metric, and what was done and why."""
+    """One step of a selection.
+
+    Attributes:
+        members: the set after the step.
+        value: its validation metric.
+        action: what was done and why, in words.
+    """
 
     members: tuple[str, ...]
     value: float
@@ -34,7 +50,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Eviction:
-    """A model that is not in the ensemble: the step it left at (0: it never entered) and why it stays out."""
+    """A model that is not in the ensemble.
+
+    Attributes:
+        member: its name.
+        step: number of the step at which it left; 0 if it never entered.
+        reason: why it stays out, in words.
+    """
 
     member: str
     step: int
@@ -43,7 +65,13 @@ class Eviction:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The best set known within a limit: its cost on this axis, its metric, its members."""
+    """The best set known within a limit on memory or time.
+
+    Attributes:
+        limit: its cost, MiB or milliseconds a page.
+        value: its metric.
+        members: its members.
+    """
 
     limit: float
     value: float
@@ -51,15 +79,25 @@ class CurvePoint:
 
 
 class Search:
-    """The state of one selection, which a rule asks and tells: who may enter, what was tried, what was said.
+    """The state of one selection: which models may enter, the sets tried so far, and the record for the report.
+
+    Args:
+        game: The metric of each set of models.
+        costs: The cost of each model.
+        budget: The limits for a set.
+        keep: Models that are in whatever their worth.
+        drop: Models that are out.
 
     Attributes:
-        game: What each set of models reaches.
-        costs: The cost of each model.
-        budget: What a set may cost.
-        keep: Models that are in whatever their worth; drop: models that are out.
         eligible: Models that may enter: they fit the budget beside those that are kept.
-        asked: The sets that this selection asked for, and the metric of each.
+        asked: The sets whose metric this selection asked for, and the metric of each.
+        path: The steps so far.
+        left_at: For each model that left, the number of steps before that and the reason.
+        credit: The utility of each model when it was last computed, a share of 1.
+
+    Raises:
+        UsageError: if a name is unknown or both kept and dropped, or a cost is missing.
+        BudgetError: if no model fits the budget, or those that must be kept do not.
     """
 
     def __init__(
@@ -78,7 +116,7 @@ class Search:
         self.eligible = frozenset(name for name in names - drop if budget.fits(keep | {name}, costs))
         if not self.eligible:
             raise nobody_fits(budget, costs, names - drop or names)
-        # What was asked here, known before or not: an interrupted run that starts again with its fits must decide alike
+        # Sets known before count too: an interrupted run that starts again with its fits must decide the same
         self.asked: dict[frozenset[str], float] = {}
         self.path: list[Step] = []
         self.left_at: dict[str, tuple[int, str]] = {}
@@ -95,7 +133,7 @@ class Search:
         return self.asked[members]
 
     def spent(self) -> int:
-        """Return the number of sets fitted for this selection."""
+        """Return the number of non-empty sets that this selection asked for."""
         return sum(bool(members) for members in self.asked)
 
     def fits(self, members: Iterable[str]) -> bool:
@@ -103,7 +141,7 @@ class Search:
         return self.budget.fits(members, self.costs)
 
     def all_sets(self) -> list[frozenset[str]]:
-        """Return every set of eligible models that holds those that must be kept."""
+        """Return every set of eligible models that holds those that must be kept, smallest first."""
         free = sorted(self.eligible - self.keep)
         return [self.keep | frozenset(chosen) for size in range(len(free) + 1) for chosen in combinations(free, size)]
 
@@ -112,7 +150,14 @@ class Search:
         return max((s for s in self.game.values if self.allowed(s) and self.fits(s)), key=self.rank)
 
     def curve(self, axis: str) -> tuple[CurvePoint, ...]:
-        """Return the best metric known at each limit on one axis, the limit on the other axis as it is."""
+        """Return the best metric known at each limit on one axis, the limit on the other axis as it is.
+
+        Args:
+            axis: "memory_mib" or "milliseconds".
+
+        Returns:
+            Points by rising limit and metric.
+        """
         free = (
             Budget(None, self.budget.latency_ms, self.budget.execution)
             if axis == "memory_mib"
@@ -129,7 +174,14 @@ class Search:
         return tuple(points)
 
     def evictions(self, kept: frozenset[str]) -> tuple[Eviction, ...]:
-        """Return why everybody who is not kept is out."""
+        """Return why each model that is not kept is out.
+
+        Args:
+            kept: the final set.
+
+        Returns:
+            One entry for each other model, in the order of the game's members.
+        """
         out = []
         for name in self.game.members:
             if name in kept:
@@ -153,18 +205,33 @@ class Search:
         return "no set with it that was tried reaches as much within the budget"
 
     def allowed(self, members: frozenset[str]) -> bool:
-        """Return whether a set holds those that must be kept, and eligible models alone."""
+        """Return whether a set is not empty, holds those that must be kept, and only eligible models."""
         return bool(members) and self.keep <= members <= self.eligible
 
     def utility(self, members: frozenset[str]) -> dict[str, float]:
-        """Return what SHAP credits each member of a set with, as shares of 1."""
+        """Return the share of the SHAP credit of each member of a set; the shares sum to 1.
+
+        Args:
+            members: the set; it is fitted when it is new.
+
+        Returns:
+            Name -> share, 0 to 1.
+        """
         self.value(members)
         credit = self.game.utility(members)
         self.credit.update(credit)
         return credit
 
     def rank(self, members: frozenset[str]) -> tuple[float, float, int, tuple[int, ...]]:
-        """Higher metric first; among equals the cheaper, then the smaller, then by name: never by chance."""
+        """Return the sort key of a set; higher is better.
+
+        Args:
+            members: the set; it is fitted when it is new.
+
+        Returns:
+            By metric; of equals the cheaper (MiB + ms), then the smaller set, then by the order of the members,
+            so that no tie is broken at random.
+        """
         used = self.budget.used(members, self.costs)
         names = tuple(-self.game.members.index(name) for name in self.order(members))
         return self.value(members), -(used.memory_mib + used.milliseconds), -len(members), names

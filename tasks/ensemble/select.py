@@ -1,4 +1,4 @@
-"""Who stays under the budget, and what each decision was based on."""
+"""Choose the members of an ensemble within the budget, and record what each decision was based on."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from esci_tournament.tasks.ensemble.selection_rules import rule_named
 
 @dataclass(frozen=True)
 class Selection:
-    """What was decided.
+    """The result of a selection.
 
     Attributes:
-        rule: the rule. kept: members, in the game's order. value: their validation metric. used: their cost.
-        evicted: everybody else, with reason and step. path: the steps that led here.
+        rule: name of the rule.
+        kept: members, in the game's order.
+        value: their validation metric.
+        used: their cost.
+        evicted: all other models, with reason and step.
+        path: the steps that led here.
         refits: sets this looked at, each one re-fit unless it was known.
         best_known: the best set known that fits the budget.
-        best_value: its metric. regret: best_value - value, zero or more.
-        memory_curve, latency_curve: the best metric known at each limit, the other budget as it is.
+        best_value: its metric.
+        regret: best_value - value, zero or more.
+        memory_curve: the best metric known at each limit on memory, the latency limit as it is.
+        latency_curve: the best metric known at each limit on latency, the memory limit as it is.
     """
 
     rule: str
@@ -46,24 +52,30 @@ def select(
     must_keep: Iterable[str] = (),
     must_drop: Iterable[str] = (),
 ) -> Selection:
-    """Choose the members of the ensemble. The candidate competes like everyone else.
+    """Choose the members of the ensemble.
 
     Args:
-        game: what each set of models reaches. costs: of each model.
+        game: the metric of each set of models.
+        costs: the cost of each model.
+        budget: the limits; None for no limit.
         rule: one of :data:`esci_tournament.tasks.ensemble.selection_rules.RULES`, or that of a plug-in.
-        must_keep, must_drop: models that are in, or out, whatever their worth.
+        must_keep: models that are in whatever their worth.
+        must_drop: models that are out whatever their worth.
+
+    Returns:
+        The members, the steps and the evictions.
 
     Raises:
         BudgetError: if no model fits the budget, or those that must be kept do not.
         UsageError: if a name is unknown or in both lists, a cost is missing, there are too many models for the rule, or
-            the rule keeps what it may not.
+            the rule keeps a set that is not allowed.
     """
     budget = budget or Budget()
     search = Search(game, costs, budget, frozenset(must_keep), frozenset(must_drop))
     kept = rule_named(rule)(search)
     if not kept or not search.allowed(kept) or not search.fits(kept):
         raise UsageError(
-            f"selection rule {rule!r} kept {', '.join(sorted(kept)) or 'nobody'}: it has to keep eligible models "
+            f"selection rule {rule!r} kept {', '.join(sorted(kept)) or 'no model'}: it has to keep eligible models "
             "within the budget, and those that must be kept"
         )
     refits = search.spent()

@@ -21,6 +21,12 @@ _CENTRES = 5
 def rule_named(name: str) -> Rule:
     """Return a rule: one of `RULES`, or one that another distribution offers.
 
+    Args:
+        name: of the rule, such as "shap".
+
+    Returns:
+        A function that is called with a :class:`Search` and returns the set to keep.
+
     Raises:
         UsageError: if there is none of that name.
     """
@@ -30,6 +36,12 @@ def rule_named(name: str) -> Rule:
 
 def exhaustive(search: Search) -> frozenset[str]:
     """Look at every set that fits, and keep the best.
+
+    Args:
+        search: the state of the selection.
+
+    Returns:
+        The set with the highest :meth:`Search.rank`.
 
     Raises:
         UsageError: with more than `MOST_EXHAUSTIVE_MEMBERS` eligible models.
@@ -46,11 +58,11 @@ def exhaustive(search: Search) -> frozenset[str]:
 
 
 def greedy(search: Search) -> frozenset[str]:
-    """Add the most valuable model until none adds anything."""
+    """Add the most valuable model until none adds anything, and return the set."""
     current = search.keep
     value = search.value(current) if current else float("-inf")
     if current:
-        search.note(current, "start with those that must be kept")
+        search.note(current, "start with the models that must be kept")
     while additions := [
         current | {name} for name in sorted(search.eligible - current) if search.fits(current | {name})
     ]:
@@ -63,10 +75,10 @@ def greedy(search: Search) -> frozenset[str]:
 
 
 def top_k(search: Search) -> frozenset[str]:
-    """Keep the most useful models that the budget carries, as the paper does."""
+    """Keep the models with the highest SHAP utility until the next one exceeds the budget, and return the set."""
     everybody = search.eligible
     credit = search.utility(everybody)
-    search.note(everybody, "fit everybody and rank by SHAP")
+    search.note(everybody, "fit all models and rank by SHAP")
     kept = set(search.keep)
     for name in sorted(everybody - search.keep, key=lambda name: (-credit[name], name)):
         if not search.fits(kept | {name}):
@@ -79,13 +91,20 @@ def top_k(search: Search) -> frozenset[str]:
 
 
 def by_shap(search: Search) -> frozenset[str]:
-    """Evict the least useful a unit of budget, re-fit and rank again; then exchange while the metric improves."""
+    """Evict the least useful a unit of budget, re-fit and rank again; then exchange while the metric improves.
+
+    Args:
+        search: the state of the selection.
+
+    Returns:
+        The best set that was found.
+    """
     return _exchange(search, _evict(search, search.eligible))
 
 
 def _evict(search: Search, current: frozenset[str]) -> frozenset[str]:
     search.utility(current)
-    search.note(current, "start with everybody who fits alone")
+    search.note(current, "start with all models that fit alone")
     while not search.fits(current):
         credit = search.utility(current)
         prices = {name: search.budget.share(name, search.costs, current) for name in sorted(current - search.keep)}

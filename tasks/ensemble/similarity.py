@@ -1,4 +1,4 @@
-"""How alike two members are: correlation of their errors, and near-copies named in words."""
+"""Similarity of members: correlation of their errors, with near-copies named in words."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ NEAR_COPY_AGREEMENT = 0.9
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two members are.
+    """The similarity of two members.
 
     Attributes:
-        first, second: their names.
-        correlation: Pearson correlation of their errors: of the probabilities of all four classes, less the member's
+        first: name of one.
+        second: name of the other.
+        correlation: Pearson correlation of their errors: of the probabilities of all four classes, less the members'
             mean answer to pairs of the same true class.
-        agreement: share of pairs that both give the same label.
-        near_copy: both are at 0.9 or above.
+        agreement: share of pairs that both give the same label, 0 to 1.
+        near_copy: whether both are at 0.9 or above.
         sentence: the same in words.
     """
 
@@ -36,10 +37,15 @@ def compare_members(columns: np.ndarray, labels: np.ndarray, members: Sequence[s
     """Return the likeness of every two members, the most alike first.
 
     Args:
-        columns: float32 (n, k, 4), member scores. labels: int8 (n,). members: k names.
+        columns: float32 (n, k, 4), member scores.
+        labels: int8 (n,), index into `LABELS`.
+        members: k names.
+
+    Returns:
+        k (k - 1) / 2 entries.
     """
     errors = columns.astype(np.float64)
-    # All members are wrong about the same noisy labels: what goes beyond the mean answer to a class tells them apart
+    # All members are wrong about the same noisy labels: only errors beyond the mean answer to a class are compared
     for label in np.unique(labels):
         errors[labels == label] -= errors[labels == label].mean(axis=0)
     flat = errors.transpose(1, 0, 2).reshape(len(members), -1)
@@ -69,5 +75,5 @@ def _describe(first: str, second: str, correlation: float, agreement: float) -> 
     elif correlation >= 0.3:
         sentence = f"{first} and {second} share part of their errors: {facts}."
     else:
-        sentence = f"{first} and {second} err differently, which is what an ensemble lives on: {facts}."
+        sentence = f"{first} and {second} err differently, which is what an ensemble needs: {facts}."
     return Likeness(first, second, correlation, agreement, copy, sentence)

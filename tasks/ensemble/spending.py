@@ -1,4 +1,4 @@
-"""Alpha spending: every look at a test split costs part of the chance of a false promotion that its life may have."""
+"""Alpha spending: every look at a test split spends part of the probability of a false promotion."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Look:
     """One look at a test split.
 
     Attributes:
-        number: 1 for the first look. level: error probability this look may spend.
-        left: share of what all looks may spend that is left after this look.
+        number: 1 for the first look.
+        level: error probability this look may spend.
+        left: share of what all looks may spend that is left after this look, 0 to 1.
         sentence: the same in words.
     """
 
@@ -30,15 +31,26 @@ class Look:
 
 
 def look_at(looks_before: int, alpha: float) -> Look:
-    """Return the level of the next look at a test split that was looked at `looks_before` times.
+    """Return the level of the next look at a test split.
 
     Look k spends 0.8 * alpha * k**-1.5 / zeta(1.5). All looks that will ever be stay below alpha, so by the union bound
     the chance that a split without any better challenger ever promotes one is at most alpha, however the challengers
     depend on one another. The first looks get most of it: a series that never ends must fall, and a slow fall leaves
     something for the fiftieth look too.
 
+    Args:
+        looks_before: looks that were made at the split before, 0 or more.
+        alpha: error probability of all looks together, between 0 and 1.
+
+    Returns:
+        The look.
+
     Raises:
         UsageError: if there were fewer than no looks, or alpha is no probability.
+
+    Example:
+        >>> round(look_at(0, alpha=0.05).level, 4), round(look_at(9, alpha=0.05).level, 5)
+        (0.0153, 0.00048)
     """
     if looks_before < 0 or not 0 < alpha < 1:
         raise UsageError(f"{looks_before} looks at alpha {alpha}: give 0 or more looks and an alpha between 0 and 1")

@@ -1,4 +1,4 @@
-"""What boosting starts from: nothing, or a log-linear pool of the members; whichever has less log loss out of fold."""
+"""Choose what boosting starts from: nothing, or a log-linear pool of the members, whichever has less log loss."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ MOST_ROWS = 60_000  # as many as selection looks at
 
 @dataclass(frozen=True)
 class Start:
-    """What boosting starts from, and what was seen.
+    """What boosting starts from, and the losses that decided.
 
     Attributes:
         chosen: the better one; of equals, nothing.
-        nothing, pool: out-of-fold log loss with each, nats a pair.
+        nothing: out-of-fold log loss from nothing, nats a pair.
+        pool: out-of-fold log loss from the pool, nats a pair.
     """
 
     chosen: Literal["nothing", "pool"]
@@ -31,15 +32,23 @@ class Start:
 def choose_start(
     columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters
 ) -> Start:
-    """Return what boosting had better start from.
+    """Choose what boosting starts from, by the log loss out of fold.
 
-    Trees need pairs to find out what a weighted mean of the members knows from the beginning. Where there are few, they
-    stop early and answer with little more than how frequent a class is; where there are many, the pool only stands in
-    their way, because its weights are the same everywhere.
+    Trees need many pairs to learn what a weighted mean of the members gives at once. With few pairs they stop early and
+    answer with little more than how frequent a class is. With many pairs the pool is a handicap, because its weights
+    are the same for all pairs.
 
     Args:
-        columns: float32 (n, k, 4), out-of-sample scores. labels: int8 (n,). groups: uint64 (n,), query keys.
-        parameters: of the aggregator; its `start` is not looked at.
+        columns: float32 (n, k, 4), out-of-sample scores.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        parameters: of the aggregator; its `start` is not read.
+
+    Returns:
+        The choice, made on at most 60,000 pairs.
+
+    Raises:
+        UsageError: if shapes do not fit or there are too few queries for the folds.
     """
     rows = whole_queries(groups, MOST_ROWS)
     parts = columns[rows], labels[rows], groups[rows]

@@ -1,4 +1,4 @@
-"""An aggregator for each of many subsets of the members: whoever has answered in time is enough for an answer."""
+"""An aggregator for each of many subsets of the members, so that the members that answered in time can be combined."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Subset:
     """Some of the members with an aggregator of their own.
 
     Attributes:
-        members: their names, in the ensemble's order. aggregator: fitted on their columns alone.
+        members: their names, in the ensemble's order.
+        aggregator: fitted on their columns alone.
         value: metric of its out-of-fold labels on the pairs the ensemble's aggregator learns from.
     """
 
@@ -42,7 +43,7 @@ class Subsets:
 
     Attributes:
         members: the ensemble's members, in its order.
-        kept: never without that of all members.
+        kept: the subsets, always with that of all members.
         rows: int64 (n,), the rows of the fit's arguments that were learnt from; empty when loaded.
         out_of_fold: members -> float32 (n, 4), probabilities of those rows by folds that did not see their query. Only
             after a fit; it is not saved.
@@ -70,13 +71,17 @@ class Subsets:
 
         Args:
             columns: float32 (n, k, 4), the out-of-sample scores that `complete` was fitted on.
-            labels: int8 (n,). groups: uint64 (n,), query keys.
-            complete: the aggregator of all k members; it stands for them all.
+            labels: int8 (n,), index into `LABELS`.
+            groups: uint64 (n,), query keys.
+            complete: the aggregator of all k members, used as it is for the subset of all.
             order: the members as early exit asks them; default: the ensemble's own order.
-            limit: subsets to keep.
-            metric: by which equally large subsets are ranked.
+            limit: number of subsets to keep.
+            metric: name of the metric by which equally large subsets are ranked.
             threads: subsets fitted at once.
             maximum_rows: pairs learnt from at most; None for all.
+
+        Returns:
+            The subsets with their aggregators and out-of-fold probabilities.
 
         Raises:
             UsageError: if shapes do not fit, or `order` names other members than `complete`.
@@ -103,18 +108,24 @@ class Subsets:
         return cls(members, _ranked(one for one, _ in results), rows, held_out)
 
     def best(self, available: Iterable[str]) -> tuple[Aggregator, tuple[str, ...]]:
-        """Return the aggregator of the largest kept subset of `available`, and its members in its own order.
+        """Return the aggregator of the largest kept subset of the available members.
+
+        Args:
+            available: names of the members that have answered.
+
+        Returns:
+            The aggregator, and its members in its own order.
 
         Raises:
-            NotFoundError: if no kept subset has answered, which cannot be once a single member of a fit has.
+            NotFoundError: if no kept subset has answered; after a fit one answer is enough.
         """
         present = set(available)
         for subset in self.kept:
             if present.issuperset(subset.members):
                 return subset.aggregator, subset.members
         raise NotFoundError(
-            f"no aggregator is kept for {', '.join(sorted(present)) or 'nobody'} alone; wait for more members than "
-            f"that, or let a tournament make an ensemble of {', '.join(self.members)} anew: it keeps them"
+            f"no aggregator is kept for {', '.join(sorted(present)) or 'no member'} alone; wait for more members, "
+            f"or run a tournament to make the ensemble of {', '.join(self.members)} again: it keeps them"
         )
 
     def save(self, folder: Path) -> None:
@@ -131,8 +142,11 @@ class Subsets:
         """Return what `save` wrote.
 
         Args:
-            folder: where it stands; ensembles of earlier versions have none.
-            complete: the ensemble's aggregator: all that there is when the folder is absent.
+            folder: where `save` wrote; it is absent for an ensemble that was made without subsets.
+            complete: the ensemble's aggregator, the only subset when the folder is absent.
+
+        Returns:
+            The subsets, with their trees read.
 
         Raises:
             NotFoundError: if the folder is absent and `complete` is not given.
@@ -140,9 +154,7 @@ class Subsets:
         """
         if not (folder / _CARD).is_file():
             if complete is None:
-                raise NotFoundError(
-                    f"{folder} holds no aggregators of subsets; ensembles of earlier versions have none"
-                )
+                raise NotFoundError(f"{folder} holds no aggregators of subsets; the ensemble was made without them")
             return cls(complete.members, (Subset(complete.members, complete, 0.0),))
         try:
             card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
@@ -150,26 +162,38 @@ class Subsets:
             members = tuple(card["members"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{folder / _CARD} cannot be read: {error}; let a tournament make the ensemble anew"
+                f"{folder / _CARD} cannot be read: {error}; run a tournament to make the ensemble again"
             ) from error
         kept = [Subset(names, Aggregator.load(place).prepared(), value) for names, place, value in entries]
         if wrong := [subset for subset in kept if subset.members != subset.aggregator.members]:
             raise StoreError(
                 f"{folder / _CARD} names {', '.join(wrong[0].members)} where the aggregator is that of "
-                f"{', '.join(wrong[0].aggregator.members)}; let a tournament make the ensemble anew"
+                f"{', '.join(wrong[0].aggregator.members)}; run a tournament to make the ensemble again"
             )
         return cls(members, _ranked(kept))
 
 
 def subsets_to_keep(members: Sequence[str], order: Sequence[str], limit: int) -> list[tuple[str, ...]]:
-    """Return the subsets worth an aggregator, each in the members' own order, all of them first.
+    """Return the subsets that get an aggregator.
 
-    Every subset that is not empty if there are at most `limit`. Else all prefixes of `order`, each member alone (these
-    are kept whatever the limit: early exit and a single answer need them), and as many sets that lack one member as the
-    limit leaves room for, the last of `order` being the first to be left out.
+    These are all non-empty subsets if there are at most `limit`. Otherwise they are all prefixes of `order`, each
+    member alone (both are kept whatever the limit: early exit and a single answer need them), and as many sets that
+    lack one member as the limit leaves room for, the last of `order` being the first to be left out.
+
+    Args:
+        members: the ensemble's members, in its order.
+        order: the same members as early exit asks them.
+        limit: number of subsets, at least 1.
+
+    Returns:
+        Subsets in the members' own order; the first is that of all members.
 
     Raises:
         UsageError: if `order` does not name each member once, or the limit is below 1.
+
+    Example:
+        >>> subsets_to_keep(["a", "b", "c"], order=["c", "a", "b"], limit=5)
+        [('a', 'b', 'c'), ('a', 'c'), ('c',), ('a',), ('b',)]
     """
     if sorted(order) != sorted(members) or len(set(members)) != len(members) or limit < 1:
         raise UsageError(

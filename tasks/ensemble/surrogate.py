@@ -1,8 +1,8 @@
-"""Which set to fit next: a Gaussian process over sets of models, learnt from the sets already fitted.
+"""Choose which set to fit next: a Gaussian process over sets of models, learnt from the sets already fitted.
 
 Two sets that share most members reach about the same metric, so that the covariance of their values falls with the
-number of models that stand in one and not in the other: exp(-distance / 8). The process predicts each set not yet tried
-and knows how unsure it is; the set with the largest expected improvement (Mockus 1975; Jones, Schonlau and Welch 1998)
+number of models that stand in one and not in the other: exp(-distance / 8). The process predicts mean and deviation of
+each set not yet tried; the set with the largest expected improvement (Mockus 1975; Jones, Schonlau and Welch 1998)
 is tried next.
 """
 
@@ -24,10 +24,16 @@ def expected_improvement(
     members: Sequence[str],
     best: float,
 ) -> np.ndarray:
-    """Return by how much each candidate is expected to exceed `best`, float64 (len(candidates),), in the metric's unit.
+    """Return by how much each candidate is expected to exceed `best`.
 
     Args:
-        known: sets already fitted and what they reach. candidates: sets not fitted yet. members: all models.
+        known: the metric of each set already fitted; at least one.
+        candidates: m sets not fitted yet.
+        members: names of all models.
+        best: metric of the set to improve on.
+
+    Returns:
+        float64 (m,), in the metric's unit, 0 or more.
     """
     seen, values = _indicators(list(known), members), np.fromiter(known.values(), np.float64, count=len(known))
     asked = _indicators(candidates, members)

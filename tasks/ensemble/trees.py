@@ -1,8 +1,8 @@
-"""The aggregator's trees out of LightGBM's text, and their raw scores for a few pairs at once.
+"""Parse the aggregator's trees from LightGBM's text, and compute their raw scores for a few pairs at once.
 
-LightGBM needs 2 ms for a page of 40 when there are 1,200 trees: it walks all trees for one pair before the next, and
-no tree stays near the processor. Here all pairs walk one tree before the next. Same comparisons, same order of the
-sums: the scores are LightGBM's, bit for bit.
+LightGBM needs 2 ms for a page of 40 when there are 1,200 trees: it walks all trees for one pair before the next, so
+that no tree stays in the processor's cache. Here all pairs walk one tree before the next. Same comparisons, same order
+of the sums: the scores are LightGBM's, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from esci_tournament.registry.labels import CLASSES
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree. A child >= 0 is an inner node, < 0 the complement of a leaf; `<=` the threshold goes left."""
+    """One tree. A child >= 0 is an inner node, < 0 the complement of a leaf; `<=` the threshold goes left.
+
+    Attributes:
+        column: int64 (nodes,), column that the split reads.
+        threshold: float64 (nodes,).
+        left: int64 (nodes,), left child.
+        right: int64 (nodes,), right child.
+        value: float64 (leaves,), what a leaf adds to the raw score.
+        leaf_count: float64 (leaves,), training rows in the leaf.
+        node_count: float64 (nodes,), training rows in the node.
+    """
 
     column: np.ndarray
     threshold: np.ndarray
@@ -37,6 +47,12 @@ class Tree:
 
 def parse_trees(text: str) -> list[Tree]:
     """Read the trees of LightGBM's text format.
+
+    Args:
+        text: what `Booster.model_to_string` returns.
+
+    Returns:
+        The trees in their order; tree i belongs to class i modulo 4.
 
     Raises:
         UsageError: if a split is categorical or a leaf linear.
@@ -69,8 +85,13 @@ class FlatTrees:
     """All trees in one array a field.
 
     Attributes:
-        first_node, first_leaf: int32 (trees + 1,), offsets. column, left, right: int32 (nodes,).
-        threshold: float64 (nodes,). value: float64 (leaves,).
+        first_node: int32 (trees + 1,), offset of each tree's inner nodes.
+        first_leaf: int32 (trees + 1,), offset of each tree's leaves.
+        column: int32 (nodes,).
+        threshold: float64 (nodes,).
+        left: int32 (nodes,), see :class:`Tree`.
+        right: int32 (nodes,).
+        value: float64 (leaves,).
     """
 
     first_node: np.ndarray
@@ -83,7 +104,17 @@ class FlatTrees:
 
     @classmethod
     def of(cls, text: str) -> FlatTrees:
-        """Return the trees of a model in LightGBM's text format; tree i belongs to class i modulo 4."""
+        """Return the trees of a model in LightGBM's text format; tree i belongs to class i modulo 4.
+
+        Args:
+            text: what `Booster.model_to_string` returns.
+
+        Returns:
+            The trees.
+
+        Raises:
+            UsageError: if a split is categorical or a leaf linear.
+        """
         trees = parse_trees(text)
 
         def joined(name: str, kind: type) -> np.ndarray:
@@ -103,7 +134,14 @@ class FlatTrees:
         )
 
     def raw_scores(self, features: np.ndarray) -> np.ndarray:
-        """Return the scores before the softmax, float64 (n, 4), of float64 (n, columns), which must be finite."""
+        """Return the scores before the softmax, without a pool's.
+
+        Args:
+            features: float64 (n, 4 k), which must be finite.
+
+        Returns:
+            float64 (n, 4), order E, S, C, I.
+        """
         scores = np.zeros((len(features), CLASSES))
         _walk(
             self.first_node, self.first_leaf, self.column, self.threshold, self.left, self.right, self.value, features,

@@ -1,4 +1,4 @@
-"""The trial of a challenger on the test split."""
+"""The trial of a challenger on the test split: both sides score the pairs, and the judge decides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judg
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.verdict import Verdict
 
-# What a verdict follows from: the thresholds of the judge, and the budget.
+# The settings that a verdict depends on: the thresholds of the judge, and the budget.
 SETTINGS = (
     *("primary_metric", "required_gain", "alpha", "resamples", "guardrail_margin", "minimum_test_queries"),
     *("not_worse_margin", "cheaper_by", "seed", "budget_memory_mib", "budget_latency_ms", "execution"),
@@ -28,7 +28,12 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a trial: an aggregator, and what its members cost together (None where not measured)."""
+    """One side of a trial.
+
+    Attributes:
+        aggregator: the ensemble's.
+        cost: what its members cost together; None when one was not measured.
+    """
 
     aggregator: Aggregator
     cost: Cost | None
@@ -36,10 +41,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the trial showed.
+    """The result of a trial.
 
     Attributes:
-        verdict: the judge's word.
+        verdict: the judge's verdict.
         confusion: 4 x 4 counts of the challenger, rows true, columns predicted.
         alone: model -> "all" or a locale -> metrics of the model alone on the test pairs.
     """
@@ -57,16 +62,20 @@ def run_trial(
     looks: int,
     settings: Settings,
 ) -> Trial:
-    """Score the test pairs with both sides and let the judge decide.
+    """Score the test pairs with both sides and judge the challenger.
+
+    A champion with a member that has no scores cannot be compared with: then the verdict is not evaluable, and says so.
 
     Args:
         pairs: the test pairs: example_id, label, query_key, locale.
         scores: of every model that took part or is a member of the champion.
-        challenger, champion: both sides; no champion when there is none.
+        challenger: the new ensemble.
+        champion: the ensemble in service; None when there is none.
         looks: looks that were taken at this test split before.
         settings: those of `SETTINGS`.
 
-    A champion with a member that has no scores cannot be compared with: then the verdict is not evaluable, and says so.
+    Returns:
+        The verdict and the metrics beside it.
 
     Raises:
         LeakError: if a score is not out of sample.
@@ -101,12 +110,24 @@ def run_trial(
 
 
 def absent_members(members: Iterable[str], scored: Container[str]) -> tuple[str, ...]:
-    """Return the members that are not among those with scores."""
+    """Return the members that are not among those with scores.
+
+    Example:
+        >>> absent_members(["a/1", "b/1"], {"a/1"})
+        ('b/1',)
+    """
     return tuple(name for name in members if name not in scored)
 
 
 def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:
-    """Return the locales that the data speaks of, in the official order, also those without a test pair."""
+    """Return the locales of the data in the official order, also those without a test pair.
+
+    Args:
+        pairs: column locale; of a categorical column the categories count.
+
+    Returns:
+        Names such as "us".
+    """
     spoken = set(pairs["locale"].cat.categories) if hasattr(pairs["locale"], "cat") else set(pairs["locale"])
     return tuple(locale for locale in LOCALES if locale in spoken)
 
@@ -118,9 +139,12 @@ def metrics_alone(
 
     Args:
         probabilities: float32 (n, 4).
-        labels: int8 (n,).
+        labels: int8 (n,), index into `LABELS`.
         locales: str (n,).
-        primary: The declared metric, told beside the three that always are.
+        primary: The declared metric, reported beside the three that always are.
+
+    Returns:
+        "all" or a locale -> metric -> value.
     """
     given = probabilities.argmax(axis=1)
     result = {"all": metrics_of(confusion(labels, given), primary)}
@@ -131,7 +155,14 @@ def metrics_alone(
 
 
 def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and support of each class of a 4 x 4 confusion matrix."""
+    """Return precision, recall, F1 and support of each class.
+
+    Args:
+        counts: 4 x 4 counts, rows true, columns predicted.
+
+    Returns:
+        Label -> "precision", "recall", "f1" (0 to 1, 0 without a pair) and "support" (pairs).
+    """
     matrix = np.asarray(counts, dtype=float)
     rows: dict[str, dict[str, float]] = {}
     for place, label in enumerate(LABELS):
@@ -146,7 +177,19 @@ def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
 
 
 def total_cost(members: Sequence[str], costs: Mapping[str, Cost], budget: Budget) -> Cost | None:
-    """Return what the members cost together, as the budget counts it, or None when one was not measured."""
+    """Return what the members cost together, as the budget counts it.
+
+    Args:
+        members: names.
+        costs: of the members that were measured.
+        budget: says whether members run in series or in parallel.
+
+    Returns:
+        The cost, or None when a member was not measured.
+
+    Raises:
+        BudgetError: if some were measured on a CPU and others on a GPU.
+    """
     if any(member not in costs for member in members):
         return None
     return budget.used(members, costs)

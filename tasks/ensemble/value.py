@@ -1,4 +1,4 @@
-"""The game v(S): the out-of-fold metric of the ensemble re-fit on the members S. Every re-fit is kept."""
+"""The game v(S) of selection: the out-of-fold metric of the ensemble re-fit on the members S, each set once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ Heard = Callable[[frozenset[str], float], None]
 
 
 class Game:
-    """What any set of members reaches, each set fitted once.
+    """The metric of any set of members, each set fitted once.
 
     Args:
         columns: float32 (n, k, 4), out-of-sample scores of all k models.
-        labels: int8 (n,). groups: uint64 (n,), query keys. members: k names.
+        labels: int8 (n,), index into `LABELS`.
+        groups: uint64 (n,), query keys.
+        members: k names.
         parameters: of the aggregator.
-        metric: macro_f1, weighted_f1 or accuracy.
+        metric: macro_f1, weighted_f1, accuracy, or that of a plug-in.
         maximum_rows: on more pairs than this whole queries are left out (the same for every set): a re-fit then takes
             seconds on millions of pairs. None uses all.
         known: values already known, such as those of an interrupted run.
-        heard: called with each set and its value as soon as it is known.
+        heard: called with each set and its value as soon as it is fitted.
+
+    Attributes:
+        values: the value of each set that is known.
+        refits: number of sets that were fitted.
+
+    Raises:
+        UsageError: if shapes do not fit or a name is repeated.
     """
 
     def __init__(
@@ -60,7 +69,17 @@ class Game:
         self._utilities: dict[frozenset[str], dict[str, float]] = {}
 
     def value(self, subset: Iterable[str]) -> float:
-        """Return v(subset). Nobody at all is worth what always answering the most frequent class reaches."""
+        """Return v(subset); that of the empty set is the metric of always answering the most frequent class.
+
+        Args:
+            subset: names of members.
+
+        Returns:
+            The metric, in its unit.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
         key = frozenset(subset)
         if key not in self.values:
             if key:
@@ -71,14 +90,34 @@ class Game:
         return self.values[key]
 
     def utility(self, subset: Iterable[str]) -> dict[str, float]:
-        """Return what SHAP credits each member of `subset` with when the ensemble is fitted on it alone."""
+        """Return the share of the SHAP credit of each member when the ensemble is fitted on `subset` alone.
+
+        Args:
+            subset: names of members.
+
+        Returns:
+            Name -> share; the shares sum to 1.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
         key = frozenset(subset)
         if key not in self._utilities:
             self._utilities[key] = utilities(self.aggregator(key), self._columns_of(key), self.parameters.threads)
         return self._utilities[key]
 
     def aggregator(self, subset: Iterable[str]) -> Aggregator:
-        """Return the ensemble fitted on `subset` with all of the game's pairs."""
+        """Return the ensemble fitted on `subset` with all of the game's pairs.
+
+        Args:
+            subset: names of members.
+
+        Returns:
+            The aggregator, with the rounds that cross-validation chose.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
         key = frozenset(subset)
         if key not in self._rounds:
             self._refit(key)
@@ -87,7 +126,17 @@ class Game:
         )
 
     def final_aggregator(self, subset: Iterable[str]) -> Aggregator:
-        """Return the ensemble fitted on `subset` with all pairs, also those that `maximum_rows` kept out."""
+        """Return the ensemble fitted on `subset` with all pairs, also those that `maximum_rows` left out.
+
+        Args:
+            subset: names of members.
+
+        Returns:
+            The aggregator.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
         columns, labels, groups = self._everything
         if len(labels) == len(self.labels):
             return self.aggregator(subset)
@@ -96,12 +145,25 @@ class Game:
         return fit_aggregator(chosen, labels, groups, members, self.parameters)
 
     def drop_one(self, subset: Iterable[str] | None = None) -> dict[str, float]:
-        """Return what the metric loses when the ensemble is re-fit without each member."""
+        """Return what the metric loses when the ensemble is re-fit without each member.
+
+        Args:
+            subset: names of members; None for all.
+
+        Returns:
+            Name -> loss in the metric's unit; negative when the ensemble is better without the member.
+        """
         key = frozenset(self.members if subset is None else subset)
         return {member: self.value(key) - self.value(key - {member}) for member in self.order(key)}
 
     def shapley(self, subset: Iterable[str] | None = None) -> dict[str, float]:
-        """Return the exact Shapley value of each member; they add up to v(subset) - v(nobody).
+        """Return the exact Shapley value of each member; they add up to v(subset) - v(empty set).
+
+        Args:
+            subset: names of members; None for all.
+
+        Returns:
+            Name -> value in the metric's unit.
 
         Raises:
             UsageError: with more than 10 members, for which 2**k re-fits are too many.
@@ -126,6 +188,12 @@ class Game:
     def order(self, subset: Iterable[str]) -> tuple[str, ...]:
         """Return the members of `subset` in the game's own order.
 
+        Args:
+            subset: names of members.
+
+        Returns:
+            The names.
+
         Raises:
             UsageError: if one is unknown.
         """
@@ -148,7 +216,19 @@ class Game:
 
 
 def whole_queries(groups: np.ndarray, maximum_rows: int | None) -> np.ndarray:
-    """Return the rows of as many whole queries as fit, int64; the lowest keys, which a hash has made random."""
+    """Return the rows of as many whole queries as fit, those with the lowest keys, which are hashes and so random.
+
+    Args:
+        groups: uint64 (n,), query keys.
+        maximum_rows: rows at most, but one query at least; None for all.
+
+    Returns:
+        int64, ascending.
+
+    Example:
+        >>> whole_queries(np.array([5, 9, 9, 9, 5], dtype=np.uint64), maximum_rows=3).tolist()
+        [0, 4]
+    """
     if maximum_rows is None or len(groups) <= maximum_rows:
         return np.arange(len(groups))
     keys, counts = np.unique(groups, return_counts=True)

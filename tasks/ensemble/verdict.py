@@ -1,4 +1,4 @@
-"""What the judge says: an outcome, each check with its number and threshold, the metrics, and the reason in words."""
+"""The verdict of the judge: an outcome, each check with its number and threshold, the metrics, and the reason."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ class Check:
     """One check.
 
     Attributes:
-        name: what was checked. passed: whether it stands in the way of nothing.
-        judged: False where the data is too little to say; `passed` then means that nothing speaks against it.
-        value: the number that was compared. threshold: what it was compared with. sentence: all of it in words.
+        name: what was checked.
+        passed: whether it allows a promotion.
+        judged: False where there is too little data to judge; `passed` is then True because no loss was found.
+        value: the number that was compared.
+        threshold: what it was compared with.
+        sentence: all of it in words.
     """
 
     name: str
@@ -33,7 +36,20 @@ class Check:
 class MetricRow:
     """A metric of both sides with 95 % intervals; the champion's numbers are None when there is none.
 
-    `scope` is "all", a locale, or "class E" and so on.
+    Attributes:
+        scope: "all", a locale, or "class E" and so on.
+        metric: name of the metric.
+        queries: number of queries in the scope.
+        pairs: number of pairs in the scope.
+        challenger: the challenger's value.
+        challenger_low: lower end of its interval.
+        challenger_high: upper end of its interval.
+        champion: the champion's value.
+        champion_low: lower end of its interval.
+        champion_high: upper end of its interval.
+        difference: challenger minus champion.
+        difference_low: lower end of its interval.
+        difference_high: upper end of its interval.
     """
 
     scope: str
@@ -56,13 +72,17 @@ class Verdict:
     """The verdict of one look at a test split.
 
     Attributes:
-        outcome: promote, refuse or not_evaluable. reason: why, in words.
+        outcome: promote, refuse or not_evaluable.
+        reason: why, in words.
         route: "gain" or "cheaper" when promoted, else "".
-        checks: every check, in the order they were made. metrics: both sides, overall, by locale and by class.
+        checks: every check, in the order they were made.
+        metrics: both sides, overall, by locale and by class.
         missing: what kept it from being evaluable: "champion", "members" (of the champion), "queries", "locale <name>".
         cautions: what a reviewer should know beside the outcome, a sentence each.
-        look: number of this look at the test split. level: the error probability it could spend.
-        alpha_left: share of alpha left after it. spends_look: whether it counts as a look; not-evaluable does not.
+        look: number of this look at the test split.
+        level: the error probability it could spend.
+        alpha_left: share of alpha left after it, 0 to 1.
+        spends_look: whether it counts as a look; a verdict that is not evaluable does not.
         digest: SHA-256 of everything the verdict follows from; the same digest must give the same verdict.
     """
 
@@ -82,6 +102,13 @@ class Verdict:
     def metric(self, name: str, scope: str = "all") -> MetricRow:
         """Return one row of the metrics.
 
+        Args:
+            name: of the metric, such as "macro_f1"; "f1" for a class.
+            scope: "all", a locale, or "class E" and so on.
+
+        Returns:
+            The row.
+
         Raises:
             UsageError: if there is no such row.
         """
@@ -92,6 +119,12 @@ class Verdict:
 
     def check(self, name: str) -> Check:
         """Return one check by name.
+
+        Args:
+            name: such as "gain", "cheaper", "budget" or that of a guardrail.
+
+        Returns:
+            The check.
 
         Raises:
             UsageError: if there is no such check.
@@ -112,6 +145,12 @@ class Verdict:
     @classmethod
     def from_json(cls, text: str) -> Verdict:
         """Return the verdict that :meth:`to_json` wrote.
+
+        Args:
+            text: a JSON document.
+
+        Returns:
+            An equal verdict.
 
         Raises:
             UsageError: if the text is not a verdict.

@@ -1,4 +1,4 @@
-"""What each member of an ensemble is worth: group SHAP shares with intervals, per class, per locale."""
+"""The worth of each member of an ensemble: group SHAP shares with intervals, per class, per locale."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ _GROWTH = 1.5
 
 @dataclass(frozen=True)
 class MemberWorth:
-    """Worth of one member: shares of what all members together move the scores by, so they add up to 1 over members.
+    """Worth of one member: its share of what all members together move the scores by; shares add up to 1 over members.
 
     Attributes:
-        member: its name. utility: its share. low, high: interval by bootstrap over queries.
-        by_class: share within each class E, S, C, I. by_locale: share within each locale.
+        member: its name.
+        utility: its share, 0 to 1.
+        low: lower end of the share's interval, by bootstrap over queries.
+        high: upper end of the interval.
+        by_class: share within each class E, S, C, I.
+        by_locale: share within each locale.
     """
 
     member: str
@@ -41,9 +45,10 @@ class Worth:
 
     Attributes:
         members: one entry a member, by falling utility.
-        rows, rows_available: pairs used, pairs there were.
+        rows: number of pairs used.
+        rows_available: number of pairs there were.
         settled: True when every neighbour in the ranking is told apart at `confidence`, or no pair was left to draw.
-        confidence: of the intervals and of the ranking.
+        confidence: of the intervals and of the ranking, 0 to 1.
         additivity_gap: largest gap between base + contributions and raw scores, as a share of the largest score.
         tied: neighbours in the ranking that the pairs used cannot tell apart.
     """
@@ -62,7 +67,7 @@ class Worth:
         return tuple(entry.member for entry in self.members)
 
     def utility(self) -> dict[str, float]:
-        """Return the utility of each member."""
+        """Return the utility of each member, name -> share from 0 to 1."""
         return {entry.member: entry.utility for entry in self.members}
 
 
@@ -82,13 +87,21 @@ def measure_worth(
 
     Args:
         aggregator: the ensemble's aggregator.
-        columns: float32 (n, k, 4), member scores. groups: uint64 (n,), query keys. locales: str (n,).
+        columns: float32 (n, k, 4), member scores.
+        groups: uint64 (n,), query keys.
+        locales: str (n,).
         confidence: of the intervals, and of the ranking when `until_settled`.
         resamples: bootstrap resamples of queries.
+        seed: of the bootstrap and of the order in which queries are drawn.
+        threads: threads to use; they do not change the result.
         until_settled: draw queries at random until the order of the members is settled, or the pairs run out.
 
+    Returns:
+        The worth of all members.
+
     Raises:
-        TournamentError: if the contributions do not add up to the scores. UsageError: if there is no pair.
+        TournamentError: if the contributions do not add up to the scores.
+        UsageError: if there is no pair.
     """
     if not len(columns):
         raise UsageError("no pair to measure the members' worth on; pass the pairs the aggregator learnt from")
@@ -121,7 +134,21 @@ def measure_worth(
 def utilities(
     aggregator: Aggregator, columns: np.ndarray, threads: int = 1, rows: int | None = 2000, seed: int = 0
 ) -> dict[str, float]:
-    """Return the utility of each member alone, on up to `rows` pairs: what selection asks at each step."""
+    """Return the utility of each member, without intervals; selection calls it at each step.
+
+    Args:
+        aggregator: the ensemble's aggregator.
+        columns: float32 (n, k, 4), member scores.
+        threads: threads to use; they do not change the result.
+        rows: pairs used at most, drawn at random; None for all.
+        seed: of the draw.
+
+    Returns:
+        Name -> share; the shares sum to 1.
+
+    Raises:
+        TournamentError: if the contributions do not add up to the scores.
+    """
     if rows is not None and len(columns) > rows:
         columns = columns[np.sort(np.random.default_rng(seed).choice(len(columns), rows, replace=False))]
     forest = tabulate(aggregator)
@@ -141,7 +168,7 @@ def _draw(
     stops = [_FIRST_BATCH]
     while stops[-1] < len(draw):
         stops.append(int(stops[-1] * _GROWTH) + 1)
-    # A query is drawn whole: half a query would lean on its first pairs
+    # A query is drawn whole: its first pairs alone would bias the ranking
     boundary = np.flatnonzero(np.append(groups[draw][1:] != groups[draw][:-1], True)) + 1
     separation = _separation(confidence, forest.groups, len(stops))
     parts: list[np.ndarray] = []

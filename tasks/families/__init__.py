@@ -1,1 +1,1 @@
-"""Families of models: what all of them have in common, and a room for each that comes with the product."""
+"""Families of models: their common protocol and loading, and one folder for each family that comes with the product."""

@@ -35,9 +35,12 @@ _HUB_ERRORS = (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OS
 
 
 def check_checkpoint(checkpoint: str) -> None:
-    """Refuse a checkpoint that cannot be trained, before anything is read but file names, config and headers.
+    """Refuse a checkpoint that cannot be trained; only file names, config and headers are read.
 
     A hub id is looked up on the hub; a hub that cannot be reached is no error when the local cache holds the model.
+
+    Args:
+        checkpoint: a local folder, or a hub id, `name` or `name@revision`.
 
     Raises:
         SpecError: if the folder is no checkpoint (the message says what is missing), has its weights as a pickle only,
@@ -58,7 +61,14 @@ def check_checkpoint(checkpoint: str) -> None:
 
 
 def fetch_checkpoint(checkpoint: str) -> Path:
-    """Return the local folder of a checkpoint; a hub id (`name` or `name@revision`) is fetched into the hub's cache.
+    """Return the local folder of a checkpoint; one that is on the hub is downloaded into the hub's cache.
+
+    Args:
+        checkpoint: a local folder, or a hub id, `name` or `name@revision`.
+
+    Returns:
+        The folder with config.json, the safetensors weights and the tokenizer's files. Of a hub model only the files in
+        :data:`WANTED_FILES` are downloaded.
 
     Raises:
         SpecError: as :func:`check_checkpoint`.
@@ -77,7 +87,13 @@ def fetch_checkpoint(checkpoint: str) -> Path:
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a checkpoint folder.
+    """Return the tokenizer of a checkpoint folder; nothing is downloaded and no code of the publisher runs.
+
+    Args:
+        folder: a checkpoint folder, such as :func:`fetch_checkpoint` returns.
+
+    Returns:
+        A fast tokenizer that has a padding token.
 
     Raises:
         SpecError: if it cannot be read or has no fast form, or lacks a padding token.
@@ -96,7 +112,13 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def open_encoder(folder: Path) -> PreTrainedModel:
-    """Return the encoder of a checkpoint folder in float32, without pooler or task head, in evaluation mode.
+    """Return the encoder of a checkpoint folder; nothing is downloaded and no code of the publisher runs.
+
+    Args:
+        folder: a checkpoint folder, such as :func:`fetch_checkpoint` returns.
+
+    Returns:
+        The model in float32, without pooler or task head, in evaluation mode.
 
     Raises:
         SpecError: if weights are missing, of the wrong shape, or not readable.
@@ -127,7 +149,14 @@ def open_encoder(folder: Path) -> PreTrainedModel:
 
 
 def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """Return the arguments with which an architecture is opened without its pooler, where it has one."""
+    """Return the keyword arguments that leave the pooler out when an architecture is opened.
+
+    Args:
+        config: the configuration of the architecture.
+
+    Returns:
+        `{"add_pooling_layer": False}`, or nothing for an architecture that takes no such argument.
+    """
     model: Any = AutoModel._model_mapping[type(config)]
     accepts = "add_pooling_layer" in inspect.signature(model).parameters
     return {"add_pooling_layer": False} if accepts else {}
@@ -135,7 +164,11 @@ def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the transformers library from printing reports and progress bars inside the context."""
+    """Keep the transformers library from printing reports and progress bars inside the context.
+
+    Yields:
+        Nothing. The log level and the progress bars are restored afterwards.
+    """
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -12,14 +12,19 @@ TrainedOn = Literal["other_queries", "listed_queries", "train_split", "out_of_fo
 
 
 class DeclaredSpec(NamedSpec):
-    """A model that was trained elsewhere: its owner states what it has seen, which nobody can check from outside.
+    """A model that was trained elsewhere; what it has seen is stated by its owner and cannot be checked.
 
-    `trained_on` is one of:
-        other_queries: no judged query of this data.
-        listed_queries: of this data's judged queries, only those that the file `trained_queries` lists.
-        out_of_fold: some of these queries, but each pair is scored by a model that did not see its query.
-        train_split: the whole official train split; its scores of train pairs are in-sample and are refused.
-        these_pairs: the pairs that it scores; refused.
+    Attributes:
+        trained_on: what the model has seen of this data, one of
+
+            other_queries: no judged query of this data.
+            listed_queries: of this data's judged queries, only those that the file `trained_queries` lists.
+            out_of_fold: some of these queries, but each pair is scored by a model that did not see its query.
+            train_split: the whole official train split; its scores of train pairs are in-sample and are refused.
+            these_pairs: the pairs that it scores; refused.
+
+        provenance: who trained it, on what and when, in words.
+        trained_queries: parquet file of the queries it was trained on, for `listed_queries` only.
     """
 
     trained_on: TrainedOn = Field(description="what the model has seen of this data")

@@ -1,4 +1,4 @@
-"""Which class makes, and opens again, the models of a family."""
+"""Find the class of a family, and make new or load saved candidates with it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ SPEC_FILE = "spec.json"
 def candidate_class(family: str) -> type[Candidate]:
     """Return the class of a family; its module, and so torch, is imported only now.
 
+    Args:
+        family: name of an installed family, such as "language_model".
+
+    Returns:
+        The class, with the optional attributes of :class:`Candidate` added where it lacks them.
+
     Raises:
         SpecError: If no such family exists, or it cannot be imported.
     """
@@ -25,12 +31,23 @@ def candidate_class(family: str) -> type[Candidate]:
 
 
 def make_candidate(spec: CandidateSpec) -> Candidate:
-    """Return an unfitted candidate of the spec's family."""
+    """Return an unfitted candidate of the spec's family.
+
+    Raises:
+        SpecError: if the family is not known or cannot be imported.
+    """
     return candidate_class(spec.family)(spec)
 
 
 def load_candidate(folder: Path, device: str = "cpu") -> Candidate:
     """Return the fitted candidate that its `save` wrote into `folder`.
+
+    Args:
+        folder: holds spec.json and the files of the family.
+        device: torch device to put it on, such as "cpu" or "cuda:0".
+
+    Returns:
+        A candidate that is ready to predict.
 
     Raises:
         CandidateError: if the folder holds no fitted candidate.
@@ -40,7 +57,18 @@ def load_candidate(folder: Path, device: str = "cpu") -> Candidate:
 
 
 def class_of(folder: Path) -> type[Candidate]:
-    """Return the class of the fitted candidate in `folder`; raises as :func:`load_candidate` does."""
+    """Return the class of the fitted candidate in `folder`, from its spec.json alone.
+
+    Args:
+        folder: what a candidate's `save` wrote.
+
+    Returns:
+        The class of its family.
+
+    Raises:
+        CandidateError: if spec.json is missing or is no JSON.
+        SpecError: if the spec has an unknown key or a wrong value, or its family is not known.
+    """
     path = folder / SPEC_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a wrong answer costs in training: class weights for the loss."""
+"""Class weights for the training loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from esci_tournament.registry.labels import LABELS
 
 
 def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:
-    """Return the weight of each class in the cross-entropy, float32 (4,), or None for "none".
+    """Return the weight of each class in the cross-entropy.
 
     "balanced" is scikit-learn's n / (classes * count); "sqrt_balanced" its square root, which lifts rare classes with
     less noise. Weights are scaled so that their mean over the labels is 1: the learning rate keeps its meaning. A
@@ -20,8 +20,15 @@ def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:
         labels: int (n,), index into `LABELS`.
         mode: "none", "balanced" or "sqrt_balanced".
 
+    Returns:
+        float32 (4,) in the order of `LABELS`, or None for "none".
+
     Raises:
         UsageError: if the mode is none of the three or there are no labels.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1, 2, 3]), "balanced").tolist()
+        [0.5, 1.5, 1.5, 1.5]
     """
     if mode == "none":
         return None

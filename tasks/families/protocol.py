@@ -1,6 +1,6 @@
-"""What every family of candidates can do, what it may be able to do, and what it is given to do it with.
+"""The interface between the product and a family of candidates: the required methods, the optional ones, and the data.
 
-Nothing else of a family is known outside of its own folder, be it one of this product or of another distribution.
+Code outside a family's own folder uses nothing else of it. The same holds for families from other distributions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ WHOLE, REBUILT, FROM_TEXT = "whole", "rebuilt", "computed from text"  # what `me
 
 
 def silent(share: float, doing: str) -> None:
-    """Report progress to nobody."""
+    """Ignore a progress report; the default where a :data:`Progress` is expected.
+
+    Args:
+        share: share done, 0 to 1.
+        doing: what is being done.
+    """
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class FitData:
         seed: seed of every random choice.
         device: torch device, such as "cpu" or "cuda:0".
         work: a folder for checkpoints; a run that is killed continues from what is there, with the same result.
-        progress: called with the share done and a word on it.
+        progress: called with the share done, 0 to 1, and what is being done.
     """
 
     pairs: pd.DataFrame
@@ -59,14 +64,15 @@ class FitData:
 class Candidate(ABC):
     """A model that may enter a tournament. Implementations hold no connection and open no file but in save and load.
 
-    What is abstract a family must have; all else is optional and does here what is done for a family without it. A
+    Abstract methods must be implemented; all others are optional and do here what suits a family without them. A
     class need not derive from this one: :func:`with_defaults` gives it what it lacks.
 
     Attributes:
         forkable: Whether a fitted model may be loaded once and forked: it has no threads and no processes of its own.
         answers_new_pairs: Whether it can answer for a pair that nobody scored in advance.
-        reads_settings: Names of the settings that its models read; workers are told them.
+        reads_settings: Names of the settings that its models read; they are passed on to worker processes.
         imports: Modules that loading a model imports; a process that forks others imports them first.
+        spec: What the candidate was made from.
     """
 
     forkable: ClassVar[bool] = False
@@ -84,14 +90,25 @@ class Candidate(ABC):
 
     @abstractmethod
     def fit(self, data: FitData) -> Self:
-        """Learn, keep the best epoch by macro F1 on `data.validation`, and return self."""
+        """Learn, and keep the best epoch by macro F1 on `data.validation`.
+
+        Args:
+            data: what to learn from, with device, seed and a work folder.
+
+        Returns:
+            The candidate itself.
+        """
 
     @abstractmethod
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+        """Return class probabilities; products and queries that `fit` did not see are allowed.
 
-        `pairs` needs the columns query, locale, product (row in `products`); `products` those of `Dataset.products`.
-        Products and queries never seen before are welcome.
+        Args:
+            pairs: columns query, locale and product (row in `products`).
+            products: columns of `Dataset.products`.
+
+        Returns:
+            float32 (len(pairs), 4), columns in the order E, S, C, I; row i belongs to row i of `pairs`.
         """
 
     @abstractmethod
@@ -101,7 +118,15 @@ class Candidate(ABC):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Return the model that `save` wrote."""
+        """Return the model that `save` wrote.
+
+        Args:
+            folder: where `save` wrote it.
+            device: torch device, such as "cpu" or "cuda:0".
+
+        Returns:
+            A fitted model.
+        """
 
     @abstractmethod
     def parameters(self) -> int:
@@ -132,21 +157,27 @@ class Candidate(ABC):
 
     @classmethod
     def relations_of(cls, spec: CandidateSpec) -> tuple[str, ...]:
-        """Return the relations whose edges `fit` and `refresh` are given, in this order; none for no edges."""
+        """Return the relations whose edges `fit` and `refresh` are given, in this order; empty for no edges."""
         return ()
 
     # Of a fitted model
 
     def cover(self, pairs: pd.DataFrame) -> int:
-        """Return how many of `pairs` it has an answer of its own for.
+        """Count the pairs that the model has an answer of its own for.
+
+        Args:
+            pairs: columns as in :meth:`predict_proba`, and example_id where the pairs have one.
+
+        Returns:
+            A number of pairs; here all of them.
 
         Raises:
-            CandidateError: If there is none: it says nothing of this data.
+            CandidateError: If it is 0: the model knows nothing about this data.
         """
         return len(pairs)
 
     def resident_bytes(self) -> int:
-        """Return the memory that it holds in other processes; 0 for a model in this process, whose weights count."""
+        """Return the bytes of memory that it holds in other processes; 0 for a model that runs in this process."""
         return 0
 
     # What is computed ahead of requests
@@ -157,7 +188,11 @@ class Candidate(ABC):
         return 0
 
     def keep_products(self, products: pd.DataFrame) -> None:  # noqa: B027
-        """Hold what was computed ahead for these products alone; others are then computed when they are asked for."""
+        """Keep precomputed values for these products only; all others are computed on request.
+
+        Args:
+            products: columns of `Dataset.products`.
+        """
 
     @property
     def embeds_products(self) -> bool:
@@ -165,21 +200,33 @@ class Candidate(ABC):
         return False
 
     def embed_products(self, products: pd.DataFrame, folder: Path, progress: Progress = silent) -> None:
-        """Compute something for every product ahead, write it into `folder`, and use it from now on."""
+        """Compute the values of every product ahead, write them into `folder`, and use them from now on.
+
+        Args:
+            products: columns of `Dataset.products`.
+            folder: where to write; :meth:`use_products` reads it.
+            progress: called with the share done, 0 to 1, and what is being done.
+
+        Raises:
+            SpecError: If the model computes nothing of a product alone, which is the default.
+        """
         raise SpecError(f"{self.spec.name} computes nothing of a product alone")
 
     def use_products(self, folder: Path) -> None:
         """Use what `embed_products` of this very model wrote into `folder`.
+
+        Args:
+            folder: where :meth:`embed_products` wrote.
 
         Raises:
             SpecError: If the folder holds none, or that of another model.
         """
         raise SpecError(f"{self.spec.name} computes nothing of a product alone")
 
-    # As time goes by
+    # Refresh and repair of a fitted model
 
     def refresh(self, edges: pd.DataFrame, products: pd.DataFrame) -> int:
-        """Take up edges and products as they are now, without learning; return how many products were computed anew.
+        """Bring a fitted model up to date with edges and products as they are now, without learning.
 
         It is called for a family that has this method, on a model that serves.
 
@@ -187,14 +234,21 @@ class Candidate(ABC):
             edges: All edges of its relations, columns as in :class:`FitData`; empty when it wants none.
             products: The catalogue; the edges name its rows.
 
+        Returns:
+            The number of products that were computed anew.
+
         Raises:
-            CandidateError: If the model cannot be refreshed; it then goes on as it is.
+            CandidateError: If the model cannot be refreshed; it then stays as it is.
         """
         raise CandidateError(f"{self.spec.name} has nothing that could be refreshed")
 
     @classmethod
     def mend(cls, folder: Path, device: str = "cpu") -> str | None:
-        """Check what a saved model has computed ahead, and mend it in place, before the model is loaded.
+        """Check the precomputed files of a saved model, and repair them in place, before the model is loaded.
+
+        Args:
+            folder: where `save` wrote the model.
+            device: torch device to compute on.
 
         Returns:
             :data:`WHOLE`, :data:`REBUILT` or :data:`FROM_TEXT`; None when nothing was computed ahead.
@@ -206,7 +260,14 @@ Kind = TypeVar("Kind", bound=type)
 
 
 def with_defaults(kind: Kind) -> Kind:
-    """Give a class that does not derive from :class:`Candidate` the optional attributes that it lacks; a decorator."""
+    """Give a class that does not derive from :class:`Candidate` the optional attributes that it lacks; a decorator.
+
+    Args:
+        kind: a class with at least the abstract methods of :class:`Candidate`; it is changed in place.
+
+    Returns:
+        The same class.
+    """
     if not issubclass(kind, Candidate):
         for name, default in vars(Candidate).items():
             if not name.startswith("_") and not hasattr(kind, name) and not getattr(default, "__isabstractmethod__", 0):

@@ -1,4 +1,4 @@
-"""A seal on files computed ahead: their sizes and digests, so that a damaged one is noticed before it answers."""
+"""Sizes and digests of files computed ahead, so that a damaged file is found before it is used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ FILE = "seal.json"
 
 
 def seal(folder: Path, files: Iterable[Path]) -> None:
-    """Write size and SHA-256 of some files below `folder` into its `seal.json`."""
+    """Write size (bytes) and SHA-256 of some files into `seal.json` of a folder.
+
+    Args:
+        folder: the folder that gets `seal.json`.
+        files: existing files below `folder`.
+    """
     marks = {path.relative_to(folder).as_posix(): [path.stat().st_size, _digest(path)] for path in sorted(files)}
     write_atomically(folder / FILE, json.dumps(marks, indent=1).encode())
 
 
 def broken(folder: Path) -> list[str]:
-    """Return the sealed files that are absent, or are not what was sealed; `seal.json` itself when it is damaged.
+    """Return the sealed files that are missing or changed.
 
-    Nothing is known of a folder without a seal, such as one of an earlier version: then nothing is returned.
+    Args:
+        folder: a folder that :func:`seal` was called for.
+
+    Returns:
+        Paths relative to `folder`, with `/`; `seal.json` itself when it is damaged. Empty for a folder without a seal,
+        which cannot be checked.
     """
     path = folder / FILE
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The products a model knows, computed ahead: found again by what they are, not by where they stand."""
+"""Embeddings of the products that a model has computed ahead, looked up by a hash of id, locale and text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,22 @@ import numpy as np
 
 
 def identities(product_ids: Iterable[str], locales: Iterable[str], texts: Iterable[str]) -> np.ndarray:
-    """Return what a product is, uint64 (n,): BLAKE2b of id, locale and the text that the model reads.
+    """Return a key of each product: BLAKE2b of id, locale and the text that the model reads.
 
-    A product whose text has changed is another product: what was computed ahead no longer describes it.
+    A product whose text has changed gets another key: what was computed ahead no longer describes it.
+
+    Args:
+        product_ids: id of each product.
+        locales: locale of each product, such as "us".
+        texts: text of each product, as :func:`product_texts` of the encoders returns it.
+
+    Returns:
+        uint64 (n,), in the order of the arguments.
+
+    Example:
+        >>> keys = identities(["B1", "B1"], ["us", "es"], ["desk lamp", "desk lamp"])
+        >>> len(keys), keys.dtype, bool(keys[0] == keys[1])
+        (2, dtype('uint64'), False)
     """
     digests = b"".join(
         hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -30,8 +43,8 @@ class EmbeddingCatalogue:
         keys: uint64 (n,), ascending :func:`identities`.
         rows: int32 (n,), row of each key in the three tables.
         states: float16 (n, hidden_size), after message passing.
-        texts: float16 (n, text_dimensions), own text.
-        echoes: float16 (n, text_dimensions), mean text of the neighbours.
+        texts: float16 (n, text_dimensions), the product's own text vector.
+        echoes: float16 (n, text_dimensions), mean text vector of the neighbours.
     """
 
     keys: np.ndarray
@@ -44,7 +57,17 @@ class EmbeddingCatalogue:
     def make(
         cls, identity: np.ndarray, states: np.ndarray, texts: np.ndarray, echoes: np.ndarray
     ) -> EmbeddingCatalogue:
-        """Sort the products by identity; row i of every argument is the same product."""
+        """Return a catalogue of unsorted products; row i of every argument is the same product.
+
+        Args:
+            identity: uint64 (n,), see :func:`identities`.
+            states: float16 (n, hidden_size).
+            texts: float16 (n, text_dimensions).
+            echoes: float16 (n, text_dimensions).
+
+        Returns:
+            A catalogue with sorted keys over the same tables, which are not copied.
+        """
         rows = np.argsort(identity, kind="stable").astype(np.int32)
         return cls(identity[rows], rows, states, texts, echoes)
 
@@ -55,7 +78,14 @@ class EmbeddingCatalogue:
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32), *tables)
 
     def only(self, rows: np.ndarray) -> EmbeddingCatalogue:
-        """Return the catalogue of some rows of the tables alone, int64 (m,), copied into memory."""
+        """Return a catalogue of some products, copied into memory.
+
+        Args:
+            rows: int64 (m,), rows of the tables to keep.
+
+        Returns:
+            A catalogue whose row i is row `rows[i]` of this one.
+        """
         return self.make(self.identity[rows], *(np.asarray(table[rows]) for table in self._tables))
 
     @property
@@ -64,13 +94,20 @@ class EmbeddingCatalogue:
 
     @property
     def identity(self) -> np.ndarray:
-        """What stands in each row of the tables, uint64 (n,); see :func:`identities`."""
+        """The key of each row of the tables, uint64 (n,); see :func:`identities`."""
         result = np.empty(len(self.keys), dtype=np.uint64)
         result[self.rows] = self.keys
         return result
 
     def find(self, identity: np.ndarray) -> np.ndarray:
-        """Return the row of each product in the tables, int64 (n,), -1 for one that is not known."""
+        """Return where products stand in the tables.
+
+        Args:
+            identity: uint64 (m,), see :func:`identities`.
+
+        Returns:
+            int64 (m,), row of each product in the tables, -1 for one that is not there.
+        """
         keys, rows = np.asarray(self.keys), np.asarray(self.rows)  # plain arrays over the maps are faster to access
         if not len(keys):
             return np.full(len(identity), -1, dtype=np.int64)
@@ -78,7 +115,7 @@ class EmbeddingCatalogue:
         return np.where(keys[place] == identity, rows[place].astype(np.int64), -1)
 
     def save(self, folder: Path) -> None:
-        """Write one .npy file an array."""
+        """Write each array to `catalogue_<name>.npy` in an existing folder."""
         for name in self.__dataclass_fields__:
             np.save(folder / f"catalogue_{name}.npy", getattr(self, name))
 

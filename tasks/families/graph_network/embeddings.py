@@ -26,16 +26,21 @@ def product_states(
     work: Path,
     chunk: int = _CHUNK,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield rows of products and their states after the last layer, float32 (rows, hidden_size).
+    """Compute the states of all products after the last layer.
 
-    Layers in between are kept in memory-mapped files under `work`, removed at the end.
+    States in between are kept in memory-mapped files under `work`, removed at the end.
 
     Args:
-        tower: the trained module.
+        tower: the trained module, on `device`; it is put into evaluation mode.
         graph: neighbourhoods of all nodes.
         text: float16 or float32 (n_nodes, text_dimensions), may be memory-mapped, or gathers rows.
-        fanout: neighbours used of each node.
+        fanout: neighbours used of each node and relation.
+        device: where to compute.
+        work: a folder for temporary files of n_nodes * hidden_size * 4 bytes a layer; made if need be.
         chunk: nodes computed at a time.
+
+    Yields:
+        Rows of products, ascending and without gaps, and their states, float32 (rows, hidden_size).
     """
     tower.eval()
     work.mkdir(parents=True, exist_ok=True)
@@ -64,7 +69,18 @@ def product_states(
 def echoes(
     graph: Neighbourhoods, text: np.ndarray | NodeText, nodes: np.ndarray, banned: np.ndarray, fanout: int
 ) -> np.ndarray:
-    """Return the mean text of each node's neighbours, weighted by strength, float32 (n, text_dimensions); 0 if none."""
+    """Return the mean text of each node's neighbours, weighted by strength.
+
+    Args:
+        graph: neighbourhoods of all nodes.
+        text: float16 or float32 (n_nodes, text_dimensions), may be memory-mapped, or gathers rows.
+        nodes: int (n,).
+        banned: int (n,), a node to leave out of that row's mean, or MISSING.
+        fanout: neighbours used of each node and relation.
+
+    Returns:
+        float32 (n, text_dimensions), 0 for a node without neighbours.
+    """
     rows, neighbours, strengths, _, degrees = neighbours_of(graph, nodes, banned, fanout)
     result = np.zeros((len(nodes), text.shape[1]), dtype=np.float32)
     if len(rows):
@@ -75,12 +91,17 @@ def echoes(
 
 
 def affected_products(graph: Neighbourhoods, changed: np.ndarray, hops: int, fanout: int) -> np.ndarray:
-    """Return the products whose state after `hops` layers may differ because nodes have changed, int64, ascending.
+    """Return the products whose state after `hops` layers may differ because nodes have changed.
 
     Args:
         graph: neighbourhoods after the change.
         changed: int64, nodes whose text has changed, or whose neighbours have
             (see :func:`esci_tournament.tasks.families.graph_network.neighbourhoods.refresh`).
+        hops: layers of message passing.
+        fanout: neighbours used of each node and relation.
+
+    Returns:
+        int64, ascending product numbers.
     """
     used = np.flatnonzero(np.arange(graph.neighbours.shape[1]) % graph.fanout < fanout)
     reached = np.zeros(graph.n_nodes + 1, dtype=bool)  # its last place stands for MISSING, which is -1
@@ -102,10 +123,22 @@ def refreshed_states(
     changed: np.ndarray,
     chunk: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the products within reach of a change, and their states, float32 (n, hidden_size).
+    """Return the products within reach of a change, and their states.
 
-    They are what :func:`product_states` would give for them, from the trees below them alone; all other products keep
-    the state they have. Arguments as there, and `changed` as in :func:`affected_products`.
+    The states are what :func:`product_states` would give, computed from the trees below these products only; all other
+    products keep the state they have.
+
+    Args:
+        tower: the trained module, on `device`; it is put into evaluation mode.
+        graph: neighbourhoods of all nodes after the change.
+        text: float16 or float32 (n_nodes, text_dimensions), may be memory-mapped, or gathers rows.
+        fanout: neighbours used of each node and relation.
+        device: where to compute.
+        changed: int64, nodes, as in :func:`affected_products`.
+        chunk: products computed at a time.
+
+    Returns:
+        The products, int64 (n,), ascending, and their states, float32 (n, hidden_size).
     """
     tower.eval()
     layers = len(tower.layers)
@@ -120,6 +153,25 @@ def refreshed_states(
         arrays = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in facts]
         parts.append(tower(inputs, *arrays, part.nodes_to_depth, part.edges_to_depth).cpu().numpy())
     return products, np.concatenate(parts)
+
+
+@torch.inference_mode()
+def states_without_neighbours(tower: ProductTower, vectors: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the states of products without edges, computed from their text alone.
+
+    Args:
+        tower: the trained module, on `device` and in evaluation mode.
+        vectors: float32 (n, text_dimensions).
+        device: where to compute.
+
+    Returns:
+        float32 (n, hidden_size).
+    """
+    total, layers = len(vectors), len(tower.layers)
+    inputs = tower.inputs_of(torch.from_numpy(vectors).to(device), torch.zeros(total, device=device))
+    edges = torch.empty((2, 0), dtype=torch.int64, device=device)
+    nothing, ones = torch.empty(0, device=device), torch.ones(total, device=device)
+    return tower(inputs, edges, nothing, ones, edges[0], (total,) * (layers + 1), (0,) * layers).cpu().numpy()
 
 
 @torch.inference_mode()

@@ -26,30 +26,54 @@ _TITLE, _FIELD, _BULLETS = 300, 60, 200  # characters read of title, of brand an
 
 
 class Encoder(Protocol):
-    """A frozen text encoder."""
+    """A frozen text encoder.
+
+    Attributes:
+        dimensions: length of the vectors.
+    """
 
     dimensions: int
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return a vector a text, float32 (len(texts), dimensions), of length 1, or 0 for a text that says nothing."""
+        """Return a vector for each text.
+
+        Args:
+            texts: may be empty, and texts may be "".
+
+        Returns:
+            float32 (len(texts), dimensions), each row of length 1, or 0 for a text without a known term.
+        """
 
     def save(self, folder: Path) -> None:
-        """Write what :func:`load_encoder` needs."""
+        """Write the files that :func:`load_encoder` reads into an existing folder."""
 
     def parameters(self) -> int:
         """Return how many numbers encoding needs."""
 
 
 def product_texts(products: pd.DataFrame, rows: np.ndarray) -> list[str]:
-    """Return what is read of the products in `rows`: title, brand, color and the beginning of the bullets."""
+    """Return the text that is read of products: title, brand, color and the beginning of the bullets.
+
+    Args:
+        products: columns title, brand, color and bullets, all text without missing values.
+        rows: int (n,), rows of `products`.
+
+    Returns:
+        One text for each of `rows`: up to 300 characters of the title, 60 of brand and color, 200 of the bullets.
+
+    Example:
+        >>> fields = {"title": "Desk lamp", "brand": "Lumo", "color": "white", "bullets": "LED"}
+        >>> product_texts(pd.DataFrame([fields]), np.array([0]))
+        ['Desk lamp Lumo white LED']
+    """
     limits = (("title", _TITLE), ("brand", _FIELD), ("color", _FIELD), ("bullets", _BULLETS))
-    # Plain strings: for a page of 40, pandas' own slicing takes longer than all the rest of a graph network
+    # Plain strings: for a page of 40, pandas' own slicing takes longer than the rest of the scoring
     columns = [[text[:limit] for text in np.asarray(products[name].array.take(rows), object)] for name, limit in limits]
     return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
 
 def text_digest(texts: Iterable[str]) -> str:
-    """Return a SHA-256 (hex) of a sequence of texts."""
+    """Return the SHA-256 of a sequence of texts, 64 hex digits; their order counts."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass"))
@@ -62,9 +86,13 @@ class Lsa:
 
     Latent semantic analysis (Deerwester et al., 1990). Works in any script; the same texts give the same vectors.
 
-    Attributes:
-        terms: int32 (n_terms,), ascending buckets that are read.
+    Args:
+        lexicon: the term weights it was fitted with.
+        terms: int32 (n_terms,), ascending hash buckets that are read.
         components: float32 (n_terms, dimensions), right singular vectors.
+
+    Attributes:
+        dimensions: length of the vectors.
     """
 
     def __init__(self, lexicon: Lexicon, terms: np.ndarray, components: np.ndarray) -> None:
@@ -75,7 +103,18 @@ class Lsa:
 
     @classmethod
     def fit(cls, texts: Sequence[str], lexicon: Lexicon, dimensions: int) -> Self:
-        """Find the directions in which `texts` (a sample of them, when they are many) differ most."""
+        """Fit on texts, or on a fixed random sample of 60,000 when there are more.
+
+        The 32,768 most frequent terms are read, of which those in one text only are left out.
+
+        Args:
+            texts: what the directions are fitted on.
+            lexicon: term weights, fitted on the same texts.
+            dimensions: length of the vectors; when the texts have fewer directions, the rest is 0.
+
+        Returns:
+            The fitted encoder.
+        """
         if len(texts) > _SAMPLE:
             chosen = np.sort(np.random.default_rng(0).choice(len(texts), _SAMPLE, replace=False))
             texts = [texts[row] for row in chosen]
@@ -92,6 +131,7 @@ class Lsa:
         return cls(lexicon, terms, components)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the texts' TF-IDF times the components, float32 (len(texts), dimensions), rows of length 1 or 0."""
         result = np.empty((len(texts), self.dimensions), dtype=np.float32)
         for start in range(0, len(texts), _ROWS):
             matrix = self.lexicon.tfidf(texts[start : start + _ROWS])
@@ -107,24 +147,43 @@ class Lsa:
         return _unit(result)
 
     def save(self, folder: Path) -> None:
+        """Write terms and components as npy, and encoder.json, into an existing folder."""
         np.save(folder / "lsa_terms.npy", self.terms)
         np.save(folder / "lsa_components.npy", self.components)
         (folder / "encoder.json").write_text(json.dumps({"kind": "lsa"}), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, lexicon: Lexicon) -> Self:
-        """Read what :meth:`save` wrote; `lexicon` is the one it was fitted with."""
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            lexicon: the one it was fitted with.
+
+        Returns:
+            The fitted encoder.
+        """
         terms, components = (
             np.load(folder / f"lsa_{name}.npy", allow_pickle=False) for name in ("terms", "components")
         )
         return cls(lexicon, terms, components)
 
     def parameters(self) -> int:
+        """Return the number of components, n_terms * dimensions."""
         return self.components.size
 
 
 class Pretrained:
     """The mean of a frozen Hugging Face encoder's last hidden states.
+
+    Args:
+        source: folder of a checkpoint, or hub id.
+        device: where to compute.
+        max_length: tokens read of a text.
+        batch_size: texts encoded at a time.
+
+    Attributes:
+        dimensions: length of the vectors, the encoder's hidden size.
 
     Raises:
         SpecError: if `source` is no encoder with safetensors weights.
@@ -140,6 +199,7 @@ class Pretrained:
         self.dimensions = int(model.config.hidden_size)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the mean state over the tokens of each text, float32 (len(texts), dimensions), rows of length 1."""
         result = np.empty((len(texts), self.dimensions), dtype=np.float32)
         by_length = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), self.batch_size):
@@ -158,6 +218,7 @@ class Pretrained:
         return _unit(result)
 
     def save(self, folder: Path) -> None:
+        """Write model and tokenizer to `encoder/` of a folder, and encoder.json beside it."""
         with quiet():
             self.model.save_pretrained(folder / "encoder")
         self.tokenizer.save_pretrained(folder / "encoder")
@@ -166,18 +227,45 @@ class Pretrained:
         )
 
     def parameters(self) -> int:
+        """Return the number of parameters of the encoder."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 def fit_encoder(
     name: str, texts: Sequence[str], lexicon: Lexicon, dimensions: int, device: torch.device
 ) -> Lsa | Pretrained:
-    """Return the encoder that a recipe names: `lsa` is fitted on `texts`, anything else is loaded as it is."""
+    """Return the encoder that a recipe names: `lsa` is fitted on `texts`, anything else is loaded as it is.
+
+    Args:
+        name: "lsa", or a Hugging Face folder or hub id.
+        texts: what `lsa` is fitted on.
+        lexicon: term weights for `lsa`, fitted on the same texts.
+        dimensions: length of the vectors of `lsa`; a pretrained encoder has its own.
+        device: where a pretrained encoder computes.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        SpecError: if `name` is no encoder with safetensors weights.
+    """
     return Lsa.fit(texts, lexicon, dimensions) if name == "lsa" else Pretrained(name, device)
 
 
 def load_encoder(folder: Path, lexicon: Lexicon, device: torch.device) -> Lsa | Pretrained:
-    """Return the encoder that `save` wrote to `folder`."""
+    """Return the encoder that `save` wrote to `folder`.
+
+    Args:
+        folder: holds encoder.json and the encoder's own files.
+        lexicon: the term weights that `lsa` was fitted with.
+        device: where a pretrained encoder computes.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        SpecError: if a pretrained encoder's files cannot be opened.
+    """
     content = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     if content["kind"] == "lsa":
         return Lsa.load(folder, lexicon)
@@ -188,8 +276,13 @@ def encode_once(encoder: Encoder, texts: Sequence[str], identity: str, cache: Pa
     """Return `encoder.encode(texts)`, read from `cache` when the same encoder has met the same texts before.
 
     Args:
+        encoder: what computes the vectors.
+        texts: texts to encode.
         identity: what determines the encoder, such as its name and what it was fitted on.
         cache: folder of earlier results; the name of a file is the digest of encoder and texts.
+
+    Returns:
+        float32 (len(texts), dimensions).
     """
     path = cache / f"{text_digest([identity, *texts])[:32]}.safetensors"
     if path.is_file():

@@ -1,4 +1,4 @@
-"""How rare each hashed term is, and what a query and a product share because of it."""
+"""Inverse document frequencies of hashed terms, and the overlap of a query and a product that they weight."""
 
 from __future__ import annotations
 
@@ -17,20 +17,38 @@ _ROWS = 20_000
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Inverse document frequencies, log((1 + n) / (1 + df)) + 1 as in scikit-learn, float32 (BUCKETS,)."""
+    """Inverse document frequencies, log((1 + n) / (1 + df)) + 1, the smooth form of scikit-learn.
+
+    Attributes:
+        idf: float32 (BUCKETS,), one number for each hash bucket.
+    """
 
     idf: np.ndarray
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> Lexicon:
-        """Count in how many texts each term stands."""
+        """Count in how many texts each term stands.
+
+        Args:
+            texts: the corpus.
+
+        Returns:
+            The lexicon of the corpus.
+        """
         frequency = np.zeros(BUCKETS, dtype=np.int64)
         for start in range(0, len(texts), _ROWS):
             frequency += np.bincount(count(texts[start : start + _ROWS]).indices, minlength=BUCKETS)
         return cls((np.log((1 + len(texts)) / (1 + frequency)) + 1).astype(np.float32))
 
     def tfidf(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """Return (1 + log tf) * idf, each row of length 1 (or 0 without a term), float32 CSR (len(texts), BUCKETS)."""
+        """Return (1 + ln tf) * idf of each term, halved for character n-grams, with rows scaled to length 1.
+
+        Args:
+            texts: texts in any language.
+
+        Returns:
+            float32 CSR (len(texts), BUCKETS); a text without a term has an empty row.
+        """
         matrix = count(texts)
         weights = (1 + np.log(matrix.data)) * self.idf[matrix.indices]
         weights[matrix.indices >= WORDS] *= _NGRAM_SHARE
@@ -42,13 +60,23 @@ class Lexicon:
     def overlap(
         self, queries: Sequence[str], products: Sequence[str], query_rows: np.ndarray, product_rows: np.ndarray
     ) -> np.ndarray:
-        """Return what the texts of each pair share, float32 (n_pairs, 3), columns :data:`OVERLAPS`, each in [0, 1].
+        """Return what the texts of each pair share.
 
         Args:
             queries: distinct query texts.
             products: distinct product texts.
             query_rows: int (n_pairs,), index into `queries`.
             product_rows: int (n_pairs,), index into `products`.
+
+        Returns:
+            float32 (n_pairs, 3), columns :data:`OVERLAPS`, each in [0, 1]: the cosine of the TF-IDF rows, and the
+            shares of the query's weight in words and in n-grams that the product has too.
+
+        Example:
+            >>> lexicon = Lexicon.fit(["red lamp", "blue desk"])
+            >>> rows = np.array([0, 0]), np.array([0, 1])
+            >>> lexicon.overlap(["red lamp"], ["Red lamp", "desk"], *rows).round(2).tolist()
+            [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
         """
         query_terms, product_terms = self.tfidf(queries), self.tfidf(products)
         result = np.zeros((len(query_rows), len(OVERLAPS)), dtype=np.float32)
@@ -65,7 +93,7 @@ _Terms = tuple[np.ndarray, np.ndarray, np.ndarray]  # place of the row, bucket a
 def _terms(matrix: sparse.csr_matrix, rows: np.ndarray) -> _Terms:
     """Return the terms of some rows, one row after the other, buckets ascending.
 
-    By hand, as is what follows: on a page of 40 pairs scipy's sparse products spend nearly all their time on checks.
+    Written in numpy, as is the rest: on a page of 40 pairs scipy's sparse products spend nearly all time on checks.
     """
     starts, lengths = matrix.indptr[rows], np.diff(matrix.indptr)[rows]
     places = np.repeat(np.arange(len(rows)), lengths)

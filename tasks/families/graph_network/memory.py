@@ -1,4 +1,4 @@
-"""What a fitted graph network remembers of its graph, so that it can be refreshed when edges change."""
+"""The graph that a fitted graph network keeps, so that it can be refreshed when edges change."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _PRODUCTS, _QUERIES, _TEXT = "products_digest.npy", "queries_digest.npy", "query
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation's graph, and a digest of the edges at each node: where it differs, an edge has changed.
+    """One relation's graph, and a digest of the edges at each node: a digest that differs means a changed edge.
 
     Attributes:
-        graph: neighbourhoods. products: uint64 (n_products,). queries: uint64 (n_queries,), as `graph.query_keys`.
+        graph: neighbourhoods.
+        products: uint64 (n_products,), digest of the edges at each product.
+        queries: uint64 (n_queries,), digest of the edges at each query, in the order of `graph.query_keys`.
     """
 
     graph: Neighbourhoods
@@ -32,13 +34,30 @@ class Relation:
 
     @classmethod
     def of(cls, graph: Neighbourhoods, edges: pd.DataFrame) -> Relation:
-        """Return the relation of a graph that was built from `edges`."""
+        """Return the relation of a graph that was built from `edges`.
+
+        Args:
+            graph: neighbourhoods of one relation.
+            edges: as :func:`esci_tournament.tasks.families.graph_network.neighbourhoods.build` takes them.
+
+        Returns:
+            The graph with the digests of its edges.
+        """
         return cls(graph, *digests(edges, graph.n_products, graph.query_keys))
 
     def refreshed(self, edges: pd.DataFrame, n_products: int) -> tuple[Relation, np.ndarray, np.ndarray]:
-        """Return the relation of other edges, and the products int64 and query keys uint64 whose edges have changed.
+        """Return the relation for other edges; only nodes at the ends of changed edges are computed anew.
 
-        Products may have been added at the end of the catalogue.
+        Args:
+            edges: all edges as they are now, columns as in :meth:`of`.
+            n_products: rows of the catalogue now; products may have been added at its end.
+
+        Returns:
+            The relation, the products whose edges have changed, int64 ascending, and the query keys whose edges have
+            changed, uint64 ascending. The relation itself when nothing has changed.
+
+        Raises:
+            CandidateError: as :func:`esci_tournament.tasks.families.graph_network.neighbourhoods.refresh`.
         """
         between = "source" in edges.columns
         keys = self.graph.query_keys if between else np.unique(edges["query_key"].to_numpy(np.uint64))
@@ -71,7 +90,7 @@ class GraphMemory:
 
     @property
     def whole(self) -> Neighbourhoods:
-        """The graph that message passing sees: all relations side by side."""
+        """The graph for message passing: all relations side by side."""
         graphs = [relation.graph for relation in self.relations]
         return graphs[0] if len(graphs) == 1 else stack(graphs)
 
@@ -82,7 +101,7 @@ class GraphMemory:
         return np.asarray(keys[0]) if len(keys) == 1 else np.unique(np.concatenate(keys))
 
     def save(self, folder: Path) -> None:
-        """Write everything into `graph/` below a model's folder."""
+        """Write relations, digests and query texts into `graph/` below a model's folder."""
         place = folder / _FOLDER
         for number, relation in enumerate(self.relations):
             relation.graph.save(place / str(number))
@@ -93,10 +112,18 @@ class GraphMemory:
 
     @classmethod
     def load(cls, folder: Path) -> GraphMemory | None:
-        """Memory-map what :meth:`save` wrote; None for a model that was trained before graphs were kept.
+        """Memory-map what :meth:`save` wrote.
+
+        Args:
+            folder: a model's folder.
+
+        Returns:
+            The memory, or None for a model that was saved without its graph.
 
         Raises:
-            OSError, ValueError, KeyError: if it is not whole.
+            OSError: if a file is missing.
+            ValueError: if a file is damaged, or belongs to another graph.
+            KeyError: if graph.json lacks the number of relations.
         """
         place = folder / _FOLDER
         if not (place / _CARD).is_file():
@@ -113,10 +140,13 @@ class GraphMemory:
 
 
 class NodeText:
-    """The text of all nodes without a copy: products first, then queries; indexing gathers float32 rows.
+    """The text of all nodes without a copy; indexing with an int array gathers float32 rows.
 
     Args:
-        products: float16 or float32 (n_products, d). queries: the same of the queries.
+        *parts: float16 or float32 (rows, text_dimensions) each, numbered one after the other: products, then queries.
+
+    Attributes:
+        shape: (n_nodes, text_dimensions).
     """
 
     def __init__(self, *parts: np.ndarray) -> None:
@@ -138,13 +168,18 @@ class NodeText:
 
 
 def digests(edges: pd.DataFrame, n_products: int, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a digest of the edges at each product, uint64 (n_products,), and at each query of `keys`.
+    """Return a digest of the edges at each product and at each query.
 
-    Sums, modulo 2**64, of a hash of the other end and the weight: the order of the edges changes nothing. 0: no edge.
+    A digest is the sum, modulo 2**64, of a hash of the other end and the weight of each edge, so the order of the edges
+    does not matter; it is 0 for a node without edges.
 
     Args:
         edges: as :func:`esci_tournament.tasks.families.graph_network.neighbourhoods.build` takes them.
+        n_products: rows of the catalogue.
         keys: uint64 (n_queries,), ascending, all that the edges name.
+
+    Returns:
+        uint64 (n_products,) and uint64 (n_queries,).
     """
     product = edges["product"].to_numpy(dtype=np.int64)
     weight = edges["weight"].to_numpy(dtype=np.float32).view(np.uint32).astype(np.uint64)
@@ -161,7 +196,20 @@ def digests(edges: pd.DataFrame, n_products: int, keys: np.ndarray) -> tuple[np.
 
 
 def renumbered(edges: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    """Return the edges with other numbers of products: `rows`, int64, says the new number of each old one."""
+    """Return the edges with other numbers of products.
+
+    Args:
+        edges: column `product` int32, and `source` int32 if the relation is between products (negative: no product).
+        rows: int64, the new number of each old one.
+
+    Returns:
+        A copy with `product` and `source` replaced, int32; all other columns as they were.
+
+    Example:
+        >>> edges = pd.DataFrame({"product": [0, 1], "weight": [1.0, 2.0]})
+        >>> renumbered(edges, np.array([5, 3]))["product"].tolist()
+        [5, 3]
+    """
     changed = {"product": rows[edges["product"].to_numpy(dtype=np.int64)].astype(np.int32)}
     if "source" in edges.columns:
         source = edges["source"].to_numpy(dtype=np.int64)
@@ -170,10 +218,17 @@ def renumbered(edges: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
 
 
 def texts_of_queries(edges: Sequence[pd.DataFrame], keys: np.ndarray) -> list[str]:
-    """Return the query text of each key, uint64 ascending, which one of the edges must name.
+    """Return the query text of each key.
+
+    Args:
+        edges: one frame a relation; those with a column `query_key` have the text in `query`.
+        keys: uint64, ascending.
+
+    Returns:
+        One text for each key, in their order.
 
     Raises:
-        CandidateError: if none does.
+        CandidateError: if a key is in none of the edges.
     """
     texts: dict[int, str] = {}
     for part in edges:

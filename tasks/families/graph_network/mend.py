@@ -1,4 +1,4 @@
-"""Check what a saved graph network has computed ahead, and make it whole."""
+"""Check the precomputed files of a saved graph network, and repair them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _OF_TEXTS = ("catalogue_keys.npy", "catalogue_rows.npy", "catalogue_texts.npy")
 
 
 def mended(folder: Path, device: str) -> str | None:
-    """Mend a saved model in place.
+    """Check the precomputed files of a saved model, and repair them in place.
 
-    Embeddings that are not what was sealed are computed anew from the graph and the texts when these are sound; else
-    they are put aside, and the model computes every product from its text. A damaged file never answers.
+    Embeddings that differ from their seal are computed anew from graph and texts when these are sound. Otherwise they
+    are removed, and the model computes every product from its text. A damaged file is never used to score.
 
     Args:
-        folder: Of the model. Nobody has loaded it.
-        device: Where to compute.
+        folder: Of the model. No process may have loaded it.
+        device: Where to compute, such as "cpu", "cuda:0" or "auto".
 
     Returns:
-        What was found or done; None when nothing is there that was computed ahead.
+        :data:`WHOLE`, :data:`REBUILT` or :data:`FROM_TEXT`; None when the folder holds nothing that was computed ahead.
     """
     if not any(folder.glob("catalogue_*.npy")):
         return None
@@ -71,7 +71,6 @@ def mended(folder: Path, device: str) -> str | None:
 
 def _network(folder: Path, spec: GraphNetworkSpec) -> GraphPairNetwork:
     weights = load_file(folder / "network.safetensors")
-    dimensions = len(weights["products.text_scale"])
-    network = GraphPairNetwork(spec.architecture, spec.recipe, dimensions, len(spec.relations))
+    network = GraphPairNetwork.of(spec, len(weights["products.text_scale"]))
     network.load_state_dict(weights)
     return network.eval()

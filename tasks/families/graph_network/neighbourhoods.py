@@ -39,6 +39,7 @@ class Neighbourhoods:
 
     @property
     def n_nodes(self) -> int:
+        """Number of nodes, products and queries together."""
         return len(self.neighbours)
 
     @property
@@ -47,7 +48,14 @@ class Neighbourhoods:
         return self.neighbours.shape[1] // self.relations
 
     def query_nodes(self, keys: np.ndarray) -> np.ndarray:
-        """Return the node of each query key, int64 (n,), :data:`MISSING` for a query the graph does not know."""
+        """Return the node of each query key.
+
+        Args:
+            keys: uint64 (n,).
+
+        Returns:
+            int64 (n,), :data:`MISSING` for a query that is not in the graph.
+        """
         keys = np.asarray(keys, dtype=np.uint64)
         if not len(self.query_keys):
             return np.full(len(keys), MISSING, dtype=np.int64)
@@ -81,7 +89,7 @@ def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
 
     Edges are used both ways and self loops dropped. Repeated edges between a query and a product are summed; of an edge
     between products, which may stand in both directions, the larger weight counts. Ties go to the smaller node
-    number, so the order of the rows changes nothing. Sort-based throughout: no step walks the edges one by one.
+    number, so the order of the rows changes nothing. It sorts the edges; no step loops over them one by one.
 
     Args:
         edges: `query_key` uint64, `product` int32, `weight` float32 for a relation between queries and products;
@@ -89,8 +97,17 @@ def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
         n_products: rows of the catalogue.
         fanout: neighbours kept of each node.
 
+    Returns:
+        The graph of one relation.
+
     Raises:
         CandidateError: if there is no edge, a product is out of range, or a weight is not finite and positive.
+
+    Example:
+        >>> edges = pd.DataFrame({"query_key": [7, 7, 9], "product": [0, 1, 1], "weight": [1.0, 2.0, 4.0]})
+        >>> graph = build(edges, n_products=2, fanout=1)
+        >>> graph.query_keys.tolist(), graph.neighbours.tolist()
+        ([7, 9], [[2], [3], [1], [1]])
     """
     if not len(edges):
         raise CandidateError("the relation has no edges, so there is no graph to learn from; choose another relation")
@@ -110,6 +127,12 @@ def build(edges: pd.DataFrame, n_products: int, fanout: int) -> Neighbourhoods:
 def stack(graphs: Sequence[Neighbourhoods]) -> Neighbourhoods:
     """Put graphs of one relation each side by side, over the same products and the queries of all of them.
 
+    Args:
+        graphs: at least one, all of the same catalogue and fan-out.
+
+    Returns:
+        One graph whose `relations` is the number of graphs, in their order.
+
     Raises:
         CandidateError: if they do not share catalogue and fan-out.
     """
@@ -127,7 +150,7 @@ def refresh(
 ) -> tuple[Neighbourhoods, np.ndarray]:
     """Return what :func:`build` gives for `edges`, computing only the nodes at the ends of changed edges anew.
 
-    No edge is sorted but those at changed nodes; all others are only looked at once, which is several times cheaper.
+    Only edges at changed nodes are sorted; all others are read once, which is several times cheaper.
 
     Args:
         old: the graph of one relation before the change; it may be memory-mapped and stays as it is.
@@ -154,7 +177,18 @@ def refresh(
 def refresh_at(
     old: Neighbourhoods, edges: pd.DataFrame, products: np.ndarray, keys: np.ndarray, n_products: int | None = None
 ) -> tuple[Neighbourhoods, np.ndarray]:
-    """Do what :func:`refresh` does, given both ends of all changed edges: products int (n,) and query keys uint64 (m,).
+    """Do what :func:`refresh` does, given the ends of all changed edges in place of the edges.
+
+    Args:
+        old: the graph of one relation before the change; it may be memory-mapped and stays as it is.
+        edges: all edges after the change, as :func:`build` takes them.
+        products: int (n,), products at an end of a changed edge, in any order.
+        keys: uint64 (m,), query keys at an end of a changed edge, in any order; not read if products are
+            joined to products.
+        n_products: rows of the catalogue now; products may have been added at its end. Default: as before.
+
+    Returns:
+        As :func:`refresh`.
 
     Raises:
         CandidateError: as :func:`refresh` does.
@@ -255,6 +289,9 @@ def _merge(
     """Sum the weights of repeated edges, or keep the largest.
 
     Sorting by weight within an edge makes the sum independent of the order of the rows.
+
+    Returns:
+        First node and second node, int32, and weight, float32, of each distinct edge, in ascending order.
     """
     if not len(first):
         return first, second, weight

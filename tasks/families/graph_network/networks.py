@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,16 +16,24 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.families.graph_network.lexicon import OVERLAPS
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer, RgcnLayer
-from esci_tournament.tasks.families.graph_network.spec import GNNArchitecture, GraphNetworkRecipe
+from esci_tournament.tasks.families.graph_network.spec import (
+    GNNArchitecture,
+    GraphNetworkRecipe,
+    GraphNetworkSpec,
+)
 
-_NOISE_FLOOR = 0.05  # of the largest deviation: directions below it are noise, and are not blown up
+_NOISE_FLOOR = 0.05  # of the largest deviation; smaller directions are taken for noise and are not scaled up
 
 
 class GcnLayer(nn.Module):
-    """Graph convolution (Kipf and Welling, 2017) between two sets of nodes, normalised from the degrees it is given.
+    """Graph convolution (Kipf and Welling, 2017) between two sets of nodes, normalised by the degrees it is given.
 
     x'_i = W (x_i / d_i + sum_j s_ij x_j / sqrt(d_i d_j)). Aggregating before the product with W gives what
     torch-geometric's GCNConv gives, at a fraction of the cost when there are far more sources than targets.
+
+    Args:
+        inputs: width of the states before the layer.
+        outputs: width of the states after it.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -35,6 +44,18 @@ class GcnLayer(nn.Module):
     def forward(
         self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
     ) -> Tensor:
+        """Return the new states of the targets.
+
+        Args:
+            x: float (n_sources, inputs) and (n_targets, inputs); the targets are the first of the sources.
+            edges: int64 (2, n_edges), source and target row of each edge.
+            strengths: float (n_edges,), the s_ij.
+            degrees: float (n_sources,), the d_i.
+            *_others: not used.
+
+        Returns:
+            float (n_targets, outputs).
+        """
         targets = x[1]
         norm = degrees.rsqrt()
         weights = strengths * norm[edges[0]] * norm[edges[1]]
@@ -42,7 +63,12 @@ class GcnLayer(nn.Module):
 
 
 class SageLayer(nn.Module):
-    """GraphSAGE with the mean of the neighbours (Hamilton, Ying and Leskovec, 2017)."""
+    """GraphSAGE with the mean of the neighbours (Hamilton, Ying and Leskovec, 2017).
+
+    Args:
+        inputs: width of the states before the layer.
+        outputs: width of the states after it.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -51,11 +77,29 @@ class SageLayer(nn.Module):
     def forward(
         self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
     ) -> Tensor:
+        """Return the new states of the targets.
+
+        Args:
+            x: float (n_sources, inputs) and (n_targets, inputs); the targets are the first of the sources.
+            edges: int64 (2, n_edges), source and target row of each edge.
+            strengths: not used.
+            degrees: not used.
+            *_others: not used.
+
+        Returns:
+            float (n_targets, outputs).
+        """
         return self.convolution(x, edges, size=(len(x[0]), len(x[1])))
 
 
 class Gatv2Layer(nn.Module):
-    """Attention over the neighbours (GATv2: Brody, Alon and Yahav, 2022), with the edge's strength as its feature."""
+    """Attention over the neighbours (GATv2: Brody, Alon and Yahav, 2022), with the edge's strength as its feature.
+
+    Args:
+        inputs: width of the states before the layer.
+        outputs: width of the states after it, a multiple of `heads`.
+        heads: attention heads.
+    """
 
     def __init__(self, inputs: int, outputs: int, heads: int) -> None:
         super().__init__()
@@ -64,6 +108,18 @@ class Gatv2Layer(nn.Module):
     def forward(
         self, x: tuple[Tensor, Tensor], edges: Tensor, strengths: Tensor, degrees: Tensor, *_others: Tensor
     ) -> Tensor:
+        """Return the new states of the targets.
+
+        Args:
+            x: float (n_sources, inputs) and (n_targets, inputs); the targets are the first of the sources.
+            edges: int64 (2, n_edges), source and target row of each edge.
+            strengths: float (n_edges,).
+            degrees: not used.
+            *_others: not used.
+
+        Returns:
+            float (n_targets, outputs).
+        """
         return self.convolution(x, edges, edge_attr=strengths.unsqueeze(1))
 
 
@@ -82,7 +138,24 @@ def _layer(architecture: GNNArchitecture, inputs: int, outputs: int, heads: int,
 
 
 class ProductTower(nn.Module):
-    """Message passing over the graph; every layer also sees the node's own text, all that a cold product has."""
+    """Message passing over the graph; every layer also sees the node's own text.
+
+    A product without edges gets its state from its own text alone.
+
+    Args:
+        architecture: kind of the layers.
+        recipe: hidden_size, layers, heads and dropout are read.
+        text_dimensions: length of the text vectors.
+        relations: number of relations in the graph.
+
+    Attributes:
+        inputs: width of a node's input, text_dimensions + 1.
+        outputs: width of a node's state, hidden_size.
+        text_scale: float (text_dimensions,), factor on each dimension of the text.
+
+    Raises:
+        CandidateError: if hidden_size is not a multiple of the heads of gatv2 or hgt.
+    """
 
     text_scale: Tensor  # a buffer
 
@@ -100,7 +173,7 @@ class ProductTower(nn.Module):
         self.dropout = nn.Dropout(recipe.dropout)
 
     def learn_scale(self, text: np.ndarray) -> None:
-        """Bring every dimension of the text to about unit variance: small directions say as much as large ones.
+        """Set the factors that bring every dimension of the text to about unit variance.
 
         Args:
             text: float (n, text_dimensions), a sample of the texts.
@@ -109,7 +182,15 @@ class ProductTower(nn.Module):
         self.text_scale.copy_(1 / (deviation + _NOISE_FLOOR * deviation.max()).clamp_min(1e-6))
 
     def inputs_of(self, text: Tensor, is_query: Tensor) -> Tensor:
-        """Return what a layer sees of a node, float (n, text_dimensions + 1): its text, scaled, and its type."""
+        """Return the input of each node: its text, scaled, and whether it is a query.
+
+        Args:
+            text: float (n, text_dimensions).
+            is_query: bool or float (n,), 1 for a query and 0 for a product.
+
+        Returns:
+            float (n, text_dimensions + 1).
+        """
         return torch.cat([text * self.text_scale, is_query.to(text.dtype).unsqueeze(1)], dim=1)
 
     def step(
@@ -123,9 +204,10 @@ class ProductTower(nn.Module):
         types: Tensor,
         is_query: Tensor,
     ) -> Tensor:
-        """Return the states of the first len(own) nodes after layer `number`, float (len(own), hidden_size).
+        """Return the states of the targets after one layer.
 
         Args:
+            number: of the layer, from 0.
             hidden: float (n_sources, width), states before the layer; the targets are its first rows.
             own: float (n_targets, text_dimensions + 1), the targets' own inputs.
             edges: int64 (2, n_edges), source and target row of each edge.
@@ -133,6 +215,9 @@ class ProductTower(nn.Module):
             degrees: float (n_sources,).
             types: int64 (n_edges,), see :func:`esci_tournament.tasks.families.graph_network.subgraphs.neighbours_of`.
             is_query: bool (n_sources,).
+
+        Returns:
+            float (n_targets, hidden_size).
         """
         message = self.layers[number]((hidden, hidden[: len(own)]), edges, strengths, degrees, types, is_query)
         return self.dropout(functional.gelu(self.norms[number](message + self.skips[number](own))))
@@ -147,7 +232,23 @@ class ProductTower(nn.Module):
         nodes_to_depth: tuple[int, ...],
         edges_to_depth: tuple[int, ...],
     ) -> Tensor:
-        """Return the states of a subgraph's roots (see subgraphs.py), float (n_roots, hidden_size)."""
+        """Return the states of the roots of a subgraph.
+
+        The arguments after `inputs` are the attributes of
+        :class:`esci_tournament.tasks.families.graph_network.subgraphs.Subgraph`.
+
+        Args:
+            inputs: float (n_occurrences, text_dimensions + 1), see :meth:`inputs_of`.
+            edges: int64 (2, n_edges).
+            strengths: float (n_edges,).
+            degrees: float (n_occurrences,).
+            types: int64 (n_edges,).
+            nodes_to_depth: occurrences of depth 0..i, for i = 0..layers.
+            edges_to_depth: edges whose parents have depth 0..i, for i = 0..layers-1.
+
+        Returns:
+            float (n_roots, hidden_size).
+        """
         hidden, depth, is_query = inputs, len(self.layers), inputs[:, -1] > 0.5
         for number in range(depth):
             targets, used = nodes_to_depth[depth - 1 - number], edges_to_depth[depth - 1 - number]
@@ -158,7 +259,21 @@ class ProductTower(nn.Module):
 
 
 class GraphPairNetwork(nn.Module):
-    """From a query's text and a product's place in the graph to the logits of the four classes."""
+    """Compute the logits of the four classes from a query's text and a product's place in the graph.
+
+    Args:
+        architecture: kind of the message-passing layers.
+        recipe: hidden_size, layers, heads and dropout are read.
+        text_dimensions: length of the text vectors.
+        relations: number of relations in the graph.
+
+    Attributes:
+        products: the tower of products.
+        queries: the tower of queries.
+
+    Raises:
+        CandidateError: if hidden_size is not a multiple of the heads of gatv2 or hgt.
+    """
 
     def __init__(
         self, architecture: GNNArchitecture, recipe: GraphNetworkRecipe, text_dimensions: int, relations: int = 1
@@ -184,6 +299,22 @@ class GraphPairNetwork(nn.Module):
             nn.Linear(hidden, len(LABELS)),
         )
 
+    @classmethod
+    def of(cls, spec: GraphNetworkSpec, text_dimensions: int) -> Self:
+        """Return an untrained network by a spec; seed torch before.
+
+        Args:
+            spec: architecture, recipe and relations.
+            text_dimensions: length of the text vectors.
+
+        Returns:
+            The network on the CPU.
+
+        Raises:
+            CandidateError: if hidden_size is not a multiple of the heads of gatv2 or hgt.
+        """
+        return cls(spec.architecture, spec.recipe, text_dimensions, len(spec.relations))
+
     def score(
         self,
         product: Tensor,
@@ -193,15 +324,18 @@ class GraphPairNetwork(nn.Module):
         overlap: Tensor,
         locale: Tensor,
     ) -> Tensor:
-        """Return the logits of pairs, float (n, 4).
+        """Return the logits of pairs.
 
         Args:
             product: float (n, hidden_size), the product's state after message passing.
             product_text: float (n, text_dimensions), its own text.
             product_echo: float (n, text_dimensions), the mean text of its neighbours, 0 if it has none.
             query_text: float (n, text_dimensions).
-            overlap: float (n, len(OVERLAPS)).
+            overlap: float (n, len(OVERLAPS)), columns :data:`OVERLAPS` of the lexicon.
             locale: float (n, len(LOCALES)), one-hot.
+
+        Returns:
+            float (n, 4), order E, S, C, I.
         """
         query = self.queries(query_text * self.products.text_scale)
         learnt = functional.cosine_similarity(self.product_projection(product), self.query_projection(query))

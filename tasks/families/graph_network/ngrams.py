@@ -17,14 +17,29 @@ _FIRST_IDEOGRAPHIC = 0x2E80  # scripts from here on write words without spaces a
 
 
 def normalise(text: str) -> str:
-    """Return the text as n-grams see it: NFKC, case-folded, everything but letters and digits a single space."""
+    """Return the text as n-grams see it: NFKC, case-folded, everything but letters and digits a single space.
+
+    Example:
+        >>> normalise("Wi-Fi  CAFÉ (2 pcs.)")
+        'wi fi café 2 pcs'
+    """
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def count(texts: Sequence[str]) -> sparse.csr_matrix:
-    """Return how often each text holds each hashed term, float32 CSR (len(texts), BUCKETS), columns sorted.
+    """Count the hashed terms of each text.
 
     Terms are words, character trigrams inside a word with its borders, and character pairs of scripts without spaces.
+
+    Args:
+        texts: texts in any language; they are normalised here.
+
+    Returns:
+        float32 CSR (len(texts), BUCKETS), columns sorted; words in the first half, n-grams in the second.
+
+    Example:
+        >>> count(["red lamp", "lamp"]).sum(axis=1).A1.tolist()  # words and trigrams: 2 + 7 and 1 + 4
+        [9.0, 5.0]
     """
     if not len(texts):
         return sparse.csr_matrix((0, BUCKETS), dtype=np.float32)

@@ -29,7 +29,13 @@ _CHUNK = 8192
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A graph network's memory and catalogue after a change, and how many products were computed anew."""
+    """A graph network's memory and catalogue after a change.
+
+    Attributes:
+        memory: the graph now.
+        catalogue: all products now, new ones after the old ones.
+        changed: how many products were computed anew.
+    """
 
     memory: GraphMemory
     catalogue: EmbeddingCatalogue
@@ -50,14 +56,22 @@ def refreshed(
     """Return memory and catalogue for all edges as they are now.
 
     Args:
-        name: of the candidate. tower: its message passing. encoder: of its texts.
-        memory, catalogue: as they were; they may be memory-mapped and stay as they are.
+        name: of the candidate, for messages.
+        tower: the candidate's message passing, on `device`.
+        encoder: the candidate's text encoder.
+        memory: the graph before the change; it may be memory-mapped and stays as it is.
+        catalogue: the products before the change; it may be memory-mapped and stays as it is.
         edges: one frame a relation, in the order of the spec; `product` and `source` are rows of `products`.
         products: the catalogue as it is now, in any order; a product whose text has changed is another product.
-        fanout: neighbours used of each node.
+        fanout: neighbours used of each node and relation.
+        device: where to compute.
+
+    Returns:
+        The new memory and catalogue; the old ones when nothing has changed.
 
     Raises:
-        CandidateError: if a relation has no edges, or an embedding is not finite.
+        CandidateError: if a relation has no edges, an embedding is not finite, or the catalogue does not hold all
+            products of the graph.
     """
     before = memory.relations[0].graph.n_products
     if len(catalogue.states) != before:
@@ -82,7 +96,7 @@ def refreshed(
     changed = np.unique(np.concatenate([touched, nodes[nodes != MISSING], np.arange(before, total)]))
     reached, states = refreshed_states(tower, whole, text, fanout, device, changed)
     if not np.isfinite(states).all():
-        raise CandidateError(f"{name}: refreshed product embeddings are not finite; the old ones go on")
+        raise CandidateError(f"{name}: refreshed product embeddings are not finite; the old ones stay in use")
     near = np.union1d(touched, np.arange(before, total))
     tables = EmbeddingCatalogue.make(
         np.concatenate([catalogue.identity, identity[fresh]]),
@@ -99,7 +113,15 @@ def recomputed(
     """Return a catalogue whose states and echoes are computed anew from its texts and the graph.
 
     Args:
-        held: whose keys, rows and texts are sound. work: a folder for what is computed on the way.
+        tower: the candidate's message passing, on `device`.
+        memory: the graph.
+        held: a catalogue whose keys, rows and texts are sound; of its states only the width is read.
+        fanout: neighbours used of each node and relation.
+        device: where to compute.
+        work: a folder for temporary files.
+
+    Returns:
+        A catalogue with the keys, rows and texts of `held`.
     """
     graph = memory.whole
     text = NodeText(held.texts, memory.query_text)

@@ -1,4 +1,4 @@
-"""Layers that tell relations apart: every type of edge has weights of its own."""
+"""Layers with separate weights for every type of edge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class RgcnLayer(nn.Module):
     """Relational graph convolution (Schlichtkrull et al., 2018): x'_i = W x_i + sum_r mean_{j in N_r(i)} W_r x_j.
 
     Args:
-        types: types of edges; the two directions of a relation are two types.
+        inputs: width of the states before the layer.
+        outputs: width of the states after it.
+        types: number of edge types; the two directions of a relation are two types.
     """
 
     def __init__(self, inputs: int, outputs: int, types: int) -> None:
@@ -31,6 +33,19 @@ class RgcnLayer(nn.Module):
         types: Tensor,
         is_query: Tensor,
     ) -> Tensor:
+        """Return the new states of the targets.
+
+        Args:
+            x: float (n_sources, inputs) and (n_targets, inputs); the targets are the first of the sources.
+            edges: int64 (2, n_edges), source and target row of each edge.
+            strengths: not used.
+            degrees: not used.
+            types: int64 (n_edges,), type of each edge.
+            is_query: not used.
+
+        Returns:
+            float (n_targets, outputs).
+        """
         return self.convolution(x, edges, types)
 
 
@@ -38,15 +53,18 @@ class HgtLayer(nn.Module):
     """Heterogeneous graph transformer (Hu et al., 2020), attention over the neighbours of all relations together.
 
     attention_e = softmax_i(mu_r k_j W_r q_i / sqrt(d)), x'_i = A gelu(sum_e attention_e v_j M_r), where k, q, v and A
-    are linear maps of a node's kind (product or query), and mu, W and M belong to the type of the edge. What the
-    paper adds to it, the state of the node itself, the tower adds from the node's own text.
+    are linear maps of a node's kind (product or query), and mu, W and M belong to the type of the edge. The paper also
+    adds the state of the node itself; here :class:`ProductTower` adds the node's own text instead.
 
     W and M are applied at the targets, once a node and type, not once an edge: the same result, as both are linear.
-    Rows that stand in several edges are gathered by `index_select`: what goes back through it is added up in one order
-    on any number of threads, which is not so for indexing by a tensor.
+    Rows that stand in several edges are gathered by `index_select`: its gradient is summed in one order on any number
+    of threads, which does not hold for indexing by a tensor.
 
     Args:
-        types: types of edges; the two directions of a relation are two types.
+        inputs: width of the states before the layer.
+        outputs: width of the states after it, a multiple of `heads`.
+        heads: attention heads.
+        types: number of edge types; the two directions of a relation are two types.
     """
 
     def __init__(self, inputs: int, outputs: int, heads: int, types: int) -> None:
@@ -69,6 +87,19 @@ class HgtLayer(nn.Module):
         types: Tensor,
         is_query: Tensor,
     ) -> Tensor:
+        """Return the new states of the targets.
+
+        Args:
+            x: float (n_sources, inputs) and (n_targets, inputs); the targets are the first of the sources.
+            edges: int64 (2, n_edges), source and target row of each edge.
+            strengths: not used.
+            degrees: not used.
+            types: int64 (n_edges,), type of each edge.
+            is_query: bool (n_sources,).
+
+        Returns:
+            float (n_targets, outputs).
+        """
         sources, targets = x
         total = len(targets)
         keys, values = (self._split(module, sources, is_query) for module in (self.keys, self.values))
@@ -98,7 +129,12 @@ class HgtLayer(nn.Module):
 
 
 class ByKind(nn.Module):
-    """Two linear maps, one for products and one for queries."""
+    """Two linear maps, one for products and one for queries.
+
+    Args:
+        inputs: width of the rows that are mapped.
+        outputs: width of the result.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -106,6 +142,15 @@ class ByKind(nn.Module):
         self.query = nn.Linear(inputs, outputs)
 
     def forward(self, x: Tensor, is_query: Tensor) -> Tensor:
+        """Map each row by the map of its kind.
+
+        Args:
+            x: float (n, inputs).
+            is_query: bool (n,), which rows are queries.
+
+        Returns:
+            float (n, outputs).
+        """
         result = x.new_empty(len(x), self.product.out_features)
         products, queries = torch.nonzero(~is_query).flatten(), torch.nonzero(is_query).flatten()
         result = result.index_copy(0, products, self.product(x[products]))

@@ -1,4 +1,4 @@
-"""What a graph network says of itself: architecture, relations, and its recipe."""
+"""The spec of a graph network: architecture, relations, and the recipe of its training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GNNArchitecture = Literal["graphsage", "gcn", "gatv2", "rgcn", "hgt"]
 
 
 class GraphNetworkRecipe(Strict):
-    """Every knob of a graph network's training run."""
+    """The hyperparameters of a graph network and of its training run; each field's description has its unit."""
 
     hidden_size: int = Field(128, ge=8)
     layers: int = Field(2, ge=1, le=3, description="hops of message passing")
@@ -30,7 +30,13 @@ class GraphNetworkRecipe(Strict):
 
 
 class GraphNetworkSpec(NamedSpec):
-    """A graph neural network on one relation, or, with an architecture that tells them apart, on several at once."""
+    """A graph neural network on one relation, or, with rgcn or hgt, on several at once.
+
+    Attributes:
+        architecture: kind of the message-passing layers.
+        relation: one relation or several; more than one needs rgcn or hgt.
+        recipe: hyperparameters.
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("recipe.encoder",)
     family: Literal["graph_network"] = "graph_network"

@@ -40,12 +40,15 @@ def neighbours_of(
     A graph that was built with one neighbour to spare replaces the banned one by the next.
 
     Args:
+        graph: neighbourhoods of all nodes.
         nodes: int (n,).
         banned: int (n,), a node that row may not look at, or MISSING.
+        fanout: neighbours used of each node and relation.
 
     Returns:
-        row of each neighbour in `nodes`, the neighbour, the weight of its edge, the edge's type (twice the relation's
-        number, plus 1 when the neighbour is a query), and 1 + the weights of each of `nodes`.
+        Five arrays, the first four with an entry for each neighbour found: its row in `nodes`, int64 ascending; the
+        neighbour, int64; the weight of its edge, float32; the edge's type, int64, twice the relation's number, plus 1
+        when the neighbour is a query. The fifth is 1 + the weights of each of `nodes`, float32 (n,).
     """
     neighbours = np.asarray(graph.neighbours[nodes])
     allowed = (neighbours != MISSING) & (neighbours != banned[:, None])
@@ -68,18 +71,22 @@ def trees(
     fanout: int,
     isolated: np.ndarray | None = None,
 ) -> Subgraph:
-    """Return the neighbours of the roots up to `layers` hops away, looking at no root's banned node on the way.
+    """Return the neighbours of the roots up to `layers` hops away, without each root's banned node.
 
     In training, the banned node is the query of the root's own pair: an edge from it says that the product was shown or
     clicked for this very query, which is never known of a held-out query. It is banned at every hop, and it
     leaves no trace in degrees either.
 
     Args:
+        graph: neighbourhoods of all nodes.
         roots: int (n,).
         banned: int (n,), a node that the tree of that root may not hold, or MISSING.
         layers: hops.
-        fanout: neighbours of each occurrence.
-        isolated: bool (n,), roots that are shown without any neighbour, as a cold product is.
+        fanout: neighbours used of each occurrence and relation.
+        isolated: bool (n,), roots that are shown without any neighbour, as a product without edges is.
+
+    Returns:
+        One tree for each root, in their order.
     """
     nodes, bans = [np.asarray(roots, dtype=np.int64)], np.asarray(banned, dtype=np.int64)
     sources, targets, strengths, types, degrees = [], [], [], [], []

@@ -1,4 +1,4 @@
-"""How a graph network learns: mini-batches over neighbourhoods, best epoch by macro F1, resumable after a kill."""
+"""Training of a graph network: mini-batches over neighbourhoods, best epoch by macro F1, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from esci_tournament.tasks.families.graph_network.subgraphs import trees
 from esci_tournament.tasks.families.losses import class_weights
 from esci_tournament.tasks.families.protocol import Progress
 
-_COLD_SHARE = 0.1  # of the training pairs are shown without neighbours, so that cold products are no surprise
+_COLD_SHARE = 0.1  # of the training pairs are shown without neighbours, as products without edges are when scoring
 _LAST_RATE = 0.05  # share of the learning rate that is left at the end
 _GRADIENT_NORM = 1.0
 _EVALUATION_BATCH = 1024
@@ -59,7 +59,15 @@ class PairInputs:
 
 @dataclass(frozen=True)
 class World:
-    """What mini-batches are made from: the graph (one neighbour to spare), node texts, and query vectors, float32."""
+    """What mini-batches are made from.
+
+    Attributes:
+        graph: neighbourhoods, built with one neighbour more than `fanout`.
+        text: float32 (n_nodes, text_dimensions), text vectors of all nodes.
+        queries: float32 (n_queries, text_dimensions), text vectors of the pairs' queries.
+        fanout: neighbours used of each node and relation.
+        device: where to compute.
+    """
 
     graph: Neighbourhoods
     text: np.ndarray
@@ -68,13 +76,25 @@ class World:
     device: torch.device
 
     def tensor(self, array: np.ndarray) -> Tensor:
+        """Return an array as a tensor on the device, with the same dtype."""
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def batch_logits(
     network: GraphPairNetwork, world: World, pairs: PairInputs, rows: np.ndarray, isolated: np.ndarray | None = None
 ) -> Tensor:
-    """Return the logits of the pairs in `rows`, float (len(rows), 4), their own queries masked out of the graph."""
+    """Return the logits of some pairs, with each pair's own query masked out of the graph.
+
+    Args:
+        network: the network, on `world.device`.
+        world: graph and text vectors.
+        pairs: the pairs.
+        rows: int (n,), rows of `pairs`.
+        isolated: bool (n,), pairs whose product is shown without any neighbour.
+
+    Returns:
+        float (n, 4), order E, S, C, I.
+    """
     products, banned = pairs.products[rows], pairs.own_queries[rows]
     part = trees(world.graph, products, banned, len(network.products.layers), world.fanout, isolated)
     text = world.tensor(world.text[part.nodes])
@@ -109,6 +129,16 @@ def train(
     A checkpoint is written after every epoch; a run that finds one goes on from there and ends with the same weights
     as a run that was never interrupted.
 
+    Args:
+        network: the network, on `world.device`.
+        world: graph and text vectors.
+        fit: the pairs to fit on.
+        validation: the pairs that choose the best epoch.
+        recipe: hyperparameters.
+        seed: of batches, dropout and masking.
+        checkpoint: a safetensors file; its name must tell runs with other data or another spec apart.
+        progress: called after every epoch with the share done, 0 to 1, and its macro F1 in words.
+
     Returns:
         `best_epoch` (from 1) and `macro_f1` on `validation`.
 
@@ -135,7 +165,18 @@ def train(
 
 
 def evaluate(network: GraphPairNetwork, world: World, pairs: PairInputs) -> float:
-    """Return the macro F1 over the four classes; the share of pairs that are right would hide the rare ones."""
+    """Return the macro F1, 0 to 1, of the most probable classes; it puts the network into evaluation mode.
+
+    Macro F1 weighs the four classes alike; accuracy would hide the rare ones.
+
+    Args:
+        network: the network, on `world.device`.
+        world: graph and text vectors.
+        pairs: at least one pair, with labels.
+
+    Returns:
+        The mean of the four F1 scores, where a class that is neither labelled nor predicted counts as 0.
+    """
     network.eval()
     predicted = []
     with torch.inference_mode():
@@ -192,7 +233,7 @@ def _keep(
     best: dict[str, float],
     best_state: dict[str, Tensor],
 ) -> None:
-    """Write one file that holds all a later process needs to go on."""
+    """Write one file with all that a later process needs to continue."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best_state.items()}
     for number, state in optimizer.state_dict()["state"].items():

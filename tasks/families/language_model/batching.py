@@ -1,4 +1,4 @@
-"""Token ids kept once, pairs put together from them, and batches of equal lengths."""
+"""Token ids of texts, pairs put together from them, and batches of similar lengths."""
 
 from __future__ import annotations
 
@@ -17,14 +17,30 @@ _POOL = 50  # batches among which pairs of like length are brought together; mor
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different length in one flat array: row i is `values[offsets[i]:offsets[i + 1]]` (int32, int64)."""
+    """Rows of different length in one flat array: row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        values: int32 (total,), the rows one after the other.
+        offsets: int64 (n + 1,), start of each row, and the end of the last.
+    """
 
     values: np.ndarray
     offsets: np.ndarray
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int] | np.ndarray]) -> Ragged:
-        """Return the rows as one array."""
+        """Return the rows as one array.
+
+        Args:
+            rows: sequences of integers, such as token ids; may be empty.
+
+        Returns:
+            A copy of the rows.
+
+        Example:
+            >>> Ragged.of([[5, 6], [], [7]]).lengths().tolist()
+            [2, 0, 1]
+        """
         arrays = [np.asarray(row, dtype=np.int32) for row in rows]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in arrays], out=offsets[1:])
@@ -45,8 +61,13 @@ class Ragged:
 class Template:
     """The special tokens that a tokenizer puts around a text and around a pair of texts, and the segment of each.
 
-    `single` is (before, after), `pair` is (before, between, after); each holds (token id, segment) pairs.
-    `query_segment` and `product_segment` are the segments of the two texts of a pair.
+    Attributes:
+        single: special tokens (before, after) one text, each a sequence of (token id, segment).
+        pair: special tokens (before, between, after) two texts, likewise.
+        query_segment: segment of the first text of a pair.
+        product_segment: segment of the second text of a pair.
+        pad: id of the padding token.
+        separator: id of the token between the fields of a product.
     """
 
     single: tuple[tuple[tuple[int, int], ...], ...]
@@ -58,17 +79,26 @@ class Template:
 
     @property
     def pair_overhead(self) -> int:
-        """Special tokens in a pair."""
+        """Number of special tokens in a pair."""
         return sum(map(len, self.pair))
 
     @property
     def single_overhead(self) -> int:
-        """Special tokens around one text."""
+        """Number of special tokens around one text."""
         return sum(map(len, self.single))
 
 
 def read_template(tokenizer: Tokenizer, pad: int, separator: int) -> Template:
-    """Return what the tokenizer's post-processor does, found by encoding a probe: it holds for every architecture."""
+    """Return the special tokens that a tokenizer adds, found by encoding a probe, which works for every architecture.
+
+    Args:
+        tokenizer: a tokenizer with its post-processor.
+        pad: id of its padding token.
+        separator: id of the token to put between the fields of a product.
+
+    Returns:
+        The template.
+    """
     probe = _probe(tokenizer)
     single, pair = tokenizer.encode(probe), tokenizer.encode(probe, probe)
     text = [segment for segment, owner in zip(pair.type_ids, pair.sequence_ids, strict=True) if owner is not None]
@@ -94,7 +124,16 @@ def _gaps(encoding: object, texts: int) -> tuple[tuple[tuple[int, int], ...], ..
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[np.ndarray]:
-    """Return the token ids of each text without special tokens, int32, at most `limit`; equal texts are read once."""
+    """Return the token ids of each text without special tokens; equal texts are tokenised once.
+
+    Args:
+        tokenizer: a tokenizer without truncation and padding.
+        texts: the texts.
+        limit: tokens kept of each text at most.
+
+    Returns:
+        An int32 array for each text, in their order; equal texts share one array.
+    """
     known = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     unique, ids = list(known), []
     for start in range(0, len(unique), 4096):  # a chunk at a time: the tokenizer's own records are bulky
@@ -104,9 +143,23 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[np.nd
 
 
 def join_fields(fields: Sequence[list[np.ndarray]], budgets: Sequence[int], separator: int, limit: int) -> Ragged:
-    """Return each product's fields as one row: each cut to its budget, the separator between them, `limit` in all.
+    """Join each product's fields to one row, with the separator between them.
 
     Fields without text leave no trace, so that the tokens they would cost go to the fields that follow.
+
+    Args:
+        fields: for each field, the int32 token ids of each product, as :func:`encode` returns them.
+        budgets: tokens kept of each field at most.
+        separator: id of the token between two fields.
+        limit: tokens kept of a product at most, separators included.
+
+    Returns:
+        One row for each product.
+
+    Example:
+        >>> title, color = [np.array([1, 2, 3])], [np.array([4])]
+        >>> join_fields([title, color], budgets=[2, 9], separator=0, limit=10)[0].tolist()
+        [1, 2, 0, 4]
     """
     between = np.asarray([separator], dtype=np.int32)
 
@@ -123,7 +176,9 @@ class Batch:
     """Padded token ids of b texts or pairs, t tokens each.
 
     Attributes:
-        tokens: int64 (b, t). mask: int64 (b, t), 1 where a token stands. segments: int64 (b, t).
+        tokens: int64 (b, t).
+        mask: int64 (b, t), 1 where a token stands, 0 for padding.
+        segments: int64 (b, t).
         side: int8 (b, t), 1 for tokens of the query (or of a single text), 2 for those of the product, else 0.
     """
 
@@ -144,8 +199,10 @@ class PairTokens:
     """Pairs as rows of two token tables: a text that stands in many pairs is tokenised and kept once.
 
     Attributes:
-        queries, products: token ids of the distinct queries and products.
-        query, product: int64 (n,), the row of each pair in the two tables.
+        queries: token ids of the distinct queries.
+        products: token ids of the distinct products.
+        query: int64 (n,), row of each pair in `queries`.
+        product: int64 (n,), row of each pair in `products`.
         template: the special tokens.
         max_length: tokens a pair at most, special tokens included. A query takes at most half of it.
     """
@@ -168,7 +225,14 @@ class PairTokens:
         return query + product + self.template.pair_overhead
 
     def pairs(self, rows: np.ndarray) -> Batch:
-        """Return the pairs at `rows` as one batch, each "query, product" with its special tokens."""
+        """Return some pairs as one batch, each "query, product" with its special tokens.
+
+        Args:
+            rows: int (b,), numbers of pairs; at least one.
+
+        Returns:
+            The pairs in the order of `rows`, padded to the longest.
+        """
         template, free = self.template, self.max_length - self.template.pair_overhead
         parts = []
         for row in rows:
@@ -178,7 +242,15 @@ class PairTokens:
         return _pad(parts, template.pair, template.pad)
 
     def texts(self, table: Ragged, rows: np.ndarray) -> Batch:
-        """Return single texts (rows of one of the two tables) as one batch."""
+        """Return single texts as one batch, each with its special tokens.
+
+        Args:
+            table: `queries` or `products`.
+            rows: int (b,), rows of the table; at least one.
+
+        Returns:
+            The texts in the order of `rows`, padded to the longest.
+        """
         limit = self.max_length - self.template.single_overhead
         return _pad([[(table[row][:limit], 0, 1)] for row in rows], self.template.single, self.template.pad)
 
@@ -207,14 +279,19 @@ def _pad(
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the batches of one epoch: each pair once, in random order, pairs of like length together.
+    """Return the batches of one epoch: each pair once, in random order, pairs of similar length together.
 
     Pairs are shuffled, cut into pools of 50 batches, ordered by length within a pool, cut into batches, and the batches
     of all pools shuffled. The order follows from `seed` and `epoch` alone, so a resumed run sees the same one.
 
     Args:
         lengths: int (n,), tokens of each pair.
-        batch_size: pairs a batch; the last one may be smaller.
+        batch_size: pairs a batch; the last one of a pool may be smaller.
+        seed: of the run.
+        epoch: from 0.
+
+    Returns:
+        int64 arrays of row numbers, one a batch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -227,7 +304,20 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 def length_batches(lengths: np.ndarray, batch_size: int, max_tokens: int) -> list[np.ndarray]:
-    """Return batches for scoring, longest first: at most `batch_size` pairs and `max_tokens` padded tokens each."""
+    """Return batches for scoring, longest texts first.
+
+    Args:
+        lengths: int (n,), tokens of each pair or text.
+        batch_size: rows a batch at most.
+        max_tokens: padded tokens a batch at most; a single longer row is a batch of its own.
+
+    Returns:
+        int64 arrays of row numbers, each row once.
+
+    Example:
+        >>> [batch.tolist() for batch in length_batches(np.array([3, 8, 2]), batch_size=2, max_tokens=8)]
+        [[1], [0, 2]]
+    """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):
@@ -238,10 +328,18 @@ def length_batches(lengths: np.ndarray, batch_size: int, max_tokens: int) -> lis
 
 
 def kept(folder: Path, key: str, make: Callable[[], Ragged]) -> Ragged:
-    """Return what `make` makes, from `folder` if it was made there under this key before.
+    """Return the rows that `make` makes, from `folder` if they were made there under this key before.
 
-    It is written into a temporary folder and renamed, so that a run that is killed leaves nothing half-written, and
+    They are written into a temporary folder that is then renamed, so that a killed run leaves nothing half-written, and
     read back memory-mapped.
+
+    Args:
+        folder: where to keep the rows; made if need be.
+        key: what the rows follow from, usable as part of a file name.
+        make: called without arguments when the folder has nothing under the key.
+
+    Returns:
+        The rows, with memory-mapped values.
     """
     target = folder / f"tokens-{key}"
     if not (target / "offsets.npy").is_file():

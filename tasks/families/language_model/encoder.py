@@ -32,9 +32,12 @@ def new_encoder(spec: LanguageModelSpec, vocabulary: int, pad: int) -> PreTraine
     """Return an encoder with random weights of the spec's architecture and recipe; seed torch before.
 
     Args:
-        spec: names the architecture.
-        vocabulary: pieces of the tokenizer.
+        spec: has an `architecture`, not a checkpoint.
+        vocabulary: number of pieces of the tokenizer.
         pad: id of its padding token.
+
+    Returns:
+        The encoder in float32, without pooler.
     """
     recipe, architecture = spec.recipe, spec.architecture
     size = {
@@ -73,6 +76,10 @@ def new_encoder(spec: LanguageModelSpec, vocabulary: int, pad: int) -> PreTraine
 
 def check_length(spec: LanguageModelSpec, config: PretrainedConfig) -> None:
     """Refuse a maximum length that the encoder has no positions for.
+
+    Args:
+        spec: its recipe names the maximum length.
+        config: configuration of the encoder.
 
     Raises:
         SpecError: if the recipe's `max_length` is too long.

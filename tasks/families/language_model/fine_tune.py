@@ -1,4 +1,4 @@
-"""Fine-tune a pair network on tokenised pairs: the loss, the validation, the identity of the run."""
+"""Fine-tune a pair network on tokenised pairs: the loss, the validation, and the key of the run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from esci_tournament.tasks.families.protocol import Progress
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learnt from.
+    """The training data of a run.
 
     Attributes:
         tokens: the pairs to fit on, then those that choose the epoch.
         labels: int64 (n,), their labels.
-        fitted: how many of them are to be fitted on.
+        fitted: how many of them, from the first, are to be fitted on.
         seed: decides the order of the batches; torch is seeded by the caller.
     """
 
@@ -54,6 +54,18 @@ def fine_tune(
 
     The head starts at the class shares that the weighted loss would settle on. A run that is killed goes on from the
     checkpoint in `work`, with the same result.
+
+    Args:
+        scorer: the network and its device; the network is moved there.
+        spec: its recipe is followed.
+        lesson: the training data.
+        work: folder of checkpoints.
+        progress: called with the share of steps done, 0 to 1, and what is being done.
+        checkpoint_seconds: seconds between checkpoints within an epoch.
+        team: the processes that train together.
+
+    Returns:
+        The finished state, with the history of losses and scores.
 
     Raises:
         CandidateError: if the loss is not finite or memory runs out.

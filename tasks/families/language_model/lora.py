@@ -13,9 +13,13 @@ from esci_tournament.tasks.families.language_model.spec import LanguageModelReci
 def add_lora(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> Callable[[], object]:
     """Put low-rank updates beside every linear layer of the encoder, in place; nothing else of it is trained then.
 
+    Args:
+        encoder: the encoder that is changed.
+        recipe: its `lora_rank` and `lora_alpha` are read.
+
     Returns:
-        A function that adds the updates to the weights and takes them out again: what is left is a plain encoder, so
-        that a saved model needs no peft and serves at the cost of the model without LoRA.
+        A function without arguments that adds the updates to the weights and removes peft's layers: what is left is a
+        plain encoder, so that a saved model needs no peft and serves at the cost of the model without LoRA.
 
     Raises:
         SpecError: if peft is not installed.

@@ -48,14 +48,18 @@ _TRAINING, _SHARES = "training.json", "class_shares.json"
 
 
 class LanguageModel(Candidate):
-    """A language model that tells the class of a query-product pair.
+    """A language model that classifies query-product pairs.
 
     With `checkpoint` it is fine-tuned; with `architecture` it starts from random weights and a tokenizer that is
-    trained on the pairs' own text. A model that starts from nothing wants another recipe than the defaults, which are
-    meant for fine-tuning: learning_rate 3e-3, batch_size 32, 5 epochs or more, no class weights at first, hidden_size
-    64 and 2 layers, and only the fields that say something (title, brand, color). Until the third epoch such a model
-    tells little more than whether the query's words stand in the product; which types of product belong together
-    comes after that.
+    trained on the pairs' own text. The recipe's defaults are meant for fine-tuning. For a model from random weights
+    start with learning_rate 3e-3, batch_size 32, 5 epochs or more, no class weights, hidden_size 64 and 2 layers, and
+    only the most informative fields (title, brand, color). Until the third epoch such a model learns little more than
+    whether the query's words stand in the product; which types of product belong together comes after that.
+
+    Attributes:
+        spec: checkpoint or architecture, and recipe.
+        training: the record of the training; None before `fit`.
+        checkpoint_seconds: seconds between checkpoints within an epoch.
     """
 
     forkable = True
@@ -76,7 +80,11 @@ class LanguageModel(Candidate):
 
     @classmethod
     def check(cls, spec: CandidateSpec) -> None:
-        """Refuse a checkpoint that cannot be trained."""
+        """Refuse a checkpoint that cannot be trained.
+
+        Raises:
+            SpecError: as :func:`check_origin`.
+        """
         assert isinstance(spec, LanguageModelSpec)
         check_origin(spec)
 
@@ -91,7 +99,13 @@ class LanguageModel(Candidate):
         return f"{origin}, {style}"
 
     def fit(self, data: FitData) -> Self:
-        """Learn from `data.pairs`, keep the epoch with the best macro F1 on `data.validation`, and return self.
+        """Learn from `data.pairs` and keep the epoch with the best macro F1 on `data.validation`.
+
+        Args:
+            data: `edges` are not read. Checkpoints, tokens and a new tokenizer are kept in `work`.
+
+        Returns:
+            The candidate itself.
 
         Raises:
             SpecError: if the checkpoint or the recipe cannot be used.
@@ -113,7 +127,19 @@ class LanguageModel(Candidate):
         return self
 
     def fit_in_team(self, data: FitData, team: Team) -> Self:
-        """Do what :meth:`fit` does, together with the other processes of the team, which call it too."""
+        """Do what :meth:`fit` does, together with the other processes of the team, which call it too.
+
+        Args:
+            data: the same in all processes but for the device, already limited to the recipe's locales.
+            team: the processes that train together.
+
+        Returns:
+            The candidate itself.
+
+        Raises:
+            SpecError: if the checkpoint or the recipe cannot be used.
+            CandidateError: if the loss is not finite or memory runs out.
+        """
         self._device = resolve_device(data.device)
         seed = data.seed if self.spec.seed is None else self.spec.seed
         if self.spec.recipe.keywords:
@@ -140,7 +166,7 @@ class LanguageModel(Candidate):
         return self
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+        """Return class probabilities.
 
         A model that is fitted on some locales only answers for pairs of others with the class shares that the pairs to
         fit on have in their locale, or have in all when there are none of it.
@@ -148,6 +174,9 @@ class LanguageModel(Candidate):
         Args:
             pairs: columns query and product (row in `products`), and locale when the recipe names locales.
             products: columns of `Dataset.products`.
+
+        Returns:
+            float32 (len(pairs), 4), order E, S, C, I.
 
         Raises:
             CandidateError: if the model is not fitted, yields a number that is not finite, or memory runs out.
@@ -187,8 +216,14 @@ class LanguageModel(Candidate):
         A pair whose product has the same text as one of them then costs the query's encoding and the head. Others are
         encoded as before, so that the vectors need not be complete or new.
 
+        Args:
+            products: columns of `Dataset.products`.
+            folder: where to write, made if need be; 4 * hidden size bytes a product.
+            progress: called with the share of products done, 0 to 1, and what is being done.
+
         Raises:
             SpecError: if the model is a cross-encoder, which has no vector of a product alone.
+            CandidateError: if the model is not fitted.
         """
         scorer, tokenizer, recipe = self._scorer(), self._fitted_tokenizer(), self.spec.recipe
         if scorer.network.cross:
@@ -210,24 +245,35 @@ class LanguageModel(Candidate):
 
     @property
     def products_ahead(self) -> int:
-        """The number of products whose vectors are in use."""
+        """The number of product vectors in use."""
         return 0 if self._ahead is None else len(self._ahead.keys)
 
     @property
     def embeds_products(self) -> bool:
-        """Whether it is a bi-encoder, which alone has a vector of a product."""
+        """Whether it is a bi-encoder; a cross-encoder has no vector of a product alone."""
         return self.spec.recipe.style == "bi_encoder"
 
     def use_products(self, folder: Path) -> None:
         """Use the vectors that :meth:`embed_products` of this very model wrote into a folder.
 
+        Args:
+            folder: where :meth:`embed_products` wrote.
+
         Raises:
             SpecError: if the folder holds none, or those of another model.
+            CandidateError: if the model is not fitted.
         """
         self._ahead = ProductVectors.open(folder, self._fitted_network().digest())
 
     def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder (encoder and tokenizer) with the head, the spec and the training's record."""
+        """Write a Hugging Face folder (encoder and tokenizer) with the head, the spec and the training's record.
+
+        Args:
+            folder: made if need be; spec.json is written last.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         network, tokenizer = self._fitted_network(), self._fitted_tokenizer()
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
@@ -250,6 +296,13 @@ class LanguageModel(Candidate):
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Return the model that :meth:`save` wrote, on `device`.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            device: torch device, such as "cpu", "cuda:0" or "auto".
+
+        Returns:
+            A fitted model in evaluation mode.
 
         Raises:
             SpecError: if a file is missing or does not fit the others.
@@ -278,11 +331,15 @@ class LanguageModel(Candidate):
         return model
 
     def parameters(self) -> int:
-        """Return the number of parameters that serving needs."""
+        """Return the number of parameters that serving needs.
+
+        Raises:
+            CandidateError: if the model is not fitted.
+        """
         return sum(parameter.numel() for parameter in self._fitted_network().parameters())
 
     def _adopt(self, other: LanguageModel) -> None:
-        """Become the model that other processes have trained and saved."""
+        """Take over the parts of a model that other processes have trained and saved."""
         self._network, self._tokenizer, self._device = other._network, other._tokenizer, other._device
         self.training, self._keywords = other.training, other._keywords
 
@@ -321,7 +378,7 @@ class LanguageModel(Candidate):
 
 
 def _read_training(file: Path) -> TrainingState | None:
-    """Return what the record of the training tells, or None when there is none."""
+    """Return the training's record, or None when there is none."""
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if not record:
         return None

@@ -1,4 +1,4 @@
-"""A pretrained or new encoder with a head that tells the four classes of a query-product pair."""
+"""A pretrained or new encoder with a head for the four classes of a query-product pair."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ _SLOTS = 2
 
 
 class TextPairNetwork(nn.Module):
-    """An encoder with a head.
+    """An encoder with a head for the four classes.
 
-    As a cross-encoder the pair is read in one go. The head sees the first token's state and, of a pretrained encoder,
-    [product, query, |difference|, product * query] of the mean states of either side. Beside these stand eight
+    As a cross-encoder it reads the pair in one sequence. The head sees the first token's state and, of a pretrained
+    encoder, [product, query, |difference|, product * query] of the mean states of either side. It also sees eight
     similarities: the cosine of the mean query and product token, and per query token its best match among the
     product's tokens (mean, minimum, mean weighted by a learned gate), each over input embeddings and over final
-    states; and the slots of :class:`_Slots`. By itself a small encoder that starts from random weights needs far more
-    pairs than there are here to discover that equal tokens on both sides matter; the late-interaction similarity
-    (ColBERT, Khattab and Zaharia 2020, arXiv 2004.12832) is there from the first step, and the slots learn which words
-    belong together in a few epochs.
+    states; and the slots of :class:`_Slots`. A small encoder that starts from random weights would need far more
+    pairs than there are here to learn that equal tokens on both sides matter. The late-interaction similarity
+    (ColBERT, Khattab and Zaharia 2020, arXiv 2004.12832) gives that from the first step, and the slots learn which
+    words belong together in a few epochs.
 
-    As a bi-encoder the texts are read apart and mean-pooled, and the head sees [product, query, |difference|, product *
-    query] and their cosine: a product's vector can be computed ahead.
+    As a bi-encoder it reads the texts apart and mean-pools them, and the head sees [product, query, |difference|,
+    product * query] and their cosine: a product's vector can be computed ahead.
 
     Args:
         encoder: the encoder, without a pooler.
         style: "cross_encoder" or "bi_encoder".
-        pretrained: whether the encoder starts from a checkpoint. Mean states of random weights only invite
-            memorising: on a generated world they cost a new BERT 7 points of macro F1.
+        pretrained: whether the encoder starts from a checkpoint. Mean states of random weights lead to overfitting: on
+            generated data they cost a new BERT 7 points of macro F1.
+
+    Attributes:
+        cross: whether it is a cross-encoder.
+        width: the encoder's hidden size.
     """
 
     def __init__(self, encoder: PreTrainedModel, style: str, pretrained: bool) -> None:
@@ -63,7 +67,7 @@ class TextPairNetwork(nn.Module):
         self.output = nn.Linear(hidden, len(LABELS))
 
     def forward(self, pairs: Batch) -> torch.Tensor:
-        """Return the logits of a batch of pairs, (b, 4); for a cross-encoder only."""
+        """Return the logits of a batch of pairs, float32 (b, 4); for a cross-encoder only."""
         states = self._states(pairs)
         words = self._words()(pairs.tokens)
         query, product = pairs.side == 1, pairs.side == 2
@@ -77,15 +81,30 @@ class TextPairNetwork(nn.Module):
         return self._head([states[:, 0], *pooled], scalars)
 
     def embed(self, texts: Batch) -> torch.Tensor:
-        """Return the mean-pooled vector of each text, (b, width); for a bi-encoder."""
+        """Return the mean-pooled vector of each text, (b, width), in the encoder's dtype; for a bi-encoder only."""
         return _mean(self._states(texts), texts.side == 1)
 
     def compare(self, query: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
-        """Return the logits, (b, 4), of pairs of vectors that :meth:`embed` made, each (b, width)."""
+        """Return the logits of pairs of vectors; for a bi-encoder only.
+
+        Args:
+            query: float (b, width), what :meth:`embed` made of the queries.
+            product: float (b, width), what :meth:`embed` made of the products.
+
+        Returns:
+            float32 (b, 4), order E, S, C, I.
+        """
         return self._head(_interact(query, product), _cosine(query, product))
 
     def train(self, mode: bool = True) -> TextPairNetwork:
-        """Switch dropout on or off; a frozen part stays in evaluation mode, so that what it yields never changes."""
+        """Switch dropout on or off; a frozen part stays in evaluation mode, so that its output never changes.
+
+        Args:
+            mode: True for training.
+
+        Returns:
+            The network itself.
+        """
         super().train(mode)
         for module in self.encoder.modules():
             parameters = list(module.parameters())
@@ -94,7 +113,7 @@ class TextPairNetwork(nn.Module):
         return self
 
     def digest(self) -> str:
-        """Return a SHA-256 (hex) over all weights."""
+        """Return the SHA-256 over all weights and their names, 64 hex digits."""
         digest = hashlib.sha256()
         for name, value in self.state_dict().items():
             digest.update(name.encode())
@@ -102,7 +121,11 @@ class TextPairNetwork(nn.Module):
         return digest.hexdigest()
 
     def start_at(self, shares: torch.Tensor) -> None:
-        """Let the untrained head answer with the class shares, (4,): no step is spent on learning them."""
+        """Set the head so that it answers about with given class shares, and no step is spent on learning them.
+
+        Args:
+            shares: float (4,), sum 1; a share below 1e-4 counts as 1e-4.
+        """
         with torch.no_grad():
             self.output.weight.mul_(0.1)
             self.output.bias.copy_(shares.clamp_min(1e-4).log())
@@ -143,7 +166,11 @@ class _Slots(nn.Module):
 def freeze(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> None:
     """Switch gradients off for what the recipe freezes; frozen layers freeze the embeddings under them too.
 
-    Nothing below the lowest trained weight then takes part in the backward pass.
+    The backward pass then stops at the lowest trained weight.
+
+    Args:
+        encoder: changed in place.
+        recipe: `frozen_layers` and `frozen_embeddings` are read.
 
     Raises:
         SpecError: if the encoder has fewer layers than are to be frozen.
@@ -159,10 +186,13 @@ def freeze(encoder: PreTrainedModel, recipe: LanguageModelRecipe) -> None:
 
 
 def checkpoint_activations(encoder: PreTrainedModel) -> None:
-    """Compute activations again in the backward pass in place of keeping them.
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time.
+
+    Args:
+        encoder: changed in place.
 
     Raises:
-        SpecError: if the architecture has no such thing.
+        SpecError: if the architecture does not support it.
     """
     # the method was renamed in the course of transformers 5
     enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
@@ -177,9 +207,16 @@ def checkpoint_activations(encoder: PreTrainedModel) -> None:
 def parameter_groups(network: TextPairNetwork, recipe: LanguageModelRecipe) -> list[dict]:
     """Return AdamW's groups: a learning rate for each depth, no weight decay on biases and norms.
 
-    The head starts from nothing, so it learns ten times faster than the encoder, but not above 1e-3 unless the encoder
-    does. Each layer below the top one has `layer_decay` times the learning rate of the one above it, the embeddings
-    the lowest.
+    The head has random weights, so its learning rate is ten times the encoder's, but not above 1e-3 unless the
+    encoder's is. Each layer below the top one has `layer_decay` times the learning rate of the one above it, the
+    embeddings the lowest.
+
+    Args:
+        network: only parameters with gradients are in the groups.
+        recipe: `learning_rate`, `layer_decay` and `weight_decay` are read.
+
+    Returns:
+        Dicts with `params`, `lr` and `weight_decay`.
     """
     layers = encoder_layers(network.encoder)
     depth = {id(parameter): number + 1 for number, layer in enumerate(layers) for parameter in layer.parameters()}

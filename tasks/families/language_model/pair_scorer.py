@@ -1,4 +1,4 @@
-"""A pair network at work: logits, vectors and probabilities of tokenised pairs, a batch at a time."""
+"""Logits, vectors and probabilities of tokenised pairs, a batch at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class PairScorer:
     """A network on its device.
 
     Attributes:
-        network: the network. device: where it is. dtype: dtype of autocast, None for float32.
+        network: the network.
+        device: where it is.
+        dtype: dtype of autocast, None for float32.
         name: name of the candidate, for messages.
     """
 
@@ -35,7 +37,16 @@ class PairScorer:
     name: str
 
     def logits(self, tokens: PairTokens, rows: np.ndarray, vectors: Vectors | None = None) -> torch.Tensor:
-        """Return the logits of the pairs at `rows`, (len(rows), 4); texts apart are embedded unless given."""
+        """Return the logits of some pairs, with gradients where they are enabled.
+
+        Args:
+            tokens: the pairs.
+            rows: int (b,), numbers of the pairs; they are one batch.
+            vectors: vectors of all queries and products of `tokens`; without them a bi-encoder embeds the texts.
+
+        Returns:
+            float32 (b, 4), order E, S, C, I.
+        """
         if self.network.cross:
             return self.network(tokens.pairs(rows).to(self.device))
         if vectors is not None:
@@ -47,14 +58,29 @@ class PairScorer:
         return self.network.compare(*sides)
 
     def frozen_vectors(self, tokens: PairTokens) -> Vectors | None:
-        """Return the vectors of all texts when the encoder of a bi-encoder learns nothing: each is computed once."""
+        """Return the vectors of all texts if the encoder of a bi-encoder is frozen, so that each is computed once.
+
+        Args:
+            tokens: the pairs.
+
+        Returns:
+            float32 (rows, width) of the queries and of the products; None for a cross-encoder or a trained encoder.
+        """
         if self.network.cross or any(parameter.requires_grad for parameter in self.network.encoder.parameters()):
             return None
         self.network.eval()
         return self.embed(tokens, tokens.queries), self.embed(tokens, tokens.products)
 
     def embed(self, tokens: PairTokens, table: Ragged) -> torch.Tensor:
-        """Return the vector of each text of a table, float32 (len(table), width)."""
+        """Return the vector of each text of a table.
+
+        Args:
+            tokens: the pairs.
+            table: `tokens.queries` or `tokens.products`.
+
+        Returns:
+            float32 (len(table), width), on the device and without gradients.
+        """
         vectors = torch.zeros(len(table), self.network.width, device=self.device)
         lengths = np.minimum(table.lengths(), tokens.max_length) + tokens.template.single_overhead
         with torch.no_grad(), autocast(self.device, self.dtype):
@@ -63,7 +89,15 @@ class PairScorer:
         return vectors
 
     def probabilities(self, tokens: PairTokens, rows: np.ndarray, vectors: Vectors | None = None) -> np.ndarray:
-        """Return the class probabilities of the pairs at `rows`, float32 (len(rows), 4).
+        """Return the class probabilities of some pairs.
+
+        Args:
+            tokens: the pairs.
+            rows: int (n,), numbers of the pairs.
+            vectors: vectors of all queries and products of `tokens`; without them a bi-encoder embeds all texts.
+
+        Returns:
+            float32 (n, 4), order E, S, C, I, in the order of `rows`.
 
         Raises:
             CandidateError: if a number is not finite or memory runs out.

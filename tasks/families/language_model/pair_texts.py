@@ -29,11 +29,13 @@ _WHOLE = 100_000  # tokens; no field is longer
 
 @dataclass(frozen=True)
 class PairTexts:
-    """The distinct queries and products of some pairs, as text, and where each pair finds its own.
+    """The distinct queries and products of some pairs, as text, and the place of each pair's own among them.
 
     Attributes:
-        queries: the distinct queries. query: int64 (n,), the query of each pair.
-        fields: the text of each field of the distinct products. product: int64 (n,), the product of each pair.
+        queries: the distinct queries.
+        query: int64 (n,), the query of each pair, index into `queries`.
+        fields: for each field, the text of each distinct product.
+        product: int64 (n,), the product of each pair, index into the lists of `fields`.
     """
 
     queries: list[str]
@@ -49,7 +51,20 @@ class PairTexts:
         recipe: LanguageModelRecipe,
         keywords: Keywords | None = None,
     ) -> PairTexts:
-        """Return the texts that the recipe wants of `pairs` (columns query and product, a row of `products`)."""
+        """Return the texts that the recipe wants of some pairs.
+
+        Args:
+            pairs: columns query and product (row in `products`).
+            products: columns of `Dataset.products`.
+            recipe: names the fields, their keywords and the maximum length.
+            keywords: document frequencies, needed when the recipe shortens fields to keywords.
+
+        Returns:
+            The texts.
+
+        Raises:
+            DataError: if `products` lacks a field or a row is beyond its end.
+        """
         query, queries = pd.factorize(pd.Series(query_texts(pairs["query"]), dtype=object))
         rows, product = np.unique(pairs["product"].to_numpy(dtype=np.int64), return_inverse=True)
         # keywords may stand anywhere in a text: it is then read whole
@@ -58,21 +73,28 @@ class PairTexts:
         return cls(list(queries), query.astype(np.int64), fields, product.astype(np.int64))
 
     def of_products(self, rows: np.ndarray) -> PairTexts:
-        """Return the texts of some of the products alone, without queries and pairs."""
+        """Return the texts of some of the products, without queries and pairs.
+
+        Args:
+            rows: int (m,), index into the lists of `fields`.
+
+        Returns:
+            Texts with m products.
+        """
         none = np.zeros(0, dtype=np.int64)
         return PairTexts([], none, {name: [texts[row] for row in rows] for name, texts in self.fields.items()}, none)
 
     def all(self) -> list[str]:
-        """Return every text."""
+        """Return every text: the queries, then field after field."""
         return [*self.queries, *(text for texts in self.fields.values() for text in texts)]
 
     def digest(self) -> str:
-        """Return a digest of fields and texts."""
+        """Return a BLAKE2b digest of the names of the fields and of all texts, 32 hex digits."""
         return digest_texts([*self.fields, *self.all()])
 
 
 class PairTokenizer:
-    """A tokenizer of Hugging Face that turns the texts of pairs into tokens; opening one takes up to a second.
+    """A Hugging Face tokenizer that turns the texts of pairs into tokens; making one takes up to a second.
 
     Args:
         wrapped: the tokenizer, kept as attribute `wrapped`; its own padding and truncation are not used.
@@ -93,7 +115,15 @@ class PairTokenizer:
         self._template = read_template(self._plain, wrapped.pad_token_id, separator)
 
     def tokens(self, texts: PairTexts, work: Path | None = None) -> PairTokens:
-        """Return the pairs as tokens, from the folder `work` if they were put there before."""
+        """Return the pairs as tokens.
+
+        Args:
+            texts: the texts of the pairs.
+            work: a folder where tokens are kept, and read back for the same texts and settings; None keeps nothing.
+
+        Returns:
+            The tokens, one row for each distinct query and product.
+        """
         if work is None:
             made = self._queries(texts), self._products(texts)
         else:

@@ -19,9 +19,20 @@ _KEYS, _ROWS, _VECTORS, _HEADER = "keys.npy", "rows.npy", "vectors.npy", "header
 
 
 def text_keys(fields: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Return what each product's vector follows from, uint64 (n,): BLAKE2b of the text that the model reads of it.
+    """Return a key of each product: BLAKE2b of the text that the model reads of it.
 
     A product whose text has changed has another key: a vector computed ahead no longer describes it.
+
+    Args:
+        fields: for each field, the text of each product; the order of the fields counts, their names do not.
+
+    Returns:
+        uint64 (n,).
+
+    Example:
+        >>> keys = text_keys({"title": ["Desk lamp", "Desk lamp"], "color": ["red", "blue"]})
+        >>> len(keys), bool(keys[0] == keys[1])
+        (2, False)
     """
     digests = b"".join(
         hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -35,7 +46,8 @@ class ProductVectors:
     """Vectors computed ahead.
 
     Attributes:
-        keys: uint64 (n,), ascending :func:`text_keys`. rows: int64 (n,), the row of each key in `vectors`.
+        keys: uint64 (n,), ascending :func:`text_keys`.
+        rows: int64 (n,), the row of each key in `vectors`.
         vectors: float32 (n, width), memory-mapped.
     """
 
@@ -47,9 +59,19 @@ class ProductVectors:
     def write(
         cls, folder: Path, model: str, keys: np.ndarray, width: int, parts: Iterable[np.ndarray]
     ) -> ProductVectors:
-        """Write the vectors, which come in parts in the order of `keys`, into a folder and return them.
+        """Write vectors into a folder and return them memory-mapped.
 
-        The header, which says whose they are, is written last: a folder without it is not whole.
+        The header, which names the model, is written last: a folder without it is incomplete.
+
+        Args:
+            folder: made if need be; vectors that it holds are replaced.
+            model: digest of the network that made the vectors.
+            keys: uint64 (n,), see :func:`text_keys`.
+            width: length of a vector.
+            parts: float32 (rows, width) each, together the vectors in the order of `keys`.
+
+        Returns:
+            The vectors.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _HEADER).unlink(missing_ok=True)
@@ -72,6 +94,13 @@ class ProductVectors:
     def open(cls, folder: Path, model: str) -> ProductVectors:
         """Memory-map what :meth:`write` wrote.
 
+        Args:
+            folder: where :meth:`write` wrote.
+            model: digest of the network that is to use the vectors.
+
+        Returns:
+            The vectors.
+
         Raises:
             SpecError: if the folder holds no vectors, or those of another model.
         """
@@ -87,7 +116,14 @@ class ProductVectors:
         return cls(*arrays)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the row of each key in `vectors`, int64, -1 for one that is not there."""
+        """Return where products stand in `vectors`.
+
+        Args:
+            keys: uint64 (m,), see :func:`text_keys`.
+
+        Returns:
+            int64 (m,), row of each key in `vectors`, -1 for one that is not there.
+        """
         if not len(self.keys):
             return np.full(len(keys), -1, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)

@@ -1,4 +1,4 @@
-"""What a language model says of itself: checkpoint or architecture, and its recipe."""
+"""The spec of a language model: checkpoint or architecture, and the recipe of its training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LMArchitecture = Literal["bert", "distilbert", "electra", "roberta", "albert", "
 
 
 class LanguageModelRecipe(Strict):
-    """Every knob of a language model's training run."""
+    """The hyperparameters of a language model and of its training run; each field's description has its unit."""
 
     style: Literal["cross_encoder", "bi_encoder"] = "cross_encoder"
     fields: tuple[TextField, ...] = TEXT_FIELDS
@@ -56,7 +56,13 @@ class LanguageModelRecipe(Strict):
 
 
 class LanguageModelSpec(NamedSpec):
-    """A Hugging Face encoder: fine-tuned from a checkpoint (folder or hub id), or trained from scratch."""
+    """A Hugging Face encoder: fine-tuned from a checkpoint, or trained from scratch; exactly one of the two is named.
+
+    Attributes:
+        checkpoint: Hugging Face folder, or hub id `name` or `name@revision`, to fine-tune.
+        architecture: architecture of a model that is trained from scratch.
+        recipe: hyperparameters.
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("checkpoint",)
     family: Literal["language_model"] = "language_model"

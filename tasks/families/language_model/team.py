@@ -19,10 +19,11 @@ class Team:
 
     Gradients of sums are added up over the team after the backward pass, in one message. The step is then the one that
     a single process would have made of the whole batch, but for the order of additions and the draws of dropout.
-    Several processes on a CPU (gloo) are tested; several GPUs (nccl) were not at hand.
+    Tested with several processes on a CPU (gloo), not with several GPUs (nccl).
 
     Attributes:
-        rank: number of this process, 0 for the one that writes files. size: how many there are.
+        rank: number of this process; process 0 is the main one, which writes files.
+        size: how many there are.
         base: seed of the run.
     """
 
@@ -32,27 +33,57 @@ class Team:
 
     @classmethod
     def join(cls, on_cpu: bool, base: int) -> Team:
-        """Join the team that the environment tells of (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
+        """Join the team that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+
+        Args:
+            on_cpu: whether the processes compute on the CPU.
+            base: seed of the run.
+
+        Returns:
+            The team as seen by this process.
+        """
         state = PartialState(cpu=on_cpu)
         return cls(state.process_index, state.num_processes, base)
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """Return this process's share of the rows: every size-th one, so that all shares are of like length."""
+        """Return this process's share of the rows: every size-th one, so that all shares have similar lengths.
+
+        Args:
+            rows: an array, the same in all processes.
+
+        Returns:
+            A view of the array.
+
+        Example:
+            >>> Team(rank=1, size=2).share(np.arange(5)).tolist()
+            [1, 3]
+        """
         return rows if self.size == 1 else rows[self.rank :: self.size]
 
     def total(self, value: float) -> float:
-        """Return the sum of every process's value."""
+        """Return the sum of every process's value; all processes must call it."""
         return value if self.size == 1 else float(self.total_array(np.asarray([value]))[0])
 
     def total_array(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of every process's array, float64."""
+        """Return the sum of every process's array; all processes must call it.
+
+        Args:
+            values: numbers, of the same shape in all processes.
+
+        Returns:
+            float64 of the same shape; for a team of one `values` itself.
+        """
         if self.size == 1:
             return values
         on_device = torch.as_tensor(values, dtype=torch.float64).to(PartialState().device)
         return reduce(on_device, "sum").cpu().numpy()
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the sum of every process's gradients in place of this one's; no gradient counts as zero."""
+        """Replace this process's gradients by the sum over all processes; all must call it.
+
+        Args:
+            parameters: the same in all processes; a parameter without a gradient counts as zero.
+        """
         if self.size == 1:
             return
         trained = list(parameters)
@@ -62,19 +93,27 @@ class Team:
             parameter.grad = part.view_as(parameter)
 
     def seed(self, step: int) -> None:
-        """Seed torch for one step, differently in every process; a run that goes on draws what it would have drawn."""
+        """Seed torch for one step, differently in every process, so that a resumed run draws the same numbers.
+
+        Args:
+            step: number of the optimiser step in the run.
+        """
         if self.size > 1:
             drawn = np.random.SeedSequence([self.base, step, self.rank]).generate_state(1)
             torch.manual_seed(int(drawn[0]))
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called it."""
         if self.size > 1:
             PartialState().wait_for_everyone()
 
     @contextlib.contextmanager
     def first_come_main(self) -> Iterator[None]:
-        """Let the main process pass alone, then the others: they find the files that it made."""
+        """Run the block in the main process first, then in the others, which find the files that it made.
+
+        Yields:
+            Nothing.
+        """
         if self.size == 1:
             yield
         else:

@@ -1,4 +1,4 @@
-"""The text builder: what a language model reads of a query and of a product."""
+"""The text that a language model reads of a query and of a product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.families.language_model.spec import TextField
 
-# Longer text than this many characters a wanted token cannot matter: it would be cut off after tokenisation.
+# Characters read for each token wanted: text beyond them would be cut off after tokenisation.
 CHARACTERS_PER_TOKEN = 16
 
 _TAG = re.compile(r"<[^<>]{1,200}>")
@@ -21,7 +21,19 @@ _BLANK = re.compile(r"\s+")
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """Return the text without HTML tags and entities, white space collapsed, cut to `limit` characters."""
+    """Return the text without HTML tags and entities, white space collapsed.
+
+    Args:
+        text: text of a query or of a field.
+        limit: characters kept at most; None keeps all.
+
+    Returns:
+        The clean text.
+
+    Example:
+        >>> clean("<b>Salt &amp;  pepper</b>")
+        'Salt & pepper'
+    """
     if limit is not None:
         text = text[: 2 * limit]  # tags and entities shrink, so read more than is kept
     if "<" in text or "&" in text:
@@ -30,20 +42,23 @@ def clean(text: str, limit: int | None = None) -> str:
 
 
 def query_texts(queries: Iterable[str]) -> list[str]:
-    """Return each query as the model reads it."""
+    """Return each query without HTML tags and entities, white space collapsed."""
     return [clean(query) for query in queries]
 
 
 def field_texts(
     products: pd.DataFrame, rows: np.ndarray, fields: Sequence[TextField], max_tokens: int
 ) -> dict[str, list[str]]:
-    """Return the text of each field of the products at `rows`, in the order of `fields`; missing text is "".
+    """Return the clean text of each field of some products.
 
     Args:
         products: the catalogue, columns of `Dataset.products`.
         rows: int (n,), rows of `products`.
         fields: the fields wanted.
-        max_tokens: tokens that can be kept of a field at most; longer text is not worth reading.
+        max_tokens: tokens that can be kept of a field at most; 16 characters are read for each.
+
+    Returns:
+        For each field, in the order of `fields`, n texts in the order of `rows`; missing text is "".
 
     Raises:
         DataError: if the catalogue lacks a field or a row is beyond its end.
@@ -60,7 +75,7 @@ def field_texts(
 
 
 def digest_texts(texts: Iterable[str]) -> str:
-    """Return a BLAKE2b digest (hex) of a sequence of texts: the same for the same texts in the same order."""
+    """Return a BLAKE2b digest of a sequence of texts, 32 hex digits; their order counts."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")

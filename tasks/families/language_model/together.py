@@ -1,9 +1,9 @@
 """Train one language model in several processes, one a GPU.
 
-`python -m esci_tournament.tasks.families.language_model.together JOB` is one of them.
+`python -m esci_tournament.tasks.families.language_model.together JOB` runs one of them.
 
 The processes are joined by accelerate (:mod:`esci_tournament.tasks.families.language_model.team`). Tested with two
-processes on a CPU; a machine with several GPUs was not at hand.
+processes on a CPU, not with several GPUs.
 """
 
 from __future__ import annotations
@@ -40,9 +40,17 @@ _FRAMES = ("pairs", "validation", "products")
 
 @contextlib.contextmanager
 def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
-    """Fit a model in `spec.recipe.processes` processes and give the folder that it is saved in, for the block.
+    """Fit a model in `spec.recipe.processes` processes, for the block that uses the result.
 
     On GPUs, each process has its own: `data.device` is the first, those with the next numbers follow.
+
+    Args:
+        spec: the model.
+        data: already limited to the recipe's locales; what the processes exchange is in `work/together`, removed at the
+            end.
+
+    Yields:
+        The folder that the model is saved in.
 
     Raises:
         SpecError: if the machine has fewer GPUs than the recipe has processes.
@@ -63,6 +71,13 @@ def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
 def team_devices(spec: LanguageModelSpec, device: str) -> list[str]:
     """Return the device of each process.
 
+    Args:
+        spec: its recipe names the number of processes.
+        device: the first device, such as "cpu", "cuda:0" or "auto".
+
+    Returns:
+        Names of torch devices: "cpu" for all, or GPUs with consecutive numbers.
+
     Raises:
         SpecError: if the machine has fewer GPUs than the recipe has processes.
     """
@@ -79,7 +94,14 @@ def team_devices(spec: LanguageModelSpec, device: str) -> list[str]:
 
 
 def main(job_folder: str) -> int:
-    """Be one process of the team: fit, and save the model if it is the main one."""
+    """Run one process of the team: fit, and save the model if it is the main process. RANK tells which one it is.
+
+    Args:
+        job_folder: holds job.json and the frames; gets `model/`, or failure-RANK.txt with the reason.
+
+    Returns:
+        The exit status: 1 after one of our errors, else 0.
+    """
     from esci_tournament.tasks.families.language_model.model import LanguageModel
 
     job, rank = Path(job_folder), int(os.environ["RANK"])
@@ -160,7 +182,7 @@ def _environment(size: int, on_cpu: bool) -> dict[str, str]:
 
 
 def _reason(job: Path, rank: int, code: int) -> str:
-    # One process that fails breaks its connections: the others then end with an error that says nothing.
+    # A process that fails breaks its connections: the others then end with an error that does not tell the cause.
     told = [file for number in (rank, *range(64)) if (file := job / f"failure-{number}.txt").is_file()]
     if told:
         return told[0].read_text(encoding="utf-8")

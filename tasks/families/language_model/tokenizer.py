@@ -27,12 +27,19 @@ _RUNS = Regex(
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Return a byte-pair tokenizer with at most `vocabulary` pieces, the same for the same set of texts in any order.
+    """Return a byte-pair tokenizer, the same for the same set of texts in any order.
 
     Text is NFKC-normalised and lower-cased, the accents of Spanish vowels are dropped (shoppers often leave them out;
     Japanese voicing marks stay), and words are cut where the script changes. Pieces carry no word-border marks, so
-    that "mouse" is one piece in "wireless mouse" and in "wirelessmouse". Characters beyond the most frequent half of
-    the vocabulary become [UNK].
+    that "mouse" is one piece in "wireless mouse" and in "wirelessmouse". Only the most frequent characters are known,
+    half as many as the vocabulary has pieces; all others become [UNK].
+
+    Args:
+        texts: the corpus; of more than 200,000 distinct texts, an evenly spread part is read.
+        vocabulary: pieces at most, special tokens included.
+
+    Returns:
+        The tokenizer with BERT's special tokens around a text and a pair.
 
     Raises:
         CandidateError: if the texts hold no character.
@@ -70,7 +77,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """Return the tokenizer as a Hugging Face one, so that it can be saved beside the model it belongs to."""
+    """Return the tokenizer as a Hugging Face one, so that it can be saved beside its model."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],

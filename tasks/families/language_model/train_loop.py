@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and linear decay, the best epoch kept; a killed run goes on to the same result."""
+"""The training loop: AdamW, warm-up and linear decay; the best epoch is kept, and a killed run resumes exactly."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ _GRADIENT_NORM = 1.0
 
 @dataclass
 class TrainingState:
-    """Where a run stands; all of it is in the checkpoint.
+    """How far a run has come; all of it is in the checkpoint.
 
     Attributes:
-        epoch, position: the epoch under way and the optimiser steps done in it.
+        epoch: the epoch under way, from 0.
+        position: optimiser steps done in this epoch.
         step: optimiser steps done in all.
-        loss_sum: sum of the pairs' losses in this epoch. pairs: how many.
-        best_epoch, best_score: the epoch kept and its validation score; -1 and None before the first.
-        history: one record an epoch: training loss a pair and validation score.
+        loss_sum: sum of the pairs' losses in this epoch.
+        pairs: pairs seen in this epoch.
+        best_epoch: the epoch kept, from 0; -1 before the first.
+        best_score: its validation score; None before the first, or without validation.
+        history: for each epoch `loss`, the training loss a pair, and `score` on validation.
         seconds: time spent in training so far, over all resumed runs.
         finished: whether the last epoch is over.
     """
@@ -54,14 +57,15 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run does.
+    """The settings of one run.
 
     Attributes:
-        epochs: passes over the data at most. patience: epochs without gain after which it stops, or None.
+        epochs: passes over the data at most.
         accumulation: micro-batches an optimiser step is cut into.
-        warmup_share: share of all steps in which the learning rate rises from 0; then it falls linearly to 0.
+        warmup_share: share of all steps, 0 to 1, in which the learning rate rises from 0; then it falls linearly to 0.
         precision: dtype of autocast, or None for float32.
-        checkpoint_seconds: time between checkpoints within an epoch; there is one after each epoch anyway.
+        patience: epochs without gain after which it stops, or None.
+        checkpoint_seconds: seconds between checkpoints within an epoch; there is one after each epoch anyway.
         key: identity of all that the result follows from; a checkpoint of another key is not continued.
     """
 
@@ -94,17 +98,21 @@ def train(
 
     Args:
         network: the model, already on `device`; what has no gradient is neither trained nor checkpointed.
-        groups: AdamW's parameter groups.
+        groups: AdamW's parameter groups, with `lr` in each; none trains nothing.
         plan: see :class:`Plan`.
-        batches: the rows of each optimiser step of an epoch; must follow from the epoch alone.
-        loss: the sum (not the mean) of the losses of the given rows, a scalar with gradient.
-        validate: the score of the present weights, higher is better; None when there is nothing to validate on, and
-            then the last epoch is kept.
+        batches: called with the number of an epoch; returns the rows of each of its optimiser steps, int arrays, which
+            must follow from the epoch alone.
+        loss: called with int rows; returns the sum (not the mean) of their losses, a scalar with gradient.
+        validate: called without arguments; returns the score of the present weights, higher is better, or None when
+            there is nothing to validate on, and then the last epoch is kept.
         folder: where checkpoints are kept.
         device: where the network is.
-        progress: called with the share of steps done and a word.
+        progress: called with the share of steps done, 0 to 1, and what is being done.
         team: the processes that train together. All are given the same arguments, and `validate` must return the same
             in all; the main one alone writes and reports.
+
+    Returns:
+        The finished state.
 
     Raises:
         CandidateError: if the loss is not finite (with step and loss) or memory runs out.
@@ -226,7 +234,7 @@ class _Run:
         self.folder, self.key, self.device, self.writes = folder, key, device, writes
 
     def save(self, state: TrainingState) -> None:
-        """Write a checkpoint in one file, so that weights and position can never disagree."""
+        """Write a checkpoint as one file, so that its weights and its position always belong together."""
         if not self.writes:
             return
         tensors = {} if state.finished else dict(self._tensors())

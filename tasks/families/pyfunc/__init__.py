@@ -1,4 +1,4 @@
-"""MLflow pyfuncs that were fine-tuned elsewhere: run apart, and only when an operator allows their source."""
+"""MLflow pyfuncs that were fine-tuned elsewhere; they run in their own process, and only if their source is allowed."""
 
 from esci_tournament.registry.plugins import Family
 from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec

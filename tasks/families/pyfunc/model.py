@@ -1,4 +1,4 @@
-"""A model that was fine-tuned elsewhere and comes as an MLflow pyfunc; it runs apart, and only when it is allowed."""
+"""A candidate that is an MLflow pyfunc from elsewhere; it runs in its own process and needs an allowed source."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 class Pyfunc(Candidate):
-    """Asks a process that holds the model; see :mod:`esci_tournament.tasks.families.pyfunc.process`.
+    """A candidate whose model runs in another process; see :mod:`esci_tournament.tasks.families.pyfunc.process`.
 
     The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
     product_color, product_bullet_point and product_description, text each, and answers with columns E, S, C, I or an
@@ -51,7 +51,11 @@ class Pyfunc(Candidate):
 
     @classmethod
     def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
-        """Check that an operator allowed the source."""
+        """Check that an operator allowed the source.
+
+        Raises:
+            SpecError: if the setting `allowed_pyfunc_sources` does not hold it.
+        """
         assert isinstance(spec, PyfuncSpec)
         check_source(spec, settings.allowed_pyfunc_sources)
 
@@ -62,7 +66,13 @@ class Pyfunc(Candidate):
         return f"{spec.model if spec.model.startswith('models:') else Path(spec.model).name}, trained elsewhere"
 
     def fit(self, data: FitData) -> Self:
-        """Fetch the model and ask it about a few pairs; nothing is learnt.
+        """Fetch the model and ask it about at most eight validation pairs; nothing is learnt.
+
+        Args:
+            data: `validation` and `products` are read; the model is copied into `work`.
+
+        Returns:
+            The candidate itself.
 
         Raises:
             SpecError: if its source is not allowed, or it is no pyfunc.
@@ -81,10 +91,18 @@ class Pyfunc(Candidate):
         return self
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, float32 (len(pairs), 4), order E, S, C, I.
+        """Return class probabilities; the model is asked about 1,000 pairs at a time.
+
+        Args:
+            pairs: columns query, locale and product (row in `products`).
+            products: columns of `Dataset.products`.
+
+        Returns:
+            float32 (len(pairs), 4), order E, S, C, I.
 
         Raises:
-            CandidateError: if the model fails, takes too long or too much memory, or has not four classes.
+            CandidateError: if the model fails, takes too long or too much memory, does not answer with four numbers a
+                pair, or is not fitted.
         """
         if self._process is None:
             raise CandidateError(f"candidate {self.spec.name} is not fitted; call fit or load first")
@@ -101,7 +119,14 @@ class Pyfunc(Candidate):
         return np.concatenate(parts)
 
     def save(self, folder: Path) -> None:
-        """Copy the model as it came, which may hold a pickle: it is opened by no other process than its own."""
+        """Copy the model as it came; it may hold a pickle, which only the model's own process opens.
+
+        Args:
+            folder: gets `model/`, pyfunc.json with the digest of that folder, and spec.json.
+
+        Raises:
+            CandidateError: if the candidate is not fitted.
+        """
         if self._folder is None:
             raise CandidateError(f"candidate {self.spec.name} is not fitted; there is nothing to save")
         shutil.copytree(self._folder, folder / "model")
@@ -110,7 +135,14 @@ class Pyfunc(Candidate):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Start a process for the model that :meth:`save` wrote; the device is the model's own affair.
+        """Start a process for the model that :meth:`save` wrote.
+
+        Args:
+            folder: where :meth:`save` wrote.
+            device: not used; the model chooses its device itself.
+
+        Returns:
+            A fitted candidate.
 
         Raises:
             SpecError: if its source is not allowed here, or the files are not those that were saved.
@@ -127,7 +159,7 @@ class Pyfunc(Candidate):
         return model
 
     def parameters(self) -> int:
-        """Return 0: what is inside is not known from outside; :meth:`resident_bytes` is what it takes."""
+        """Return 0: the model's parameters cannot be counted from outside; see :meth:`resident_bytes`."""
         return 0
 
     def resident_bytes(self) -> int:
@@ -141,7 +173,16 @@ class Pyfunc(Candidate):
 
 
 def official_rows(pairs: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:
-    """Return pairs with the official column names, all text."""
+    """Return pairs in the columns of the official data set.
+
+    Args:
+        pairs: columns query, locale and product (row in `products`).
+        products: columns of `Dataset.products`.
+
+    Returns:
+        One row a pair, in the same order: query, product_locale, product_id, product_title, product_brand,
+        product_color, product_bullet_point and product_description, all `str` in object columns.
+    """
     chosen = products.iloc[pairs["product"].to_numpy()]
     columns = {"query": pairs["query"], "product_locale": pairs["locale"], "product_id": chosen["product_id"]}
     columns |= {official: chosen[name] for name, official in COLUMNS.items()}

@@ -1,4 +1,4 @@
-"""A model that runs in a process of its own, with a limit on its memory and on the time of each answer."""
+"""Run a model in a process of its own, with a limit on its memory and on the time of each answer."""
 
 from __future__ import annotations
 
@@ -24,25 +24,33 @@ from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch, resident_bytes
 from esci_tournament.tasks.data.store import write_frame
 
-# What the process is told of its surroundings: no passwords, no addresses.
+# Environment variables that the process gets; none of them holds a password or an address.
 _HANDED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """What a process may use: memory in GiB, seconds an answer may take (opening the model is one too)."""
+    """What a process may use.
+
+    Attributes:
+        memory_gib: resident and data memory, GiB.
+        seconds: time that an answer may take; opening the model has the same limit.
+    """
 
     memory_gib: float
     seconds: float
 
 
 class ModelProcess:
-    """A pyfunc in its own process, started at once and again when it was ended.
+    """A pyfunc in its own process, started at once and started again by the next request after it has ended.
 
     Args:
         name: of the candidate, for messages.
         folder: of the MLflow model; it must stay as long as the process.
         limits: what it may use.
+
+    Attributes:
+        end: ends the process and removes its temporary files; it also runs when the object is collected.
 
     Raises:
         CandidateError: by every call, when the model fails, takes too long or too much memory.
@@ -60,7 +68,17 @@ class ModelProcess:
             self._start()
 
     def ask(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return the model's answer for the rows of `frame`, float32 of whatever shape it has."""
+        """Return the model's answer for the rows of `frame`; calls from several threads wait for each other.
+
+        Args:
+            frame: what the model's `predict` is called with, such as :func:`official_rows` makes.
+
+        Returns:
+            float32, in the shape that the model gave it.
+
+        Raises:
+            CandidateError: if the model fails, takes too long or too much memory, or leaves no readable answer.
+        """
         with self._lock:
             if not self._running or self._running[0].poll() is not None:
                 self._start()

@@ -1,4 +1,4 @@
-"""Where pyfuncs may come from: running one runs its code, so an operator says which sources are trusted."""
+"""Allowed sources of pyfuncs: running one runs its code, so an operator lists the sources that are trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def check_source(spec: PyfuncSpec, sources: Sequence[str]) -> None:
 
     Args:
         spec: the candidate.
-        sources: folders, everything below them is allowed; or beginnings of models:/ addresses, whole names each.
+        sources: folders, which allow everything below them, or prefixes of models:/ addresses, matched by whole names:
+            "models:/team" allows "models:/team/1" but not "models:/teams/1".
 
     Raises:
         SpecError: if none of them holds it.

@@ -1,4 +1,4 @@
-"""What a pyfunc that was fine-tuned elsewhere says of itself."""
+"""The spec of a pyfunc that was fine-tuned elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _PINNED = re.compile(r"models:/([^/@]+/[0-9]+|m-[0-9a-f]+)")
 
 
 class PyfuncSpec(DeclaredSpec):
-    """An MLflow pyfunc that was fine-tuned elsewhere; it runs only when an operator allows its source."""
+    """An MLflow pyfunc that was fine-tuned elsewhere; it runs only when an operator allows its source.
+
+    Attributes:
+        model: folder of an MLflow model, or models:/NAME/VERSION or models:/m-ID.
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("model", "trained_queries")
     family: Literal["pyfunc"] = "pyfunc"

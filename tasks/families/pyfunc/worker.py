@@ -1,7 +1,8 @@
 """The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES`.
 
-Only here is anything of it unpickled or executed. One JSON document a line: requests name a frame and a place for the
-answer, both files in a folder of the parent's; what the model prints goes to standard error.
+Only this process unpickles or executes anything of the model. Messages are one JSON document a line: requests on
+standard input name a frame file and an answer file, both in a folder of the parent process. What the model prints goes
+to standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from esci_tournament.tasks.data.store import read_frame
 
 
 def main(folder: str, limit: str) -> int:
-    """Open the model, say so, and answer requests until standard input ends."""
+    """Open the model, report that it is ready, and answer requests until standard input ends.
+
+    Args:
+        folder: of the MLflow model.
+        limit: data memory that the process may use, in bytes, as text.
+
+    Returns:
+        The exit status: 1 when the model cannot be opened, else 0.
+    """
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     requests = os.fdopen(os.dup(0), encoding="utf-8")
@@ -53,10 +62,20 @@ def main(folder: str, limit: str) -> int:
 
 
 def as_array(answer: Any) -> np.ndarray:
-    """Return a model's answer as float32 (n, k): a frame with columns E, S, C, I in any order, or an array.
+    """Return a model's answer as an array.
+
+    Args:
+        answer: a frame with columns E, S, C, I in any order, or anything that numpy makes a numeric array of.
+
+    Returns:
+        float32 (n, k); of a frame the columns E, S, C, I.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if its values are not numbers.
+
+    Example:
+        >>> as_array(pd.DataFrame({"I": [0], "C": [0], "S": [1], "E": [0]})).tolist()
+        [[0.0, 1.0, 0.0, 0.0]]
     """
     if isinstance(answer, pd.DataFrame) and set(LABELS) <= set(answer.columns):
         answer = answer[list(LABELS)]
@@ -69,7 +88,18 @@ def as_array(answer: Any) -> np.ndarray:
 
 
 def in_words(error: BaseException) -> str:
-    """Return what a model raised, in one line."""
+    """Return an exception of a model as one line.
+
+    Args:
+        error: what the model raised.
+
+    Returns:
+        Its type and the first line of its message; an advice on the memory setting when it ran out of memory.
+
+    Example:
+        >>> in_words(ValueError("no column named price"))
+        'ValueError: no column named price'
+    """
     said = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, MemoryError) or "allocate memory" in said:
         return "out of memory: it wanted more than the setting pyfunc_memory_gib gives it"

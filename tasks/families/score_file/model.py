@@ -22,11 +22,11 @@ _ID = "example_id"
 
 
 class ScoreFile(Candidate):
-    """A candidate that looks its answers up.
+    """A candidate that looks its answers up by `example_id`.
 
-    Of a pair that is not in the file it knows nothing, and answers with the class mix of the pairs it was given to
-    fit on; :meth:`cover` says how many are in it. Selection never keeps it unless the setting `keep_score_files`
-    says so, because it can answer for no pair that was not scored in advance.
+    A pair that is not in the file gets the class shares of the pairs it was fitted on; :meth:`cover` counts those
+    that are in it. Selection never keeps it unless the setting `keep_score_files` says so, because it cannot score a
+    pair that was not scored in advance.
     """
 
     forkable = True
@@ -42,7 +42,11 @@ class ScoreFile(Candidate):
 
     @classmethod
     def check(cls, spec: CandidateSpec) -> None:
-        """Check the file's columns and types."""
+        """Check the file's columns and types.
+
+        Raises:
+            SpecError: as :func:`check_score_file`.
+        """
         assert isinstance(spec, ScoresSpec)
         check_score_file(spec)
 
@@ -53,11 +57,17 @@ class ScoreFile(Candidate):
         return f"{Path(spec.file).name}, trained on {spec.trained_on.replace('_', ' ')}"
 
     def fit(self, data: FitData) -> Self:
-        """Read and check the file; nothing is learnt but the class mix.
+        """Read and check the file; only the class shares are learnt, with add-one smoothing.
+
+        Args:
+            data: `pairs["label"]` gives the class shares; nothing else is read.
+
+        Returns:
+            The candidate itself.
 
         Raises:
-            SpecError: if the file is missing or no parquet.
-            CandidateError: if its columns are not five, an id is there twice, or a row is no distribution.
+            SpecError: if the file is missing, no parquet, or its columns are not example_id, E, S, C and I.
+            CandidateError: if an id is there twice, a row is no distribution, or all rows are the same.
         """
         data.progress(0.0, "reading the score file")
         ids, values = _read(Path(self.spec.file))
@@ -73,17 +83,31 @@ class ScoreFile(Candidate):
         return self
 
     def predict_proba(self, pairs: pd.DataFrame, products: pd.DataFrame) -> np.ndarray:
-        """Return the file's probabilities, float32 (len(pairs), 4); the class mix where it has none."""
+        """Return the file's probabilities, and the class shares for pairs it does not have.
+
+        Args:
+            pairs: `example_id` is looked up; a frame without that column gets the class shares in every row.
+            products: not read.
+
+        Returns:
+            float32 (len(pairs), 4), order E, S, C, I.
+        """
         answer = np.tile(self._mix, (len(pairs), 1))
         place, found = self._look_up(pairs)
         answer[found] = self._probabilities[place[found]]
         return answer
 
     def cover(self, pairs: pd.DataFrame) -> int:
-        """Return how many of `pairs` are in the file.
+        """Count the pairs that are in the file.
+
+        Args:
+            pairs: `example_id` is looked up.
+
+        Returns:
+            A number of pairs.
 
         Raises:
-            CandidateError: if none is: it says nothing of this data.
+            CandidateError: if it is 0: the file holds none of this data.
         """
         _, found = self._look_up(pairs)
         if not found.any():
@@ -94,7 +118,7 @@ class ScoreFile(Candidate):
         return int(found.sum())
 
     def save(self, folder: Path) -> None:
-        """Write the table as npy."""
+        """Write ids, probabilities and class shares as npy, and the spec as JSON."""
         np.save(folder / "ids.npy", self._ids)
         np.save(folder / "probabilities.npy", self._probabilities)
         np.save(folder / "mix.npy", self._mix)
@@ -102,7 +126,7 @@ class ScoreFile(Candidate):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Return what :meth:`save` wrote."""
+        """Return what :meth:`save` wrote; `device` is not used."""
         model = cls(ScoresSpec.model_validate(json.loads((folder / "spec.json").read_text(encoding="utf-8"))))
         model._ids, model._probabilities, model._mix = (
             np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("ids", "probabilities", "mix")
@@ -110,7 +134,7 @@ class ScoreFile(Candidate):
         return model
 
     def parameters(self) -> int:
-        """Return 0: whatever made the scores has parameters, a table has none."""
+        """Return 0: a table of scores has no parameters."""
         return 0
 
     def _look_up(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +147,9 @@ class ScoreFile(Candidate):
 
 def check_score_file(spec: ScoresSpec) -> None:
     """Check columns and types from the file's footer alone.
+
+    Args:
+        spec: names the file.
 
     Raises:
         SpecError: if it is missing, no parquet, or its columns are others.

@@ -1,4 +1,4 @@
-"""What a file of scores says of itself."""
+"""The spec of a file of scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from esci_tournament.tasks.families.declared import DeclaredSpec
 
 
 class ScoresSpec(DeclaredSpec):
-    """A file of scores of a model that cannot be shared: columns example_id, E, S, C, I."""
+    """A file of scores of a model that cannot be shared.
+
+    Attributes:
+        file: parquet file with columns example_id (integer) and E, S, C, I (floats that sum to 1 in each row).
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("file", "trained_queries")
     family: Literal["scores"] = "scores"

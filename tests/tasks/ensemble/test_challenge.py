@@ -150,5 +150,5 @@ def test_a_model_for_information_is_ranked_and_never_kept(tmp_path: Path) -> Non
 
 
 def test_nobody_but_models_for_information_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CandidateError, match="nobody is left who can serve"):
+    with pytest.raises(CandidateError, match="no candidate can serve"):
         build_challenge(tmp_path, PAIRS, SCORES, COSTS, Settings(home=tmp_path), for_information=list(COSTS))

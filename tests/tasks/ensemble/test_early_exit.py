@@ -60,7 +60,7 @@ def test_thresholds_for_other_members_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_of_earlier_versions_has_none(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="earlier versions"):
+    with pytest.raises(NotFoundError, match="made without early exit"):
         EarlyExit.load(tmp_path)
 
 

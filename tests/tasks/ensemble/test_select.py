@@ -176,4 +176,4 @@ def test_a_real_game_lets_the_useless_member_go():
     chosen = select(game, costs, Budget(memory_mib=200))
     assert len(chosen.kept) <= 2
     assert "useless-2" not in chosen.kept
-    assert chosen.path[0].action == "start with everybody who fits alone"
+    assert chosen.path[0].action == "start with all models that fit alone"

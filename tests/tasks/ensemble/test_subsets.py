@@ -79,7 +79,7 @@ def test_an_ensemble_without_the_folder_answers_with_all_members_only(tmp_path: 
     assert loaded.best(complete.members) == (complete, complete.members)
     with pytest.raises(NotFoundError):
         loaded.best(complete.members[:2])
-    with pytest.raises(NotFoundError, match="earlier versions"):
+    with pytest.raises(NotFoundError, match="made without them"):
         Subsets.load(tmp_path / "absent")
 
 
