@@ -1,4 +1,4 @@
-"""What a family may leave out is done for it, whether its class derives from the protocol's or not."""
+"""Optional attributes of a family have defaults, whether or not its class derives from the protocol's."""
 
 from __future__ import annotations
 
