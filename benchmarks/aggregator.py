@@ -1,4 +1,4 @@
-"""The LightGBM stage of a page of 40 pairs: our walk over the trees beside LightGBM's own prediction.
+"""Time of the LightGBM stage for a page of 40 pairs: our tree traversal compared with LightGBM's own prediction.
 
 7 and 12 members, 1,200 trees (300 rounds, the most that the aggregator may have), one thread.
 """

@@ -1,10 +1,10 @@
-"""The label cache: a million labels in the store that the scorer uses and in others that could stand in its place.
+"""The label cache: a million labels in the store that the scorer uses, and in alternatives.
 
-Each store runs in a process of its own. Look-ups are pages of 40 keys in one call, half of them found, alone and while
-a thread of the same process puts 100 pages a second. Times are processor time, so that it matters little what else the
-machine does. SQLite comes with Python; `pip install rocksdict diskcache apsw plyvel-ci` for the others, which are left
-out where they are not installed. None of them waits for the disk. What happens at the limit, and with files that were
-damaged on purpose, is measured for the scorer's cache alone.
+Each store runs in its own process. Look-ups are pages of 40 keys in one call, half of them found, alone and while a
+thread of the same process puts 100 pages a second. Times are processor time, so other work on the machine matters
+little. SQLite comes with Python; the others need `pip install rocksdict diskcache apsw plyvel-ci` and are skipped if
+they are not installed. No store waits for the disk. Behaviour at the size limit and with damaged files is measured for
+the scorer's cache only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What early exit saves, and whether the labels it changes stay within the bound, over generated worlds.
+"""Calls and time saved by early exit, and whether the changed labels stay within the bound, on generated worlds.
 
 Each world has 8 members (near-duplicates, weak but different ones, useless ones, plain ones) of uneven cost. The rule
-is set on 6,000 pairs of 300 queries, with 95 % confidence, and tried on 20,000 pairs of 1,000 other queries: a world
-counts as violated when more labels differ there than the risk allows. One rule in twenty may. The peer is what is
-usual: leave as soon as the most probable class has a fixed confidence of 0.9.
+is set on 6,000 pairs of 300 queries, with 95 % confidence, and evaluated on 20,000 pairs of 1,000 other queries. A
+world is a violation if more labels differ there than the risk allows; one in twenty may be. The baseline exits as soon
+as the most probable class has a fixed confidence of 0.9.
 """
 
 from __future__ import annotations

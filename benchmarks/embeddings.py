@@ -1,11 +1,11 @@
-"""What products computed ahead save a graph network at serving time, for a page of 40 products.
+"""Time that precomputed product embeddings save a graph network at serving time, for a page of 40 products.
 
-A generated graph (300,000 products, 20,000 queries, 3 M edges; popular ones have most of them), the recipe's default
-layers, width and fan-out, and random weights: time does not depend on what was learnt. Ahead: find the products by
-what they are, and gather their states. At request time: gather the neighbourhoods of the page and pass messages;
-the texts' vectors are at hand, already computed. With nothing at hand, the texts of the neighbourhood are encoded
-as well, by LSA, the cheapest of encoders. "Whole page" adds what both must do besides: encode the query,
-compare its words with the products', and the head.
+A generated graph (300,000 products, 20,000 queries, 3 M edges with a skewed distribution), the recipe's default layers,
+width and fan-out, and random weights, because time does not depend on the weights. "Ahead" finds the products by their
+key and gathers their states. "At request time" gathers the neighbourhoods of the page and passes messages; the text
+vectors are already computed. With nothing at hand, the texts of the neighbourhood are encoded as well, by LSA, the
+cheapest encoder. "Whole page" adds what all variants need: encode the query, compare its words with the products', and
+the head.
 """
 
 from __future__ import annotations

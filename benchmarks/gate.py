@@ -1,10 +1,10 @@
-"""How often the judge is wrong: simulated test splits and challengers whose true quality is known.
+"""Error rates of the judge: simulated test splits and challengers whose true quality is known.
 
 1. Lifetimes: one test split, one champion, 50 tournaments with challengers that are truly equal to it (the hardest case
-   of "no real improvement"); a lifetime fails when any is promoted. Beside it two naive gates on the same numbers.
+   of "no real improvement"). A lifetime fails if any is promoted. Two naive gates run on the same numbers.
 2. A true gain of 1 point of macro F1, at the size of ESCI's test split.
 3. A true loss of 2 points of macro F1 in one locale, hidden under a gain of 2 points in the others, at that size.
-4. What the rule for small locales costs: a locale of 40 queries and an equal or a much worse challenger there.
+4. The cost of the rule for small locales: a locale of 40 queries and an equal or a much worse challenger there.
 5. The time of one verdict: 10,000 resamples of 640,000 pairs.
 """
 

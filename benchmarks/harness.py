@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, machine, figures beside their targets, as a table or as one JSON document."""
+"""Shared by all benchmarks: options, machine, and figures with their targets, as a table or as one JSON document."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Candidates are registered, compete, are reviewed and promoted while every process around them is killed.
+"""Crash test: candidates register, compete, are reviewed and promoted while every process is killed repeatedly.
 
 A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher; the ledger on PostgreSQL where its
 programs are installed) on a small generated world. Candidates are score files, each a little better than the last, so
-that nothing trains and much is decided. Every few seconds one of worker, flow run, watcher, Prefect server, MLflow
-server or database is killed with signal 9 and started again at once; a reviewer approves or refuses what waits. All
-the while the champion is looked at. At the end, when everybody has had a turn, the record is counted.
+that nothing trains and there are many verdicts. Every few seconds one of worker, flow run, watcher, Prefect server,
+MLflow server or database is killed with signal 9 and restarted at once. A script approves or refuses open reviews and
+checks the champion all the time. At the end, when all candidates have competed, the ledger is checked.
 
     python -m benchmarks.lifecycle [--kills 100] [--minutes 24] [--quick] [--json]
 """

@@ -1,7 +1,7 @@
-"""How long it takes to build all neighbourhoods and to embed all products, at the size of the full release.
+"""Time to build all neighbourhoods and to embed all products, at the size of the full release.
 
-1.8 M products, 130 k queries, 20 M edges (popular products and queries have most of them), 2 threads. Each part runs in
-its own process, so that its peak memory is its own.
+1.8 M products, 130 k queries, 20 M edges (with a skewed distribution), 2 threads. Each part runs in its own process, so
+that its peak memory is measured separately.
 """
 
 from __future__ import annotations

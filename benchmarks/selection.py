@@ -1,8 +1,8 @@
-"""How much each rule of selection loses against looking at every set, over generated worlds.
+"""Regret of each selection rule against exhaustive search, over generated worlds.
 
 Each world has 8 models (near-duplicates, weak but different ones, useless ones, plain ones) whose uneven costs are
-unrelated to their worth, and a budget on memory and on time. A set is worth the out-of-fold macro F1 of the ensemble
-re-fit on it. The regret of a rule is what the best set within the budget reaches more than the set the rule chose.
+unrelated to their value, and a budget on memory and on time. The value of a set is the out-of-fold macro F1 of the
+ensemble re-fit on it. The regret of a rule is the value of the best set within the budget less that of the chosen set.
 """
 
 from __future__ import annotations

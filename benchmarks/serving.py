@@ -1,10 +1,10 @@
-"""The scorer over HTTP, pages of 40: cached and not, in closed and in open loop, and through swaps.
+"""The scorer over HTTP, pages of 40: cached and not, as a closed and an open loop, and during swaps.
 
-The scorer and its peer run as processes of their own, in turn, and the load comes from this one, all on the machine at
-hand. The peer is `mlflow models serve` with a pyfunc that returns a constant for a page of 40: what MLflow's server
-takes before any model has done anything. The champion is that of TOURNAMENT_HOME if it is set, else that of a small
-generated world (`tournament demo --queries 300`, two minutes). Uncached pages are compared with the time their members
-take when they are called one after the other, in process, with nothing around them.
+The scorer and its peer run as separate processes, one after the other. The load comes from this process, on the same
+machine. The peer is `mlflow models serve` with a pyfunc that returns a constant for a page of 40: the overhead of
+MLflow's server without any model. The champion is that of TOURNAMENT_HOME if it is set, or else that of a small
+generated world (`tournament demo --queries 300`, two minutes). Uncached pages are compared with the time of their
+members when they are called one after the other in one process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What boosting starts from: a log-linear pool of the members against nothing, on fresh queries of generated worlds.
+"""Initial score of boosting: a log-linear pool of the members against none, on new queries of generated worlds.
 
-For each number of pairs the aggregator is fitted twice on the same pairs of each world, rare classes weighed as a
-tournament would (macro F1), and both answer for 10,000 pairs of other queries. The peer is what LightGBM starts from by
-itself: nothing.
+For each number of pairs the aggregator is fitted twice on the same pairs of each world, with rare classes weighted as
+in a tournament (macro F1), and both are evaluated on 10,000 pairs of other queries.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Pairs a second and macro F1 of our training loop beside Hugging Face's Trainer with its defaults.
+"""Pairs a second and macro F1 of our training loop, compared with Hugging Face's Trainer with its defaults.
 
 Both fine-tune the same checkpoint on the same pairs and texts with the same seed, batch size (8, the Trainer's
 default), peak learning rate (5e-5), optimiser steps and maximum length (256). Time runs from text to trained model:
 tokenising, opening the checkpoint, training. Ours also scores validation pairs after each epoch within that time, to
-keep the best one; the Trainer, by default, scores none and keeps the last. Processor time stands beside wall time,
-because it says the same on a machine that does other things too.
+keep the best one; the Trainer, by default, scores none and keeps the last. Processor time is reported as well as wall
+time, because other work on the machine affects it less.
 """
 
 from __future__ import annotations

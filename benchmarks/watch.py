@@ -1,8 +1,8 @@
-"""What it costs to look for new candidates in a registry of many versions.
+"""Time to look for new candidates in a registry of many versions.
 
-An MLflow registry on SQLite is filled with versions that have entered before. Timed, in one process: a look when
-nothing is new, one when a version was registered, one when an old version was tagged, and a look at everything,
-beside returning all versions, which is what a watcher without these questions would do.
+An MLflow registry on SQLite is filled with versions that have entered before. Timed in one process: a look when nothing
+is new, when a version was registered, when an old version was tagged, and a look at everything. The baseline is to list
+all versions.
 
     python -m benchmarks.watch [--quick] [--json]
 """

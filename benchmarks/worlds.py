@@ -1,4 +1,4 @@
-"""Generated worlds: pairs with labels, and members of known kind that score them."""
+"""Generated worlds: pairs with labels, and members of known quality that score them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Write a backup of everything that cannot be computed again into a new folder, while the stack runs.
+# Back up everything that cannot be computed again into a new folder, while the stack runs.
 #   docker/backup.sh FOLDER
 set -eu
 folder=${1:?usage: docker/backup.sh FOLDER}
@@ -8,12 +8,12 @@ compose() { docker compose -f "$here/compose.yaml" "$@"; }
 
 umask 077
 mkdir "$folder" || { echo "$folder is there already: a backup never goes over another" >&2; exit 1; }
-# The ledger first: whatever it speaks of is in the dumps and archives that follow.
+# The ledger first: everything it refers to is then in the later dumps and archives.
 for name in ledger mlflow prefect; do
     compose exec -T postgres pg_dump --username postgres --format custom "$name" >"$folder/$name.dump.part"
     mv "$folder/$name.dump.part" "$folder/$name.dump"
 done
-# Exit code 1 of tar says that a file changed or went while it was read, which a running stack does.
+# Exit code 1 of tar means that a file changed or disappeared while it was read, which is normal in a running stack.
 archive() {
     service=$1 file=$2
     shift 2
@@ -21,6 +21,6 @@ archive() {
     mv "$folder/$file.part" "$folder/$file"
 }
 archive mlflow mlflow.tar --directory /var/lib/mlflow
-# Checkpoints of fits under way (stages/work) are left out; finished stages, scores and reports are kept.
+# Checkpoints of running fits (stages/work) are left out; finished stages, scores and reports are kept.
 archive watcher home.tar --exclude ./stages/work --exclude './*.lock' --directory /var/lib/tournament
 echo "wrote $folder"

@@ -1,7 +1,7 @@
-"""Start one role of the production stack: read its secrets from files, say which is missing, become the program.
+"""Start one role of the production stack: read its secrets from files, then exec its program.
 
-`entrypoint.py ROLE [ARGUMENTS...]`; whatever is no role is run as it is, with the secrets of a client. Only the
-standard library is used, and a secret never stands on a command line.
+`entrypoint.py ROLE [ARGUMENTS...]`. A command that is not a role is run as it is, with the secrets of a client. A
+missing secret ends the program with its name. Uses only the standard library; secrets are never put on a command line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS = {
         *("mlflow", "server", "--app-name", "basic-auth", "--host", "0.0.0.0", "--port", "5000", "--workers", "2"),
         *("--artifacts-destination", "/var/lib/mlflow/artifacts"),
     ),
-    # In the process itself: on a command line everybody on the host would read the database's password.
+    # Read from the environment: a password on the command line would be visible to every user of the host.
     "mlflow-upgrade": (
         *("python", "-c"),
         "import os; from mlflow.cli import cli; cli(['db', 'upgrade', os.environ['MLFLOW_BACKEND_STORE_URI']])",
@@ -44,7 +44,7 @@ auth_cache_ttl_seconds = 60
 
 
 class Secrets:
-    """The secrets of a folder, a file each; a missing or empty one ends the program with its name."""
+    """The secrets in a folder, one file each; a missing or empty one ends the program with its name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class Secrets:
 
 
 def environment(role: str, secrets: Secrets, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a role needs beside those it was given."""
+    """Return the environment variables that a role needs in addition to the given ones."""
     host = given.get("POSTGRES_HOST", "postgres")
 
     def database(kind: str, name: str) -> str:
@@ -95,7 +95,7 @@ def environment(role: str, secrets: Secrets, given: Mapping[str, str]) -> dict[s
 
 
 def _private(template: str, **values: str) -> Path:
-    """Write a file that only this user reads, and return its place."""
+    """Write a file that only this user can read, and return its path."""
     descriptor, place = tempfile.mkstemp(suffix=".ini")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(template.format(**{key: value.replace("%", "%%") for key, value in values.items()}))
@@ -103,7 +103,7 @@ def _private(template: str, **values: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the program of a role."""
+    """Replace this process by the program of a role."""
     if not arguments:
         sys.exit(f"say which role: {', '.join(COMMANDS)}, or a command")
     role, *more = arguments

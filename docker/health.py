@@ -1,4 +1,4 @@
-"""Exit 0 when HEALTH_URL answers with 200: the health check of every role."""
+"""Health check of every role: exit 0 if HEALTH_URL answers with status 200."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import urllib.request
 
 
 def main() -> None:
-    """Ask once; whatever is wrong is said in one line."""
+    """Send one request; print any error in one line."""
     address = os.environ.get("HEALTH_URL", "")
     if not address:
         sys.exit("HEALTH_URL is not set: this role has no health check")

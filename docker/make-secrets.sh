@@ -1,12 +1,12 @@
 #!/bin/sh
-# Make the secrets of docker/compose.yaml, a file each, in a folder that only you can enter. What is there stays.
+# Create the secrets of docker/compose.yaml, one file each, in a folder that only you can enter. Existing files are kept.
 #   docker/make-secrets.sh FOLDER
 set -eu
 folder=${1:?usage: docker/make-secrets.sh FOLDER}
 umask 077
 mkdir -p "$folder"
 
-# The folder keeps others out; the files themselves must be readable by the user of the containers.
+# The folder protects the files. The files themselves must be readable by the user of the containers.
 make() {
     if [ ! -s "$folder/$1" ]; then
         printf '%s' "$2" >"$folder/$1"

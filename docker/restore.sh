@@ -1,5 +1,5 @@
 #!/bin/sh
-# Put a backup into the volumes of a stack that is down; what they hold is replaced.
+# Restore a backup into the stack's volumes and replace their content. Stops all services except PostgreSQL and Redis.
 #   docker/restore.sh FOLDER --yes
 set -eu
 folder=${1:?usage: docker/restore.sh FOLDER --yes}
@@ -19,7 +19,7 @@ for name in ledger mlflow prefect; do
     compose exec -T postgres psql --username postgres --quiet --command "REVOKE CONNECT ON DATABASE $name FROM PUBLIC"
     compose exec -T postgres pg_restore --username postgres --exit-on-error --dbname "$name" <"$folder/$name.dump"
 done
-# Into the volumes, by containers that run nothing else.
+# Replace a volume's content from an archive, in a container that runs nothing else.
 fill() {
     compose run --rm -T --no-deps --entrypoint find "$1" "$2" -mindepth 1 -delete
     compose run --rm -T --no-deps --entrypoint tar "$1" --extract --directory "$2" <"$folder/$3"

@@ -1,4 +1,4 @@
-"""What tests of several folders share: tiny synthetic worlds that nobody writes into, and databases."""
+"""Fixtures shared by several folders: tiny read-only synthetic worlds, and databases."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What tests start: commands of ours, servers, and the one Prefect server that a session's commands share.
+"""Helpers that start commands and servers, and the one Prefect server that the commands of a test session share.
 
-A command runs in a process of its own either way. `fresh` starts it as a user does, and imports for about ten seconds.
-`warm` forks it from a process that has imported everything and has no threads: arguments, environment, folder, output
-and exit code are the same. Tests of starting, of imports and of process trees use `fresh`.
+A command always runs in its own process. `fresh` starts it as a user does, and imports for about ten seconds. `warm`
+forks it from a process that has imported everything and has no threads: arguments, environment, folder, output and exit
+code are the same. Tests of start-up, of imports and of process trees use `fresh`.
 """
 
 from __future__ import annotations

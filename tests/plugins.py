@@ -1,4 +1,4 @@
-"""Distributions with entry points, laid into a folder as an installer would lay them."""
+"""Write distributions with entry points into a folder, as an installer would."""
 
 from __future__ import annotations
 

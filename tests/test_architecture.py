@@ -1,4 +1,4 @@
-"""What docs/architecture.md promises of the code's structure."""
+"""The rules on imports, libraries and test pairs in docs/architecture.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples that stand in docstrings are run."""
+"""Run the examples in docstrings."""
 
 import doctest
 import importlib

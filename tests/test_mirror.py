@@ -1,4 +1,4 @@
-"""Tests mirror the modules: who looks for the tests of a module finds them under its name."""
+"""Modules of flows/, deployments/cli/ and deployments/scorer/ have test files of the same name in the same folder."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Load for the scorer: a small generator for the benchmark, and a locust file for a long test by hand."""
+"""Load for the scorer: a small generator for the benchmark, and a locust file for manual tests of any length."""

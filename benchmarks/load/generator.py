@@ -1,7 +1,7 @@
-"""HTTP load that costs little itself: prepared requests over open connections, in closed and in open loop.
+"""HTTP load with little overhead: prepared requests over open connections, as a closed or an open loop.
 
-Closed: each client sends its next request when it has its answer; that tells how much a server can do. Open: requests
-leave at given moments, whatever became of those before, and waiting counts; that tells what a user sees at a rate.
+Closed loop: each client sends its next request when it has its answer; this measures capacity. Open loop: requests are
+sent at fixed times, whatever happened to earlier ones, and waiting counts; this measures what a user sees at a rate.
 """
 
 from __future__ import annotations

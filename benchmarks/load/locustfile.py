@@ -1,9 +1,9 @@
-"""A load test of a running scorer with locust: shoppers who page through results.
+"""A load test of a running scorer with locust: users who page through results.
 
     locust -f benchmarks/load/locustfile.py --host http://127.0.0.1:8080 --users 50 --spawn-rate 10 --headless -t 10m
 
-Products are those of SCORER_PRODUCTS (a products parquet with the official columns); without it pages bring their text.
-SCORER_KEY is the API key; SCORER_NEW is the share of pages that nobody has asked for (default 0.1).
+Products are those of SCORER_PRODUCTS (a products parquet with the official columns); without it, pages send text.
+SCORER_KEY is the API key; SCORER_NEW is the share of pages that were not requested before (default 0.1).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The stack of one machine: Prefect, MLflow, the worker and the watcher, started, watched over and ended together."""
+"""The servers of `tournament up` on one machine: Prefect, MLflow, the worker and the watcher."""

@@ -1,4 +1,4 @@
-"""What the stack consists of: each service's command, environment and sign of health."""
+"""The services of the stack: command, environment and health check of each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from esci_tournament.deployments.stack.state import stack_folder
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 
-PROBE_S = 3.0  # an answer that takes longer is no sign of health
-Health = Callable[[float], bool]  # a moment, seconds since 1970 -> whether the service answers, or has since then
+PROBE_S = 3.0  # a slower answer counts as unhealthy
+Health = Callable[[float], bool]  # seconds since 1970 -> whether the service answers, or has since that time
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,17 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
-        # In memory, the default, a restart of the server would leave leased slots taken for ever.
+        # With the default (in memory), leased slots would stay taken forever after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
-    if _is_everywhere(settings.host):  # whoever looks from another machine reaches the API where the page came from
+    if _is_everywhere(settings.host):  # browsers on other machines reach the API at the address of the page
         variables["PREFECT_SERVER_UI_API_URL"] = "/api"
     return variables
 
 
 def mlflow_command(settings: Settings) -> tuple[str, ...]:
     """Return the MLflow server on the very database that the command line uses."""
-    # Artifacts lie in the home under plain paths: whoever uses the database directly finds them too.
+    # Artifacts have plain paths in the home, so clients that use the database directly find them too.
     artifacts = (settings.home / "mlartifacts").as_uri()
     return (
         *python_module("mlflow", "server", "--backend-store-uri", settings.tracking_uri),

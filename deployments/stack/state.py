@@ -1,4 +1,4 @@
-"""What runs for a home: a lock that dies with the supervisor, and a file that says what it started."""
+"""State of a home's stack: a lock that is released when the supervisor dies, and a file that lists its processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from esci_tournament.registry.errors import BusyError, StoreError
 from esci_tournament.registry.files import write_atomically
 
-SAME_START_S = 2.0  # start times are derived from the clock at boot, which is corrected now and then
+SAME_START_S = 2.0  # start times are derived from the boot clock, which is sometimes corrected
 
 
 @dataclass(frozen=True)

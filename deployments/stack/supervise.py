@@ -1,4 +1,4 @@
-"""Start the services in order, wait until each is healthy, bring back who dies or hangs, end them all."""
+"""Start the services in order, wait until each is healthy, restart those that die or hang, and stop them all."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from esci_tournament.registry.errors import BusyError, ServiceError
 from esci_tournament.registry.settings import Settings
 
 TICK_S = 0.2
-STOP_S = 20.0  # a flow run that is told to end writes down what it was at
-LEFTOVER_S = 3.0  # nobody listens any more to what is left of a killed stack
-BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each restart, the last for all that follow
-STEADY_S = 60.0  # who lived this long is not failing: its next death starts the back-off anew
-LOOK_S = 15.0  # between two looks at the health of a service; fewer where little time is given
-FIRST_TRIES = 2  # a service that dies so often before it was ever healthy cannot run here
+STOP_S = 20.0  # a flow run that is told to stop saves its progress
+LEFTOVER_S = 3.0  # remaining processes of a killed stack have no clients any more
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # delay before each restart; the last one repeats
+STEADY_S = 60.0  # after this uptime, the next crash starts the back-off from the beginning
+LOOK_S = 15.0  # between two health checks of a service; less if the time limit is short
+FIRST_TRIES = 2  # a service that dies this often before it was ever healthy is given up
 LOG_BYTES = 50_000_000
 
 Say = Callable[[str], None]
@@ -44,8 +44,8 @@ class Watched:
     was_healthy: bool = False
     deaths: int = 0
     not_before: float = 0.0
-    looked: float = 0.0  # when its health was last asked for
-    answered: float = 0.0  # when it was last good
+    looked: float = 0.0  # time of the last health check
+    answered: float = 0.0  # time of the last successful health check
 
 
 class Supervisor:
@@ -147,7 +147,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 env=os.environ | one.service.environment,
-                cwd=self.settings.home,  # Prefect looks for what it imports in the current folder first
+                cwd=self.settings.home,  # Prefect imports from the current folder first
             )
         self._write(healthy=all(each.was_healthy for each in self._watched))
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Three databases, each with an owner of its own that sees no other. Run once, by the image, on an empty volume.
+# Create three databases, each with an owner that cannot access the others. The image runs this once, on an empty volume.
 set -eu
 for name in prefect mlflow ledger; do
     password=$(cat "${SECRETS:-/run/secrets}/${name}_db_password")

@@ -1,4 +1,4 @@
-"""The benchmark of training: that both sides get the same exercise."""
+"""The training benchmark: both sides get the same data and settings."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The command line, a process of its own for each command in a folder of its own, and what tests of it share."""
+"""Fixtures for the command line: each command runs as its own process in its own folder."""
 
 from __future__ import annotations
 

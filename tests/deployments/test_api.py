@@ -1,4 +1,4 @@
-"""The public face does what the command line does, inside the event loop of a notebook too."""
+"""The public API: it does the same as the command line, also inside the event loop of a notebook."""
 
 from __future__ import annotations
 

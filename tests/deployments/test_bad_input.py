@@ -1,4 +1,4 @@
-"""Wrong input ends in words and an exit code that means something, never in a traceback or a half-written result."""
+"""Wrong input ends with a message and a defined exit code, without a traceback or partial results."""
 
 from __future__ import annotations
 

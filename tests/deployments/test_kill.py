@@ -1,4 +1,4 @@
-"""kill -9 at any stage, then the same command again: it goes on and ends with the same champion."""
+"""kill -9 at any stage, then the same command again: it continues and ends with the same champion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From registration to champion and back, as people go through it: the commands, the servers, the databases."""
+"""From registration to champion and rollback, with the commands, servers and databases that users have."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A champion that version 0.1.0 registered, before its modules were a package of their own, goes on loading.
+"""A champion registered by version 0.1.0, before its modules were moved into one package, still loads.
 
 `champion_0_1_0.zip` holds what that code wrote: the pyfunc model of an ensemble of a language model and a graph
-network (`ensemble/`), rows of its world (`frame.json`), and what it answered for them (`predictions.json`).
+network (`ensemble/`), rows of its world (`frame.json`), and its predictions for them (`predictions.json`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What flows announce arrives at a webhook, through a real Prefect server."""
+"""Announcements of flows arrive at a webhook, through a real Prefect server."""
 
 from __future__ import annotations
 

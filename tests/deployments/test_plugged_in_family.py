@@ -1,6 +1,6 @@
-"""A family that comes from another distribution has all that one of this product has, up to refreshed embeddings.
+"""A family from another distribution has every feature of the built-in ones, including refreshed embeddings.
 
-The graph networks are copied into a distribution of their own, under another name; nothing of this product knows it.
+The graph networks are copied into a separate distribution under another name that no other code refers to.
 """
 
 from __future__ import annotations

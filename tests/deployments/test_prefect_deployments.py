@@ -1,4 +1,4 @@
-"""The deployments: one list, two ways to put them on a server."""
+"""The deployments: one list, and both ways to put them on a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Prefect server that the stack runs starts what is scheduled."""
+"""The Prefect server of the stack starts scheduled runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole story, as a user lives it: a champion, the same again, a newcomer, a rollback."""
+"""The main use case from end to end: a first champion, a repeated run, a new candidate, a rollback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watcher as it runs: many at once, killed and started again, told by events, with real servers and databases."""
+"""The watcher as a process, with real servers and databases: concurrent, killed and restarted, triggered by events."""
 
 from __future__ import annotations
 

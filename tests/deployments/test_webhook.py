@@ -1,4 +1,4 @@
-"""Only deliveries that are genuine, fresh and new wake the watcher; what they say is not believed."""
+"""Only authentic, fresh and new deliveries trigger a poll; their content is not trusted."""
 
 from __future__ import annotations
 

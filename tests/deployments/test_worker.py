@@ -1,4 +1,4 @@
-"""What a worker does with the runs of one that was killed, on a real Prefect server."""
+"""A worker handles the runs of a killed worker, on a real Prefect server."""
 
 from __future__ import annotations
 

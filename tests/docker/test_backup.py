@@ -1,4 +1,4 @@
-"""Backup and restore against a real PostgreSQL; only `docker compose` itself is played by a small script."""
+"""Backup and restore against a real PostgreSQL; only `docker compose` is replaced by a small script."""
 
 from __future__ import annotations
 

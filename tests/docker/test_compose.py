@@ -1,4 +1,4 @@
-"""The production stack as files: compose by its schema, the image by hadolint, roles and secrets against each other.
+"""The production stack's files: compose against its schema, the image with hadolint, roles against their secrets.
 
 `compose_spec.json` is the Compose Specification's schema as Docker Compose 1.29.2 carries it (Apache-2.0).
 """

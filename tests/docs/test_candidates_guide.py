@@ -1,4 +1,4 @@
-"""The guide to candidates: its specs are read, and its plug-in competes as an installed distribution would."""
+"""docs/candidates.md: its specs are valid, and its plug-in competes when installed as a distribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guide to plug-ins: each of its examples is installed as a distribution of its own, and works."""
+"""docs/extending.md: each example works when installed as its own distribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metric and the selection rule of docs/extending.md: installed as they stand there, they decide."""
+"""docs/extending.md: its metric and its selection rule, installed unchanged, are used for decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents point to is there: files of the repository, pages, modules."""
+"""Files, pages and modules that the documentation refers to exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small world in which challengers stand before a reviewer: real stores and stages, scores made by a formula."""
+"""A small world with challengers that wait for review: real stores and stages, scores made by a formula."""
 
 from __future__ import annotations
 

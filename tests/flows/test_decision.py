@@ -1,4 +1,4 @@
-"""What follows from a reviewer's word, without a Prefect server: the command line and the sweep that looks after it."""
+"""Effects of a reviewer's answer without a Prefect server: the command line, and the sweep that completes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole tournaments with guests: a pyfunc made elsewhere and a family that is plugged in, beside one of the house."""
+"""Whole tournaments with an external pyfunc and a plugged-in family, beside a built-in one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judging takes: pairs, scores and costs, each from where the tournament left it."""
+"""Inputs of the judge: pairs, scores and costs are read from where the tournament stored them."""
 
 from __future__ import annotations
 

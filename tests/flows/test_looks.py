@@ -1,4 +1,4 @@
-"""Looks at a test split: what is mostly the same pairs is the same split, whatever its digest."""
+"""Looks at a test split: a split with mostly the same pairs counts as the same split, whatever its digest."""
 
 from __future__ import annotations
 

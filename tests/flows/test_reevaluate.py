@@ -1,4 +1,4 @@
-"""Every week: champion and bench on newer data, with the models they have, and nothing done when nothing changed."""
+"""Re-evaluation: champion and bench on newer data, without re-fitting; nothing is done if nothing has changed."""
 
 from __future__ import annotations
 

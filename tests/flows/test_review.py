@@ -1,4 +1,4 @@
-"""Reviews as flow runs on a real Prefect server, answered as its UI answers: through the API's resume."""
+"""Reviews as flow runs on a real Prefect server, answered like in its UI: through the API's resume."""
 
 from __future__ import annotations
 

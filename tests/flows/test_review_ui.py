@@ -1,6 +1,6 @@
-"""A reviewer in a real browser: Prefect's UI, driven by Playwright in Debian's Chromium.
+"""A review in a real browser: Prefect's UI, driven by Playwright in Debian's Chromium.
 
-With SCREENSHOTS=folder in the environment the pictures are kept there.
+With SCREENSHOTS=folder in the environment the screenshots are saved there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whole tournaments: under folds, with a candidate that fails, and with labels leaked through behaviour."""
+"""Whole tournaments: with folds, with a candidate that fails, and with labels leaked through behaviour."""
 
 from __future__ import annotations
 

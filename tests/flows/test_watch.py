@@ -1,4 +1,4 @@
-"""A sweep: who is registered enters once, who cannot be read is told why, what was moved by hand is told once."""
+"""A sweep: candidates enter once, unreadable ones are refused with a reason, an alias moved by hand is reported."""
 
 from __future__ import annotations
 

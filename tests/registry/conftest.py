@@ -1,4 +1,4 @@
-"""Stores that the registry's tests work on: a ledger, an MLflow database, a way to fork."""
+"""Fixtures for the registry's tests: a ledger, an MLflow database, a way to fork."""
 
 from __future__ import annotations
 

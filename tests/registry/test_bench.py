@@ -1,4 +1,4 @@
-"""The bench: who gets another chance, who does not and why, and what was tried before."""
+"""The bench: which models are tried again, which are not and why, and what was tried before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A started process ends with the one that started it."""
+"""A child process ends with its parent."""
 
 from __future__ import annotations
 

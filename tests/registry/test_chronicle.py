@@ -1,4 +1,4 @@
-"""The champion's history as a file that other programs open."""
+"""The champion's history, exported to a file that other programs can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which data whoever serves shall know: the newest of what its tournament was held on and what was named since."""
+"""The data version for serving: the newest of the tournament's and those published since."""
 
 from __future__ import annotations
 

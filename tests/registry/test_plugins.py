@@ -1,4 +1,4 @@
-"""What distributions plug in: found without an import, checked when it is asked for, named when it is wrong."""
+"""Plug-ins: found without an import, checked on first use, named in errors."""
 
 from __future__ import annotations
 

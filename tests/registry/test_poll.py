@@ -1,4 +1,4 @@
-"""A look sees every version once: registered, tagged late, corrected, or put in the place of a deleted one."""
+"""A poll reports every version once: registered, tagged late, corrected, or replacing a deleted one."""
 
 from __future__ import annotations
 

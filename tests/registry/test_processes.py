@@ -1,4 +1,4 @@
-"""A module of ours runs as ours, whatever the current folder holds."""
+"""A child process imports our modules, whatever files the current folder has."""
 
 from __future__ import annotations
 

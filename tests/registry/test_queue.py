@@ -1,4 +1,4 @@
-"""The queue: each candidate enters once, the oldest first, one tournament at a time on each device."""
+"""The queue: each candidate enters once, oldest first, with one tournament at a time on each device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every setting changes the key of the stages that it reaches, or is listed as one that changes no result."""
+"""Every setting changes the key of the stages it affects, or is listed as one that changes no result."""
 
 from __future__ import annotations
 

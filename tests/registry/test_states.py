@@ -1,4 +1,4 @@
-"""A candidate's state follows from the ledger's rows, one word at each station of its life."""
+"""A candidate's state is derived from the ledger's rows, at each step from registration to member."""
 
 from __future__ import annotations
 

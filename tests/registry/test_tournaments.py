@@ -1,4 +1,4 @@
-"""Which tournament a run belongs to, found out from the ledger alone."""
+"""Which tournament a run belongs to is derived from the ledger alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workspace: nothing is made or opened before it is asked for."""
+"""The workspace creates and opens nothing before it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament candidates`: what became of everyone."""
+"""`tournament candidates`: the state of every candidate."""
 
 from __future__ import annotations
 

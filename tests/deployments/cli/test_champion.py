@@ -1,4 +1,4 @@
-"""`tournament champion`: what it says of the one that serves, and where there is none to step back to."""
+"""`tournament champion`: the current champion, and rollback where there is no earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament data`: a world is generated, and checked as any folder is."""
+"""`tournament data`: a world is generated, and checked like any folder."""
 
 from __future__ import annotations
 

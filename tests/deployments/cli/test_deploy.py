@@ -1,4 +1,4 @@
-"""`tournament deploy`; what it puts on a server is tested with the list of deployments."""
+"""`tournament deploy`. The deployments themselves are tested in `test_prefect_deployments.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament down`; that it ends servers is the lifecycle's test."""
+"""`tournament down`. That it stops servers is tested in `test_lifecycle.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament explain`: why a pair got its label, member by member."""
+"""`tournament explain`: the contribution of each member to a pair's label."""
 
 from __future__ import annotations
 

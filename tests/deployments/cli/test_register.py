@@ -1,4 +1,4 @@
-"""`tournament register`: versions in MLflow, or none of a file in which one spec is wrong."""
+"""`tournament register`: versions in MLflow, or none if one spec of the file is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament report`: a tournament that was held, shown again."""
+"""`tournament report`: the report of a finished tournament."""
 
 from __future__ import annotations
 

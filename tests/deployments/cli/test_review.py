@@ -1,4 +1,4 @@
-"""A tournament that waits for its reviewer, decided on the command line: the whole path on a tiny world."""
+"""`tournament review`: a tournament that waits for review is decided on the command line, on a tiny world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament score`: a file of pairs, labelled by the champion."""
+"""`tournament score`: the champion labels a file of pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `tournament up` says before anything runs; that it runs is the lifecycle's test."""
+"""`tournament up`: errors before anything starts. That it runs is tested in `test_lifecycle.py`."""
 
 from __future__ import annotations
 

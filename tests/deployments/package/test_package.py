@@ -1,4 +1,4 @@
-"""The distribution: one package in the wheel, found whole beside files of a user that have the names of our folders."""
+"""The distribution: the wheel has one package, which imports correctly beside user files named like our folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A champion in milliseconds: members whose scores follow from the text, real aggregators, a real catalogue."""
+"""A champion that builds in milliseconds: members that score by the text, real aggregators, a real catalogue."""
 
 from __future__ import annotations
 

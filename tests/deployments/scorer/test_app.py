@@ -1,4 +1,4 @@
-"""The scorer over HTTP, asked through its ASGI application."""
+"""The scorer's HTTP interface, called through its ASGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products by id: found through the index, read from the mapping, noticed when they change."""
+"""Products by id: found through the index, read from the mapped file, reloaded when they change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client: typed answers, patience when the scorer asks for it, words when there is none."""
+"""The client: typed answers, retries when the scorer asks for them, clear errors when it is unreachable."""
 
 from __future__ import annotations
 

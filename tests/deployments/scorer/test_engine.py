@@ -1,4 +1,4 @@
-"""Deadlines and early exits: who is heard, what is kept, and what is not asked."""
+"""Deadlines and early exits: which members are asked, which answers are used, and what is cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label cache in a file: what was put is found, up to a limit, whatever happens to file and processes."""
+"""The file cache: stored labels are found, up to the limit, also after damage and killed processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: shown once, hashed at rest, revoked at once; and the command that makes them."""
+"""API keys: shown once, stored as hashes, revoked at once; and the command that creates them."""
 
 from __future__ import annotations
 

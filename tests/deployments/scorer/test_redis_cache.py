@@ -1,4 +1,4 @@
-"""A real Redis server on a free port, which goes and comes back."""
+"""The Redis cache, with a real Redis server on a free port that stops and restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tournament serve` as a process, with the champion of a tournament that was held."""
+"""`tournament serve` as a process, with the champion of a finished tournament."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Champions come and go in a real ledger and a real MLflow, while pages are being answered."""
+"""Changes of the champion in a real ledger and a real MLflow, while requests are being answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervision, with small real servers in place of the large ones."""
+"""The supervisor, with small real servers in place of the large ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who enters: everyone is checked before the first is registered, and who cannot compete is told why."""
+"""Entering: all candidates are checked before the first is registered; those that cannot compete get a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models fitted on older data: they score newer data as they are, and never a query they have seen."""
+"""Models fitted on older data score newer data unchanged, and never a query they were trained on."""
 
 from __future__ import annotations
 

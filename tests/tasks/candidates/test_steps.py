@@ -1,4 +1,4 @@
-"""The steps of a candidate: stored under what they follow from, and out of sample or not at all."""
+"""The steps of a candidate: results are stored under their inputs, and scores are always out of sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: whatever a candidate does to its own, the others go on, and why it lost is known."""
+"""Worker processes: a candidate's failure is recorded with its cause and does not affect the others."""
 
 from __future__ import annotations
 

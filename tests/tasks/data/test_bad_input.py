@@ -1,4 +1,4 @@
-"""Bad input: each broken folder is refused with its file, its column, its first offending rows and their number."""
+"""Bad input: a broken folder is refused with the file, the column, the first invalid rows and their number."""
 
 from __future__ import annotations
 

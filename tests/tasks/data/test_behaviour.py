@@ -1,4 +1,4 @@
-"""Behaviour: edges count what happened, and no held-out query leaves one."""
+"""Behaviour: edges count events, and held-out queries leave no edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloading, against a real HTTP server that breaks off, lies, refuses or is not there."""
+"""Downloads from a real HTTP server that breaks off, sends wrong content, refuses or is unreachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drift: named where the world has shifted, silent where it is another sample of the same world."""
+"""Drift: reported when the distribution has changed, not for another sample of the same world."""
 
 from __future__ import annotations
 

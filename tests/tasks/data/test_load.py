@@ -1,4 +1,4 @@
-"""Loading: the same content is the same version, whatever way the file says it."""
+"""Loading: the same content gives the same version, however the file encodes it."""
 
 from __future__ import annotations
 

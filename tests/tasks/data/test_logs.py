@@ -1,4 +1,4 @@
-"""Logs beside the official files: what counts, what is left out and told, and what the data version says of it."""
+"""Behaviour logs: which rows count, which are excluded and reported, and their effect on the data version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans on disk: the rows that a worker reads are the rows that were split."""
+"""Plans on disk: a worker reads the same rows that were split."""
 
 from __future__ import annotations
 

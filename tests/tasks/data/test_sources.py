@@ -1,4 +1,4 @@
-"""The newest data, from a folder, a real HTTP server, SQLite and PostgreSQL: all of it or nothing."""
+"""Data sources (a folder, a real HTTP server, SQLite, PostgreSQL): data is fetched completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splitting: query-disjoint, and a query never changes sides."""
+"""Splits share no query, and a query's role never changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data set on disk: what workers open is what was loaded, type for type."""
+"""The data set on disk: workers read what was loaded, with the same types."""
 
 from __future__ import annotations
 

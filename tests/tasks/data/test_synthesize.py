@@ -1,4 +1,4 @@
-"""The generated world: deterministic, in the official format, its labels and its behaviour as promised."""
+"""The generated world: deterministic, in the official format, with the documented labels and behaviour."""
 
 from __future__ import annotations
 

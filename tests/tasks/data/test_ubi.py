@@ -1,4 +1,4 @@
-"""UBI logs: what is read of a document, where the format leaves room, and what is refused."""
+"""UBI logs: which fields are read, how variants of the format are handled, and what is refused."""
 
 from __future__ import annotations
 

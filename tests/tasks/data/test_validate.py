@@ -1,4 +1,4 @@
-"""Validation: what passes, what warns, what is tolerated, and the Data Docs."""
+"""Validation: passes, warnings, tolerated errors, and the Data Docs."""
 
 from __future__ import annotations
 

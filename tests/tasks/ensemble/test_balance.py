@@ -1,4 +1,4 @@
-"""The weight of rare classes follows from the declared metric, out of fold."""
+"""The weight of rare classes is chosen by the primary metric, out of fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temperature and calibration error: laws, and worlds whose answer is known."""
+"""Temperature and calibration error: invariants, and worlds with a known answer."""
 
 from __future__ import annotations
 

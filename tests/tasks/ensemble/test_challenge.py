@@ -1,4 +1,4 @@
-"""A challenger out of scores: chosen under the budget, stored whole, and the same whenever it is built."""
+"""Building a challenger from scores: selected under the budget, stored completely, reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ensemble as it is served: one self-contained folder, from raw rows to labels."""
+"""The ensemble as it is served: one self-contained folder, from raw rows to labels."""
 
 from __future__ import annotations
 

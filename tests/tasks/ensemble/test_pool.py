@@ -1,4 +1,4 @@
-"""The pool of members: its fit is the best there is, its attribution adds up, and trees on top of it are told apart."""
+"""The pool of members: its fit is optimal, its attribution adds up, also with trees on top."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trial on the test split: both sides on the same pairs, and no leak."""
+"""The trial on the test split: both sides on the same pairs, without leaks."""
 
 from __future__ import annotations
 

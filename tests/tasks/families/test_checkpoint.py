@@ -1,4 +1,4 @@
-"""Checkpoints: what is opened and what is refused, in which words."""
+"""Checkpoints: what is opened, what is refused, and the error messages."""
 
 import json
 

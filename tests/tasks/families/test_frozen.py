@@ -1,4 +1,4 @@
-"""What homes keep of a spec of each family, as it was on 2026-11-26: candidates are recognised by it."""
+"""The stored form of a spec of each family, as of 2026-11-26. It must not change: candidates are recognised by it."""
 
 from __future__ import annotations
 

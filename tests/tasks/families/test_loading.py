@@ -1,4 +1,4 @@
-"""Families: a name leads to a class, a folder to a model, and nothing heavy is imported before that."""
+"""Loading families: a class by name, a model from a folder, and no heavy imports before that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class weights: their laws."""
+"""Class weights: invariants."""
 
 import numpy as np
 import pytest

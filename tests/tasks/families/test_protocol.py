@@ -1,4 +1,4 @@
-"""What a family may leave out is done for it, whether its class derives from the protocol's or not."""
+"""Optional attributes of a family have defaults, whether or not its class derives from the protocol's."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def test_a_family_is_refreshed_only_when_it_has_a_way_to() -> None:
 
 def test_the_guide_lists_what_is_optional() -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    table = text[text.index("| attribute | what for |") : text.index("When the class imports something heavy")]
+    table = text[text.index("| attribute | what for |") : text.index("If the class imports a heavy library")]
     listed = {name for row in table.strip().splitlines() for name in re.findall(r"`(\w+)[`(]", row.split("|")[1])}
     assert listed == OPTIONAL

@@ -1,10 +1,10 @@
-"""A family is one folder: nothing outside of it, in this product, names it, its types or its modules.
+"""A family is one folder: no code outside of it, in this repository, names it, its types or its modules.
 
-Docstrings are documentation and may. What else remains, and why:
+Docstrings may. Other exceptions, and why:
 
 - the settings `allowed_pyfunc_sources`, `pyfunc_memory_gib`, `pyfunc_timeout_s` and `keep_score_files` in
   `registry/settings.py`: names of settings do not change;
-- `registry/pyfuncs.py`: only `registry/` talks to MLflow, whose flavour of models that is;
+- `registry/pyfuncs.py`: only `registry/` talks to MLflow, whose model flavour this is;
 - the entry points in `pyproject.toml`, and the candidates of the demo in `deployments/demo.toml`;
 - `benchmarks/`, which measure single families.
 """

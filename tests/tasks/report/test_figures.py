@@ -1,4 +1,4 @@
-"""The figures: valid, deterministic, whole, and absent when there is nothing to show."""
+"""The figures: valid, deterministic, complete, and absent if there is nothing to show."""
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace

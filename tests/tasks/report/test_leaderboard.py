@@ -1,4 +1,4 @@
-"""The leaderboard as a frame: every model once, figures as numbers, what was not measured as NaN."""
+"""The leaderboard as a frame: every model once, figures as numbers, missing measurements as NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that a report names."""
+"""The description of the machine in a report."""
 
 from __future__ import annotations
 

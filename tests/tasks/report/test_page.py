@@ -1,4 +1,4 @@
-"""The page: alone in the world, well-formed, safe from names, and complete."""
+"""The report page: self-contained, well-formed, complete, and safe from names with markup."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""How far a tournament is: never back, from nothing to all of it."""
+"""Progress of a tournament: from 0 to 1, never decreasing."""
 
 from __future__ import annotations
 

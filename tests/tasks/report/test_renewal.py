@@ -1,4 +1,4 @@
-"""A re-evaluation in words: the champion before and after, what drifted, who stayed away, or that nothing changed."""
+"""The report of a re-evaluation: champion before and after, drift, excluded models, or that nothing changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reviewer reads beside the form."""
+"""The text that a reviewer reads beside the form."""
 
 from __future__ import annotations
 

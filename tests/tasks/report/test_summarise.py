@@ -1,4 +1,4 @@
-"""The summary: every model once, with what its stages found and nothing else."""
+"""The summary: every model once, with the results of its stages and nothing else."""
 
 from __future__ import annotations
 

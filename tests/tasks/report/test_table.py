@@ -1,4 +1,4 @@
-"""The terminal table and the Markdown: complete, one screen, and not steered by names."""
+"""The terminal table and the Markdown: complete, on one screen, and safe from markup and escape codes in names."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What the report says: numbers, headlines, comparisons."""
+"""The words of the report: numbers, headlines, comparisons."""
 
 import unicodedata
 from dataclasses import replace

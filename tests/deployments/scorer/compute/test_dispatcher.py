@@ -1,4 +1,4 @@
-"""Who computes what: what is batched, what is split, what fails alone, what dies, and who is fenced off."""
+"""The dispatcher: batching, splitting, isolated failures, dead replicas, disabled members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings of a real graph network and a real bi-encoder: damaged, mended, limited, refreshed."""
+"""Embeddings of a real graph network and a real bi-encoder: damaged, repaired, limited, refreshed."""
 
 from __future__ import annotations
 

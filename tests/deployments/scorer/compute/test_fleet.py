@@ -1,4 +1,4 @@
-"""Replicas that are processes: what they answer, and what becomes of a page when they are killed."""
+"""Replicas as processes: their answers, and what happens to a page when they are killed."""
 
 from __future__ import annotations
 

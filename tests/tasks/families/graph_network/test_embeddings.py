@@ -1,4 +1,4 @@
-"""Layer-wise inference gives what the trees of a mini-batch give."""
+"""Layer-wise inference gives the same results as mini-batch trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen text features: hashed n-grams, what two texts share, and the vectors made of them."""
+"""Frozen text features: hashed n-grams, the overlap of two texts, and the vectors computed from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph-network family on small worlds: what it learns, keeps, resumes, refuses, and never looks at."""
+"""The graph-network family on small worlds: training, saving, resuming, refusals, and leak protection."""
 
 from __future__ import annotations
 

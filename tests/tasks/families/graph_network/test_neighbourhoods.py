@@ -1,4 +1,4 @@
-"""Laws of neighbourhoods: the strongest few of every node, whatever the order of the edges."""
+"""Invariants of neighbourhoods: the strongest few edges of every node, in any order of the edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fitted graph network is brought up to date with other edges: as if all had been computed anew."""
+"""Refreshing a fitted graph network with other edges gives the same as computing everything again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees of a mini-batch: what they hold, and what they must not."""
+"""Trees of a mini-batch: what they contain, and what they must not contain."""
 
 from __future__ import annotations
 

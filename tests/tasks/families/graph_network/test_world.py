@@ -1,4 +1,4 @@
-"""The generated world proves the graph: behaviour says what text does not, and shuffled behaviour says nothing."""
+"""On the generated world, behaviour improves on text alone, and shuffled behaviour does not."""
 
 from __future__ import annotations
 

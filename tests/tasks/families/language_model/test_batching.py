@@ -1,4 +1,4 @@
-"""Tokens kept once, pairs put together, batches of equal lengths."""
+"""Batching: tokens stored once, pairs assembled, batches of equal lengths."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The encoder of a language model: checked before it is trained, or new."""
+"""The encoder of a language model: an existing checkpoint that is checked before training, or a new one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The language-model family on a small world whose labels follow from type and colour."""
+"""The language-model family on a small world whose labels are determined by type and colour."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The training loop apart from language models: half precision, and several processes."""
+"""The training loop without language models: half precision, and several processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pyfuncs: only from allowed sources, only in a process apart, and never longer or larger than allowed."""
+"""Pyfuncs: run only from allowed sources, in a separate process, within limits on time and memory."""
 
 from __future__ import annotations
 

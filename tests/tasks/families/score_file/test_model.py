@@ -1,4 +1,4 @@
-"""Score files: what is refused, what a partial file answers, and that provenance decides."""
+"""Score files: what is refused, how a partial file answers, and the effect of provenance."""
 
 from __future__ import annotations
 
