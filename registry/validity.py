@@ -183,22 +183,20 @@ def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> st
     ensemble = evidence.ensembles.get(verdict.tournament)
     if ensemble is None or (ensemble.name, ensemble.version) != (promotion.ensemble, promotion.version):
         return f"its decision is on the challenger of {verdict.tournament}, which is another version"
+    inaugural = "champion" in verdict.payload.get("missing", ()) and before.champion is None
+    if verdict.outcome != "promote" and not inaugural:
+        return f"its verdict is {verdict.outcome!r}"
     if before.champion_at(verdict.against) != before.champion_at(before.sequence):
         return "its verdict was reached against another champion"
-    return _against_policy(evidence, before, promotion, verdict, ensemble)
+    return _against_policy(evidence, promotion, verdict, ensemble)
 
 
-def _against_policy(
-    evidence: _Evidence, before: _Reigns, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord
-) -> str:
+def _against_policy(evidence: _Evidence, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord) -> str:
     then = [one for one in evidence.policies if one.payload["after_promotion"] < promotion.id]
     if not then:  # it was made before the ledger had a policy
         return ""
     policy = policy_of(then[-1])
-    inaugural = verdict.outcome != "promote"
-    if inaugural and not ("champion" in verdict.payload.get("missing", ()) and before.champion is None):
-        return f"its verdict is {verdict.outcome!r}"
-    if inaugural and not policy.inaugurate:
+    if verdict.outcome != "promote" and not policy.inaugurate:
         return "the policy lets no first champion in without one to compare it with"
     if weaker := policy.weaker_rules(ensemble.payload.get("settings", {})):
         return f"its verdict was reached under a weaker rule than version {then[-1].version} of the policy: {weaker[0]}"

@@ -41,7 +41,7 @@ def hold(
     if failed:
         ledger.record_event("candidate_failed", failed, tournament, {"reason": "out of memory"})
     row = {"scope": "all", "metric": "macro_f1"} | (metrics or {"challenger": 0.5, "champion": None})
-    ledger.record_verdict(tournament, "refuse", {"metrics": [row]})
+    ledger.record_verdict(tournament, "promote", {"metrics": [row]})
     ledger.finish_tournament(tournament)
 
 
