@@ -268,13 +268,15 @@ def observe(workspace: Workspace, seen: Seen) -> None:
 def decide(workspace: Workspace, seen: Seen, chance: random.Random) -> None:
     """Approve, or now and then refuse, what waits for a reviewer."""
     from esci_tournament.flows.decision import answer
+    from esci_tournament.registry.reviewers import Answer
     from esci_tournament.registry.reviews import waiting
 
     with suppress(Exception):  # a server is down: the reviewer tries again
         for case in waiting(workspace.ledger, workspace.settings.ensemble_name):
             if case.reviews:
                 outcome = "refuse" if chance.random() < 0.2 else "approve"
-                answer(workspace, case, outcome, "reviewer", "by the benchmark", "command line", f"mark-{case.id}")
+                given = Answer(outcome, "reviewer", "by the benchmark", "command line", f"mark-{case.id}")
+                answer(workspace, case, given)
                 seen.decisions += 1
 
 

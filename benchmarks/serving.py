@@ -146,7 +146,8 @@ class _Swaps:
         data = next(one.data_version for one in ledger.tournaments() if one.tournament == first.tournament)
         ledger.start_tournament(tournament, data)
         self._version = models.register_ensemble(models.download(first), first.members, tournament)
-        ledger.record_ensemble(tournament, first.name, self._version.version, {"members": list(first.members)})
+        (built,) = ledger.ensembles(first.tournament)  # its rule too: the policy asks under which a verdict was reached
+        ledger.record_ensemble(tournament, first.name, self._version.version, built.payload)
         self._first = promotion.version
 
     def step(self) -> None:

@@ -54,8 +54,9 @@ def answer(workspace: Workspace, case: Case, given: Answer) -> str:
             approvals = _approve(workspace, case, given, proven)
             if missing := missing_approvals(workspace.ledger, policy, case):
                 return f"{reviewers} approved verdict {case.id}, which waits on: {missing}"
-            reviewers = ", ".join(one.reviewer for one in approvals)
-            reasons = "; ".join(one.reason for one in approvals)
+            if policy.quorum > 1:
+                reviewers = ", ".join(one.reviewer for one in approvals)
+                reasons = "; ".join(one.reason for one in approvals)
         decision = record(workspace, case, given.outcome, reviewers, reasons, given.via, given.mark, proven)
     if decision.payload.get("mark") != given.mark:
         if any(one.id == case.id for one in unsettled(workspace.ledger, case.ensemble.name)):

@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext
+from esci_tournament.flows.intake import put_on_record
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviews import Case, cases, champion_at
@@ -77,7 +78,8 @@ class World:
             )
         )
         inputs = make_inputs(version, self.source.version, self.roles.key, 0, "cpu")
-        work.ledger.record_candidate(version.id, version.digest, inputs.spec.family)
+        if version.id not in {one.candidate for one in work.ledger.candidates()}:
+            put_on_record(work, version)
         score(inputs, self.plans, self.dataset, work.stages, work.scores)
         work.stages.obtain(
             inputs.profile_key(work.stages), lambda folder: (folder / "cost.json").write_text(COST.to_json())

@@ -14,8 +14,9 @@ from prefect.states import Cancelled, Crashed
 
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.review import end_waiting_runs, reconcile_reviews
-from esci_tournament.flows.review_runs import run_link
+from esci_tournament.flows.review_runs import note_of, run_link
 from esci_tournament.registry.errors import BusyError
+from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case
 
 pytestmark = pytest.mark.slow
@@ -99,7 +100,7 @@ def test_a_wrong_answer_is_asked_again_and_a_right_one_is_the_decision(served: S
     assert "was refused by ana: not now" in ended.state.message
     assert world.case(case.id).decision.payload["via"] == "prefect"
     with pytest.raises(BusyError, match="decided already: refuse by ana"):
-        answer(world.workspace, world.case(case.id), "approve", "bob", "yes", "command line", "late")
+        answer(world.workspace, world.case(case.id), Answer("approve", "bob", "yes", "command line", "late"))
 
 
 def test_of_an_answer_in_the_ui_and_one_on_the_command_line_the_first_stands(served: Served, opened: Any) -> None:
@@ -109,12 +110,12 @@ def test_of_an_answer_in_the_ui_and_one_on_the_command_line_the_first_stands(ser
         until(case.flow_run, "Suspended")
     # Answered in the UI, but before the worker has started the run the command line was faster.
     resume(first.flow_run, "approve", "ana", "better")
-    answer(world.workspace, first, "refuse", "bob", "no", "command line", "bob")
+    answer(world.workspace, first, Answer("refuse", "bob", "no", "command line", "bob"))
     told = until(first.flow_run, "Refused", "Approved")
     assert "decided already: refuse by bob" in told.state.message
     assert world.case(first.id).decision.reviewer == "bob"
     # Decided on the command line: the run that waits is ended, and cannot be answered any more.
-    answer(world.workspace, second, "refuse", "bob", "no", "command line", "bob")
+    answer(world.workspace, second, Answer("refuse", "bob", "no", "command line", "bob"))
     assert end_waiting_runs(world.workspace, world.case(second.id))
     assert run_of(second.flow_run).state.name == "Decided"
     assert resume(second.flow_run, "approve", "ana", "better").status.value == "ABORT"
@@ -130,7 +131,8 @@ def test_a_cancelled_review_is_asked_again_once_and_counts_as_refused_then(serve
     assert "waits for review" in reconcile_reviews(world.workspace)[0]
     again = world.case(case.id)
     assert again.flow_run != case.flow_run
-    assert "cancelled in Prefect" in run_of(again.flow_run).parameters["note"]
+    assert run_of(again.flow_run).parameters == {"verdict": case.id, "tournament": case.tournament}, "ids alone"
+    assert "cancelled in Prefect" in note_of(again, again.flow_run)
     assert again.opened_at == case.opened_at, "the deadline does not move"
     set_state(again.flow_run, Cancelled())
     assert "cancelled again" in reconcile_reviews(world.workspace)[0]
@@ -147,7 +149,7 @@ def test_a_lost_run_is_made_again_by_one_of_many_who_look(served: Served, opened
     again = world.case(case.id)
     assert [one.round for one in again.reviews] == [1, 2]
     assert "not on the server any more" in again.reviews[1].payload["note"]
-    answer(world.workspace, again, "refuse", "bob", "no", "command line", "bob")
+    answer(world.workspace, again, Answer("refuse", "bob", "no", "command line", "bob"))
 
 
 def test_at_the_deadline_the_run_is_cancelled_and_the_verdict_expires(served: Served, opened: Any) -> None:

@@ -20,6 +20,7 @@ from prefect.client.orchestration import get_client
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import run_link
+from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.ui]
@@ -104,7 +105,7 @@ def reigned(served: tuple[Any, Any]) -> tuple[Any, Any]:
     """The served world with a champion of one member."""
     world, _ = served
     first = world.challenge("t-ui-first", ["sage-clicks"])
-    answer(world.workspace, first, "approve", "ana", "the first", "command line", "first")
+    answer(world.workspace, first, Answer("approve", "ana", "the first", "command line", "first"))
     return served
 
 
