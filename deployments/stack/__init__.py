@@ -1,1 +1,1 @@
-"""The stack of one machine: Prefect, MLflow, the worker and the watcher, started, watched over and ended together."""
+"""The stack of one machine: Prefect, MLflow, the worker and the watcher, started, supervised and ended together."""
