@@ -59,7 +59,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         running: returns a context manager that is entered while the application runs, for what runs beside it.
 
     Returns:
-        The application; nothing is opened or started before it runs.
+        The application.
     """
 
     @asynccontextmanager
