@@ -49,8 +49,8 @@ class Preparation:
     def ready(self, champion: ServingChampion, wait_for: Await, going_on: Callable[[], bool]) -> None:
         """Put the champion's labels of the most frequent pairs into the cache. Called outside the event loop.
 
-        It ends after `warm_s` seconds, and does nothing without a cache or with `warm_pairs` 0. A page on which a member
-        fails ends it too; that is logged, not raised.
+        It ends after `warm_s` seconds, and does nothing without a cache or with `warm_pairs` 0. A page on which a
+        member fails ends it too; that is logged, not raised.
 
         Args:
             champion: the champion; it has a replica.
