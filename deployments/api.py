@@ -109,6 +109,12 @@ def run(
         BudgetError: if not even a single member fits the budget.
         BusyError: if another tournament runs in the same home.
         TournamentError: for every other failure; all of the above are subclasses of it.
+
+    Example:
+        With a data set and a candidates file at hand::
+
+            result = et.run("esci/", "candidates.toml", home="home", budget_latency_ms=50)
+            print(result.verdict, result.report)
     """
     from esci_tournament.deployments.local import run_tournament
 
@@ -139,6 +145,12 @@ def register(
         UsageError: if a setting has an unknown name or a wrong value.
         SpecError: if the spec is wrong, or the settings do not allow it.
         StoreError: if MLflow cannot be reached or written.
+
+    Example:
+        A graph network on the edges of clicks::
+
+            spec = {"name": "clicks", "family": "graph_network", "architecture": "graphsage", "relation": "clicks"}
+            version = et.register(spec, home="home")
     """
     return register_all(Workspace(_settings(home, settings)), [_spec(candidate)])[0]
 
@@ -179,6 +191,12 @@ def load_champion(home: StrPath | None = None, *, device: str = "auto", **settin
         NotFoundError: if there is no champion yet, or MLflow has no files of it.
         StoreError: if MLflow cannot be reached.
         UsageError: if the machine has no such device, or a setting is wrong.
+
+    Example:
+        The frame has one row a pair::
+
+            frame = pd.DataFrame({"query": ["red lamp"], "product_locale": ["us"], "product_title": ["Velo red lamp"]})
+            labels = et.load_champion("home").predict(frame)["label"]
     """
     from esci_tournament.deployments import champion
 
@@ -209,6 +227,13 @@ def synthesize(
     Raises:
         UsageError: if a number is out of its range.
         StoreError: if the folder or a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     world = synthesize(folder, queries=10, behaviour=False)
+        ...     sorted(path.name for path in world.glob("shopping*"))
+        ['shopping_queries_dataset_examples.parquet', 'shopping_queries_dataset_products.parquet']
     """
     from esci_tournament.tasks.data.synthesize import synthesize as write_world
 

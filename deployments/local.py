@@ -71,7 +71,7 @@ def run_reevaluation(settings: Settings, data: str | None, progress: AbstractCon
 
 
 def run_refresh(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
-    """Load and validate newer data, and name it as what scorers of this home shall use; no model is judged.
+    """Load and validate newer data, and have the scorers of this home use it; no model is judged.
 
     Args:
         settings: The settings in force.

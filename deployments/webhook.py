@@ -46,7 +46,7 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
 
 
 class Guard:
-    """Tells genuine, fresh, new deliveries from all others.
+    """Checks that a delivery is genuine, fresh and new.
 
     Args:
         secret: What both sides know.

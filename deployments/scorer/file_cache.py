@@ -193,7 +193,7 @@ class Store:
     def close(self) -> None:
         """Write everything to the disk, mark the file as complete, and close it."""
         with suppress(lmdb.Error):  # a file that was damaged meanwhile is noticed when it is opened next
-            with self._env.begin(write=True) as transaction:  # nobody writes meanwhile
+            with self._env.begin(write=True) as transaction:  # keeps other processes from writing meanwhile
                 self._env.sync(True)
                 transaction.delete(b"written in")
             self._env.sync(True)
@@ -244,7 +244,7 @@ class FileCache:
         self._store = self._open()
 
     def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Look up pairs in the file; in a damaged one nothing is found. See :meth:`LabelCache.get`."""
+        """Look up pairs, as described at `LabelCache.get`; in a damaged file nothing is found."""
         found, entries = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=ENTRY)
         names, store = _names(keys), self._store
         try:
@@ -268,7 +268,7 @@ class FileCache:
         return found, entries
 
     def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
-        """Write entries to the file; what fails is counted as a failure. See :meth:`LabelCache.put`."""
+        """Write entries, as described at `LabelCache.put`; a write that fails is counted, not raised."""
         if not len(keys):
             return
         names, content = _names(keys), _pieces(entries, ENTRY.itemsize)

@@ -59,7 +59,7 @@ class RedisCache:
         self._closed_until, self._pause = 0.0, _SHORTEST_S
 
     def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Look up pairs in one request to Redis. See :meth:`LabelCache.get`."""
+        """Look up pairs in one request to Redis, as described at `LabelCache.get`."""
         found, entries = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=ENTRY)
         if len(keys) and self._may_try():
             names = _names(keys)
@@ -73,7 +73,7 @@ class RedisCache:
         return found, entries
 
     def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
-        """Write entries in one request to Redis. See :meth:`LabelCache.put`."""
+        """Write entries in one request to Redis, as described at `LabelCache.put`."""
         if not len(keys) or not self._may_try():
             return
         names, content, size = _names(keys), np.ascontiguousarray(entries).tobytes(), ENTRY.itemsize

@@ -138,7 +138,7 @@ class Follower:
             self._stop.wait(self._shared.settings.swap_interval_s)
 
     def _card(self, promotion: Promotion) -> Card:
-        """Return what shall serve by the ledger."""
+        """Return the card of what should serve, by the ledger."""
         base, held = self._found.get((promotion.ensemble, promotion.version)) or self._find(promotion)
         return self._newer.card_of(base, held, self._serving, self.copies)
 

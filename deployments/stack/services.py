@@ -259,7 +259,7 @@ def _answers(address: str) -> bool:
 
 
 def _polls(api: str, deployment: str, started: float) -> bool:
-    """Tell whether somebody has asked for runs of a deployment since `started`."""
+    """Tell whether a worker has asked for runs of a deployment since `started`."""
     secret = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     auth = httpx.BasicAuth(*secret.split(":", 1)) if secret and ":" in secret else None
     try:

@@ -109,7 +109,7 @@ class Zygote:
         with its, self._lock:
             try:
                 send_with(self._started(), asked, its)
-            except OSError:  # it is gone, and nobody has noticed yet
+            except OSError:  # the process has ended since the last message
                 self._end()
                 send_with(self._started(), asked, its)
             assert self._process is not None
@@ -332,7 +332,7 @@ class ProcessReplica(asyncio.Protocol):
         why = f"replica {self.pid} ended" if self.pid else "a replica ended before it was ready"
         if not self.ready.done():
             self.ready.set_exception(TournamentError(f"{why}; is there enough memory?"))
-            self.ready.exception()  # it may be that nobody waits for it any more
+            self.ready.exception()  # marks it as retrieved, in case nothing waits for it any more
         elif not self._told_to_end:
             self._ended(self, why)
 
