@@ -215,7 +215,7 @@ def synthesize(
 
     Args:
         folder: Where its parquet files are written, under the official names; it is made if missing.
-        queries: Number of judged queries over all locales, with 8 to 16 products each.
+        queries: Number of judged queries over all locales, 12 to 20,000, with 8 to 16 products each.
         seed: The same seed gives the same files, byte for byte.
         noise: Share of labels that are replaced by a wrong one, in [0, 1).
         behaviour: Whether to write customers' events too. "shuffled" writes events whose products are permuted, so
@@ -231,7 +231,7 @@ def synthesize(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     world = synthesize(folder, queries=10, behaviour=False)
+        ...     world = synthesize(folder, queries=12, behaviour=False)
         ...     sorted(path.name for path in world.glob("shopping*"))
         ['shopping_queries_dataset_examples.parquet', 'shopping_queries_dataset_products.parquet']
     """
