@@ -95,7 +95,7 @@ def run_refresh(settings: Settings, data: str | None, progress: AbstractContextM
 def _here(
     settings: Settings, progress: AbstractContextManager[Reporter], what: str
 ) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
-    """Make this process ready to run a flow of ours, alone in its home; yields what its tasks run in."""
+    """Prepare this process to run a flow, alone in its home, and yield the runner for the flow's tasks."""
     from esci_tournament.registry.locks import tournament_lock
 
     with tournament_lock(settings.home, what):
@@ -108,7 +108,7 @@ def _here(
         start_embedded_server()
         with progress as report, progress_reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
-            # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
+            # Prefect types flows with a runner of any future, but runners are invariant in theirs, so none fits
             runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]
             yield runner
 

@@ -14,14 +14,14 @@ from esci_tournament.registry.errors import NotFoundError, UsageError
 
 PREFIX = "tournament tells:"
 
-# What flows announce (flows/announce.py) has its words in the payload.
+# Events that flows announce (flows/announce.py) have the texts in their payload.
 SUBJECT = "{{ event.payload.title }}"
 BODY = """\
 {{ event.payload.text }}
 {% for name, link in event.payload.links.items() %}
 {{ name }}: {{ link }}{% endfor %}"""
 
-# A run that was killed, timed out or failed cannot announce it; what Prefect itself says of it is sent.
+# A run that was killed, timed out or failed cannot announce it, so Prefect's own events are used.
 ENDED_BADLY = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
 BAD_SUBJECT = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}"
 BAD_BODY = """\

@@ -22,7 +22,7 @@ from esci_tournament.registry.versions import SPEC_TAG
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
 PATH = "/mlflow-webhook"
 LARGEST_BYTES = 1_000_000  # a spec is a tag of at most 100,000 characters
-_DELIVERIES = 100_000  # ids remembered at most; older ones than the oldest allowed are forgotten anyway
+_DELIVERIES = 100_000  # ids kept before those too old to be accepted are dropped
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:

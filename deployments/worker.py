@@ -62,8 +62,8 @@ def main() -> None:
         finally:
             ended.set()
 
-    # Not in the main thread: there, Prefect's runner would cancel every run when this process is told to end, and a
-    # cancelled run looks like one that somebody wanted to end. Runs that are told to end report a crash.
+    # Not in the main thread: there, Prefect's runner would cancel every run when this process is told to end, as if a
+    # user had cancelled it. Runs that get SIGTERM themselves report a crash.
     threading.Thread(target=serve, daemon=True, name="runner").start()
     ended.wait()
     _, alive = psutil.wait_procs(psutil.Process().children(), timeout=LAST_WORDS_S)

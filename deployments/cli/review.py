@@ -107,7 +107,7 @@ def decide(options: argparse.Namespace, output: Output) -> None:
 
 
 def _workspace(options: argparse.Namespace) -> Workspace:
-    """Return the workspace, Prefect told to be silent."""
+    """Return the workspace of a command, and make Prefect silent."""
     from esci_tournament.deployments.local import quiet_prefect
 
     workspace = served_workspace_of(options)

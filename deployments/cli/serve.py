@@ -40,7 +40,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     logging.getLogger("scorer").setLevel(logging.INFO)
     settings = settings_of(options, device=options.device)
     host = options.host or settings.host
-    check_address(settings, host)  # before what takes seconds to import
+    check_address(settings, host)  # before the import below, which takes seconds
     from esci_tournament.deployments.scorer.server import serve
 
     port = settings.scorer_port if options.port is None else options.port

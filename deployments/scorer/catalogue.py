@@ -248,7 +248,7 @@ def _hashes(locales: Sequence[str], product_ids: Sequence[str]) -> np.ndarray:
 
 
 def _read_index(folder: Path, facts: dict[str, int]) -> list[np.ndarray] | None:
-    """Return keys, rows and versions if they are whole and of the file with these facts; reading them takes 40 ms."""
+    """Return keys, rows and versions if they are undamaged and of the file with these facts; this takes 40 ms."""
     try:
         header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]

@@ -80,7 +80,7 @@ class Store:
         )
         try:
             self.page_bytes = int(self._env.stat()["psize"])
-            # Before anything is read: the system ends a process that reads a page which is not there
+            # Checked before anything is read: reading a page beyond the file's end kills the process (SIGBUS)
             if self.size > path.stat().st_size:
                 raise DamagedFile("it is cut short")
             with self._env.begin(write=True) as transaction:
@@ -96,7 +96,7 @@ class Store:
             raise
         status = path.stat()
         self._file = status.st_dev, status.st_ino
-        self._env.reader_check()  # what readers held that were killed is free again
+        self._env.reader_check()  # frees the pages that readers held which were killed
         self.limit_to(limit)
 
     def limit_to(self, size: int) -> None:
@@ -164,7 +164,7 @@ class Store:
                 try:
                     self._put(part, overwrite)
                     break
-                except lmdb.MapFullError:  # pages that were replaced are free when nobody reads them any more
+                except lmdb.MapFullError:  # replaced pages become free when no reader uses them any more
                     if pause is None:
                         raise
                     self._env.reader_check()

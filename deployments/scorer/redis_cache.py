@@ -101,12 +101,12 @@ class RedisCache:
             if self._now() < self._closed_until:
                 return False
             if self._pause > _SHORTEST_S:
-                # It failed last time: until this request has an answer, others go on without it
+                # Redis failed last time: until this request has an answer, others do not ask it
                 self._closed_until = self._now() + self._pause
             return True
 
     def _tried(self, work: Callable[[], Any]) -> Any:
-        """Return what `work` does, None when Redis fails; then it is left alone for a while."""
+        """Return the result of `work`, or None when Redis fails; a pause begins then."""
         try:
             answer = work()
         except (RedisError, OSError) as error:

@@ -30,7 +30,7 @@ class _Strict(BaseModel):
 
 
 def _whole(value: Any) -> Any:
-    """To JSON 50.0 is as whole a number as 50."""
+    """Return 50 for 50.0: JSON does not distinguish the two."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

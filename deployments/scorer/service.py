@@ -61,12 +61,15 @@ class ActiveChampion:
 
 @dataclass(frozen=True)
 class _Page:
-    """A page's products as they were found.
+    """A page's products as they were found; k of them can be scored.
 
     Attributes:
-        rows: catalogue row of each product, -1 where there is none. texts: of products that brought their own.
-        ids, versions: of the products that can be scored, in order: id ("" for none) and text version.
-        places: where those stand in the request. errors: place -> code and message of the others.
+        rows: catalogue row of each product, -1 where there is none.
+        texts: position in the request -> texts, of products that brought their own.
+        places: positions in the request of the products that can be scored, k of them, ascending.
+        ids: their product ids, "" for none.
+        versions: their text versions, uint64 (k,).
+        errors: position in the request -> code and message, of the other products.
     """
 
     rows: list[int]
@@ -84,7 +87,7 @@ class _Page:
         return [one for place, one in zip(self.places, self.ids, strict=True) if place not in self.texts]
 
     def texts_at(self, champion: ServingChampion, places: Sequence[int]) -> list[Text]:
-        """Return what there is to read of some products."""
+        """Return the texts of the products at some positions."""
         known = [place for place in places if place not in self.texts]
         found = dict(zip(known, champion.catalogue.texts([self.rows[place] for place in known]), strict=True))
         return [self.texts[place] if place in self.texts else found[place] for place in places]

@@ -172,11 +172,11 @@ class Follower:
         try:
             products = self._products(card)
             champion = self._ready(card, folder, products)
-        except Exception as error:  # a champion may fail in any way that a model can
+        except Exception as error:  # a model may raise anything
             self._refuse(card, error)
             return False
         if self._serving is None:
-            # What was imported to get here stays: no collection looks at it again, which would take tens of ms
+            # Excludes all modules imported so far from garbage collection, which would take tens of ms each time
             gc.collect()
             gc.freeze()
         self.state.refused.pop(card.title, None)

@@ -117,7 +117,7 @@ class Supervisor:
             self._stop.wait(TICK_S)
 
     def _attend(self, one: Watched) -> None:
-        """Do for a service what is due: start it, see how it is, or note its death."""
+        """Do what is due for a service: start it, check its health, or handle its death."""
         if one.process is None:
             ready = {each.service.name for each in self._watched if each.healthy}
             if time.time() >= one.not_before and ready.issuperset(one.service.after):
@@ -137,7 +137,7 @@ class Supervisor:
             self._look(one)
 
     def _look(self, one: Watched) -> None:
-        """Look after a healthy service from time to time; one that does not answer for long is started again."""
+        """Check a healthy service from time to time; one that has not answered for long is restarted."""
         now, limit = time.time(), self.settings.hang_timeout_s
         if now - one.looked < min(LOOK_S, limit / 3):
             return
@@ -148,7 +148,7 @@ class Supervisor:
             self._bury(one, f"has not answered for {limit:g} s (setting hang_timeout_s)")
 
     def _steady(self, names: Sequence[str], seconds: float) -> bool:
-        """Tell whether some services have been there all the time: else it may be they who do not answer."""
+        """Tell whether services have run for more than twice `seconds`; if not, they may be what does not answer."""
         others = [each for each in self._watched if each.service.name in names]
         return all(each.healthy and time.time() - each.started > 2 * seconds for each in others)
 
@@ -165,7 +165,7 @@ class Supervisor:
         self._write(healthy=all(each.was_healthy for each in self._watched))
 
     def _bury(self, one: Watched, how: str) -> None:
-        """Note that a service is gone and when it may be started again; give up on one that never ran."""
+        """End a service's process and set the time of its next start; raise ServiceError for one that never ran."""
         assert one.process is not None
         _kill(one.process.pid, signal.SIGKILL)
         one.process.wait()

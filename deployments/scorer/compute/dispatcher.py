@@ -27,8 +27,8 @@ from esci_tournament.deployments.scorer.compute.replica import Answer, Replica
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.settings import Settings
 
-_LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # of a batch, both: smaller ones cost more than they save
-_MOST_DEATHS = 2  # of replicas that computed a question, until it is given up
+_LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # lower bounds of a batch: smaller ones cost more than they save
+_MOST_DEATHS = 2  # deaths of replicas that computed a question after which it is given up
 
 
 class PendingRequests:
@@ -57,10 +57,10 @@ class _Batch:
     member: Member
     parts: list[tuple[Question, int, int]]
     slot: _ReplicaSlot
-    seconds: float  # that it will take, as far as is known
+    seconds: float  # expected time
     begun: float | None = None
     timer: asyncio.TimerHandle | None = None
-    lost: bool = False  # it took too long: nobody waits for it any more
+    lost: bool = False  # it took too long: its answers are ignored
 
     @property
     def pairs(self) -> int:
@@ -80,7 +80,7 @@ class _ReplicaSlot:
 
     @property
     def room(self) -> int:
-        """Batches that it may be given now. One that computes a single batch is given the next ahead of time."""
+        """Batches that it may be given now; with a single slot it is given one more ahead of time."""
         return max(self.replica.slots, 2) - len(self.batches)
 
     @property
@@ -88,12 +88,12 @@ class _ReplicaSlot:
         return self.batches[: self.replica.slots]
 
     def left(self, now: float) -> float:
-        """Seconds until it has computed what it was given, as far as is known."""
+        """Return the expected seconds until it has computed what it was given."""
         spent = (0.0 if batch.begun is None else min(now - batch.begun, batch.seconds) for batch in self.batches)
         return (sum(batch.seconds for batch in self.batches) - sum(spent)) / self.replica.slots
 
     def takes(self, member: Member) -> bool:
-        """Whether it may be given a batch of a member: of each one at a time, so that what comes next gathers."""
+        """Tell whether it may be given a batch of a member: one of each at a time, so that the next ones are larger."""
         return self.replica.slots == 1 or all(batch.member is not member for batch in self.batches)
 
 
@@ -320,7 +320,7 @@ class BatchDispatcher:
             self._metrics.member_failed(member.name, "error", member.breaker.failed(str(answer)))
 
     def _hangs(self, batch: _Batch) -> None:
-        """Fence a member off whose batch takes too long; its replica's place is free again at once."""
+        """Fence a member off whose batch takes too long, and free the replica's slot at once."""
         if batch not in batch.slot.batches:
             return
         member, limit = batch.member, self._settings.member_timeout_s

@@ -71,7 +71,7 @@ class Zygote:
             ours.close()
             if said is not None:
                 raise TournamentError(f"{job.ensemble.name} cannot be loaded: {said[0]['failed']}")
-            if process.poll() is None:  # else the zygote was killed, and the champion is not to blame
+            if process.poll() is None:  # else the zygote was killed, which says nothing about the champion
                 break
         raise TournamentError(
             f"{job.ensemble.name} cannot be loaded: the process that loaded it ended; is there enough memory?"
@@ -124,10 +124,10 @@ class Zygote:
             self._process = subprocess.Popen(
                 python_module("esci_tournament.deployments.scorer.compute.keeper", str(its.fileno())),
                 pass_fds=[its.fileno()],
-                # Members compute with as many threads as they are told, and tokenizers are not forked with theirs
+                # The threads of tokenizers do not survive a fork
                 env=os.environ | module_path() | {"TOKENIZERS_PARALLELISM": "false"},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a key pressed in the terminal is for the scorer alone
+                start_new_session=True,  # Ctrl-C in the terminal is handled by the scorer
             )
         self._control = ours
         return ours

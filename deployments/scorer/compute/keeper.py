@@ -76,7 +76,7 @@ def _live(work: Callable[[], None]) -> NoReturn:
     """Do the work of a forked process, and end it without running the exit handlers of its parent."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key pressed in the terminal is for the scorer
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the scorer
         work()
         code = 0
     except BaseException:
@@ -127,7 +127,7 @@ def keep(facts: Header, control: socket.socket) -> None:
         control.sendall(pack({"failed": reason}))
         return
     gc.collect()
-    gc.freeze()  # no collection touches, and so copies, what the replicas share
+    gc.freeze()  # a collection would write to, and so copy, memory that the replicas share
     control.sendall(pack({"kept": list(job.folders), "devices": devices}))
 
     def work(header: Header, connection: socket.socket) -> None:
@@ -335,7 +335,7 @@ def _import_everything() -> None:
             if found.forkable:
                 for module in found.imports:
                     import_module(module)
-    torch.set_num_threads(1)  # a team of threads does not outlive a fork
+    torch.set_num_threads(1)  # a pool of threads does not survive a fork
 
 
 if __name__ == "__main__":
