@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     """Add the command and its parts."""
     parser = commands.add_parser("champion", help="show the champion and its history, or go back to the one before")
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    showing = parts.add_parser("show", help="the champion, its members and its metrics")
+    showing = parts.add_parser("show", help="the champion, its members and how to load it")
     past = parts.add_parser("history", help="every promotion and rollback: when, by whom and why, with links")
     past.add_argument("--export", type=Path, metavar="FILE", help="write it to a .json or .csv file")
     back = parts.add_parser("rollback", help="make the champion before this one champion again")
