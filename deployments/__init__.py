@@ -1,1 +1,1 @@
-"""How it is run: the command line, and what MLflow loads."""
+"""How the product is run: the command line, the Python functions, the servers, the scorer, and what MLflow loads."""

@@ -1,6 +1,6 @@
 """The functions of `import esci_tournament as et`: what the command line does, for notebooks and scripts.
 
-Nothing heavy is imported before a function's work begins.
+Heavy packages (torch, prefect, mlflow) are imported inside the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Result:
-    """What a tournament came to.
+    """The outcome of a tournament. In a notebook it is shown as the verdict and the leaderboard.
 
     Attributes:
-        summary: Everything that was measured, the document that report page and `--json` are made from.
-        report: Path of the report page.
-        unchanged: Whether this tournament had been held before and nothing has changed since: nothing was trained.
+        summary: Everything that was measured; the report page and the output of `--json` are made from it.
+        report: Path of the report page, an HTML file below the home.
+        unchanged: Whether the same tournament was held before and nothing has changed since; nothing was trained then.
     """
 
     summary: Summary
@@ -48,12 +48,21 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """`promote`, `refuse` or `not_evaluable`; `summary.verdict` has the reason and every check."""
+        """The verdict on the challenger: `promote`, `refuse` or `not_evaluable`.
+
+        `summary.verdict` has the reason and every check.
+        """
         return str(self.summary.verdict["outcome"])
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """One row a model, the ensemble first; see :func:`esci_tournament.tasks.report.leaderboard.leaderboard`."""
+        """One row a model: the ensemble first, then its members by utility, then the other candidates.
+
+        Text columns: model, version, family, status and reason. All others are float64, NaN where a figure was not
+        measured: the metrics of the test split and the utilities (shares, 0 to 1), memory_mib (MiB), page_ms (median
+        milliseconds for a page of 40 pairs), parameters and fit_seconds. Every column is described at
+        :func:`esci_tournament.tasks.report.leaderboard.leaderboard`.
+        """
         from esci_tournament.tasks.report.leaderboard import leaderboard
 
         return leaderboard(self.summary)
@@ -75,21 +84,37 @@ def run(
 ) -> Result:
     """Hold one tournament, as `tournament run` does.
 
-    A run that was interrupted continues where it stopped; one with nothing new trains nothing.
+    The data is validated, every new candidate is trained and scored, members are chosen within the budget, and the
+    challenger is tested against the champion. A run that was interrupted continues where it stopped. A run with nothing
+    new trains nothing.
 
     Args:
-        data: Folder with the official files of the Shopping Queries Dataset, or where they come from: a URL, `sql`.
-        candidates: TOML file with `[[candidate]]` tables, or specs; default: those registered and untried.
-        home: Folder of all state; default: the setting `home`, `.tournament` in the current folder.
+        data: Folder with the official files of the Shopping Queries Dataset, or where they come from: the URL of an
+            archive or of a folder, or "sql" for the database that the settings name.
+        candidates: TOML file with `[[candidate]]` tables, or the specs themselves: :class:`NamedSpec` objects, or
+            mappings with the keys of such a table. None or an empty sequence: the candidates that are registered and
+            have not been tried.
+        home: Folder of all state; default: the setting `home`, which is `.tournament` in the current folder unless it
+            is set.
         progress: Whether the progress of stages is shown on standard error.
-        **settings: Further settings, by the names that `tournament doctor` lists.
+        **settings: Further settings, by the names that `tournament doctor` lists, such as `seed`.
 
     Returns:
-        The result; a challenger that waits for a reviewer is not promoted yet.
+        The result. A challenger that waits for a reviewer is not promoted yet.
 
     Raises:
+        UsageError: if a setting has an unknown name or a wrong value.
+        SpecError: if the candidates file or a spec is wrong.
+        DataError: if the data cannot be used.
+        BudgetError: if not even a single member fits the budget.
         BusyError: if another tournament runs in the same home.
-        TournamentError: whatever else ends a tournament; its subclasses say what.
+        TournamentError: for every other failure; all of the above are subclasses of it.
+
+    Example:
+        With a data set and a candidates file at hand::
+
+            result = et.run("esci/", "candidates.toml", home="home", budget_latency_ms=50)
+            print(result.verdict, result.report)
     """
     from esci_tournament.deployments.local import run_tournament
 
@@ -109,22 +134,41 @@ def register(
     """Check a candidate's spec and register it, as `tournament register` does.
 
     Args:
-        candidate: Its spec: the keys of a `[[candidate]]` table.
+        candidate: Its spec: a :class:`NamedSpec`, or a mapping with the keys of a `[[candidate]]` table.
         home: Folder of all state; default: the setting `home`.
-        **settings: Further settings.
+        **settings: Further settings, by the names that `tournament doctor` lists.
 
     Returns:
-        Its version in MLflow, the one that it has already when the same spec was registered before.
+        Its version in MLflow. A spec that was registered before keeps its version.
 
     Raises:
-        SpecError: if the spec is wrong.
+        UsageError: if a setting has an unknown name or a wrong value.
+        SpecError: if the spec is wrong, or the settings do not allow it.
         StoreError: if MLflow cannot be reached or written.
+
+    Example:
+        A graph network on the edges of clicks::
+
+            spec = {"name": "clicks", "family": "graph_network", "architecture": "graphsage", "relation": "clicks"}
+            version = et.register(spec, home="home")
     """
     return register_all(Workspace(_settings(home, settings)), [_spec(candidate)])[0]
 
 
 def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[CandidateVersion]:
-    """Check all of several specs, then register each, and return their versions; errors as in :func:`register`."""
+    """Check all specs, then register them one by one; nothing is registered when one of them is wrong.
+
+    Args:
+        workspace: Where they are registered; its settings say what is allowed.
+        specs: The candidates' specs.
+
+    Returns:
+        One version for each spec, in the same order. A spec that was registered before keeps its version.
+
+    Raises:
+        SpecError: if a spec is wrong, or the settings do not allow it.
+        StoreError: if MLflow cannot be reached or written.
+    """
     from esci_tournament.tasks.candidates.enter import check_spec
 
     for spec in specs:
@@ -133,18 +177,26 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
 
 
 def load_champion(home: StrPath | None = None, *, device: str = "auto", **settings: object) -> ChampionModel:
-    """Load the champion of a home, as `tournament score` does.
+    """Load the champion of a home into this process, as `tournament score` does.
 
     Args:
         home: Folder of all state; default: the setting `home`.
-        device: auto, cpu, cuda or cuda:N.
-        **settings: Further settings, such as `mlflow_uri`.
+        device: Where its members compute: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+        **settings: Further settings, by the names that `tournament doctor` lists, such as `mlflow_uri`.
 
     Returns:
         The champion; its `predict` takes a frame with the dataset's column names.
 
     Raises:
-        NotFoundError: if there is none.
+        NotFoundError: if there is no champion yet, or MLflow has no files of it.
+        StoreError: if MLflow cannot be reached.
+        UsageError: if the machine has no such device, or a setting is wrong.
+
+    Example:
+        The frame has one row a pair::
+
+            frame = pd.DataFrame({"query": ["red lamp"], "product_locale": ["us"], "product_title": ["Velo red lamp"]})
+            labels = et.load_champion("home").predict(frame)["label"]
     """
     from esci_tournament.deployments import champion
 
@@ -159,17 +211,29 @@ def synthesize(
     noise: float = 0.05,
     behaviour: bool | Literal["shuffled"] = True,
 ) -> Path:
-    """Generate a small ESCI-like world, as `tournament data synthesize` does.
+    """Generate a small data set like ESCI, as `tournament data synthesize` does.
 
     Args:
-        folder: Where its files are written, under the official names.
-        queries: Judged queries over all locales.
-        seed: The same seed gives the same files.
-        noise: Share of labels that are wrong, in [0, 1).
-        behaviour: Whether to write events of customers; "shuffled": such as say nothing.
+        folder: Where its parquet files are written, under the official names; it is made if missing.
+        queries: Number of judged queries over all locales, 12 to 20,000, with 8 to 16 products each.
+        seed: The same seed gives the same files, byte for byte.
+        noise: Share of labels that are replaced by a wrong one, in [0, 1).
+        behaviour: Whether to write customers' events too. "shuffled" writes events whose products are permuted, so
+            that they hold no information about relevance.
 
     Returns:
         The folder.
+
+    Raises:
+        UsageError: if a number is out of its range.
+        StoreError: if the folder or a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     world = synthesize(folder, queries=12, behaviour=False)
+        ...     sorted(path.name for path in world.glob("shopping*"))
+        ['shopping_queries_dataset_examples.parquet', 'shopping_queries_dataset_products.parquet']
     """
     from esci_tournament.tasks.data.synthesize import synthesize as write_world
 

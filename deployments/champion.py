@@ -1,4 +1,4 @@
-"""The champion as a model in this process: loaded from MLflow, asked with pandas frames."""
+"""The champion as a model in this process: loaded from MLflow, it labels the rows of pandas frames."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChampionModel:
-    """An ensemble version that is champion, loaded.
+    """The champion, loaded into this process.
 
     Attributes:
-        version: Its version in MLflow.
+        version: Version number of the ensemble in MLflow.
         members: Candidate ids (`name/version`), in the order of the aggregator's columns.
-        ensemble: Its members and aggregator.
+        ensemble: The fitted members and the aggregator over their scores.
     """
 
     version: int
@@ -29,14 +29,17 @@ class ChampionModel:
     ensemble: Ensemble
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the class probabilities and the label of each row, on the index of `frame`.
+        """Return the class probabilities and the label of each query-product pair.
 
         Args:
-            frame: Official column names of the Shopping Queries Dataset. query and product_locale are required;
-                product_id and the five text columns are taken as empty when they are absent.
+            frame: One row a pair, with the official column names of the Shopping Queries Dataset. query and
+                product_locale (us, es or jp) are required; product_id, product_title, product_brand, product_color,
+                product_bullet_point and product_description are taken as empty when they are absent. Other columns
+                are ignored.
 
         Returns:
-            float32 columns E, S, C and I that add up to 1, and label, the letter of the most probable class.
+            One row for each row of `frame`, in its order and on its index: float32 columns E, S, C and I that add up
+            to 1, and label, the letter of the most probable class.
 
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.
@@ -45,14 +48,19 @@ class ChampionModel:
 
 
 def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
-    """Return the champion of a workspace.
+    """Load the version that the alias `champion` names in MLflow.
 
     Args:
-        workspace: Where it is registered.
-        device: auto, cpu, cuda or cuda:N.
+        workspace: The settings and the stores of a home.
+        device: Where the members compute: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        The champion, its members loaded on the device.
 
     Raises:
-        NotFoundError: if there is none.
+        NotFoundError: if there is no champion yet, or MLflow has no files of it.
+        StoreError: if MLflow cannot be reached.
+        UsageError: if the machine has no such device.
     """
     from esci_tournament.tasks.candidates.device import resolve_device
     from esci_tournament.tasks.ensemble.ensemble import Ensemble

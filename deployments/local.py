@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 def run_tournament(
     settings: Settings, data: Path | str, specs: Sequence[CandidateSpec], progress: AbstractContextManager[Reporter]
 ) -> TournamentOutcome:
-    """Hold one tournament and return its outcome.
+    """Hold one tournament as a Prefect flow in this process.
 
     Args:
         settings: The settings in force.
-        data: Folder with the official ESCI files, or where they come from: a URL, `sql`.
-        specs: The candidates that enter; without any, those that are registered and untried.
-        progress: What shows the progress of stages while they run.
+        data: Folder with the official ESCI files, or where they come from: a URL, or "sql".
+        specs: The candidates that enter; an empty sequence stands for those that are registered and untried.
+        progress: Context manager that is entered while the flow runs. The function that it yields is called with the
+            name of a stage, the share done in [0, 1] and a word on what is being done.
+
+    Returns:
+        The summary, the path of the report, and whether nothing had changed since the same tournament was held.
 
     Raises:
         BusyError: if another tournament runs in the same home.
-        TournamentError: whatever else ends a tournament.
+        TournamentError: for every other failure; its subclasses say which.
     """
     with _here(settings, progress, "a tournament") as runner:
         from esci_tournament.flows.tournament import entering, tournament
@@ -46,16 +50,19 @@ def run_tournament(
 
 
 def run_reevaluation(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
-    """Evaluate champion and bench again and return what came of it.
+    """Evaluate champion and bench again on the newest data, as a Prefect flow in this process.
 
     Args:
         settings: The settings in force; a database's address is read from the environment by the flow itself.
-        data: Folder, URL or `sql`; default: the setting `data`.
-        progress: What shows the progress of stages while they run.
+        data: Folder, URL or "sql"; None for the setting `data`.
+        progress: As in :func:`run_tournament`.
+
+    Returns:
+        The outcome of the tournament that was held on the data, and the facts that the ledger keeps of it.
 
     Raises:
         BusyError: if a tournament runs in the same home.
-        TournamentError: whatever else ends it.
+        TournamentError: for every other failure; its subclasses say which.
     """
     with _here(settings, progress, "a re-evaluation") as runner:
         from esci_tournament.flows.reevaluate import reevaluate
@@ -64,7 +71,20 @@ def run_reevaluation(settings: Settings, data: str | None, progress: AbstractCon
 
 
 def run_refresh(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
-    """Have whoever serves take up newer data and return its version; arguments and errors as in :func:`hold_again`."""
+    """Load and validate newer data, and have the scorers of this home use it; no model is judged.
+
+    Args:
+        settings: The settings in force.
+        data: Folder, URL or "sql"; None for the setting `data`.
+        progress: As in :func:`run_tournament`.
+
+    Returns:
+        The version of the data, the SHA-256 of its content in hex.
+
+    Raises:
+        BusyError: if a tournament runs in the same home.
+        TournamentError: for every other failure; its subclasses say which.
+    """
     with _here(settings, progress, "a refresh") as runner:
         from esci_tournament.flows.refresh import refresh
 
@@ -75,7 +95,7 @@ def run_refresh(settings: Settings, data: str | None, progress: AbstractContextM
 def _here(
     settings: Settings, progress: AbstractContextManager[Reporter], what: str
 ) -> Iterator[TaskRunner[PrefectFuture[Any]]]:
-    """Make this process ready to run a flow of ours, alone in its home; yields what its tasks run in."""
+    """Prepare this process to run a flow, alone in its home, and yield the runner for the flow's tasks."""
     from esci_tournament.registry.locks import tournament_lock
 
     with tournament_lock(settings.home, what):
@@ -89,17 +109,20 @@ def _here(
         # Settings are no parameter of a flow: those hold passwords, and come from whoever may start a run in Prefect.
         with using(settings), progress as report, progress_reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
-            # Prefect's flows ask for a runner of any future; its runners are invariant in theirs, so that none is one
+            # Prefect types flows with a runner of any future, but runners are invariant in theirs, so none fits
             runner = ThreadPoolTaskRunner(max_workers=workers_of(settings))  # type: ignore[assignment]
             yield runner
 
 
 def quiet_prefect(settings: Settings) -> None:
-    """Make Prefect embedded and silent, unless the environment says otherwise; must come before its import.
+    """Set the environment variables that make Prefect embedded and silent; call it before Prefect is imported.
 
-    An error that ends a flow is said once, by the command that ran it, and not again by Prefect with its traceback.
-    Without PREFECT_API_URL, and with no `tournament up` for this home, Prefect starts a temporary server of its own;
-    its database stays in the home folder.
+    Variables that are set already stay as they are. Logging is silent because an error that ends a flow is reported
+    once, by the command that ran it, and not again by Prefect with its traceback. Without PREFECT_API_URL, and with no
+    `tournament up` for this home, Prefect starts a temporary server of its own; its database stays in the home folder.
+
+    Args:
+        settings: The settings in force; only `home` is used.
     """
     from esci_tournament.deployments.stack.state import prefect_api_url
 
@@ -122,10 +145,10 @@ STARTUP_TIMEOUT_S = 180  # a first start migrates a database; Prefect's own 20 s
 
 
 def start_embedded_server() -> None:
-    """Start Prefect's temporary server, and see to it that it ends with this process, kill -9 included.
+    """Start Prefect's temporary server, and end it with this process even when that is killed.
 
-    Prefect ends it at a normal exit; a killed process would leave it behind, one more for each kill. With
-    PREFECT_API_URL set, or after an earlier start in this process, there is a server already, and nothing is started.
+    Prefect ends the server at a normal exit only; each kill -9 would leave one behind. With PREFECT_API_URL set, or
+    after an earlier start in this process, there is a server already, and nothing is started.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
@@ -133,7 +156,7 @@ def start_embedded_server() -> None:
     server = SubprocessASGIServer()
     if PREFECT_API_URL.value() or server.running:
         return
-    # Beside the start, which takes seconds: a kill may come before the server answers.
+    # In a thread, because the start takes seconds and a kill may come before the server answers.
     threading.Thread(target=_watch, args=(server,), daemon=True, name="watch-prefect").start()
     server.start(timeout=STARTUP_TIMEOUT_S)
 

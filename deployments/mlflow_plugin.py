@@ -1,8 +1,8 @@
-"""What MLflow imports from this distribution by itself, so that champions of version 0.1.0 go on loading.
+"""The MLflow plug-in of this distribution: champions that version 0.1.0 registered go on loading.
 
-Their MLmodel files name the loader module `deployments.pyfunc_model`. No distribution may claim so common a name, and
-the user's current folder may well hold a `deployments.py`; MLflow, however, imports every plug-in that is installed
-before it loads a model, and the module stands under its former name from then on.
+Their MLmodel files name the loader module `deployments.pyfunc_model`. That name is too common for a distribution to
+claim, and the user's current folder may hold a `deployments.py`. MLflow imports every installed plug-in before it loads
+a model, so importing this module is the place to register the loader under that name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ sys.modules.setdefault(FORMER_LOADER, pyfunc_model)
 
 
 def no_repository(uri: str, *arguments: object, **options: object) -> NoReturn:
-    """Refuse to make a store of artifacts: the entry point of this kind is here only because MLflow imports it.
+    """Raise an error: no artifact store exists for the scheme; the entry point is there so that MLflow imports this.
 
     Args:
-        uri: Address of the artifacts.
-        *arguments: Further arguments of MLflow's factories.
-        **options: Further options of MLflow's factories.
+        uri: Address of the artifacts, with the scheme `esci-tournament`.
+        *arguments: Further arguments of MLflow's factories, ignored.
+        **options: Further options of MLflow's factories, ignored.
 
     Raises:
         MlflowException: always.

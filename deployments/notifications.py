@@ -14,14 +14,14 @@ from esci_tournament.registry.errors import NotFoundError, UsageError
 
 PREFIX = "tournament tells:"
 
-# What flows announce (flows/announce.py) has its words in the payload.
+# Events that flows announce (flows/announce.py) have the texts in their payload.
 SUBJECT = "{{ event.payload.title }}"
 BODY = """\
 {{ event.payload.text }}
 {% for name, link in event.payload.links.items() %}
 {{ name }}: {{ link }}{% endfor %}"""
 
-# A run that was killed, timed out or failed cannot announce it; what Prefect itself says of it is sent.
+# A run that was killed, timed out or failed cannot announce it, so Prefect's own events are used.
 ENDED_BADLY = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
 BAD_SUBJECT = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}"
 BAD_BODY = """\
@@ -31,11 +31,15 @@ flow run: {{ flow_run|ui_url }}"""
 
 
 def automations(block: UUID, flows: list[str]) -> list[AutomationCore]:
-    """Return the automations that send every event to a notification block.
+    """Return the automations that send the product's events to a notification block.
 
     Args:
         block: id of the block document.
-        flows: names of the flows whose bad ends are told.
+        flows: names of the flows whose failed, crashed and timed-out runs are reported.
+
+    Returns:
+        One automation each for verdicts, reviews, promotions and failures, then one for runs that ended badly. Their
+        names begin with :data:`PREFIX`.
     """
     told = [
         AutomationCore(
@@ -59,10 +63,17 @@ def automations(block: UUID, flows: list[str]) -> list[AutomationCore]:
 
 
 async def find_block(client: PrefectClient, said: str) -> UUID:
-    """Return the id of the notification block named `type/name`.
+    """Return the id of the notification block that the setting `notify_block` names.
+
+    Args:
+        client: client of the Prefect server that has the block.
+        said: the block's type and name with a slash between, such as "slack-webhook/relevance".
+
+    Returns:
+        The id of the block document.
 
     Raises:
-        UsageError: if it is not two words with a slash between.
+        UsageError: if `said` is not two words with a slash between.
         NotFoundError: if the server has no such block.
     """
     kind, slash, name = said.partition("/")

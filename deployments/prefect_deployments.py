@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from esci_tournament.registry.settings import Settings
 
-# A review must be answered while a tournament trains for hours: pools, like limits, are apart.
+# Pools and limits are separate, because a review must be answered while a tournament trains for hours.
 HEAVY_POOL = "tournaments"
 LIGHT_POOL = "reviews"
 GPU_LIMIT = "gpu"
-NEW_DATA_EVENT = "tournament.data"  # whoever has new data sends it, and the weekly run does not wait for its day
+NEW_DATA_EVENT = "tournament.data"  # sent when there is new data: it starts the weekly run at once
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment.
+    """One deployment of a flow.
 
     Attributes:
         flow: name of the flow.
-        name: name of the deployment; together `flow/name`.
-        entrypoint: where the flow is, as a module path.
-        work_pool: which machines run it in production.
-        concurrency_limit: runs at once, the others wait in line; None for any number.
-        cron: when it runs by itself, in UTC; None for never.
-        event: an event that starts a run; None for none.
+        name: name of the deployment.
+        entrypoint: module path of the flow function.
+        work_pool: name of the work pool whose machines run it in production.
+        concurrency_limit: number of runs at the same time, further ones wait; None for no limit.
         description: what it does, in one line.
+        cron: schedule in cron's notation, in UTC; None for no schedule.
+        event: name of an event that starts a run; None for none.
     """
 
     flow: str
@@ -39,11 +39,12 @@ class Deployment:
 
     @property
     def full_name(self) -> str:
+        """The name that Prefect shows: `flow/name`."""
         return f"{self.flow}/{self.name}"
 
 
 def deployments_of(settings: Settings) -> tuple[Deployment, ...]:
-    """Return every deployment under these settings."""
+    """Return every deployment; the setting `weekly_cron` is the schedule of the weekly one."""
     return (
         Deployment(
             flow="tournament",
@@ -51,7 +52,7 @@ def deployments_of(settings: Settings) -> tuple[Deployment, ...]:
             entrypoint="esci_tournament.flows.tournament.tournament",
             work_pool=HEAVY_POOL,
             concurrency_limit=1,
-            description="Candidates that were registered take their chances",
+            description="Tries the candidates that were registered",
         ),
         Deployment(
             flow="review",

@@ -1,8 +1,8 @@
 """Prefect's server with its scheduler working: `python -m esci_tournament.deployments.prefect_server start ...`.
 
-Prefect 3.8.8 inserts scheduled runs with a key `state`, which SQLAlchemy before 2.1 passed over. 2.1 asks the hybrid
-property of that name what to make of it and refuses the whole statement, so that no schedule ever starts a run: the
-server goes on, and the weekly run does not come. Here the property says what was meant: nothing.
+Prefect 3.8.8 inserts scheduled runs with a key `state`, which SQLAlchemy before 2.1 ignored. SQLAlchemy 2.1 asks the
+hybrid property of that name for a setter and refuses the whole statement, so that no schedule ever starts a run while
+the server itself goes on. :func:`pass_over_state` gives the property a setter that does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 
 
 def pass_over_state() -> None:
-    """Let bulk inserts of flow runs pass over the key `state`, whose rows are inserted by a statement of their own."""
+    """Make bulk inserts of flow runs ignore the key `state`; Prefect inserts the states in a separate statement."""
     state = inspect(FlowRun).all_orm_descriptors["state"]
     if isinstance(state, hybrid_property) and getattr(state, "bulk_dml_setter", None) is None:
         state.bulk_dml_setter = lambda _class, _mapping, _value: None

@@ -1,4 +1,4 @@
-"""What a Prefect server must know beside the deployments: GPU slots, work pools, automations. Safe to apply again."""
+"""What a Prefect server needs beside the deployments: GPU slots, work pools, automations. Safe to apply again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ from esci_tournament.deployments.prefect_deployments import GPU_LIMIT, HEAVY_POO
 from esci_tournament.registry.settings import Settings
 
 HEARTBEAT_S = 30  # Prefect's least; workers set PREFECT_FLOWS_HEARTBEAT_FREQUENCY to it
-SILENCE_S = 150  # so long without a sign of life, and the run is taken for dead
+SILENCE_S = 150  # without a heartbeat for this long, a run is marked as crashed
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Suspended", "Paused")
 
 
 async def prepare(client: PrefectClient, settings: Settings) -> None:
-    """Make GPU slots and notifications what the settings say.
+    """Set the GPU slots and the notification automations to what the settings say.
+
+    Automations for notifications that the settings no longer ask for are deleted.
+
+    Args:
+        client: client of the Prefect server.
+        settings: `gpu_slots` and `notify_block` are used.
 
     Raises:
-        NotFoundError: if the notification block that the settings name is not there; all else is done by then.
+        UsageError: if `notify_block` is not type/name.
+        NotFoundError: if the notification block that the settings name is not there. The GPU slots are set by then,
+            and earlier notification automations are deleted.
     """
     await client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_slots)
     told = []
@@ -45,7 +53,14 @@ async def prepare(client: PrefectClient, settings: Settings) -> None:
 
 
 async def make_pools(client: PrefectClient) -> list[str]:
-    """Make the work pools that are missing, of type process, and return their names; others stay as they are."""
+    """Make the work pools that are missing, of type process; existing ones stay as they are.
+
+    Args:
+        client: client of the Prefect server.
+
+    Returns:
+        The names of the pools that were made.
+    """
     made = []
     for name in (HEAVY_POOL, LIGHT_POOL):
         template = ProcessWorker.get_default_base_job_template()
@@ -58,10 +73,10 @@ async def make_pools(client: PrefectClient) -> list[str]:
 
 
 def silence() -> AutomationCore:
-    """Return the automation that takes a run for crashed which has stopped to give signs of life.
+    """Return the automation that marks a run as crashed when it has sent no heartbeat for :data:`SILENCE_S` seconds.
 
-    A machine that is switched off tells nobody; without this its runs would hold their places for ever. On one
-    machine the worker itself closes such runs at its start, and a computer that slept is not taken for dead.
+    The runs of a machine that was switched off would otherwise keep their concurrency slots for ever. The stack of one
+    machine does without it: its worker closes such runs when it starts, and a computer that slept loses no run.
     """
     return AutomationCore(
         name="tournament: runs that went silent have crashed",
@@ -85,7 +100,7 @@ def silence() -> AutomationCore:
 
 
 async def put(client: PrefectClient, automation: AutomationCore) -> None:
-    """Create an automation, or replace the one of the same name."""
+    """Create an automation, or replace the one of the same name; further ones of that name are deleted."""
     same = [found for found in await client.read_automations() if found.name == automation.name]
     if same:
         await client.update_automation(same[0].id, automation)

@@ -1,6 +1,6 @@
-"""What MLflow loads for `models:/<ensemble>@champion`: a loader module, so nothing is ever unpickled.
+"""The loader module that MLflow uses for `models:/<ensemble>@champion`; nothing is unpickled.
 
-Importing it is cheap, because :mod:`esci_tournament.deployments.mlflow_plugin` does so wherever MLflow is used.
+Importing it must be cheap: :mod:`esci_tournament.deployments.mlflow_plugin` imports it wherever MLflow is used.
 """
 
 from __future__ import annotations
@@ -15,13 +15,30 @@ if TYPE_CHECKING:
 
 
 class EnsembleModel:
-    """The pyfunc flavour of an ensemble."""
+    """The pyfunc flavour of an ensemble.
+
+    Args:
+        served: The ensemble, loaded.
+    """
 
     def __init__(self, served: Ensemble) -> None:
         self.served = served
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return columns E, S, C, I and label for rows with official ESCI column names."""
+        """Return the class probabilities and the label of each query-product pair.
+
+        Args:
+            frame: One row a pair, with the official ESCI column names; query and product_locale are required, product
+                columns that are absent are taken as empty.
+            params: Parameters of MLflow's interface; ignored.
+
+        Returns:
+            One row for each row of `frame`, on its index: float32 columns E, S, C and I that add up to 1, and label,
+            the letter of the most probable class.
+
+        Raises:
+            DataError: if a required column is absent, a query blank or a locale unknown.
+        """
         return self.served.predict(frame)
 
 

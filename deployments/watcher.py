@@ -1,6 +1,7 @@
 """The watcher, `python -m esci_tournament.deployments.watcher`: looks for candidates and listens to MLflow's webhooks.
 
-The process outlives every server that it speaks to: what cannot be reached is tried again, a little later each time.
+It polls MLflow every `watch_interval_s` seconds; a webhook only makes it poll sooner. A server that cannot be reached
+does not end the process: it is tried again, with growing pauses.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-# An MLflow server that is gone would keep a look waiting for minutes; the next look is the better try.
+# With MLflow's own retries a poll of a server that is gone takes minutes; the next poll tries again anyway.
 for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}.items():
     os.environ.setdefault(_name, _value)
 
@@ -28,14 +29,14 @@ from esci_tournament.registry.settings import Settings, read_settings  # noqa: E
 from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402
 from esci_tournament.registry.workspace import Workspace  # noqa: E402
 
-LONGEST_WAIT_S = 60.0  # between two looks while something cannot be reached
-PROBE_S = 2.0
+LONGEST_WAIT_S = 60.0  # between two sweeps while something cannot be reached
+PROBE_S = 2.0  # timeout of a request for MLflow's health
 
 _log = logging.getLogger("watcher")
 
 
 class Watcher:
-    """The loop: a sweep, then a wait that an event or the end cuts short.
+    """The loop: a sweep of :class:`Watch`, then a wait that :meth:`wake` and :meth:`stop` cut short.
 
     Args:
         settings: Settings in force.
@@ -51,22 +52,27 @@ class Watcher:
         self._health: dict[str, Any] = {"status": "starts", "sweeps": 0, "last_sweep": None, "errors": []}
 
     def wake(self, version: str) -> None:
-        """Let the next sweep begin at once, and look at this version."""
+        """Let the next sweep begin at once, and look at the version with this id (`name/version`) first."""
         with self._lock:
             self._named.add(version)
         self._woken.set()
 
     def stop(self) -> None:
-        """Let the loop end after the sweep under way."""
+        """Let the loop end after the sweep under way; may be called from a signal handler."""
         self.stopped.set()
         self._woken.set()
 
     def health(self) -> dict[str, Any]:
-        """Return how the loop is doing; errors are of the last sweep, the process itself is well."""
+        """Return how the loop is doing.
+
+        Returns:
+            "status" ("starts", "ok" or "degraded"), "sweeps" (how many were made), "last_sweep" (UTC, ISO 8601, or
+            None) and "errors" (texts, of the last sweep).
+        """
         return dict(self._health)
 
     def run(self) -> None:
-        """Sweep until stopped."""
+        """Sweep until :meth:`stop` is called; errors of a sweep are logged and make the pauses longer."""
         failures = 0
         while not self.stopped.is_set():
             self._woken.clear()
@@ -104,7 +110,13 @@ class Watcher:
 
 
 def subscribe(settings: Settings, secret: str, stopped: threading.Event) -> None:
-    """Tell the MLflow server where to send its events, as soon as it answers; until then polling is enough."""
+    """Make the MLflow server's webhook, as soon as the server answers; one that refuses is left without.
+
+    Args:
+        settings: `tracking_uri`, `webhook_url`, and host and ports of the stack.
+        secret: What the server signs its events with.
+        stopped: Ends the attempts when it is set.
+    """
     given = settings.tracking_uri.startswith(("http://", "https://"))
     server = settings.tracking_uri if given else f"http://{reachable(settings.host)}:{settings.mlflow_port}"
     url = settings.webhook_url or f"http://{reachable(settings.host)}:{settings.watcher_port}{PATH}"
@@ -123,7 +135,16 @@ def subscribe(settings: Settings, secret: str, stopped: threading.Event) -> None
 
 
 def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
-    """Return the receiver, not started yet."""
+    """Return the HTTP server that receives webhooks, not started yet.
+
+    Args:
+        settings: `host` and `watcher_port` are where it listens, `webhook_age_s` how old an event may be.
+        watcher: What a genuine event wakes, and whose health `/healthz` shows.
+        secret: What the MLflow server signs its events with.
+
+    Returns:
+        The server; its `run` blocks until `should_exit` is set.
+    """
     app = make_app(Guard(secret, settings.webhook_age_s), watcher.wake, watcher.health)
     config = uvicorn.Config(
         app, host=settings.host, port=settings.watcher_port, log_level="warning", timeout_graceful_shutdown=3
@@ -132,8 +153,12 @@ def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
 
 
 def main() -> int:
-    """Watch until SIGTERM or SIGINT; return the exit code."""
-    # Forced: Prefect gives the root logger a handler of its own, and a level that hides what the loop says.
+    """Watch until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0, 1 when the receiver of webhooks has ended by itself, or that of a wrong setting.
+    """
+    # Forced: Prefect gives the root logger a handler of its own, and a level that hides our messages.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     for noisy in ("httpx", "mlflow", "alembic", "prefect"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -160,7 +185,7 @@ def main() -> int:
 
 
 def _end_with(receiver: threading.Thread, watcher: Watcher) -> None:
-    """Stop the loop when the receiver ends: its port is taken, and whoever supervises this must know."""
+    """Stop the loop when the receiver ends, because its port is taken: the exit code shows it to the supervisor."""
     receiver.join()
     if not watcher.stopped.is_set():
         _log.error("the receiver on port %s has ended", watcher.settings.watcher_port)

@@ -1,7 +1,7 @@
 """The receiver of MLflow's webhooks: an event that is genuine, fresh and new wakes the watcher, and nothing more.
 
-What an event says is not believed: it names a version that is then read from the registry. A receiver that is down
-misses events, and nothing is lost by it, because the watcher looks by itself.
+Of an event only the version that it names is used; everything else is read from the registry. Events that arrive while
+the receiver is down are lost without harm, because the watcher polls as well.
 """
 
 from __future__ import annotations
@@ -22,17 +22,31 @@ from esci_tournament.registry.versions import SPEC_TAG
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
 PATH = "/mlflow-webhook"
 LARGEST_BYTES = 1_000_000  # a spec is a tag of at most 100,000 characters
-_DELIVERIES = 100_000  # ids remembered at most; older ones than the oldest allowed are forgotten anyway
+_DELIVERIES = 100_000  # ids kept before those too old to be accepted are dropped
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
-    """Return the signature that MLflow sends with a body: HMAC-SHA256 over delivery id, timestamp and body."""
+    """Return the signature that MLflow sends with a body: HMAC-SHA256 over delivery id, timestamp and body.
+
+    Args:
+        secret: What both sides know.
+        delivery: The delivery id, header `X-MLflow-Delivery-Id`.
+        timestamp: Seconds since 1970 as text, header `X-MLflow-Timestamp`.
+        body: The request's body as it was sent.
+
+    Returns:
+        "v1," and the digest in base64, as in header `X-MLflow-Signature`.
+
+    Example:
+        >>> sign("secret", "delivery-1", "1700000000", b"{}")
+        'v1,ZdsCvpgBR4MQuQRF62h0N81voCvIlfOpfh7qz3qLRoY='
+    """
     content = f"{delivery}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
 
 
 class Guard:
-    """Tells genuine, fresh, new deliveries from all others.
+    """Checks that a delivery is genuine, fresh and new.
 
     Args:
         secret: What both sides know.
@@ -45,14 +59,24 @@ class Guard:
         self._lock = threading.Lock()
 
     def complaint(self, signature: str, timestamp: str, delivery: str, body: bytes) -> str:
-        """Return why a delivery is refused, "" for one that is genuine; that one is a replay from now on."""
+        """Return why a delivery is refused, "" for a good one, which is refused as a replay from then on.
+
+        Args:
+            signature: Header `X-MLflow-Signature`, "" when absent; so for the other two.
+            timestamp: Header `X-MLflow-Timestamp`, seconds since 1970 as text.
+            delivery: Header `X-MLflow-Delivery-Id`.
+            body: The request's body as it arrived.
+
+        Returns:
+            The reason in one sentence, or "".
+        """
         if not (signature and timestamp and delivery):
             return f"headers {SIGNATURE}, {TIMESTAMP} and {DELIVERY} are required"
         expected = sign(self._secret, delivery, timestamp, body)
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             return "the signature is wrong: the secrets of sender and receiver differ, or the body was changed"
         if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
-            return "the timestamp is no number of seconds"
+            return "the timestamp is not a number of seconds"
         if abs(time.time() - int(timestamp)) > self._age_s:
             return f"the delivery is older than {self._age_s:g} s, or the clocks differ by as much"
         with self._lock:
@@ -66,7 +90,19 @@ class Guard:
 
 
 def version_of(body: bytes) -> str | None:
-    """Return the version (`name/version`) that an event is about, None when no candidate can come of it."""
+    """Return the version (`name/version`) that an event is about, or None when it concerns no candidate.
+
+    Args:
+        body: The event as JSON, with the keys entity, action and data.
+
+    Returns:
+        The id, for a version that was created or whose spec tag was set; None for all else, malformed JSON included.
+
+    Example:
+        >>> data = '{"name": "minilm", "version": "3"}'
+        >>> version_of(f'{{"entity": "model_version", "action": "created", "data": {data}}}'.encode())
+        'minilm/3'
+    """
     try:
         said = json.loads(body)
         entity, action, data = said["entity"], said["action"], said["data"]
@@ -79,12 +115,15 @@ def version_of(body: bytes) -> str | None:
 
 
 def make_app(guard: Guard, wake: Callable[[str], None], health: Callable[[], dict[str, Any]]) -> FastAPI:
-    """Return the application.
+    """Return the application with the routes `POST /mlflow-webhook` and `GET /healthz`.
 
     Args:
-        guard: Whom to believe.
-        wake: Called with the id of the version that an event is about.
-        health: What `/healthz` answers; it is for machines and never fails.
+        guard: Checks each delivery; a refused one is answered with 401.
+        wake: Called with the id (`name/version`) of the version that a good event is about.
+        health: Returns the JSON-able document that `/healthz` answers with.
+
+    Returns:
+        The application. It answers 202 to a good delivery and 413 to a body of more than :data:`LARGEST_BYTES` bytes.
     """
     app = FastAPI(title="Watcher", docs_url=None, redoc_url=None, openapi_url=None)
 

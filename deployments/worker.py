@@ -34,7 +34,7 @@ from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings, read_settings
 
 QUERY_S = 2.0  # a resumed review goes on within this time
-LAST_WORDS_S = 10.0  # flow runs that were told to end report it themselves
+LAST_WORDS_S = 10.0  # given to flow runs that were told to end, to report it themselves
 
 # A run in one of these states has, or is about to have, a process of this worker.
 HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -43,8 +43,8 @@ _log = logging.getLogger("worker")
 
 
 def main() -> None:
-    """Serve the deployments until SIGTERM."""
-    _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides what is said here
+    """Serve the deployments until SIGTERM or SIGINT, then end the process; exit code 1 when serving failed."""
+    _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides our messages
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -62,8 +62,8 @@ def main() -> None:
         finally:
             ended.set()
 
-    # Not in the main thread: there, Prefect's runner would cancel every run when this process is told to end, and a
-    # cancelled run looks like one that somebody wanted to end. Runs that are told to end report a crash.
+    # Not in the main thread: there, Prefect's runner would cancel every run when this process is told to end, as if a
+    # user had cancelled it. Runs that get SIGTERM themselves report a crash.
     threading.Thread(target=serve, daemon=True, name="runner").start()
     ended.wait()
     _, alive = psutil.wait_procs(psutil.Process().children(), timeout=LAST_WORDS_S)
@@ -80,7 +80,7 @@ async def _serve(settings: Settings) -> None:
     async with get_client() as client:
         try:
             await prepare(client, settings)
-        except TournamentError as error:  # nobody is told, and everything else goes on
+        except TournamentError as error:  # no notifications are sent, and everything else goes on
             _log.warning("%s", error)
         ids = [await runner.aadd_deployment(as_deployment(one)) for one in available(settings)]
         await close_orphans(client, ids)
@@ -88,12 +88,12 @@ async def _serve(settings: Settings) -> None:
 
 
 def available(settings: Settings) -> list[Deployment]:
-    """Return the deployments whose flow is installed."""
+    """Return the deployments whose flow's module is installed."""
     return [one for one in deployments_of(settings) if find_spec(one.entrypoint.rpartition(".")[0])]
 
 
 def as_deployment(one: Deployment) -> RunnerDeployment:
-    """Return a deployment that this process serves."""
+    """Return a deployment in the form that Prefect's runner serves, with its schedule (UTC) and its trigger."""
     return RunnerDeployment.from_entrypoint(
         one.entrypoint,
         name=one.name,
@@ -107,9 +107,16 @@ def as_deployment(one: Deployment) -> RunnerDeployment:
 
 
 async def close_orphans(client: PrefectClient, deployments: list[UUID]) -> int:
-    """Tell Prefect that runs which a killed worker held have crashed; return how many.
+    """Mark runs that a killed worker held as crashed.
 
-    Without it they would be running for ever, and hold their deployment's place in line.
+    Otherwise they would count as running for ever, against their deployment's concurrency limit.
+
+    Args:
+        client: client of the Prefect server.
+        deployments: ids of the deployments that this worker alone serves; it must not have started a run yet.
+
+    Returns:
+        How many runs were marked.
     """
     found = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(HELD)))),
@@ -117,7 +124,7 @@ async def close_orphans(client: PrefectClient, deployments: list[UUID]) -> int:
     )
     for run in found:
         crashed: State[None] = Crashed(
-            message="The worker that held this run was ended; what it had finished is stored."
+            message="The worker that held this run was ended. What the run had finished is stored."
         )
         await client.set_flow_run_state(run.id, crashed, force=True)
         _log.info("run %s of a worker that was ended is marked as crashed", run.name)

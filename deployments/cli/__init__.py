@@ -1,6 +1,6 @@
-"""The command `tournament`: one module a command, a parser and its work in two functions each.
+"""The command `tournament`: one module for each command, with one function for its parser and one for its work.
 
-Nothing heavy is imported before a command's work begins, so that every `--help` answers at once.
+Heavy packages are imported inside the work functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ COMMANDS = (
 )  # fmt: skip
 
 DESCRIPTION = """\
-Keep a product-search ensemble at the state of the art: candidates enter, SHAP says what each is worth,
-as many stay as the budget carries, and a challenger becomes champion only when it is truly better.
+Keep a product-search ensemble at the state of the art: candidates are trained and ranked by SHAP, as many are kept
+as fit the budget, and the new ensemble (challenger) replaces the champion only when a statistical test says that it
+is better.
 
 first steps:
-  tournament demo                              see all of it on a small generated world
+  tournament demo                              see a tournament on a small generated data set
   tournament data download --to DIR            fetch the Shopping Queries Dataset (ESCI)
   tournament run --data DIR --candidates FILE  hold a tournament
 """
 
 EPILOG = """\
 exit codes:
-  0 done              3 data cannot be used     6 a candidate failed      9 somebody else is at it
-  1 failed            4 a spec is wrong         7 nobody fits the budget  10 not found
-  2 wrong usage       5 a leak was stopped      8 a store failed          11 a server does not come up
+  0 done              3 data cannot be used     6 a candidate failed      9 busy: another process is at work
+  1 failed            4 a spec is wrong         7 budget too small        10 not found
+  2 wrong usage       5 a leak was stopped      8 a store failed          11 a server did not come up
                                                                           12 the policy forbids it
                                                                           130 interrupted
 
@@ -44,7 +45,7 @@ settings come from options, TOURNAMENT_* variables and tournament.toml, in this 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Return the parser of the whole command line; the options that it reads have `work`, the command's function."""
     parser = argparse.ArgumentParser(
         prog="tournament",
         description=DESCRIPTION,
@@ -59,12 +60,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. No traceback is shown without `--debug`."""
+    """Run one command. Errors are written to standard error, without a traceback unless `--debug` is given.
+
+    Args:
+        arguments: the words after `tournament`; None for those of this process.
+
+    Returns:
+        The exit code, see :data:`EPILOG`; 141 when the reader of standard output has gone.
+
+    Raises:
+        SystemExit: by argparse, for `--help`, `--version` and wrong options.
+    """
     options = build_parser().parse_args(arguments)
     output = Output(as_json=options.json)
     try:
         return _run(options, output)
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     finally:
@@ -104,7 +115,7 @@ def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
 
 
 def entry() -> None:
-    """Run the command line as a program."""
+    """Run the command line and end the process with its exit code; the entry point of the program `tournament`."""
     sys.exit(main())
 
 

@@ -1,4 +1,4 @@
-"""`tournament candidates`: every candidate and what became of it."""
+"""`tournament candidates`: list the candidates and their states."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
-List every candidate and what became of it: registered (nobody has noticed it yet), refused, queued, training, judged,
-in review, member, benched or failed. The same words stand in the tags of its version in MLflow.
+List every candidate with its state: registered (not picked up yet), refused, queued, training, judged, in review,
+member, benched or failed. The tag `tournament.state` of its version in MLflow has the same word.
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    command(commands, "candidates", work, "list every candidate and what became of it", DESCRIPTION)
+    command(commands, "candidates", work, "list every candidate and its state", DESCRIPTION)
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """List all candidates in the order they were registered."""
+    """List all candidates in the order in which they were registered; the document has one object for each."""
     from esci_tournament.registry.states import CandidateState, states
     from esci_tournament.registry.versions import FLOW_RUN_TAG
     from esci_tournament.tasks.report.progress import read_progress

@@ -1,4 +1,4 @@
-"""`tournament champion`: who serves, who served before, one step back, and newer data for whoever serves."""
+"""`tournament champion`: show the champion and its history, go one champion back, and give scorers newer data."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     """Add the command and its parts."""
-    parser = commands.add_parser("champion", help="show the champion and its history, or take one step back")
+    parser = commands.add_parser("champion", help="show the champion and its history, or go back to the one before")
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    showing = parts.add_parser("show", help="the champion, its members and its metrics")
-    past = parts.add_parser("history", help="who was champion when, by whose decision and why, with links")
+    showing = parts.add_parser("show", help="the champion, its members and how to load it")
+    past = parts.add_parser("history", help="every promotion and rollback: when, by whom and why, with links")
     past.add_argument("--export", type=Path, metavar="FILE", help="write it to a .json or .csv file")
-    back = parts.add_parser("rollback", help="take one step back to the champion before this one")
-    back.add_argument("--reason", required=True, help="why; it stays in the history")
-    right = parts.add_parser("restore", help="put aliases that were moved by hand back to what the ledger says")
-    newer = parts.add_parser("refresh", help="have scorers take up newer products and behaviour; nobody is judged")
+    back = parts.add_parser("rollback", help="make the champion before this one champion again")
+    back.add_argument("--reason", required=True, help="why; recorded in the history")
+    right = parts.add_parser("restore", help="reset aliases that were moved by hand to what the ledger says")
+    newer = parts.add_parser("refresh", help="have scorers use newer products and behaviour; no model is judged")
     newer.add_argument(
         "--data", metavar="DIR|URL|sql", help="folder, archive or base address with the official files, or sql"
     )
@@ -40,7 +40,15 @@ def add_parser(commands: Any) -> None:
 
 
 def show(options: argparse.Namespace, output: Output) -> None:
-    """Show the champion by the ledger, and say when the alias in MLflow disagrees."""
+    """Show the champion that the ledger names, with a warning when the alias in MLflow disagrees.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        NotFoundError: if there is no champion yet.
+    """
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.registry.promotion import drift, reconcile
 
@@ -79,7 +87,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 
 def history(options: argparse.Namespace, output: Output) -> None:
-    """Show every promotion and rollback, oldest first, and write them to a file if one is named."""
+    """Show every promotion and rollback, oldest first, and write them to the file of `--export` if it is given."""
     from esci_tournament.registry.chronicle import chronicle, export_chronicle
 
     rows = chronicle(served_workspace_of(options))
@@ -104,7 +112,7 @@ def history(options: argparse.Namespace, output: Output) -> None:
 
 
 def rollback(options: argparse.Namespace, output: Output) -> None:
-    """Take one step back."""
+    """Make the champion before this one champion again; announce it when a Prefect server is at hand."""
     from esci_tournament.registry.promotion import rollback as step_back
 
     workspace = served_workspace_of(options)
@@ -126,16 +134,16 @@ def _announce(workspace: Workspace, version: int, reason: str) -> None:
 
 
 def refresh(options: argparse.Namespace, output: Output) -> None:
-    """Load and validate newer data, and have scorers take it up."""
+    """Load and validate newer data, and have the scorers of the home use it."""
     from esci_tournament.deployments.local import run_refresh
 
     version = run_refresh(settings_of(options), options.data, output.progress())
-    output.say(f"scorers of this home take up data {version[:12]}: its products, and the behaviour around them")
+    output.say(f"scorers of this home change to data {version[:12]}: its products and its behaviour")
     output.document({"data_version": version})
 
 
 def put_right(options: argparse.Namespace, output: Output) -> None:
-    """Put the aliases back to what the ledger says."""
+    """Reset the aliases to what the ledger says, and show those that were wrong."""
     from esci_tournament.registry.promotion import restore
 
     workspace = workspace_of(options)
@@ -143,5 +151,5 @@ def put_right(options: argparse.Namespace, output: Output) -> None:
     for one in found:
         output.say(f"alias {one.alias!r}: {one.mlflow or 'nothing'} -> {one.ledger or 'nothing'}")
     if not found:
-        output.say("the aliases say what the ledger says; nothing was changed")
+        output.say("the aliases agree with the ledger; nothing was changed")
     output.document([{"alias": one.alias, "was": one.mlflow, "is": one.ledger} for one in found])

@@ -1,4 +1,4 @@
-"""What all commands share: common options, and output that people and machines can both read."""
+"""What all commands share: common options, and output as text or as one JSON document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, home: bool = True) -> None:
-    """Add the options that every command has."""
+    """Add the options `--home`, `--json` and `--debug`; `home=False` leaves the first one out."""
     common = parser.add_argument_group("common options")
     if home:
         common.add_argument("--home", type=Path, metavar="DIR", help="folder of all state (default: .tournament)")
@@ -30,7 +30,19 @@ def add_common_options(parser: argparse.ArgumentParser, *, home: bool = True) ->
 def command(
     commands: Any, name: str, work: Any, help: str, description: str = "", *, home: bool = True
 ) -> argparse.ArgumentParser:
-    """Add one command, with its common options and its work, and return its parser."""
+    """Add one command with the common options.
+
+    Args:
+        commands: what `add_subparsers` returned.
+        name: name of the command.
+        work: called with the parsed options and an :class:`Output` when the command is run.
+        help: one line for the list of commands, in lower case and without a full stop.
+        description: text above the options in the command's own help; default: made from `help`.
+        home: whether the command has the option `--home`.
+
+    Returns:
+        The command's parser, to which its own options are added.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
@@ -43,10 +55,13 @@ def command(
 
 
 class Output:
-    """Where a command writes: words for people, or one JSON document for machines.
+    """Where a command writes: text for people, or one JSON document for programs.
 
-    While a command runs, file descriptor 1 points to standard error, so that a library's print never stands
-    between a machine and its document; the real standard output is kept for what the command itself says.
+    While it is open, file descriptor 1 points to standard error, so that what a library prints does not mix with the
+    document. The real standard output is kept for what the command itself writes.
+
+    Args:
+        as_json: whether the document is wanted on standard output; text then goes to standard error.
     """
 
     def __init__(self, as_json: bool) -> None:
@@ -57,32 +72,36 @@ class Output:
         os.dup2(2, 1)
 
     def close(self) -> None:
-        """Give standard output back."""
+        """Point file descriptor 1 to standard output again."""
         sys.stdout.flush()
         self._real.flush()
         os.dup2(self._real.fileno(), 1)
         self._real.close()
 
     def document(self, content: Any) -> None:
-        """Write the JSON document, once, if one is wanted."""
+        """Write the JSON document if one is wanted; calls after the first do nothing.
+
+        Args:
+            content: JSON-able value; what JSON does not know is written as text.
+        """
         if self.as_json and not self._spoken:
             self._spoken = True
             self._real.write(json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n")
             self._real.flush()
 
     def say(self, text: str = "") -> None:
-        """Write a line for people: on standard output, or on standard error when that belongs to the document."""
+        """Write a line of text: to standard output, or to standard error when standard output has the document."""
         stream = sys.stderr if self.as_json else self._real
         stream.write(text + "\n")
         stream.flush()
 
     def error(self, text: str) -> None:
-        """Write what went wrong, on standard error."""
+        """Write an error message to standard error, after "error: "."""
         sys.stderr.write(f"error: {text}\n")
         sys.stderr.flush()
 
     def console(self) -> Console:
-        """Return a rich console on the stream that people read."""
+        """Return a rich console on the stream of :meth:`say`; without a terminal it is `$COLUMNS` or 132 wide."""
         from rich.console import Console
 
         stream = sys.stderr if self.as_json else self._real
@@ -90,34 +109,59 @@ class Output:
         return Console(file=stream, width=width, highlight=False)
 
     def progress(self) -> AbstractContextManager[Callable[[str, float, str], None]]:
-        """Return what shows progress on standard error: the function that it yields takes name, share and a word."""
+        """Return a context manager that shows progress on standard error.
+
+        Returns:
+            It yields a function that is called with the name of a stage, the share done in [0, 1] and a word on what
+            is being done.
+        """
         from esci_tournament.deployments.cli.progress import bars
 
         return bars(self.error_console())
 
     def error_console(self) -> Console:
-        """Return a rich console on standard error, for progress."""
+        """Return a rich console on standard error."""
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
 
 
 def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:
-    """Return the settings in force for a command, its options first."""
+    """Return the settings in force for a command.
+
+    Args:
+        options: the parsed command line; `home` is used.
+        **overrides: settings given as options, which come before variables and tournament.toml; None is not given.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UsageError: if a value or a key is wrong.
+    """
     from esci_tournament.registry.settings import read_settings
 
     return read_settings(home=options.home, **overrides)
 
 
 def workspace_of(options: argparse.Namespace, **overrides: object) -> Workspace:
-    """Return the workspace a command works in."""
+    """Return the workspace of a command: the settings of :func:`settings_of` and their stores."""
     from esci_tournament.registry.workspace import Workspace
 
     return Workspace(settings_of(options, **overrides))
 
 
 def served_workspace_of(options: argparse.Namespace) -> Workspace:
-    """Return the workspace, with the addresses of what `tournament up` runs for it; call it before Prefect's import."""
+    """Return the workspace of a command, with the addresses of the servers that `tournament up` runs for its home.
+
+    It sets `PREFECT_API_URL` when the stack runs, so it must be called before Prefect is imported.
+
+    Args:
+        options: the parsed command line; `home` is used.
+
+    Returns:
+        The workspace; the setting `mlflow_ui` is filled in when the stack's MLflow runs.
+    """
     from esci_tournament.deployments.stack.state import running
 
     workspace = workspace_of(options)
@@ -129,13 +173,15 @@ def served_workspace_of(options: argparse.Namespace) -> Workspace:
 
 
 def add_tournament_options(parser: argparse.ArgumentParser) -> None:
-    """Add the settings that are worth an option of their own; all others are in tournament.toml."""
+    """Add the settings that have an option of their own; all others are set in tournament.toml."""
     group = parser.add_argument_group("tournament settings")
     group.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     group.add_argument("--seed", type=int, help="seed of every random choice (default: 0)")
     group.add_argument("--out-of-sample", choices=("blend", "kfold"), help="source of the aggregator's scores")
-    group.add_argument("--budget-memory-mib", type=float, metavar="MIB", help="memory of all members together")
-    group.add_argument("--budget-latency-ms", type=float, metavar="MS", help="time a page of 40, all members together")
+    group.add_argument("--budget-memory-mib", type=float, metavar="MIB", help="memory of all members together, MiB")
+    group.add_argument(
+        "--budget-latency-ms", type=float, metavar="MS", help="time of all members together for 40 pairs, ms"
+    )
     group.add_argument(
         "--selection", metavar="RULE", help="shap, top_k, exhaustive, greedy or a plug-in's (default: shap)"
     )
@@ -143,6 +189,6 @@ def add_tournament_options(parser: argparse.ArgumentParser) -> None:
 
 
 def tournament_settings(options: argparse.Namespace) -> dict[str, object]:
-    """Return the settings given as options of :func:`add_tournament_options`."""
+    """Return the settings given as options of :func:`add_tournament_options`, by name; None where not given."""
     names = ("device", "seed", "out_of_sample", "budget_memory_mib", "budget_latency_ms", "selection", "workers")
     return {name: getattr(options, name) for name in names}

@@ -1,4 +1,4 @@
-"""`tournament demo`: the whole story on a small generated world."""
+"""`tournament demo`: two tournaments on a small generated data set."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 DESCRIPTION = """\
-Generate a small ESCI-like world in three languages, hold a tournament of three language models and three graph
-networks, register the champion; then let one more candidate take its chances. Nothing is downloaded.
+Generate a small ESCI-like data set in three languages, hold a tournament of three language models and three graph
+networks, and register the champion; then hold a second tournament with one more candidate. Nothing is downloaded.
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = command(commands, "demo", work, "see the whole of it on a small generated world", DESCRIPTION)
-    parser.add_argument("--queries", type=int, default=1500, help="judged queries of the world (default: 1500)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of every model (default: 0)")
+    parser = command(commands, "demo", work, "hold two tournaments on a small generated data set", DESCRIPTION)
+    parser.add_argument("--queries", type=int, default=1500, help="judged queries of the data set (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data set and of every model (default: 0)")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
@@ -37,7 +37,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     world = settings.home / f"world-{options.queries}-{options.seed}"
     if not (world / "world.json").is_file():
         synthesize(world, queries=options.queries, seed=options.seed)
-    output.say(f"1. a world of {options.queries:,} queries in three languages: {world}")
+    output.say(f"1. a data set of {options.queries:,} queries in three languages: {world}")
     specs = read_specs(Path(str(files("esci_tournament.deployments") / "demo.toml")))
     *first, newcomer = specs
     output.say(f"2. a tournament of {', '.join(spec.name for spec in first)}")
@@ -46,13 +46,18 @@ def work(options: argparse.Namespace, output: Output) -> None:
         show_table(outcome, output)
     else:
         show(outcome, output)
-    output.say(f"3. one more candidate, {newcomer.name}, takes its chances")
+    output.say(f"3. a tournament with one more candidate, {newcomer.name}")
     show(run_tournament(settings, world, [newcomer], output.progress()), output)
     output.say(f"next: tournament champion show --home {settings.home}")
 
 
 def show_table(outcome: Any, output: Output) -> None:
-    """Show the table of a first outcome; the one document belongs to the last."""
+    """Show the table of the first tournament; the JSON document is that of the second one.
+
+    Args:
+        outcome: a :class:`~esci_tournament.flows.context.TournamentOutcome`.
+        output: where the table goes.
+    """
     from esci_tournament.tasks.report.table import render_table
 
     render_table(outcome.summary, output.console())

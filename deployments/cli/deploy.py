@@ -1,4 +1,4 @@
-"""`tournament deploy`: the deployments on a Prefect server of one's own, with work pools, limits and schedules."""
+"""`tournament deploy`: make the deployments on a Prefect server, with work pools, limits and schedules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Apply deployments/prefect.yaml to a Prefect server: work pools, deployments with their concurrency limits, the weekly
-schedule, triggers, GPU slots, notifications. Safe to run again: what is there is brought up to date.
+schedule, triggers, GPU slots, notifications. Safe to run again: what exists is brought up to date.
 
-The server is the one of --api, of PREFECT_API_URL, or of `tournament up`. Workers are started where the GPUs are:
+The server is that of --api, of PREFECT_API_URL, or of `tournament up`, the first that is given. Start workers on the
+machines that have the GPUs:
   prefect worker start --pool tournaments --type process
   prefect worker start --pool reviews --type process
 """
@@ -26,12 +27,20 @@ The server is the one of --api, of PREFECT_API_URL, or of `tournament up`. Worke
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = command(commands, "deploy", work, "put the deployments on a Prefect server", DESCRIPTION)
+    parser = command(commands, "deploy", work, "make the deployments on a Prefect server", DESCRIPTION)
     parser.add_argument("--api", metavar="URL", help="address of the Prefect API, such as http://prefect:4200/api")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Make pools and limits, deploy, and say what stands."""
+    """Make pools and limits, deploy, and show what was made.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        UsageError: if no Prefect server is named and none runs for the home.
+    """
     from esci_tournament.deployments.stack.state import prefect_api_url
     from esci_tournament.registry.errors import UsageError
 
@@ -50,10 +59,18 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def prepare_server(settings: Settings, api: str) -> list[str]:
-    """Make work pools, GPU slots and automations; return the pools that were missing.
+    """Make work pools, GPU slots and automations on the Prefect server of PREFECT_API_URL.
+
+    Args:
+        settings: `gpu_slots` and `notify_block` are used.
+        api: the server's address, for the message of an error.
+
+    Returns:
+        Names of the work pools that were missing and have been made.
 
     Raises:
         ServiceError: if no Prefect server answers.
+        NotFoundError: if the server has no such notification block.
     """
     import asyncio
 
@@ -73,11 +90,22 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
     try:
         return asyncio.run(make())
     except (httpx.HTTPError, RuntimeError) as error:
-        raise ServiceError(f"the Prefect server at {api} does not do it: {error}; check --api and its log") from error
+        raise ServiceError(f"the Prefect server at {api} failed: {error}; check --api and its log") from error
 
 
 def apply(settings: Settings) -> list[str]:
-    """Apply prefect.yaml, its schedule as the settings say, and return the names of the deployments."""
+    """Apply prefect.yaml, with the schedule of the settings, to the Prefect server of PREFECT_API_URL.
+
+    Args:
+        settings: `home` and `weekly_cron` are used.
+
+    Returns:
+        Names of the deployments, `flow/name`.
+
+    Raises:
+        ServiceError: if `prefect deploy` fails.
+        StoreError: if the home cannot be written.
+    """
     from esci_tournament.deployments.prefect_deployments import deployments_of
     from esci_tournament.registry.errors import ServiceError
     from esci_tournament.registry.processes import python_module
@@ -86,7 +114,7 @@ def apply(settings: Settings) -> list[str]:
     done = subprocess.run(
         python_module("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(place)),
         stdin=subprocess.DEVNULL,
-        env=os.environ | {"COLUMNS": "200"},  # its words are read below, unbroken
+        env=os.environ | {"COLUMNS": "200"},  # so that the names searched for below are not broken over two lines
         capture_output=True,
         text=True,
         check=False,
@@ -101,7 +129,14 @@ def apply(settings: Settings) -> list[str]:
 
 
 def write_file(settings: Settings) -> Path:
-    """Write prefect.yaml with the schedule of the settings into the home, and return its place."""
+    """Write prefect.yaml, with the setting `weekly_cron` in its schedules, to the folder `stack` of the home.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        StoreError: if the home cannot be written.
+    """
     import yaml
 
     from esci_tournament.deployments.stack.state import stack_folder

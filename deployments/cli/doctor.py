@@ -1,4 +1,4 @@
-"""`tournament doctor`: check environment, settings and stores, and say what to do."""
+"""`tournament doctor`: check environment, settings and stores, and say how to correct what is wrong."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ FREE_GIB = 5.0
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    command(commands, "doctor", work, "check environment, settings and stores, and say what to do")
+    command(commands, "doctor", work, "check environment, settings and stores, and say how to correct what is wrong")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Run every check; end with an error when one failed."""
+    """Run every check, and show the outcomes and the settings in force.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        TournamentError: if a check failed.
+    """
     from esci_tournament.registry.errors import TournamentError
     from esci_tournament.registry.workspace import Workspace
     from esci_tournament.tasks.report.words import clean
@@ -44,7 +52,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     for name, check in checks:
         try:
             ok, says = True, check()
-        except Exception as error:  # a doctor reports every illness
+        except Exception as error:  # whatever it is, it is reported and the other checks are made
             ok, says = False, str(error)
             failed.append(name)
         rows.append({"check": name, "ok": ok, "says": says})
@@ -55,7 +63,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         output.say(f"  {key} = {value}")
     output.document({"checks": rows, "settings": shown})
     if failed:
-        raise TournamentError(f"{', '.join(failed)}: not in order; what to do stands above")
+        raise TournamentError(f"{', '.join(failed)}: failed; the lines above say what to do")
 
 
 def _python() -> str:

@@ -1,4 +1,4 @@
-"""`tournament down`: end what `tournament up` started."""
+"""`tournament down`: end the servers that `tournament up` started."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from esci_tournament.deployments.cli.common import Output, command, settings_of
 
-WAIT_S = 60.0  # the supervisor gives each group 20 s and ends it then
+WAIT_S = 60.0  # for the supervisor, which gives each group of services 20 s before it kills it
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """End the stack of the home, and what a killed one left behind."""
+    """End the stack of the home, and the services that a killed supervisor left running."""
     from esci_tournament.deployments.stack.state import read_state, running
     from esci_tournament.deployments.stack.supervise import end_leftovers
 

@@ -1,4 +1,4 @@
-"""`tournament explain`: why the champion gave a pair its label, member by member."""
+"""`tournament explain`: what each member contributed to the label of a pair."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
-Say for one pair which label the champion gives, and what each member contributed to each class (SHAP, exact: the
-contributions add up to the score).
+Show which label the champion gives one pair, and what each member contributed to each class. The contributions are
+exact SHAP values: they add up to the score.
 
 example:
   tournament explain --query "red lamp" --locale us --title "Velo red lamp" --picture why.png
@@ -21,10 +21,10 @@ FIELDS = ("title", "brand", "color", "bullets", "description")
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = command(commands, "explain", work, "say why a pair got its label, member by member", DESCRIPTION)
+    parser = command(commands, "explain", work, "show what each member contributed to the label of a pair", DESCRIPTION)
     parser.add_argument("--query", required=True, help="the query")
     parser.add_argument("--locale", required=True, help="us, es or jp")
-    parser.add_argument("--product-id", default="", help="id of the product, if the catalogue has it")
+    parser.add_argument("--product-id", default="", help="id of the product, for members that know products by id")
     for field in FIELDS:
         parser.add_argument(f"--{field}", default="", help=f"the product's {field}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write a bar chart: .png, .svg or .pdf")
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Score the pair with every member and explain the aggregator's answer."""
+    """Score the pair with every member, and show each one's contribution to the aggregator's answer."""
     import pandas as pd
 
     from esci_tournament.deployments.champion import load_champion

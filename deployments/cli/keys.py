@@ -13,10 +13,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("keys", help="make, list and revoke API keys of the scorer")
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     making = parts.add_parser("create", help="make a key; it is shown once and kept as a hash")
-    making.add_argument("name", help="whose it is")
+    making.add_argument("name", help="name of its owner")
     making.add_argument("--rate", type=float, metavar="N", help="requests a second (default: setting rate_per_s)")
-    listing = parts.add_parser("list", help="all keys, without their secrets")
-    ending = parts.add_parser("revoke", help="make a key useless, at once")
+    listing = parts.add_parser("list", help="list all keys, without their secrets")
+    ending = parts.add_parser("revoke", help="revoke a key; it takes effect at once")
     ending.add_argument("name", help="name or id of the key")
     for part, work in ((making, create), (listing, show), (ending, revoke)):
         add_common_options(part)
@@ -24,7 +24,15 @@ def add_parser(commands: Any) -> None:
 
 
 def create(options: argparse.Namespace, output: Output) -> None:
-    """Make a key."""
+    """Make a key and show it; it cannot be shown again.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        UsageError: if the rate is not above 0, the name is blank, or a good key has it already.
+    """
     from esci_tournament.registry.errors import UsageError
 
     if options.rate is not None and not options.rate > 0:
@@ -35,7 +43,7 @@ def create(options: argparse.Namespace, output: Output) -> None:
 
 
 def show(options: argparse.Namespace, output: Output) -> None:
-    """List the keys."""
+    """List all keys, the oldest first, without their secrets."""
     keys = keys_of(options).all()
     for key in keys:
         state = f"revoked {key.revoked}" if key.revoked else "good"
@@ -47,14 +55,14 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 
 def revoke(options: argparse.Namespace, output: Output) -> None:
-    """Revoke a key."""
+    """Revoke the good key with this name or id."""
     key = keys_of(options).revoke(options.name)
     output.say(f"key {key.id} of {key.name} is revoked")
     output.document(key.facts())
 
 
 def keys_of(options: argparse.Namespace) -> Any:
-    """Return the keys of the home."""
+    """Return the keys of the home, a :class:`~esci_tournament.deployments.scorer.keys.Keys`."""
     from esci_tournament.deployments.scorer.keys import FILE, Keys
 
     return Keys(settings_of(options).home / FILE)

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for everything that lasts; plain lines when nobody watches a terminal."""
+"""Progress bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ LINE_EVERY_S = 15.0  # without a terminal, one line a task at most this often
 
 
 class Board:
-    """One bar a running stage, safe to use from several threads."""
+    """One bar for each stage that runs; safe to use from several threads.
+
+    Args:
+        console: where the bars are drawn. One that is no terminal gets a line for each stage at most every
+            :data:`LINE_EVERY_S` seconds instead.
+    """
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -36,17 +41,23 @@ class Board:
         self._started: dict[str, float] = {}
 
     def start(self) -> None:
-        """Show the bars."""
+        """Begin to draw the bars."""
         if self.console.is_terminal:
             self._bars.start()
 
     def stop(self) -> None:
-        """Leave the bars as they stand."""
+        """Stop drawing; the bars stay on the screen as they are."""
         if self.console.is_terminal:
             self._bars.stop()
 
     def report(self, name: str, share: float, doing: str) -> None:
-        """Tell that `name` is at `share` of its work; 1.0 ends it."""
+        """Show how far a stage is.
+
+        Args:
+            name: name of the stage; a new one gets a new bar.
+            share: share done in [0, 1].
+            doing: a word on what is being done.
+        """
         with self._lock:
             now = time.monotonic()
             self._started.setdefault(name, now)
@@ -66,10 +77,13 @@ class Board:
 
 @contextmanager
 def bars(console: Console) -> Iterator[Callable[[str, float, str], None]]:
-    """Show bars while something lasts; yields the function (name, share, doing) that moves them.
+    """Show the progress of several stages while the block runs.
 
     Args:
-        console: Where they are shown; one that is no terminal gets lines instead.
+        console: where it is shown; one that is no terminal gets lines instead of bars.
+
+    Yields:
+        A function that is called with the name of a stage, the share done in [0, 1] and a word on what is being done.
     """
     board = Board(console)
     board.start()
@@ -81,6 +95,14 @@ def bars(console: Console) -> Iterator[Callable[[str, float, str], None]]:
 
 @contextmanager
 def bar(console: Console, name: str) -> Iterator[Callable[[float, str], None]]:
-    """Show one bar; yields the function (share, doing) that moves it."""
+    """Show the progress of one stage while the block runs.
+
+    Args:
+        console: where it is shown; one that is no terminal gets lines instead of a bar.
+        name: name of the stage.
+
+    Yields:
+        A function that is called with the share done in [0, 1] and a word on what is being done.
+    """
     with bars(console) as report:
         yield lambda share, doing: report(name, share, doing)

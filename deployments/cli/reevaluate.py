@@ -14,14 +14,14 @@ from esci_tournament.deployments.cli.common import (
 )
 
 DESCRIPTION = """\
-Fetch the newest data, note how it has drifted, and evaluate the champion's members and the bench (models once evicted
-or refused) on it, with the models they have: nothing is fitted again unless the setting `refit` says so. Then the same
-challenger, judgement, verdict and review as in any tournament. When nothing has changed it says so and ends.
+Fetch the newest data, measure how it has drifted, and evaluate the champion's members and the bench (models that were
+evicted or refused) on it. Models are not fitted again unless the setting `refit` says so. A challenger is then chosen,
+tested and reviewed as in any tournament. When nothing has changed, nothing is done.
 
-This is what the deployment reevaluate/weekly runs by itself.
+The deployment reevaluate/weekly does the same on a schedule.
 
 examples:
-  tournament reevaluate                                 data from where the setting `data` says
+  tournament reevaluate                                 on the data of the setting `data`
   tournament reevaluate --data esci-week-48/
   tournament reevaluate --data https://data.example.com/esci.tar.gz --json > result.json
 """
@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Evaluate again and show what came of it."""
+    """Evaluate champion and bench again and show the outcome."""
     from esci_tournament.deployments.local import run_reevaluation
 
     settings = settings_of(options, **tournament_settings(options))
@@ -45,7 +45,12 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def show(renewed: Any, output: Output) -> None:
-    """Show what a re-evaluation came to: the table of its tournament, and the champion before and after."""
+    """Show the outcome of a re-evaluation: the table of its tournament, and the champion before and after.
+
+    Args:
+        renewed: a :class:`~esci_tournament.flows.context.Renewed`.
+        output: where the words or the document go.
+    """
     import json
 
     from esci_tournament.tasks.report.renewal import in_words

@@ -1,4 +1,4 @@
-"""`tournament register`: enter candidates into the registry, to be tried in the next tournament."""
+"""`tournament register`: register candidates for the next tournament."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
 Check the specs of a TOML file and register each as a version of a registered model in MLflow. A spec that is
-registered already keeps its version. Where `tournament up` runs they compete by themselves; else the next
-`tournament run --data DIR` without --candidates lets them.
+registered already keeps its version. While `tournament up` runs, they are tried without another command; otherwise by
+the next `tournament run --data DIR` without --candidates.
 
 example file:
   [[candidate]]
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Register every candidate of the file."""
+    """Register every candidate of the file; none when one of the specs is wrong."""
     from esci_tournament.deployments.api import register_all
     from esci_tournament.registry.specs import read_specs
 

@@ -1,4 +1,4 @@
-"""`tournament report`: show a tournament that was held again."""
+"""`tournament report`: show the outcome of a finished tournament."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = command(commands, "report", work, "show a tournament that was held again")
+    parser = command(commands, "report", work, "show the outcome of a finished tournament")
     parser.add_argument("tournament", nargs="?", help="its id (default: the last one that was finished)")
     parser.add_argument("--markdown", action="store_true", help="as Markdown, for a wiki or a pull request")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Find the tournament and show its table, its Markdown or its document."""
+    """Show a tournament's table, its Markdown or its document.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        NotFoundError: if no tournament has this id, or none has been finished yet.
+    """
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.tasks.report.summary import Summary
     from esci_tournament.tasks.report.table import as_markdown, render_table

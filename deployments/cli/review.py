@@ -1,4 +1,4 @@
-"""`tournament review`: what waits for a reviewer, and the reviewer's word."""
+"""`tournament review`: list and show the verdicts that wait for a reviewer, and decide on them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from esci_tournament.registry.workspace import Workspace
 
 DESCRIPTION = """\
-Decide whether a challenger becomes champion. The same decision can be made in the Prefect UI; whichever comes second
-is told what stands. VERDICT is the number that `list` shows, or the id of a tournament.
+Decide whether a challenger becomes champion. The same decision can be made in the Prefect UI; the first one counts,
+and a second one is refused with the first in its message. VERDICT is the number that `list` shows, or the id of a
+tournament.
 
 examples:
   tournament review list
@@ -32,7 +33,7 @@ def add_parser(commands: Any) -> None:
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     listing = parts.add_parser("list", help="the verdicts that wait for a decision")
-    listing.add_argument("--all", action="store_true", help="those that were decided as well")
+    listing.add_argument("--all", action="store_true", help="also those that are decided")
     showing = parts.add_parser("show", help="what would change, what it gains and costs, and until when it waits")
     showing.add_argument("verdict", metavar="VERDICT")
     for part, work in ((listing, show_list), (showing, show)):
@@ -49,7 +50,7 @@ def add_parser(commands: Any) -> None:
 
 
 def show_list(options: argparse.Namespace, output: Output) -> None:
-    """List the verdicts that wait, or all that asked for a promotion."""
+    """List the verdicts that wait for a decision; with `--all` every verdict that asked for a promotion."""
     from esci_tournament.registry.reviews import cases
 
     workspace = _workspace(options)
@@ -67,7 +68,7 @@ def show_list(options: argparse.Namespace, output: Output) -> None:
 
 
 def show(options: argparse.Namespace, output: Output) -> None:
-    """Show one verdict as its reviewer reads it."""
+    """Show one verdict: what would change, what it gains and costs, and until when it waits."""
     from esci_tournament.flows.review_runs import describe
     from esci_tournament.registry.reviews import find_case
 
@@ -86,7 +87,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 
 def decide(options: argparse.Namespace, output: Output) -> None:
-    """Record the decision and do what follows from it."""
+    """Record the reviewer's decision, and promote the challenger when it was approved."""
     import uuid
 
     from esci_tournament.flows.decision import answer
@@ -108,7 +109,7 @@ def decide(options: argparse.Namespace, output: Output) -> None:
 
 
 def _workspace(options: argparse.Namespace) -> Workspace:
-    """Return the workspace, Prefect told to be silent."""
+    """Return the workspace of a command, and make Prefect silent."""
     from esci_tournament.deployments.local import quiet_prefect
 
     workspace = served_workspace_of(options)

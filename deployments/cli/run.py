@@ -22,7 +22,7 @@ A run that was interrupted or killed continues where it stopped; one with nothin
 
 examples:
   tournament run --data esci/ --candidates candidates.toml
-  tournament run --data esci/                              enter what `tournament register` registered
+  tournament run --data esci/                              the candidates that `tournament register` registered
   tournament run --data esci/ --candidates c.toml --budget-latency-ms 50 --json > result.json
 """
 
@@ -47,7 +47,12 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def show(outcome: Any, output: Output) -> None:
-    """Show an outcome: the table and where the report is."""
+    """Show the outcome of a tournament: its table and where its report is.
+
+    Args:
+        outcome: a :class:`~esci_tournament.flows.context.TournamentOutcome`.
+        output: where the table or the document go.
+    """
     import json
 
     from esci_tournament.tasks.report.table import render_table

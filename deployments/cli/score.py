@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Read, score, write."""
+    """Label the pairs of the file, and write them to `--out` or show the first 50."""
     from esci_tournament.deployments.champion import load_champion
     from esci_tournament.registry.labels import LABELS
 
@@ -44,10 +44,10 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def read_table(path: Path) -> Any:
-    """Return the rows of a CSV or parquet file.
+    """Return the rows of a CSV or parquet file as a pandas frame.
 
     Raises:
-        DataError: if the file is absent, unreadable or of another kind.
+        DataError: if the file is missing, unreadable, without rows, or named neither .csv nor .parquet.
     """
     import pandas as pd
 
@@ -68,7 +68,15 @@ def read_table(path: Path) -> Any:
 
 
 def write_table(frame: Any, path: Path) -> None:
-    """Write a CSV or parquet file, whole or not at all."""
+    """Write a frame to a CSV or parquet file, under a temporary name first, so that a file is complete or absent.
+
+    Args:
+        frame: pandas frame; its index is not written.
+        path: file whose name ends in .csv or .parquet.
+
+    Raises:
+        UsageError: if the name ends otherwise.
+    """
     import os
 
     from esci_tournament.registry.errors import UsageError

@@ -1,4 +1,4 @@
-"""`tournament serve`: the champion behind HTTP."""
+"""`tournament serve`: serve the champion over HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 DESCRIPTION = """\
-Serve the champion over HTTP until stopped. A promotion or rollback is taken over within seconds, without a failed
-request. Without an API key it listens on this machine alone; `tournament keys create NAME` makes one.
+Serve the champion over HTTP until stopped. After a promotion or rollback the new champion serves within seconds,
+without a failed request. Without an API key it listens on this machine only; `tournament keys create NAME` makes one.
 
 example:
   tournament serve --port 8080
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Listen, and say where."""
+    """Serve until the process is told to stop, and show the address once it is bound."""
     import logging
 
     from esci_tournament.deployments.scorer.address import check_address
@@ -40,13 +40,15 @@ def work(options: argparse.Namespace, output: Output) -> None:
     logging.getLogger("scorer").setLevel(logging.INFO)
     settings = settings_of(options, device=options.device)
     host = options.host or settings.host
-    check_address(settings, host)  # before what takes seconds to import
+    check_address(settings, host)  # before the import below, which takes seconds
     from esci_tournament.deployments.scorer.server import serve
 
     port = settings.scorer_port if options.port is None else options.port
 
     def ready(address: str) -> None:
-        output.say(f"the scorer listens at {address}; /docs shows how to ask, /readyz when the champion is loaded")
+        output.say(
+            f"the scorer listens at {address}; /docs describes requests, /readyz says when the champion is loaded"
+        )
         output.document({"address": address})
 
     serve(settings, host, port, options.catalogue, ready)

@@ -1,4 +1,4 @@
-"""`tournament up`: Prefect, MLflow, the worker and the watcher, with one command."""
+"""`tournament up`: start Prefect, MLflow, the worker and the watcher with one command."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Start a Prefect server and an MLflow server with their UIs, the worker that holds tournaments, reviews and weekly
-re-evaluations, and the watcher that enters whatever is registered. Waits until each is healthy, brings back who
-dies, and ends them all on Ctrl-C or `tournament down`. A second `up` says what runs.
+re-evaluations, and the watcher that enters the candidates that are registered. Waits until each is healthy, restarts
+those that die, and ends them all on Ctrl-C or `tournament down`. A second `up` shows what runs.
 
 examples:
   tournament up --data esci/                stay in the foreground
-  tournament up --data esci/ --detach       return once all is healthy
+  tournament up --data esci/ --detach       return once all are healthy
 """
 
 
@@ -31,14 +31,14 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "up", work, "start servers, worker and watcher on this machine", DESCRIPTION)
     parser.add_argument("--data", metavar="DIR", help="what registered candidates compete on (default: setting data)")
-    parser.add_argument("--detach", action="store_true", help="return once all is healthy")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--detach", action="store_true", help="return once all are healthy")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
     for name in ("prefect", "mlflow", "watcher"):
         parser.add_argument(f"--{name}-port", type=int, metavar="PORT", help=f"port of {name}")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Start the stack, or say what runs already."""
+    """Start the stack, or show the one that runs already."""
     from esci_tournament.deployments.stack.state import stack_folder
 
     settings = settings_of(
@@ -61,7 +61,21 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
 
 def data_of(said: str | None) -> str | None:
-    """Return the data in a form that holds in any folder; DataError when a folder is named that is not there."""
+    """Return the value of `--data` in a form that does not depend on the current folder.
+
+    Args:
+        said: a folder, a URL, "sql", or None.
+
+    Returns:
+        The folder's absolute path; anything else as it is.
+
+    Raises:
+        DataError: if a folder is named that does not exist.
+
+    Example:
+        >>> data_of("sql"), data_of("https://data.example.com/esci.tar.gz")
+        ('sql', 'https://data.example.com/esci.tar.gz')
+    """
     from esci_tournament.registry.errors import DataError
 
     if said is None or said == "sql" or "://" in said:
@@ -75,7 +89,14 @@ def data_of(said: str | None) -> str | None:
 
 
 def wait_for_running(settings: Settings) -> State | None:
-    """Return what runs for the home, once it is healthy; None when nothing runs."""
+    """Wait until the stack of the home is healthy, for at most `startup_timeout_s` seconds.
+
+    Args:
+        settings: `home` and `startup_timeout_s` are used.
+
+    Returns:
+        What runs, healthy or not when the time is up; None at once when nothing runs.
+    """
     from esci_tournament.deployments.stack.state import running
 
     end = time.monotonic() + settings.startup_timeout_s
@@ -98,11 +119,22 @@ def stay(settings: Settings, output: Output) -> None:
         output.say("Ctrl-C ends them all")
 
     supervisor.run(when_healthy)
-    output.say("all has ended")
+    output.say("all have ended")
 
 
 def detach(settings: Settings) -> State:
-    """Run the stack in a process of its own, and return once it is healthy."""
+    """Start the stack in a process of its own, and wait until it is healthy.
+
+    Args:
+        settings: those of the stack; they are handed on as environment variables.
+
+    Returns:
+        What runs.
+
+    Raises:
+        BusyError: if a port is taken.
+        ServiceError: if the stack does not come up; the message has the reason and its log.
+    """
     from esci_tournament.deployments.stack.services import environment_of, services_of
     from esci_tournament.deployments.stack.state import running
     from esci_tournament.deployments.stack.supervise import check_ports, end_leftovers
@@ -133,7 +165,13 @@ def detach(settings: Settings) -> State:
 
 
 def show(settings: Settings, state: State, output: Output) -> None:
-    """Say where everything is."""
+    """Show the addresses, the folder of the logs, and the data of a stack that runs.
+
+    Args:
+        settings: `home` and `host` are used.
+        state: what runs.
+        output: where the words or the document go.
+    """
     from esci_tournament.deployments.stack.supervise import warning_of
 
     named = {"prefect": "Prefect", "mlflow": "MLflow", "watcher": "watcher"}
@@ -144,7 +182,7 @@ def show(settings: Settings, state: State, output: Output) -> None:
     if state.data:
         output.say(f"data     {state.data}")
     else:
-        output.say("no data: candidates wait until it is named, with --data or the setting data")
+        output.say("no data: candidates wait until it is given, with --data or the setting data")
     if warning := warning_of(settings.host):
         output.say(warning)
     output.document(

@@ -1,7 +1,7 @@
 """ESCI tournament: keeps an ensemble of product-search relevance models at the state of the art.
 
-The public face for notebooks and scripts is what this package exports; docs/python.md shows it at work. Everything in
-its sub-packages is private and may change, the protocol of plugged-in families apart (docs/candidates.md).
+The names that this package exports are its public interface; docs/python.md shows how to use them. Everything in the
+sub-packages is private and may change, except for the protocol of plugged-in families (docs/candidates.md).
 
     import esci_tournament as et
 
@@ -10,7 +10,7 @@ its sub-packages is private and may change, the protocol of plugged-in families 
     result.leaderboard
     et.load_champion("home").predict(frame)
 
-Names are imported when they are first used, so that importing the package, as every command does, costs nothing.
+Names are imported when they are first used, so that importing the package, as every command does, is fast.
 """
 
 from __future__ import annotations

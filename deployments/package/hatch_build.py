@@ -1,4 +1,4 @@
-"""Hatch's hook: what the package `esci_tournament` begins with, in a wheel and in an editable install."""
+"""Hatch's build hook: lays out the package `esci_tournament` in a wheel and in an editable install."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ FILES = ("__init__.py", "py.typed")
 
 
 class PackageHook(BuildHookInterface):
-    """Adds the package's own files to a wheel, or lays the links of an editable install."""
+    """Adds the package's own files to a wheel, or makes the links of an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called before a wheel is written.
+        """Prepare a build; hatch calls this before it writes a wheel.
 
         Args:
             version: Kind of the build, "editable" or "standard".
-            build_data: What a hook may change of it; its "force_include" maps files to their places in the wheel.
+            build_data: Facts of the build, changed in place: "force_include" maps a file's path to its place in the
+                wheel.
         """
         if version == "editable":
             lay_links(Path(self.root), self.build_config.sources.items())
@@ -31,11 +32,12 @@ class PackageHook(BuildHookInterface):
 
 
 def lay_links(root: Path, folders: Iterable[tuple[str, str]]) -> None:
-    """Make `build/editable/` below `root` anew: each folder and file under the name that it is imported as.
+    """Replace `build/editable/` below `root` by links: each folder and file under the name that it is imported as.
 
     Args:
         root: The repository.
-        folders: Folder -> place in the wheel, as in `tool.hatch.build.targets.wheel.sources`.
+        folders: Pairs of a folder below `root` and its place in the wheel, as in
+            `tool.hatch.build.targets.wheel.sources`.
     """
     editable = root / "build" / "editable"
     shutil.rmtree(editable, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""The scorer: the champion behind HTTP, from a page of products to labels in milliseconds."""
+"""The scorer: an HTTP server that labels pages of products with the champion."""

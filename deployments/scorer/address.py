@@ -1,4 +1,4 @@
-"""Where a scorer may listen: anywhere once there is an API key, on this machine alone before."""
+"""The addresses that a scorer may listen on: loopback without an API key, any address once there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from esci_tournament.registry.settings import Settings
 
 
 def check_address(settings: Settings, host: str) -> None:
-    """Check that nobody else reaches a scorer without a key.
+    """Check that a scorer without an API key is reachable from this machine only.
+
+    Args:
+        settings: `home` is used; its API keys are looked up.
+        host: address that the scorer is to listen on.
 
     Raises:
         UsageError: if the address is not loopback and no API key was made.
@@ -23,7 +27,18 @@ def check_address(settings: Settings, host: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
+    """Tell whether an address is reachable from this machine only.
+
+    Args:
+        host: "localhost" or an IP address; another name counts as reachable from elsewhere.
+
+    Returns:
+        Whether it is a loopback address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Who is let in: pairs that may wait for the members are bounded, and each API key has a rate."""
+"""Limits on requests: the pairs that may wait for the members are bounded, and each API key has a rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import time
 
 
 class Overloaded(Exception):
-    """Raised when a page is turned away; `retry_after_s` says when it is worth another try."""
+    """Raised when a request is refused because of a limit.
+
+    Args:
+        message: Which limit, in one sentence.
+        retry_after_s: Seconds after which another try makes sense.
+    """
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -15,9 +20,12 @@ class Overloaded(Exception):
 
 
 class Admission:
-    """A bound on the pairs that are under way; used by the event loop's thread alone.
+    """A bound on the pairs that wait or are being scored; used by the event loop's thread alone.
 
     A page is let in when nothing is under way, however large it is.
+
+    Args:
+        most_pairs: Pairs that may be under way.
     """
 
     def __init__(self, most_pairs: int) -> None:
@@ -27,14 +35,18 @@ class Admission:
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits that nothing should be computed for nobody."""
+        """Whether more than half of the bound is under way: then optional work is left out."""
         return self.pairs > self.most_pairs / 2
 
     def enter(self, pairs: int) -> None:
-        """Let a page in.
+        """Count the pairs of a page as under way.
+
+        Args:
+            pairs: Pairs of the page that must be scored.
 
         Raises:
-            Overloaded: if too many pairs are under way.
+            Overloaded: if too many pairs are under way. Its `retry_after_s` is the time that they take at the present
+                rate, 1 to 30 s.
         """
         if self.pairs and self.pairs + pairs > self.most_pairs:
             wait = min(max(math.ceil(self.pairs / self._rate) if self._rate else 1, 1), 30)
@@ -43,7 +55,7 @@ class Admission:
         self.pairs += pairs
 
     def leave(self, pairs: int) -> None:
-        """A page has its answer."""
+        """Count the pairs of a page, as many as it entered with, as finished."""
         self.pairs -= pairs
         self._finished += pairs
         elapsed = time.monotonic() - self._since
@@ -53,17 +65,30 @@ class Admission:
 
 
 class Bucket:
-    """A token bucket: `rate` requests a second, `burst_s` seconds' worth of them at once."""
+    """A token bucket that limits the requests of one API key.
+
+    Args:
+        rate: Requests a second.
+        burst_s: Seconds' worth of requests that may come at once, at least one request.
+
+    Example:
+        >>> bucket = Bucket(rate=0.5, burst_s=2.0)
+        >>> bucket.take()
+        >>> bucket.take()
+        Traceback (most recent call last):
+        ...
+        esci_tournament.deployments.scorer.admission.Overloaded: this key may send 0.5 requests a second
+    """
 
     def __init__(self, rate: float, burst_s: float) -> None:
         self.rate, self._most = rate, max(rate * burst_s, 1.0)
         self._tokens, self._at = self._most, time.monotonic()
 
     def take(self) -> None:
-        """Take one token.
+        """Take one token for one request.
 
         Raises:
-            Overloaded: if there is none.
+            Overloaded: if there is none. Its `retry_after_s` is the time until there is one, in whole seconds.
         """
         now = time.monotonic()
         self._tokens = min(self._most, self._tokens + (now - self._at) * self.rate)

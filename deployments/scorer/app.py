@@ -1,4 +1,4 @@
-"""The scorer over HTTP: routes, errors and their words. What a page comes to is decided in `service`."""
+"""The scorer's HTTP application: routes, and errors as responses. Pages are answered by `service`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ _MIB = 2**20
 _BODY_SECONDS = 10.0
 _MOST_COMPLAINTS = 20
 
-Running = Callable[[], AbstractAsyncContextManager[None]]
+Running = Callable[[], AbstractAsyncContextManager[None]]  # entered while the application runs
 
 
 class Refused(Exception):
-    """Raised when a request is refused before it is looked at."""
+    """Raised when a request is refused because its body cannot be used.
+
+    Args:
+        status: HTTP status of the response.
+        error: Code for programs, such as "body_too_large".
+        message: A sentence for people.
+        fields: One mapping for each wrong field, with the keys field and message.
+    """
 
     def __init__(self, status: int, error: str, message: str, fields: list[dict[str, str]] | None = None) -> None:
         super().__init__(message)
@@ -43,11 +50,16 @@ async def _nothing() -> AsyncIterator[None]:
 
 
 def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running = _nothing) -> FastAPI:
-    """Return the application.
+    """Return the application with the routes `/v1/score`, `/v1/champion`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
-        scorer: what answers pages. gate: who may ask, and how often. following: what /readyz says of swaps.
-        running: entered while the application runs, for what runs beside it.
+        scorer: answers pages.
+        gate: checks API keys and rates.
+        following: state of the thread that follows the ledger, shown by `/readyz`.
+        running: returns a context manager that is entered while the application runs, for what runs beside it.
+
+    Returns:
+        The application.
     """
 
     @asynccontextmanager
@@ -66,7 +78,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
 
     @app.post("/v1/score", **score_operation())
     async def score(request: Request) -> Response:
-        """Label a page: one query and up to 1,000 products, by id or by text."""
+        """Label a page: one query and up to 1,000 products, each given by id or by text."""
         begun = time.perf_counter()
         scorer.metrics.in_flight.inc()
         status = 500
@@ -89,7 +101,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
 
     @app.get("/v1/champion", responses=answers(401, 429, 503), response_model=schemas.ChampionAnswer)
     async def champion(request: Request) -> Response:
-        """Say who serves."""
+        """Return the facts of the champion that serves."""
         await gate.admit(request)
         serving = scorer.active.champion
         if serving is None:
@@ -110,12 +122,12 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
 
     @app.get("/healthz", response_model=schemas.Health)
     async def healthz() -> Response:
-        """Say that the process lives. Restart it when this fails."""
+        """Answer as long as the process lives. Restart it when this fails."""
         return Response(b'{"alive":true}', media_type=JSON)
 
     @app.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
     async def readyz() -> Response:
-        """Say whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
+        """Return whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
         serving = scorer.active.champion
         members = [] if serving is None else list(serving.members.values())
         ready = serving is not None and serving.usable
@@ -138,7 +150,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers(401, 429)},
     )
     async def metrics(request: Request) -> Response:
-        """Metrics in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         await gate.admit(request)
         return Response(scorer.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -151,7 +163,19 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
 
 
 def problem_of(error: Exception) -> Response:
-    """Return the answer to a request that has none."""
+    """Return the response for an error: a JSON document with error (a code), message and fields.
+
+    Args:
+        error: what was raised. One that is not known becomes status 500, its message only in the log.
+
+    Returns:
+        The response, with `Retry-After` (seconds) for the statuses 429 and 503.
+
+    Example:
+        >>> response = problem_of(Overloaded("20000 pairs wait", retry_after_s=3))
+        >>> response.status_code, response.headers["Retry-After"]
+        (429, '3')
+    """
     status, headers, fields = 500, {}, []
     if isinstance(error, Refused):
         status, fields = error.status, error.fields

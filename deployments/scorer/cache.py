@@ -1,4 +1,4 @@
-"""The label cache: labels of pairs seen before, under what they follow from. Embedded by default, Redis for several."""
+"""The label cache: labels of pairs that were scored before. A file by default, Redis for several scorers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import normalise_query
 
-EARLY = 1  # flag: an early exit, whose label stands and whose probabilities are those of the members that were asked
+EARLY = 1  # flag of an early exit: its label is good, its probabilities are those of the members that were asked only
 ENTRY = np.dtype([("label", "u1"), ("flags", "u1"), ("probabilities", "<u2", (4,))])
 KEY_BYTES = 16
 _ONE = 65535  # the probability 1
@@ -20,12 +20,17 @@ _ONE = 65535  # the probability 1
 
 @dataclass(frozen=True)
 class CacheStats:
-    """What a cache says of itself.
+    """Figures of a label cache.
 
     Attributes:
-        hits, misses: look-ups of this process. entries: pairs kept, about; None when unknown (Redis).
-        bytes: on disk. evicted: entries that had to go. rebuilt: damaged files that this process replaced.
-        failures: look-ups and writes that could not be made. available: whether the next one will be tried.
+        hits: pairs that this process looked up and found.
+        misses: pairs that this process looked up and did not find.
+        entries: pairs kept, approximately; None when unknown (Redis).
+        bytes: size on disk, bytes; None when unknown (Redis).
+        evicted: entries that were dropped to make room.
+        rebuilt: damaged files that this process replaced.
+        failures: look-ups and writes that failed.
+        available: whether the next look-up will be tried.
     """
 
     hits: int = 0
@@ -39,33 +44,51 @@ class CacheStats:
 
 
 class LabelCache(Protocol):
-    """What the scorer needs of a label cache. `remote`: whether a look-up goes over the network."""
+    """The interface of a label cache.
+
+    Attributes:
+        remote: whether a look-up goes over the network, so that it must not be made in the event loop.
+    """
 
     remote: bool
 
     def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which keys are found, bool (n,), and their entries, :data:`ENTRY` (n,), zero where not found.
+        """Look up pairs.
 
         Args:
             keys: uint8 (n, 16), see :func:`pair_keys`.
+
+        Returns:
+            Which keys are found, bool (n,), and their entries, :data:`ENTRY` (n,), zero where not found.
         """
 
     def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
-        """Keep entries, :data:`ENTRY` (n,), under keys, uint8 (n, 16)."""
+        """Keep entries; a full or unreachable cache may drop them.
+
+        Args:
+            keys: uint8 (n, 16), see :func:`pair_keys`.
+            entries: :data:`ENTRY` (n,), see :func:`entries_of`.
+        """
 
     def stats(self) -> CacheStats:
-        """Return what the cache says of itself."""
+        """Return the cache's figures."""
 
     def close(self) -> None:
-        """Write what is not written yet, and end."""
+        """Write what is not written yet, and release the file or the connection."""
 
 
 def open_cache(settings: Settings) -> LabelCache:
-    """Return the label cache that the settings name: Redis, or a file under the home.
+    """Open the label cache that the settings name: Redis, or a file in the folder `cache` of the home.
+
+    Args:
+        settings: those whose names begin with `cache_`, and `home`.
+
+    Returns:
+        The cache. A connection to Redis is made at the first look-up.
 
     Raises:
         StoreError: if there is no room on the disk.
-        UsageError: if the address of Redis is none.
+        UsageError: if the address of Redis is malformed, or the size of the file too small.
     """
     if settings.cache_redis_url:
         from esci_tournament.deployments.scorer.redis_cache import RedisCache
@@ -83,13 +106,26 @@ def open_cache(settings: Settings) -> LabelCache:
 def pair_keys(
     version: int, locale: str, query: str, product_ids: Sequence[str], text_versions: np.ndarray | Sequence[int]
 ) -> np.ndarray:
-    """Return the key of each pair, uint8 (n, 16): BLAKE2b of all that its label follows from.
+    """Return the cache key of each pair of a page: BLAKE2b of everything that its label depends on.
 
-    Not a faster hash: products come with requests, and nobody shall be able to make one that takes another's place.
+    The hash is a cryptographic one because requests bring products of their own: nobody must be able to make up a
+    product whose key is that of another one.
 
     Args:
-        version: of the champion. locale, query: of the page; the query is normalised.
-        product_ids: n ids. text_versions: n whole numbers, which change with the products' texts.
+        version: number of the champion, :attr:`Card.number <esci_tournament.deployments.scorer.champion.Card.number>`.
+        locale: locale of the page.
+        query: query of the page; it is normalised here.
+        product_ids: n ids, "" for a product without one.
+        text_versions: n whole numbers that change with the products' texts, see
+            :func:`~esci_tournament.deployments.scorer.catalogue.text_version`.
+
+    Returns:
+        uint8 (n, 16), in the order of `product_ids`.
+
+    Example:
+        >>> keys = pair_keys(3, "us", "Red  LAMP", ["B07XJ8C8F5"], [7])
+        >>> keys.shape, bool((keys == pair_keys(3, "us", "red lamp", ["B07XJ8C8F5"], [7])).all())
+        ((1, 16), True)
     """
     text = normalise_query(query).encode("utf-8", "surrogatepass")
     page = hashlib.blake2b(b"%d\x1f%s\x1f%d\x1f%s" % (version, locale.encode(), len(text), text), digest_size=KEY_BYTES)
@@ -103,10 +139,19 @@ def pair_keys(
 
 
 def entries_of(probabilities: np.ndarray, early: np.ndarray | None = None) -> np.ndarray:
-    """Return entries, :data:`ENTRY` (n,), of probabilities, float (n, 4).
+    """Return probabilities as cache entries, the probabilities rounded to 16 bits.
 
     Args:
-        early: bool (n,), pairs that were labelled by an early exit.
+        probabilities: float (n, 4), columns E, S, C, I.
+        early: bool (n,), which pairs were labelled by an early exit; None for none.
+
+    Returns:
+        :data:`ENTRY` (n,).
+
+    Example:
+        >>> entries = entries_of(np.array([[0.1, 0.7, 0.15, 0.05]]))
+        >>> int(entries["label"][0]), probabilities_of(entries).round(4).tolist()
+        (1, [[0.1, 0.7, 0.15, 0.05]])
     """
     entries = np.zeros(len(probabilities), dtype=ENTRY)
     if len(probabilities):
@@ -118,5 +163,12 @@ def entries_of(probabilities: np.ndarray, early: np.ndarray | None = None) -> np
 
 
 def probabilities_of(entries: np.ndarray) -> np.ndarray:
-    """Return the probabilities of entries, float64 (n, 4), within 1 / 131,070 of what was put."""
+    """Return the probabilities of cache entries.
+
+    Args:
+        entries: :data:`ENTRY` (n,).
+
+    Returns:
+        float64 (n, 4), each within 1 / 131,070 of the one that was given to :func:`entries_of`.
+    """
     return entries["probabilities"].astype(np.float64) / _ONE

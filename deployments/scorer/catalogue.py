@@ -1,6 +1,6 @@
 """Products by id: memory-mapped text, found through a compact index that is built once and kept on disk.
 
-1.8 million products take 36 MB of index (a hash, a row and a text version each), all of it mapped, not read.
+1.8 million products take 36 MB of index (a hash, a row and a text version each), which is mapped into memory too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ARRAYS = ("keys", "rows", "versions")
 
 
 class Text(NamedTuple):
-    """What there is to read of one product."""
+    """The texts of one product, "" where there is none; `product_id` is "" for a product without an id."""
 
     product_id: str
     title: str
@@ -47,7 +47,21 @@ class Text(NamedTuple):
 
 
 def text_version(text: Text) -> int:
-    """Return the version of a product's text, uint64: BLAKE2b of its five fields."""
+    """Return the version of a product's text: 64 bits of BLAKE2b of its five text fields, without the id.
+
+    Args:
+        text: The product.
+
+    Returns:
+        A whole number from 0 to 2**64 - 1.
+
+    Example:
+        >>> lamp = Text("B07XJ8C8F5", "Velo red lamp", "Velo", "red", "", "")
+        >>> text_version(lamp) == text_version(lamp._replace(product_id="other"))
+        True
+        >>> text_version(lamp) == text_version(lamp._replace(color="blue"))
+        False
+    """
     content = "\x1f".join(text[1:]).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
@@ -56,9 +70,10 @@ class ProductCatalogue:
     """The products of one data version. Reading is safe from any thread.
 
     Args:
-        table: columns product_id, locale and the five texts, memory-mapped.
-        keys: uint64 (n,), ascending hashes of locale and id. rows: int32 (n,), the row of each key.
-        versions: uint64 (n,), :func:`text_version` of each row.
+        table: columns product_id, locale and the five texts, memory-mapped; m rows.
+        keys: uint64 (n,), ascending hashes of locale and id, without repeats.
+        rows: int32 (n,), the row of each key.
+        versions: uint64 (m,), :func:`text_version` of each row.
     """
 
     def __init__(self, table: pa.Table, keys: np.ndarray, rows: np.ndarray, versions: np.ndarray) -> None:
@@ -72,11 +87,14 @@ class ProductCatalogue:
 
     @classmethod
     def open(cls, products: Path, indices: Path) -> ProductCatalogue:
-        """Return the catalogue of an Arrow file, its index built in the folder `indices` when it is not there.
+        """Open the catalogue of an Arrow file; its index is built when it is missing or of another file.
 
         Args:
             products: the file `products.arrow` of a loaded data set.
-            indices: folder of the indices; one is found again by the file's size and time.
+            indices: folder of the indices; an index is used again as long as the file's size and time are the same.
+
+        Returns:
+            The catalogue, text and index mapped into memory.
 
         Raises:
             StoreError: if the file cannot be read or the index cannot be written.
@@ -99,18 +117,30 @@ class ProductCatalogue:
                     made.rename(indices / name)
             arrays = _read_index(indices / name, facts)
         if arrays is None:
-            raise StoreError(f"the index {indices / name} is not what was written just now; look at the disk")
+            raise StoreError(f"the index {indices / name} differs from what was written to it; check the disk")
         return cls(table, *arrays)
 
     @classmethod
     def empty(cls) -> ProductCatalogue:
-        """Return a catalogue that knows no product: every page must bring its text."""
+        """Return a catalogue without products, with which every page must bring its texts."""
         names = ("product_id", "locale", *TEXTS)
         table = pa.table({name: pa.array([], pa.large_string()) for name in names})
         return cls(table, np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.uint64))
 
     def find(self, locale: str, product_ids: Sequence[str]) -> np.ndarray:
-        """Return the row of each product of a locale, int64 (n,), -1 for one that is not known."""
+        """Find products by id.
+
+        Args:
+            locale: locale of all of them.
+            product_ids: n ids.
+
+        Returns:
+            int64 (n,), the row of each product, -1 for one that is not known.
+
+        Example:
+            >>> ProductCatalogue.empty().find("us", ["B07XJ8C8F5"]).tolist()
+            [-1]
+        """
         if not len(self._keys):
             return np.full(len(product_ids), -1, dtype=np.int64)
         wanted = _hashes([locale] * len(product_ids), product_ids)
@@ -118,17 +148,21 @@ class ProductCatalogue:
         return np.where(self._keys[place] == wanted, self._rows[place].astype(np.int64), -1)
 
     def versions(self, rows: np.ndarray) -> np.ndarray:
-        """Return the text version of each row, uint64 (n,)."""
+        """Return the text version of each row, uint64 (n,).
+
+        Args:
+            rows: int (n,), as :meth:`find` returns them; none may be -1.
+        """
         return self._versions[rows]
 
     def texts(self, rows: Sequence[int]) -> list[Text]:
-        """Return the texts of some rows."""
+        """Return the texts of some rows, in the order of `rows`; none may be -1."""
         chunks = np.searchsorted(self._starts, rows, side="right") - 1
         places = list(zip(chunks.tolist(), (np.asarray(rows) - self._starts[chunks]).tolist(), strict=True))
         return list(map(Text, *(strings.take(places) for strings in self._texts)))
 
     def sample(self, number: int) -> list[int]:
-        """Return some rows, spread evenly."""
+        """Return at most `number` row numbers, spread evenly over the catalogue, ascending."""
         return np.unique(np.linspace(0, max(len(self) - 1, 0), min(number, len(self))).astype(int)).tolist()
 
 
@@ -155,14 +189,19 @@ def _buffers(chunk: pa.Array) -> tuple[memoryview, memoryview]:
 
 
 def import_products(source: Path, folder: Path) -> Path:
-    """Return the Arrow file of a folder's official products file, written below `folder` when it is not there.
+    """Return the Arrow file of a folder's products; the official parquet file is converted first.
 
     Args:
         source: a folder with the products file of the Shopping Queries Dataset, or a loaded data set.
-        folder: where imported catalogues are kept.
+        folder: where converted files are kept; one is used again as long as the parquet file's size and time are the
+            same.
+
+    Returns:
+        Path of a file `products.arrow`.
 
     Raises:
         DataError: if the folder has no such file or it cannot be read.
+        StoreError: if the disk is full.
     """
     if (source / "products.arrow").is_file():
         return source / "products.arrow"
@@ -209,7 +248,7 @@ def _hashes(locales: Sequence[str], product_ids: Sequence[str]) -> np.ndarray:
 
 
 def _read_index(folder: Path, facts: dict[str, int]) -> list[np.ndarray] | None:
-    """Return keys, rows and versions if they are whole and of the file with these facts; reading them takes 40 ms."""
+    """Return keys, rows and versions if they are undamaged and of the file with these facts; this takes 40 ms."""
     try:
         header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]
@@ -232,7 +271,7 @@ def _write_index(folder: Path, table: pa.Table, facts: dict[str, int]) -> None:
         texts = zip(*(columns[name] for name in ("product_id", *TEXTS)), strict=True)
         versions.append(np.fromiter((text_version(Text(*text)) for text in texts), np.uint64))
     keys = np.concatenate(hashes)
-    # Of a product that stands there twice the first counts, as everywhere
+    # Of a product that the file has twice the first one counts, as in the tournament
     order = np.argsort(keys, kind="stable")
     _, first = np.unique(keys[order], return_index=True)
     rows = order[first].astype(np.int32)

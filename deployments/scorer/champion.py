@@ -1,4 +1,4 @@
-"""A champion that is loaded and ready to serve: its members at work, its aggregators, and who still uses it."""
+"""A champion that is loaded and ready to serve: its members' replicas, its aggregators, and how many use it."""
 
 from __future__ import annotations
 
@@ -41,18 +41,27 @@ _AGAIN_SECONDS = (
     5.0,
     15.0,
     30.0,
-)  # before a replica that is gone is replaced, the last for all that follow
-_STEADY_SECONDS = 60.0  # without a loss: the next one is replaced at once
+)  # pauses before a lost replica is replaced, the last for all that follow
+_STEADY_SECONDS = 60.0  # after this time without a loss, the next lost replica is replaced at once
 
 
 @dataclass(frozen=True)
 class Card:
-    """Which ensemble it is.
+    """The identity of a champion: which ensemble, and which data it knows.
 
     Attributes:
-        name, version: of the registered model. tournament: that built it. members: candidate ids.
-        data_version: whose products it knows: the tournament's, or newer data's when it is `refreshed`.
-        edges: data version whose edges graph networks have taken up since they were fitted, "" for none.
+        name: name of the registered model.
+        version: its version.
+        tournament: id of the tournament that built it.
+        data_version: version of the data whose products it knows.
+        members: candidate ids (`name/version`).
+        refreshed: whether `data_version` is newer than the tournament's data.
+        edges: version of newer data whose edges its graph networks use since they were fitted, "" for none.
+
+    Example:
+        >>> card = Card("esci-ensemble", 3, "t-1", "0123456789abcdef", ("minilm/1",))
+        >>> card.id, Card.from_json(card.to_json()) == card
+        ('esci-ensemble/3', True)
     """
 
     name: str
@@ -65,36 +74,47 @@ class Card:
 
     @property
     def id(self) -> str:
+        """Name and version, `name/version`."""
         return f"{self.name}/{self.version}"
 
     @property
     def title(self) -> str:
-        """Its id, and which newer data it knows."""
+        """The id, followed by the data's version when it is refreshed."""
         return f"{self.id} with data {self.data_version[:12]}" if self.refreshed else self.id
 
     @cached_property
     def number(self) -> int:
-        """What labels are kept under: another number for other edges, another tournament, or another registry."""
+        """The champion's part of the label cache's keys, 0 to 2**64 - 1: from name, version, tournament and edges.
+
+        The tournament is part of it because another registry may have the same name and version.
+        """
         facts = [self.name, str(self.version), self.tournament, *([self.edges] if self.edges else [])]
         content = "\x1f".join(facts).encode()
         return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
     def to_json(self) -> str:
+        """Return the card as a JSON document."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """Return the card in a document of :meth:`to_json`.
+
+        Raises:
+            ValueError: if it is not JSON; likewise KeyError and TypeError, if keys are missing or unknown.
+        """
         content = json.loads(text)
         return cls(**{**content, "members": tuple(content["members"])})
 
 
 @dataclass(frozen=True)
 class Combined:
-    """What the members that answered come to.
+    """The aggregator's answer for n pairs.
 
     Attributes:
-        probabilities: float32 (n, 4). members: who was heard.
-        contributions: float64 (n, 4, members), what each added to each raw score; None unless asked for.
+        probabilities: float32 (n, 4), columns E, S, C, I.
+        members: candidate ids of the k members whose scores it used.
+        contributions: float64 (n, 4, k), what each member added to each raw score; None unless asked for.
         base: float64 (4,), the expected raw scores; None unless asked for.
     """
 
@@ -105,13 +125,24 @@ class Combined:
 
 
 class ServingChampion:
-    """An ensemble at work; used in the event loop's thread, but for what says otherwise.
+    """A loaded ensemble that answers requests; used in the event loop's thread unless a method says otherwise.
 
     Use it between :meth:`acquire` and :meth:`release`: once it is retired, it closes when the last request that uses it
     has its answer.
 
     Args:
-        names: candidate ids of the members, in the aggregator's order. fleet: where they compute.
+        card: which ensemble it is.
+        names: candidate ids of the members, in the aggregator's order.
+        fleet: makes the replicas in which the members compute.
+        subsets: the aggregators, of all members and of those subsets that may answer without the others.
+        early_exit: the rule by which members need not be asked, None when the ensemble has none.
+        catalogue: products that requests name by id.
+        shared: settings, metrics and the count of arriving requests.
+
+    Attributes:
+        exit_stages: the stages of early exit, see :func:`stages_of`; empty without a rule.
+        since: when it was made, UTC.
+        closed: set when it has closed.
     """
 
     def __init__(
@@ -141,9 +172,17 @@ class ServingChampion:
     def load(
         cls, folder: Path, card: Card, catalogue: ProductCatalogue, fleet: Fleet, shared: ServingContext
     ) -> ServingChampion:
-        """Return the ensemble in a folder, nobody at work yet; pages name their products by `catalogue`.
+        """Load the aggregators of the ensemble in a folder; no replica computes yet. Called outside the event loop.
 
-        Called in a thread of its own.
+        Args:
+            folder: the ensemble, as `write_ensemble` wrote it.
+            card: which ensemble it is.
+            catalogue: products that requests name by id.
+            fleet: makes the replicas in which the members compute.
+            shared: settings, metrics and the count of arriving requests.
+
+        Returns:
+            The champion; :meth:`recruit` gives it its first replica.
 
         Raises:
             TournamentError: if a file is missing or damaged, or the members are not those that the aggregator knows.
@@ -163,23 +202,32 @@ class ServingChampion:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Candidate ids of the members, in the aggregator's order."""
         return tuple(self.dispatcher.members)
 
     @property
     def members(self) -> dict[str, Member]:
+        """Candidate id -> the member's queue and circuit breaker."""
         return self.dispatcher.members
 
     @property
     def usable(self) -> bool:
-        """Whether somebody computes, and there is a member that is not fenced off."""
+        """Whether there is a replica, and a member that is not fenced off."""
         fenced = all(member.breaker.fenced for member in self.members.values())
         return bool(self.dispatcher.replicas) and not fenced
 
     def combine(self, scores: Mapping[str, np.ndarray], contributions: bool = False) -> Combined:
-        """Return what the aggregator of these members makes of their scores, float32 (n, 4) each; from any thread.
+        """Combine members' scores by the aggregator of those members. May be called from any thread.
+
+        Args:
+            scores: candidate id -> probabilities, float32 (n, 4), of the members that answered.
+            contributions: whether the members' contributions are computed too.
+
+        Returns:
+            The answer of the largest subset of these members that has an aggregator.
 
         Raises:
-            NotAnswered: if no aggregator is kept for so few members.
+            NotAnswered: if there is no aggregator for so few members.
         """
         try:
             aggregator, members = self.subsets.best(scores)
@@ -193,13 +241,16 @@ class ServingChampion:
         return Combined(probabilities, members, values, base)
 
     async def recruit(self, patient: bool = False) -> Replica:
-        """Let one more replica compute, and return it.
+        """Start one more replica and let it compute.
 
         Args:
-            patient: it gives way to everything else on the machine.
+            patient: whether it has a low priority, so that it gives way to everything else on the machine.
+
+        Returns:
+            The replica.
 
         Raises:
-            TournamentError: if there is none to be had.
+            TournamentError: if it does not start.
         """
         replica = await self.fleet.replica(self.dispatcher.ended, patient)
         self.dispatcher.attach(replica)
@@ -207,10 +258,12 @@ class ServingChampion:
         return replica
 
     async def start_replicas(self, replicas: Sequence[Replica], page: Pairs, seconds: float) -> None:
-        """Let all of the fleet compute in place of `replicas`, each of them warm.
+        """Replace replicas by as many new ones as the fleet should have, each of them warm.
 
         Args:
-            page: what each new one answers first. seconds: that it may take.
+            replicas: those that end first.
+            page: pairs that each new replica scores before the next one is started.
+            seconds: time limit for that page.
 
         Raises:
             TournamentError: if a replica does not start, or a member fails or is late.
@@ -227,14 +280,17 @@ class ServingChampion:
         self._show()
 
     def try_out(self, scores: Mapping[str, np.ndarray]) -> None:
-        """Use every aggregator once, and look at what comes out; from any thread.
+        """Run every aggregator once, and check the results. May be called from any thread.
+
+        Args:
+            scores: candidate id -> probabilities, float32 (n, 4), of every member.
 
         Raises:
-            TournamentError: if a member or the aggregator answers with what are no probabilities.
+            TournamentError: if the answer of a member is not probabilities, or that of the aggregator is not finite.
         """
         for name, answer in scores.items():
             if np.abs(answer.sum(axis=1) - 1).max() > 1e-3 or answer.min() < -1e-6:
-                raise TournamentError(f"{self.card.id}: member {name} answers with what are no probabilities")
+                raise TournamentError(f"{self.card.id}: the answers of member {name} are not probabilities")
         probabilities = self.combine(scores, contributions=True).probabilities
         if not np.isfinite(probabilities).all():
             raise TournamentError(f"{self.card.id}: the aggregator answers with numbers that are not finite")
@@ -242,7 +298,7 @@ class ServingChampion:
             self.combine({name: scores[name] for name in subset.members})
 
     def acquire(self) -> ServingChampion:
-        """Count one more user."""
+        """Count one more user, and return the champion itself."""
         self._uses += 1
         return self
 
@@ -252,12 +308,12 @@ class ServingChampion:
         self._close_if_unused()
 
     def retire(self) -> None:
-        """Close as soon as nobody uses it."""
+        """Close as soon as no request uses it."""
         self._retired = True
         self._close_if_unused()
 
     def close(self) -> None:
-        """Let all that computes end."""
+        """End the replicas and the fleet; requests under way are answered with an error."""
         for task in self._replacing:
             task.cancel()
         self.dispatcher.close()
@@ -276,6 +332,13 @@ class ServingChampion:
 
     async def scores(self, page: Pairs, seconds: float) -> dict[str, np.ndarray]:
         """Return every member's scores of a page.
+
+        Args:
+            page: the n pairs.
+            seconds: time limit for all members together.
+
+        Returns:
+            Candidate id -> probabilities, float32 (n, 4).
 
         Raises:
             TournamentError: if a member fails, or takes longer than `seconds`.
@@ -297,7 +360,7 @@ class ServingChampion:
         return scores
 
     def _lost(self, why: str) -> None:
-        """Replace a replica that is gone, later and later while they do not last."""
+        """Replace a lost replica, after a pause that grows while replacements do not last."""
         self._show()
         if self.closed.is_set():
             return
@@ -323,7 +386,17 @@ class ServingChampion:
 
 
 def stages_of(rule: EarlyExit) -> list[tuple[int, tuple[str, ...]]]:
-    """Return after how many members somebody may leave, and who is asked for it: the others are asked together."""
+    """Return the stages in which members are asked for an early exit.
+
+    After a member without a threshold no pair can be done, so it is asked together with those that follow.
+
+    Args:
+        rule: the rule of early exit, with k members.
+
+    Returns:
+        For each stage the number of members that have answered at its end, and the candidate ids that are asked in it.
+        The last stage ends with k.
+    """
     stages, begun = [], 0
     for stage in range(1, len(rule.order) + 1):
         if stage == len(rule.order) or rule.level.thresholds[stage - 1] is not None:

@@ -1,4 +1,4 @@
-"""A small client of the scorer, synchronous and asynchronous: typed answers, and patience when the scorer asks for it.
+"""A small client of the scorer, synchronous and asynchronous: typed answers, and retries while the scorer is busy.
 
 Against a scorer that listens on its default address::
 
@@ -23,17 +23,20 @@ from esci_tournament.registry.errors import StoreError, UsageError
 _AGAIN = (429, 503)
 _LONGEST_WAIT = 30.0
 
-Product = str | Mapping[str, str | None]
+Product = str | Mapping[str, str | None]  # an id, or a mapping with id, title, brand, color, bullets, description
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One product's answer.
+    """The answer for one product.
 
     Attributes:
-        id: as it was asked. label: E, S, C or I; "" when there is an error. error: why there is no label, in a word.
-        probabilities: of each class; empty for `labels`. cached: whether it was known.
-        contributions: member -> class -> what it added to the raw score; empty unless asked for.
+        id: the id of the request, None when it had none.
+        label: E, S, C or I; "" when there is an error.
+        probabilities: class -> probability; empty when only labels were asked for, or there is an error.
+        cached: whether the label came from the cache.
+        error: code of the reason why there is no label (unknown_product, empty_product or not_scored), "" for none.
+        contributions: candidate id -> class -> what the member added to the raw score; empty unless asked for.
     """
 
     id: str | None
@@ -49,9 +52,14 @@ class Page:
     """The answer to a page.
 
     Attributes:
-        products: in the order of the question. champion: name/version. complete: whether all members were heard.
-        members, missing: who scored, and who should have. cache_hits: products that were known.
-        milliseconds: time in the scorer. base: expected raw scores, for contributions.
+        products: one answer for each product, in the order of the request.
+        champion: the ensemble that answered, `name/version`.
+        complete: whether every product was answered by the whole ensemble.
+        members: candidate ids that scored products of this page; empty when all were cached.
+        missing: candidate ids that did not answer in time.
+        cache_hits: number of products whose label came from the cache.
+        milliseconds: time in the scorer, ms.
+        base: class -> expected raw score, to which contributions are added; empty unless asked for.
     """
 
     products: tuple[Labelled, ...]
@@ -65,7 +73,14 @@ class Page:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        """Return the answer in a JSON document."""
+        """Return the answer in a parsed document of `/v1/score`.
+
+        Args:
+            content: the document, as described by `ScoreAnswer` in `schemas`.
+
+        Returns:
+            The answer.
+        """
         products = tuple(
             Labelled(
                 one["id"],
@@ -85,7 +100,12 @@ class Page:
 
 
 class ScorerError(StoreError):
-    """Raised when the scorer does not answer, or not with what was asked for; `status` is HTTP's, 0 for no answer."""
+    """Raised when the scorer does not answer, or answers with an error.
+
+    Args:
+        message: What failed.
+        status: HTTP status of the answer, 0 when there was none.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -97,14 +117,26 @@ class Patience:
     """How often and how long a client waits when the scorer is busy (429, 503) or cannot be reached.
 
     Attributes:
-        tries: calls in all. wait_s: before the second; doubled each time, unless the scorer says how long.
+        tries: number of calls in all.
+        wait_s: seconds before the second call, doubled before each further one. A `Retry-After` of the scorer, of at
+            most 30 s, is added to it.
     """
 
     tries: int = 4
     wait_s: float = 0.2
 
     def waits(self) -> Iterator[float]:
-        """Yield the seconds before each further try, with some chance in them so that clients do not come together."""
+        """Yield the seconds before each further call, each between half and one and a half of its nominal value.
+
+        They are random so that clients that were refused together do not come back together.
+
+        Yields:
+            `tries - 1` numbers of seconds.
+
+        Example:
+            >>> [0.5 <= wait / nominal <= 1.5 for wait, nominal in zip(Patience(tries=3).waits(), (0.2, 0.4))]
+            [True, True]
+        """
         for number in range(self.tries - 1):
             yield self.wait_s * 2**number * random.uniform(0.5, 1.5)
 
@@ -112,11 +144,14 @@ class Patience:
 class Client:
     """A synchronous client; it keeps connections open, so use one for many calls.
 
-    Args:
-        address: such as http://127.0.0.1:8080. key: API key. timeout_s: of one call. patience: when to try again.
+    Use it in a `with` statement, or call :meth:`close` at the end.
 
-    Raises:
-        ScorerError: by every method, when there is no answer. UsageError: when the scorer calls the request wrong.
+    Args:
+        address: URL of the scorer, such as "http://127.0.0.1:8080".
+        key: API key, "" for none.
+        timeout_s: time limit of one call, seconds.
+        patience: when a call is tried again; default: four calls within about 1.4 s.
+        **more: further arguments of :class:`httpx.Client`.
     """
 
     def __init__(
@@ -133,26 +168,47 @@ class Client:
         want: str = "probabilities",
         deadline_ms: int | None = None,
     ) -> Page:
-        """Label a page.
+        """Label a page: the products that were found for a query.
 
         Args:
-            products: ids of the catalogue, or mappings with id, title, brand, color, bullets, description.
-            want: labels, probabilities or contributions. deadline_ms: default: the scorer's.
+            query: the query, 1 to 1,000 characters.
+            locale: us, es or jp.
+            products: 1 to 1,000 products: ids of the catalogue, or mappings with some of the keys id, title, brand,
+                color, bullets and description.
+            want: "labels" (fastest), "probabilities" or "contributions" (slowest).
+            deadline_ms: milliseconds that the scorer may take, 1 to 60,000; it then answers with the members that are
+                done. Default: the scorer's setting `deadline_ms`.
+
+        Returns:
+            The answer, its products in the order of `products`.
+
+        Raises:
+            ScorerError: if the scorer does not answer, or answers with an error.
+            UsageError: if the scorer refuses the request as wrong (413, 415 or 422).
         """
         return Page.of(self._call("POST", "/v1/score", _content(query, locale, products, want, deadline_ms)))
 
     def champion(self) -> dict[str, Any]:
-        """Return who serves."""
+        """Return the facts of the champion that serves.
+
+        Returns:
+            The document of `/v1/champion`: name, version, tournament, members, data, edges, since, device, replicas
+            and products.
+
+        Raises:
+            ScorerError: if the scorer does not answer, or no champion serves.
+        """
         return self._call("GET", "/v1/champion")
 
     def ready(self) -> bool:
-        """Tell whether pages can be answered."""
+        """Tell whether pages can be answered; False when the scorer cannot be reached."""
         try:
             return self._http.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -176,7 +232,10 @@ class Client:
 
 
 class AsyncClient:
-    """The asynchronous client; everything as in :class:`Client`."""
+    """The asynchronous client; arguments, answers and errors are those of :class:`Client`.
+
+    Use it in an `async with` statement, or await :meth:`close` at the end.
+    """
 
     def __init__(
         self, address: str, key: str = "", timeout_s: float = 70.0, patience: Patience | None = None, **more: Any
@@ -196,17 +255,18 @@ class AsyncClient:
         return Page.of(await self._call("POST", "/v1/score", _content(query, locale, products, want, deadline_ms)))
 
     async def champion(self) -> dict[str, Any]:
-        """Return who serves."""
+        """Return the facts of the champion that serves; see :meth:`Client.champion`."""
         return await self._call("GET", "/v1/champion")
 
     async def ready(self) -> bool:
-        """Tell whether pages can be answered."""
+        """Tell whether pages can be answered; False when the scorer cannot be reached."""
         try:
             return (await self._http.get("/readyz")).status_code == 200
         except httpx.HTTPError:
             return False
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -242,7 +302,7 @@ def _content(
 
 
 def _wait(answer: httpx.Response | None, waits: Iterator[float]) -> float | None:
-    """Return the seconds until the next try, None when there is none: it is answered, or patience is at its end."""
+    """Return the seconds until the next try; None when there is an answer, or no try is left."""
     if answer is not None and answer.status_code not in _AGAIN:
         return None
     own = next(waits, None)

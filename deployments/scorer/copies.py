@@ -1,4 +1,4 @@
-"""Local copies of champions: what serves now is on this machine, whatever happens to MLflow."""
+"""Local copies of champions, so that a scorer can serve while MLflow is out of reach."""
 
 from __future__ import annotations
 
@@ -13,24 +13,45 @@ from esci_tournament.registry.files import disk_in_words, temporary_folder, writ
 from esci_tournament.registry.models import Models
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
-KEPT = 5  # the champion and the one before it, as they came and with newer data, and the one that comes
+KEPT = 5  # the champion and the one before it, each as registered and with newer data, and the next one
 
 
 class Copies:
-    """Copies of ensemble versions in one folder, each whole or absent."""
+    """Copies of ensemble versions in one folder; a copy is complete or absent.
+
+    Args:
+        folder: where they are kept; made when something is written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, name: str, version: int, data: str = "") -> tuple[Path, Card] | None:
-        """Return the ensemble's folder and card if there is a copy; `data`: of one that knows newer data."""
+        """Find a copy.
+
+        Args:
+            name: name of the registered model.
+            version: its version.
+            data: version of the newer data that it knows, "" for the ensemble as it was registered.
+
+        Returns:
+            The ensemble's folder and card, or None when there is no copy.
+        """
         return _read(self._place(name, version, data))
 
     def fetch(self, models: Models, card: Card) -> Path:
-        """Copy a version from MLflow and return the ensemble's folder.
+        """Copy a version from MLflow, in place of a copy that may be there.
+
+        Args:
+            models: MLflow's registry.
+            card: which version.
+
+        Returns:
+            The ensemble's folder.
 
         Raises:
-            StoreError: if MLflow cannot be read or the disk is full. NotFoundError: if it has no such version.
+            StoreError: if MLflow cannot be read or the disk is full.
+            NotFoundError: if MLflow has no such version, or no files of it.
         """
         place = self._place_of(card)
         with disk_in_words("copy of the champion", self.folder), temporary_folder(self.folder, place.name) as made:
@@ -44,12 +65,16 @@ class Copies:
         return place / _ENSEMBLE / data.name
 
     def refresh(self, card: Card, data: str, write: Callable[[Path, Path], dict[str, int]]) -> Card:
-        """Make a copy that knows newer data from the one there is, and return its card.
+        """Make a copy that knows newer data from an existing one.
 
         Args:
-            card: of the copy there is. data: the data's version.
-            write: writes the ensemble of the first folder into the second, an empty one; returns the members that have
-                taken up its edges.
+            card: card of the existing copy.
+            data: version of the newer data.
+            write: called with the folder of the existing ensemble and an empty folder, into which it writes the new
+                one; returns candidate id -> number of products computed anew, for the members that use the new edges.
+
+        Returns:
+            The card of the new copy.
 
         Raises:
             StoreError: if the copy is gone or the disk is full.
@@ -73,7 +98,7 @@ class Copies:
         shutil.rmtree(self._place_of(card), ignore_errors=True)
 
     def last_good(self) -> tuple[Path, Card] | None:
-        """Return the copy that served last, or None."""
+        """Return the folder and the card of the copy that served last, or None when there is none."""
         try:
             card = Card.from_json((self.folder / _LAST).read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, KeyError):
@@ -81,7 +106,10 @@ class Copies:
         return _read(self._place_of(card))
 
     def served(self, card: Card) -> None:
-        """Note that a copy serves, and remove all but the newest few.
+        """Record that a copy serves, and remove all but the newest :data:`KEPT` copies.
+
+        Args:
+            card: card of the copy.
 
         Raises:
             StoreError: if the note cannot be written.
@@ -96,7 +124,7 @@ class Copies:
             raise StoreError(f"{self.folder} cannot be written: {error}; the champion serves all the same") from error
 
     def _keep(self, made: Path, card: Card) -> None:
-        """Let a copy that was made under another name be found."""
+        """Move a finished copy to its final place."""
         (made / _CARD).write_text(card.to_json(), encoding="utf-8")
         shutil.rmtree(self._place_of(card), ignore_errors=True)
         made.rename(self._place_of(card))

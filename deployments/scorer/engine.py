@@ -1,4 +1,4 @@
-"""From pairs to probabilities within a deadline: every member is asked, and whoever has answered by then is heard."""
+"""From pairs to probabilities within a deadline: members are asked, and the answers that are there in time are used."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _CHECK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of some pairs.
+    """The outcome for n pairs.
 
     Attributes:
-        combined: the probabilities; None when nobody answered in time.
-        members: who was heard on at least one pair. missing: who should have been and was not.
+        combined: the probabilities; None when no member answered in time.
+        members: candidate ids whose scores were used for at least one pair.
+        missing: candidate ids whose scores were needed and are missing.
         early: bool (n,), pairs that were sure before every member was asked; None when early exit was not used.
-        late: whether somebody was asked who had neither answered nor failed when the time was up.
+        late: whether a member had neither answered nor failed when the time was up.
     """
 
     combined: Combined | None
@@ -41,10 +42,13 @@ class Scored:
 
 
 class Engine:
-    """Asks the members of a champion; used in the event loop, which never waits for a thread.
+    """Asks the members of a champion, and combines their answers in threads; used in the event loop.
 
     Args:
-        admission: bounds what is under way. check_share: share of early exits that are checked against all members.
+        metrics: where it counts.
+        admission: bounds the pairs that are under way.
+        check_share: share of the pages with early exits, 0 to 1, whose early labels are compared with those of all
+            members in the background.
     """
 
     def __init__(self, metrics: ScorerMetrics, admission: Admission, check_share: float = 0.0) -> None:
@@ -61,13 +65,19 @@ class Engine:
         contributions: bool = False,
         too_late: Callable[[Combined], None] = lambda combined: None,
     ) -> Scored:
-        """Return what the members that answer before `until` (seconds of `time.monotonic`) make of the pairs.
+        """Ask all members, and combine the answers that come before a deadline.
 
-        Unless the queue is crowded, those that come later are waited for in the background.
+        Unless the queue is crowded, later answers are waited for in the background.
 
         Args:
-            contributions: also what each member added; with fewer members only of those.
-            too_late: called with the whole ensemble's answer when it comes after the deadline.
+            champion: the champion that is asked.
+            pairs: the n pairs.
+            until: the deadline, seconds of `time.monotonic`.
+            contributions: whether the contributions of the members that answered are computed too.
+            too_late: called with the whole ensemble's answer when it is complete only after the deadline.
+
+        Returns:
+            The outcome; its `early` is None.
 
         Raises:
             Overloaded: if too many pairs wait already.
@@ -85,9 +95,17 @@ class Engine:
         return Scored(combined, heard, tuple(name for name in champion.names if name not in heard), late=late)
 
     async def label(self, champion: ServingChampion, pairs: Pairs, until: float) -> Scored:
-        """Return probabilities that are good for labels: members are asked in turn, until a pair's label is sure.
+        """Ask members in turn until each pair's label is sure; the probabilities are good enough for labels only.
 
-        Where nobody may exit early, everybody is asked at once.
+        Without a rule of early exit all members are asked at once.
+
+        Args:
+            champion: the champion that is asked.
+            pairs: the n pairs.
+            until: the deadline, seconds of `time.monotonic`.
+
+        Returns:
+            The outcome; its `early` says which pairs were not given to every member.
 
         Raises:
             Overloaded: if too many pairs wait already.
@@ -126,7 +144,7 @@ class Engine:
             if combined is not None:
                 heard_any = True
                 found[rows] = combined.probabilities
-                if len(known) == stage:  # else somebody is missing, and the thresholds are those of others
+                if len(known) == stage:  # else a member is missing, and the thresholds do not apply to the others
                     sure = rule.sure(stage, combined.probabilities)
                     if stage < len(rule.order):
                         early[rows[sure]] = True
@@ -140,7 +158,7 @@ class Engine:
         return Scored(Combined(found, heard) if heard_any else None, heard, unheard, early, late)
 
     def close(self) -> None:
-        """End the threads; what is under way in the background is given up."""
+        """End the threads, and cancel what is under way in the background."""
         for task in self._later:
             if not task.get_loop().is_closed():  # with its loop it has ended already
                 task.cancel()

@@ -1,9 +1,9 @@
-"""The label cache in one file: LMDB, in two generations, so that what was not used for longest goes when it is full.
+"""The label cache in one LMDB file, in two generations, so that the entries unused for longest are dropped when full.
 
 LMDB finds a key in a B-tree that is mapped into memory. Several processes may read and write at once, no reader waits
-for a writer, and a process that is killed leaves the file as it was before its last write. LMDB drops nothing when a
-file is full. So entries are put into the newer of two tables; when that one has its share of the room, the older one is
-emptied and becomes the newer one. An entry that is found only in the older table is copied with the next write.
+for a writer, and a process that is killed leaves the file as it was before its last write. LMDB itself drops nothing
+when a file is full. So entries are put into the newer of two tables; when that one has its share of the room, the older
+one is emptied and becomes the newer one. An entry that is found only in the older table is copied with the next write.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from esci_tournament.registry.errors import StoreError, UsageError
 _log = logging.getLogger("scorer")
 
 FILE, LOCK = "labels.lmdb", "labels.lock"
-_OLD_FILES = ("labels.bin", "labels.bin.next")  # of the table that came before LMDB
-_FORM = b"labels 1"  # of keys and entries
+_OLD_FILES = ("labels.bin", "labels.bin.next")  # caches in a format that is no longer read; they are removed
+_FORM = b"labels 1"  # version of the format of keys and entries
 _TABLES = (b"first", b"second")
 _LEAST_BYTES = 2**20
 _SHARE = 0.4  # of the file's pages that a table takes; the rest is for pages that a write replaces
@@ -53,15 +53,19 @@ Item = tuple[bytes, bytes]
 
 
 class DamagedFile(StoreError):
-    """Raised when a file is no whole label cache; the cache makes a new one."""
+    """Raised when a file is not a complete label cache; the cache then makes a new one."""
 
 
 class Store:
     """An open file of keys and values, in two generations.
 
     Args:
-        path: of the file; LMDB keeps its locks in another one beside it.
+        path: the file; LMDB keeps its locks in another one beside it.
         limit: bytes that the file may take.
+
+    Attributes:
+        evicted: entries that this object has dropped to make room.
+        page_bytes: size of a page of the file, bytes.
 
     Raises:
         DamagedFile: if the file is something else, is cut short, or was written when the machine went down.
@@ -76,7 +80,7 @@ class Store:
         )
         try:
             self.page_bytes = int(self._env.stat()["psize"])
-            # Before anything is read: the system ends a process that reads a page which is not there
+            # Checked before anything is read: reading a page beyond the file's end kills the process (SIGBUS)
             if self.size > path.stat().st_size:
                 raise DamagedFile("it is cut short")
             with self._env.begin(write=True) as transaction:
@@ -92,35 +96,46 @@ class Store:
             raise
         status = path.stat()
         self._file = status.st_dev, status.st_ino
-        self._env.reader_check()  # what readers held that were killed is free again
+        self._env.reader_check()  # frees the pages that readers held which were killed
         self.limit_to(limit)
 
     def limit_to(self, size: int) -> None:
-        """Let the file take so many bytes and no more."""
+        """Let the file take `size` bytes and no more."""
         pages = size // self.page_bytes
         self._full, self._at_once = int(_SHARE * pages), min(max(pages // 32, 8), _MOST_AT_ONCE)
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Size of the pages in use, bytes."""
         return (int(self._env.info()["last_pgno"]) + 1) * self.page_bytes
 
     @property
     def entries(self) -> int:
-        """Entries in both tables; those that were copied count twice."""
+        """Number of entries in both tables; those that were copied count twice."""
         with self._env.begin() as transaction:
             return sum(int(transaction.stat(table)["entries"]) for table in self._tables)
 
     @property
     def is_in_place(self) -> bool:
-        """Whether its file is the one that its path names."""
+        """Whether the open file is still the one at its path, and not one that another process has replaced."""
         with suppress(OSError):
             status = self.path.stat()
             return self._file == (status.st_dev, status.st_ino)
         return False
 
     def get(self, names: Sequence[bytes]) -> tuple[list[bytes | None], list[int]]:
-        """Return the value of each key, None where there is none, and the places of those in the older table."""
+        """Look up keys.
+
+        Args:
+            names: n keys of 16 bytes.
+
+        Returns:
+            The value of each key, None where there is none, and the positions of the keys found in the older table
+            only.
+
+        Raises:
+            lmdb.Error: if the file is damaged or closed.
+        """
         with self._env.begin() as transaction:
             newer, older = self._in_order(transaction)
             get, found_late = transaction.get, []
@@ -139,6 +154,7 @@ class Store:
             overwrite: whether they take the place of values that the newer table has.
 
         Raises:
+            lmdb.MapFullError: if the file is full and stays so for about 0.6 s.
             lmdb.Error: if the disk is full, or the file is damaged.
         """
         left = iter(items)
@@ -148,7 +164,7 @@ class Store:
                 try:
                     self._put(part, overwrite)
                     break
-                except lmdb.MapFullError:  # pages that were replaced are free when nobody reads them any more
+                except lmdb.MapFullError:  # replaced pages become free when no reader uses them any more
                     if pause is None:
                         raise
                     self._env.reader_check()
@@ -164,20 +180,20 @@ class Store:
             transaction.cursor(newer).putmulti(part, overwrite=overwrite)
 
     def turn(self) -> None:
-        """Empty the older table, and put what comes into it from now on."""
+        """Empty the older table and make it the newer one."""
         with self._env.begin(write=True) as transaction:
             self._turned(transaction)
 
     def items(self) -> Iterator[Item]:
-        """Yield what is kept, the older table first."""
+        """Yield keys and values, those of the older table first."""
         with self._env.begin() as transaction:
             for table in reversed(self._in_order(transaction)):
                 yield from transaction.cursor(table)
 
     def close(self) -> None:
-        """Write everything to the disk, and end."""
+        """Write everything to the disk, mark the file as complete, and close it."""
         with suppress(lmdb.Error):  # a file that was damaged meanwhile is noticed when it is opened next
-            with self._env.begin(write=True) as transaction:  # nobody writes meanwhile
+            with self._env.begin(write=True) as transaction:  # keeps other processes from writing meanwhile
                 self._env.sync(True)
                 transaction.delete(b"written in")
             self._env.sync(True)
@@ -199,12 +215,12 @@ class Store:
 class FileCache:
     """A label cache in one file, which several processes of a machine may share.
 
-    A damaged file is noticed when it is opened or when it is used, and made anew; a damaged entry is not found. When
-    the disk is full the file stays as large as it is.
+    A damaged file is noticed when it is opened or when it is used, and replaced by an empty one; a damaged entry is not
+    found. When the disk is full the file stays as large as it is.
 
     Args:
-        folder: where its file stands.
-        max_mib: size of the file at most, MiB.
+        folder: folder of the file, made if missing.
+        max_mib: largest size of the file, MiB.
 
     Raises:
         StoreError: if there is no room on the disk.
@@ -217,7 +233,7 @@ class FileCache:
         self._path, self._lock = folder / FILE, FileLock(folder / LOCK)
         self._limit = int(max_mib * 2**20)
         if self._limit < _LEAST_BYTES:
-            raise UsageError(f"cache_max_mib is {max_mib}, which a label cache cannot work with; set 4 or above")
+            raise UsageError(f"cache_max_mib is {max_mib}, too little for a label cache; set 4 or above")
         self._hits = self._misses = self._rebuilt = self._failures = 0
         self._evicted = 0  # from files that are gone
         self._again: dict[bytes, bytes] = {}  # found in the older table, copied with the next write
@@ -228,6 +244,7 @@ class FileCache:
         self._store = self._open()
 
     def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Look up pairs, as described at `LabelCache.get`; in a damaged file nothing is found."""
         found, entries = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=ENTRY)
         names, store = _names(keys), self._store
         try:
@@ -251,6 +268,7 @@ class FileCache:
         return found, entries
 
     def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
+        """Write entries, as described at `LabelCache.put`; a write that fails is counted, not raised."""
         if not len(keys):
             return
         names, content = _names(keys), _pieces(entries, ENTRY.itemsize)
@@ -271,6 +289,7 @@ class FileCache:
                     self._stay(store, error)
 
     def stats(self) -> CacheStats:
+        """Return the figures of this process, and the size of the file."""
         store = self._store
         try:
             entries = store.entries
@@ -281,6 +300,7 @@ class FileCache:
         return CacheStats(self._hits, self._misses, entries, store.size, evicted, self._rebuilt, self._failures)
 
     def close(self) -> None:
+        """Close the file; afterwards nothing is found and nothing is kept."""
         with self._writing:
             self._closed = True
             self._store.close()

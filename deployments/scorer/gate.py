@@ -1,4 +1,4 @@
-"""Who may ask, and how often."""
+"""API keys and rates of requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from fastapi import Request
 from esci_tournament.deployments.scorer.admission import Bucket, Overloaded
 from esci_tournament.deployments.scorer.keys import Key, Keys
 
-_VERIFYING = 16  # keys that may wait for scrypt: somebody who guesses gets 429, and no core
+# Keys that may wait for scrypt; more are refused with 429. One is computed at a time, so that guessing takes no more
+# than one core.
+_VERIFYING = 16
 
 
 class Stranger(Exception):
@@ -22,9 +24,10 @@ class Gate:
     """Checks API keys and rates, in the event loop.
 
     Attributes:
-        keys: the keys of the home; while none was ever made, everybody may ask (and only this machine can).
-        rate_per_s: of a key that has none of its own; None for no limit. burst_s: seconds' worth of it at once.
-        open: whether requests without a key are let in as long as no key was made: on a loopback address.
+        keys: the API keys of the home.
+        rate_per_s: requests a second of a key that has no rate of its own; None for no limit.
+        burst_s: seconds' worth of requests that a key may send at once.
+        open: whether requests without a key are let in as long as no key was ever made; set on a loopback address.
     """
 
     keys: Keys
@@ -36,10 +39,14 @@ class Gate:
     _waiting: int = 0
 
     async def admit(self, request: Request) -> None:
-        """Let a request in.
+        """Check a request's API key and take one request off its rate.
+
+        Args:
+            request: its header `X-API-Key`, or `Authorization: Bearer`, has the key.
 
         Raises:
-            Stranger: if it needs a key and has no good one. Overloaded: if its key has used up its rate.
+            Stranger: if a key is needed and the request has no good one.
+            Overloaded: if the key has used up its rate, or too many unknown keys are being verified.
         """
         if self.open and not self.keys.configured:
             return

@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, kept as scrypt hashes in one file of the home."""
+"""API keys: shown once when they are made, kept as scrypt hashes in one file of the home."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ _COST = {"n": 2**14, "r": 8, "p": 1}
 
 @dataclass(frozen=True)
 class Key:
-    """One API key as it is kept: its secret is not.
+    """One API key as it is kept, without its secret.
 
     Attributes:
-        id: part of the key, by which it is found. name: whose it is. salt, hash: hex; scrypt of the secret.
-        rate_per_s: its own rate, None for the setting's. revoked: when, "" while it is good.
+        id: part of the key's text, by which it is found.
+        name: name of its owner.
+        salt: salt of the hash, hex.
+        hash: scrypt hash of the secret, hex.
+        created: when it was made, UTC, ISO 8601.
+        rate_per_s: its own limit of requests a second; None for the setting `rate_per_s`.
+        revoked: when it was revoked, UTC, ISO 8601; "" while it is good.
     """
 
     id: str
@@ -41,7 +46,12 @@ class Key:
     revoked: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return what may be shown."""
+        """Return the key's attributes that may be shown, without salt and hash.
+
+        Example:
+            >>> Key("0123", "shop", salt="00", hash="ff", created="2026-01-01T00:00:00+00:00").facts()["name"]
+            'shop'
+        """
         return {name: value for name, value in asdict(self).items() if name not in ("salt", "hash")}
 
 
@@ -49,7 +59,7 @@ class Keys:
     """The keys of one home. Changes of the file, by any process, are seen by the next call.
 
     Args:
-        file: where they are kept; absent: no key was ever made.
+        file: JSON file in which they are kept; while it is absent, no key was ever made.
     """
 
     def __init__(self, file: Path) -> None:
@@ -57,11 +67,19 @@ class Keys:
         self._stamp: tuple[int, int] | None = None
         self._keys: dict[str, Key] = {}
         self._pepper = secrets.token_bytes(32)
-        self._good: dict[bytes, str] = {}  # what scrypt said before, under a keyed hash that lives with the process
+        # Results of scrypt, under a hash of the key's text that is keyed by this process
+        self._good: dict[bytes, str] = {}
         self._bad: set[bytes] = set()
 
     def create(self, name: str, rate_per_s: float | None = None) -> tuple[Key, str]:
-        """Return a new key and its text, which is nowhere kept.
+        """Make a key.
+
+        Args:
+            name: name of its owner, which no other good key may have.
+            rate_per_s: its own limit of requests a second; None for the setting `rate_per_s`.
+
+        Returns:
+            The key as it is kept, and its text, which is kept nowhere.
 
         Raises:
             UsageError: if the name is blank or a good key has it already.
@@ -81,8 +99,15 @@ class Keys:
     def revoke(self, name: str) -> Key:
         """Revoke the good key with this name or id.
 
+        Args:
+            name: name of the owner, or id of the key.
+
+        Returns:
+            The key as it is kept from now on.
+
         Raises:
-            NotFoundError: if there is none.
+            NotFoundError: if there is no such key, or it is revoked already.
+            StoreError: if the file cannot be read or written.
         """
         with self._writing() as keys:
             found = [key for key in keys.values() if name in (key.name, key.id) and not key.revoked]
@@ -93,18 +118,30 @@ class Keys:
             return keys[found[0].id]
 
     def all(self) -> list[Key]:
-        """Return all keys, the oldest first."""
+        """Return all keys, the oldest first, revoked ones included.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
         self._read()
         return list(self._keys.values())
 
     @property
     def configured(self) -> bool:
-        """Whether a key was ever made: then every request needs one, also when all are revoked by now."""
+        """Whether a key was ever made; from then on every request needs one, even when all are revoked."""
         self._read()
         return bool(self._keys)
 
     def known(self, text: str) -> Key | bool | None:
-        """Return the key of a text that was verified before, False for one that is wrong, None when scrypt must say."""
+        """Look up a key's text without computing its hash.
+
+        Args:
+            text: the key as a request sent it.
+
+        Returns:
+            The key, when the text was verified before; False when it is known to be wrong, or malformed, unknown or
+            revoked; None when :meth:`verify` has to compute its hash.
+        """
         self._read()
         shape = _SHAPE.fullmatch(text)
         key = self._keys.get(shape[1]) if shape else None
@@ -116,7 +153,14 @@ class Keys:
         return False if mark in self._bad else None
 
     def verify(self, text: str) -> Key | None:
-        """Return the key that a text is, or None; the first time it costs tens of milliseconds."""
+        """Check a key's text; the first time this computes scrypt, which takes tens of milliseconds.
+
+        Args:
+            text: the key as a request sent it.
+
+        Returns:
+            The key, or None when the text is not that of a good key.
+        """
         known = self.known(text)
         if known is not None:
             return known if isinstance(known, Key) else None

@@ -1,4 +1,4 @@
-"""Labels of pairs seen before: what the service asks of the label cache, and a thread that writes behind it."""
+"""The label cache as the service uses it: look-ups in the event loop, writes in a thread."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ _WAITING = 2000  # pages that wait to be written; more are not kept
 
 
 class Labels:
-    """The label cache as the service uses it. Without a cache nothing is ever found.
+    """The label cache as the service uses it.
 
-    A look-up in a local cache is done where it is asked for: it takes less than handing it to a thread would. One that
-    goes over the network is handed over. Writes are always behind.
+    A look-up in a local cache is made in the event loop, because it takes less time than handing it to a thread. A
+    look-up over the network is made in a thread. Writes are queued for a thread of their own.
+
+    Args:
+        cache: the cache; None for no cache, in which nothing is ever found.
+        metrics: where failures are counted.
     """
 
     def __init__(self, cache: LabelCache | None, metrics: ScorerMetrics) -> None:
@@ -32,15 +36,33 @@ class Labels:
             self._thread.start()
 
     def keys(self, version: int, locale: str, query: str, ids: Sequence[str], versions: np.ndarray) -> np.ndarray:
-        """Return the key of each pair, uint8 (n, 16)."""
+        """Return the cache key of each pair of a page.
+
+        Args:
+            version: number of the champion, `Card.number`.
+            locale: locale of the page.
+            query: query of the page, not normalised.
+            ids: n product ids, "" for a product without one.
+            versions: uint64 (n,), text version of each product.
+
+        Returns:
+            uint8 (n, 16), see :func:`~esci_tournament.deployments.scorer.cache.pair_keys`; zeros without a cache.
+        """
         if self.cache is None:
             return np.zeros((len(ids), 16), dtype=np.uint8)
         return pair_keys(version, locale, query, ids, versions)
 
     async def get(self, keys: np.ndarray, labels_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return which pairs are found, bool (n,), their labels, int (n,), and probabilities, float64 (n, 4).
+        """Look up pairs. When the cache fails, nothing is found and the failure is counted.
 
-        An entry of an early exit has a label only: where probabilities are wanted it counts as not found.
+        Args:
+            keys: uint8 (n, 16), as :meth:`keys` returns them.
+            labels_only: whether labels are enough. If not, entries of early exits count as not found, because their
+                probabilities are not those of the whole ensemble.
+
+        Returns:
+            Which pairs are found, bool (n,); their labels, int64 (n,), indices into E, S, C, I; and their
+            probabilities, float64 (n, 4). Rows of pairs that were not found are meaningless.
         """
         if self.cache is None:
             return _nothing(len(keys))
@@ -58,10 +80,12 @@ class Labels:
         return found, entries["label"].astype(np.int64), probabilities_of(entries)
 
     def put(self, keys: np.ndarray, probabilities: np.ndarray, early: np.ndarray | None = None) -> None:
-        """Keep the labels of some pairs, soon. When too many wait they are not kept.
+        """Queue the labels of pairs to be written. When too many pages wait, they are dropped.
 
         Args:
-            keys: uint8 (n, 16). probabilities: float32 (n, 4). early: bool (n,), pairs that exited early.
+            keys: uint8 (n, 16), as :meth:`keys` returns them.
+            probabilities: float32 (n, 4).
+            early: bool (n,), which pairs were labelled by an early exit; None for none.
         """
         if self.cache is None:
             return
@@ -71,15 +95,22 @@ class Labels:
             self._metrics.cache_failures.inc()
 
     def rounded(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return probabilities as the cache would give them back, so that a pair's answer is the same both times."""
+        """Round probabilities as the cache does, so that a pair's answer is the same when it comes from the cache.
+
+        Args:
+            probabilities: float (n, 4).
+
+        Returns:
+            float64 (n, 4).
+        """
         return probabilities_of(entries_of(probabilities))
 
     def flush(self) -> None:
-        """Wait until everything that waits is written."""
+        """Block until everything that is queued is written."""
         self._writes.join()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write what is queued, for at most 30 s, and close the cache."""
         if self.cache is not None:
             self._writes.put(None)
             self._thread.join(30)

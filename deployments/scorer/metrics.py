@@ -1,4 +1,4 @@
-"""What Prometheus sees of one scorer: its own registry, so that several scorers may live in one process."""
+"""The Prometheus metrics of one scorer, in a registry of their own, so that a process can have several scorers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _PAIRS = (1, 10, 20, 40, 80, 160, 320, 640, 1280)
 
 
 class ScorerMetrics:
-    """The scorer's metrics; every name begins with `scorer_`."""
+    """The scorer's metrics; every name begins with `scorer_`, and each one's help text says what it counts.
+
+    Attributes:
+        registry: the Prometheus registry that has them all.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,38 +53,67 @@ class ScorerMetrics:
         self.cache_failures = self._counter("labels_lost", "look-ups and writes of labels that came to nothing")
 
     def batch(self, member: str, pairs: int, requests: int, seconds: float) -> None:
-        """Count a member's batch."""
+        """Count a batch that a member has scored.
+
+        Args:
+            member: candidate id.
+            pairs: pairs in the batch.
+            requests: requests that they came from.
+            seconds: time that the replica took, seconds.
+        """
         self.member_seconds.labels(member).observe(seconds)
         self.member_pairs.labels(member).observe(pairs)
         self.member_requests.labels(member).inc(requests)
 
     def member_failed(self, member: str, reason: str, fenced: bool) -> None:
-        """Count a member's failure."""
+        """Count a batch for which a member gave no scores.
+
+        Args:
+            member: candidate id.
+            reason: "error" or "timeout".
+            fenced: whether the member is fenced off from now on.
+        """
         self.member_failures.labels(member, reason).inc()
         if fenced:
             self.member_fenced.labels(member).set(1)
 
     def saved(self, members: Iterable[str], pairs: int) -> None:
-        """Count pairs that members need not be asked about."""
+        """Count pairs that members were not asked about, because of an early exit.
+
+        Args:
+            members: candidate ids.
+            pairs: number of pairs, for each of them.
+        """
         for name in members if pairs else ():
             self.pairs_saved.labels(name).inc(pairs)
 
     def show_fenced(self, members: Mapping[str, bool]) -> None:
-        """Show which members are fenced off now."""
+        """Set the gauge of each member, 1 while it is fenced off.
+
+        Args:
+            members: candidate id -> whether it is fenced off.
+        """
         for name, fenced in members.items():
             self.member_fenced.labels(name).set(int(fenced))
 
     def member_gone(self, member: str) -> None:
-        """Show a member that serves no more no longer."""
+        """Remove the gauge of a member that no longer serves."""
         with suppress(KeyError):
             self.member_fenced.remove(member)
 
     def show_cache(self, cache: LabelCache) -> None:
-        """Show from now on what the label cache says of itself, asked at each scrape."""
+        """Add the figures of the label cache, which are read at each scrape."""
         self.registry.register(_CacheCollector(cache))
 
     def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format, UTF-8.
+
+        Example:
+            >>> metrics = ScorerMetrics()
+            >>> metrics.saved(["minilm/1"], 40)
+            >>> b'scorer_member_pairs_saved_total{member="minilm/1"} 40.0' in metrics.text()
+            True
+        """
         return generate_latest(self.registry)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
@@ -98,7 +131,7 @@ class _CacheCollector(Collector):
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the cache's own counts."""
+        """Yield the cache's figures."""
         stats = self._cache.stats()
         for name, help, total in (
             ("hits", "pairs found", stats.hits),

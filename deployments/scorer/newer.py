@@ -1,4 +1,4 @@
-"""Newer data for the champion: a copy of it that knows newer products and edges is made beside the one that serves."""
+"""Newer data for the champion: makes a copy of it with newer products and edges, while the old one serves."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _log = logging.getLogger("scorer")
 
 
 class NewerData:
-    """Follows which data the champion shall know; used by the follower's thread.
+    """Follows which data the champion should know; used by the follower's thread.
 
     Args:
-        workspace: where ledger and loaded data sets are. fleets: where graph networks are refreshed.
-        failed: called with why a copy could not be made.
+        workspace: has the ledger and the loaded data sets.
+        fleets: refreshes the members, in a process of its own.
+        failed: called with the reason when a copy cannot be made.
     """
 
     def __init__(self, workspace: Workspace, fleets: Fleets, failed: Callable[[str], None]) -> None:
@@ -33,12 +34,18 @@ class NewerData:
         self._given_up: set[tuple[str, str]] = set()  # ensemble and data version
 
     def card_of(self, base: Card, held: Tournament, serving: Card | None, copies: Copies) -> Card:
-        """Return what shall serve: the ensemble as it came, or the copy of it that knows the newest data.
+        """Return which copy of the champion should serve: as registered, or the one with the newest data.
 
-        While such a copy is being made, whatever serves of this ensemble goes on.
+        When there is no copy with the newest data, one is made in a thread, and what serves now goes on.
 
         Args:
-            base: the champion as it came. held: its tournament. serving: what serves now.
+            base: the champion as registered.
+            held: the tournament that built it.
+            serving: card of what serves now, None for nothing.
+            copies: the copies on this machine.
+
+        Returns:
+            The card of the copy that should serve now.
         """
         current = serving if serving is not None and _same(serving, base) else None
         data = live_data(self._workspace.ledger, held)
@@ -49,12 +56,12 @@ class NewerData:
         found = copies.find(base.name, base.version, data)
         if found is not None and _same(found[1], base):
             return found[1]
-        if current is not None:  # the champion comes first, and then what it knows
+        if current is not None:  # the champion serves as it is before its data is refreshed
             self._make(base, data, copies)
         return current or base
 
     def give_up(self, card: Card) -> None:
-        """Make no copy like this any more: it does not load."""
+        """Make no further copy with this card's data, because it does not load."""
         self._given_up.add((card.id, card.data_version))
 
     def _make(self, base: Card, data: str, copies: Copies) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot see, because bodies are read and answers written by hand."""
+"""The parts of the OpenAPI document that FastAPI cannot derive: the scorer parses bodies and writes answers itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,18 @@ _WORDS = {
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what is documented of answers that are problems."""
+    """Return the documentation of error responses, as FastAPI's `responses` takes it.
+
+    Args:
+        *statuses: HTTP statuses of 400 and above that the route may answer with.
+
+    Returns:
+        Status -> model, description and, for 429 and 503, headers.
+
+    Example:
+        >>> answers(429)[429]["description"], "headers" in answers(401)[401]
+        ('Too much waits, or this key asks too often.', False)
+    """
     return {
         status: {
             "model": schemas.Problem,
@@ -39,7 +50,7 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def score_operation() -> dict[str, Any]:
-    """Return the documentation of POST /v1/score."""
+    """Return the documentation of `POST /v1/score`, as keyword arguments for FastAPI's `app.post`."""
     example = {"content": {JSON: {"example": schemas.ANSWER_EXAMPLE}}}
     return {
         "response_model": schemas.ScoreAnswer,
@@ -59,7 +70,11 @@ def score_operation() -> dict[str, Any]:
 
 
 def describe(app: FastAPI) -> None:
-    """Let the application's OpenAPI document name the request's schema and the ways to send a key."""
+    """Add the request's schema and the ways to send an API key to the application's OpenAPI document.
+
+    Args:
+        app: the application; its `openapi` method is replaced. The document is made when it is first asked for.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""What is made ready for a champion before it serves: what is computed ahead, and the labels asked for most."""
+"""Preparation of a champion before it serves: the labels of the most frequent pairs are put into the cache."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ Await = Callable[[Coroutine[Any, Any, Any]], Any]  # runs a coroutine in the eve
 
 
 class Preparation:
-    """Knows what is asked for most, and readies each new champion for it.
+    """Counts which pairs are asked for most, and prepares each new champion for them.
 
     Args:
-        labels: where labels are put. folder: where counts and vectors are kept; made when something is written.
+        settings: `warm_pairs` and `warm_s`.
+        labels: the cache that labels are put into.
+        folder: where the counts are kept over a restart; made when they are first written.
+
+    Attributes:
+        frequent: the counts.
     """
 
     def __init__(self, settings: Settings, labels: Labels, folder: Path) -> None:
@@ -42,10 +47,15 @@ class Preparation:
         return self._folder / "frequent.json"
 
     def ready(self, champion: ServingChampion, wait_for: Await, going_on: Callable[[], bool]) -> None:
-        """Label the pairs asked for most ahead, for `warm_s` at most. Called in a thread of its own.
+        """Put the champion's labels of the most frequent pairs into the cache. Called outside the event loop.
+
+        It ends after `warm_s` seconds, and does nothing without a cache or with `warm_pairs` 0. A page on which a
+        member fails ends it too; that is logged, not raised.
 
         Args:
-            wait_for: has the champion's members asked. going_on: asked between pages; it ends when that says no.
+            champion: the champion; it has a replica.
+            wait_for: called with a coroutine, which it runs in the event loop; returns the coroutine's result.
+            going_on: called before each page; preparation ends when it returns False.
         """
         if self._labels.cache is None or not self._settings.warm_pairs:
             return
@@ -59,20 +69,26 @@ class Preparation:
                 lambda locale, query, ids: _score(champion, wait_for, locale, query, ids),
                 lambda: going_on() and time.monotonic() < until,
             )
-        except TournamentError as error:  # one page that a member cannot bear is no reason to refuse a champion
+        except TournamentError as error:  # a page on which a member fails is no reason to refuse a champion
             _log.warning("%s: labels are not put into the cache ahead: %s", champion.card.id, error)
             return
         _log.info("%s: %d frequent pairs are labelled ahead", champion.card.id, scored)
 
     def retrieved(self) -> dict[str, int]:
-        """Return how often the products asked for most were retrieved, by id."""
+        """Return how often the most frequent products were asked for: product id -> count, over all queries."""
         counts: dict[str, int] = {}
         for (_, _, product), count in self.frequent.most(2 * self.frequent.capacity):
             counts[product] = counts.get(product, 0) + count
         return counts
 
     def remember(self, now: bool = False) -> None:
-        """Keep the counts over a restart: once a minute, or `now`. What is frequent fades, by half a day."""
+        """Write the counts to disk if the last time is more than a minute ago; a failure is logged.
+
+        Counts are halved once a day, so that pairs that are no longer asked for lose their place.
+
+        Args:
+            now: whether to write in any case.
+        """
         elapsed = time.monotonic()
         if not len(self.frequent) or not (now or elapsed - self._saved > _SAVE_SECONDS):
             return

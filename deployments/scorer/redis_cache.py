@@ -1,4 +1,4 @@
-"""The label cache in Redis, for several scorers: it may go and come back without a failed request."""
+"""The label cache in Redis, for several scorers; while Redis is away, requests are answered without it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStat
 from esci_tournament.registry.errors import UsageError
 
 _log = logging.getLogger("scorer")
-_PREFIX = b"esci:label:1:"  # the number is that of the entries' form
-_SHORTEST_S, _LONGEST_S = 0.25, 15.0  # how long Redis is left alone after a failure, doubled with each
+_PREFIX = b"esci:label:1:"  # the number is the version of the entries' format
+_SHORTEST_S, _LONGEST_S = 0.25, 15.0  # pause after a failure, doubled with each
 
 
 class RedisCache:
-    """A label cache in Redis. Whenever Redis does not answer in time nothing is found and nothing is kept.
+    """A label cache in Redis. When Redis does not answer in time, nothing is found and nothing is kept.
 
-    After a failure it is left alone for a quarter of a second, after each further one twice as long, up to 15 s; one
+    After a failure Redis is not asked for 0.25 s, after each further failure for twice as long, up to 15 s; then one
     request at a time tries it again. Size and eviction are Redis's own (`maxmemory`, `maxmemory-policy allkeys-lru`).
 
     Args:
-        url: such as redis://:password@host:6379/0. timeout_s: seconds to wait for an answer.
-        keep_s: seconds after which an entry that was not put again goes.
-        now: clock, seconds.
+        url: address, such as redis://:password@host:6379/0.
+        timeout_s: seconds to wait for a connection and for an answer.
+        keep_s: seconds after which Redis drops an entry that was not put again.
+        now: returns the time in seconds, growing.
+
+    Raises:
+        UsageError: if the address is malformed.
     """
 
     remote = True
@@ -46,7 +50,7 @@ class RedisCache:
             )
         except ValueError as error:
             raise UsageError(
-                f"setting cache_redis_url is no address of Redis ({str(error).replace(url, 'it')}); "
+                f"setting cache_redis_url is not an address of Redis ({str(error).replace(url, 'it')}); "
                 "write redis://host:port/number"
             ) from None  # the address may hold a password
         self._keep_s, self._now = int(keep_s), now
@@ -55,6 +59,7 @@ class RedisCache:
         self._closed_until, self._pause = 0.0, _SHORTEST_S
 
     def get(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Look up pairs in one request to Redis, as described at `LabelCache.get`."""
         found, entries = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=ENTRY)
         if len(keys) and self._may_try():
             names = _names(keys)
@@ -68,6 +73,7 @@ class RedisCache:
         return found, entries
 
     def put(self, keys: np.ndarray, entries: np.ndarray) -> None:
+        """Write entries in one request to Redis, as described at `LabelCache.put`."""
         if not len(keys) or not self._may_try():
             return
         names, content, size = _names(keys), np.ascontiguousarray(entries).tobytes(), ENTRY.itemsize
@@ -82,10 +88,12 @@ class RedisCache:
         self._tried(write)
 
     def stats(self) -> CacheStats:
+        """Return the figures of this process; number and size of the entries are unknown."""
         available = self._now() >= self._closed_until
         return CacheStats(self._hits, self._misses, failures=self._failures, available=available)
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def _may_try(self) -> bool:
@@ -93,12 +101,12 @@ class RedisCache:
             if self._now() < self._closed_until:
                 return False
             if self._pause > _SHORTEST_S:
-                # It failed last time: until this request has an answer, others go on without it
+                # Redis failed last time: until this request has an answer, others do not ask it
                 self._closed_until = self._now() + self._pause
             return True
 
     def _tried(self, work: Callable[[], Any]) -> Any:
-        """Return what `work` does, None when Redis fails; then it is left alone for a while."""
+        """Return the result of `work`, or None when Redis fails; a pause begins then."""
         try:
             answer = work()
         except (RedisError, OSError) as error:

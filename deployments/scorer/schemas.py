@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP. Requests are validated by these models; answers are only described by them."""
+"""Requests and answers over HTTP. Requests are validated by these models; answers are only documented by them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _PAGE = {
 
 
 class _Strict(BaseModel):
-    """A request's part: types are taken literally and unknown keys are refused, so that a typo is no silence."""
+    """A part of a request: types are not converted, and unknown keys are refused so that a typo is noticed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _whole(value: Any) -> Any:
-    """To JSON 50.0 is as whole a number as 50."""
+    """Return 50 for 50.0: JSON does not distinguish the two."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Product(_Strict):
-    """A product: an id that the catalogue knows, or its text. Text in a request stands for the product's whole text."""
+    """A product: an id that the catalogue knows, or its text. Text in a request replaces all the catalogue's text."""
 
     id: str | None = Field(None, max_length=200, description="id in the catalogue; with text it is only echoed")
     title: str | None = Field(None, description="title")
@@ -53,22 +53,22 @@ class ScoreRequest(_Strict):
     products: list[Product] = Field(min_length=1, max_length=MOST_PRODUCTS, description="1 to 1,000 products")
     want: Want = Field(
         "probabilities",
-        description="labels alone are the cheapest; contributions say what each member added, and cost most",
+        description="labels are the fastest; contributions say what each member added, and are the slowest",
     )
     deadline_ms: Annotated[int | None, BeforeValidator(_whole)] = Field(
-        None, ge=1, le=60_000, description="ms this page may take; then it is answered by the members that made it"
+        None, ge=1, le=60_000, description="ms this page may take; then the members that are done answer it"
     )
 
 
 class Champion(BaseModel):
-    """Who scored."""
+    """The ensemble that scored."""
 
     name: str
     version: int
 
 
 class ItemError(BaseModel):
-    """Why one product has no label; the others of the page have."""
+    """Why one product has no label; it does not concern the others of the page."""
 
     code: Literal["unknown_product", "empty_product", "not_scored"]
     message: str
@@ -94,35 +94,35 @@ class ScoreAnswer(BaseModel):
     products: list[ProductAnswer]
     base: dict[Label, float] | None = Field(None, description="expected raw score of each class, for `contributions`")
     members: list[str] = Field(description="members that scored products of this page; none when all were cached")
-    missing: list[str] = Field(description="members that did not make it: late, failed or fenced off")
+    missing: list[str] = Field(description="members whose answer is missing: late, failed or fenced off")
     complete: bool = Field(description="whether every product was answered by the whole ensemble")
     cache_hits: int
     milliseconds: float = Field(description="time in the scorer")
 
 
 class ChampionAnswer(BaseModel):
-    """Who serves."""
+    """The champion that serves."""
 
     name: str
     version: int
     tournament: str
     members: list[str]
     data: str = Field(description="version of the data whose products it knows")
-    edges: str | None = Field(description="version of newer data whose edges graph networks have taken up")
-    since: str = Field(description="when it took over in this scorer, UTC")
+    edges: str | None = Field(description="version of newer data whose edges the graph networks use")
+    since: str = Field(description="when this scorer loaded it, UTC")
     device: str = Field(description="what the members compute on")
     replicas: int = Field(description="processes that compute, each with all members")
     products: int = Field(description="products in the catalogue")
 
 
 class Health(BaseModel):
-    """The process lives."""
+    """Whether the process lives."""
 
     alive: bool
 
 
 class MemberState(BaseModel):
-    """How a member does."""
+    """The state of a member."""
 
     name: str
     fenced: bool = Field(description="it failed or hangs, and is not asked until it has recovered")
@@ -144,7 +144,7 @@ class Readiness(BaseModel):
 class Problem(BaseModel):
     """Why there is no answer."""
 
-    error: str = Field(description="a word for programs")
+    error: str = Field(description="a code for programs")
     message: str = Field(description="a sentence for people")
     fields: list[FieldProblem] = Field(default_factory=list, description="what is wrong with which field")
 
@@ -164,7 +164,7 @@ REQUEST_EXAMPLES: dict[str, dict[str, Any]] = {
         "summary": "Labels alone, within 50 ms",
         "value": {**_PAGE, "want": "labels", "deadline_ms": 50},
     },
-    "contributions": {"summary": "And why", "value": {**_PAGE, "want": "contributions"}},
+    "contributions": {"summary": "With the members' contributions", "value": {**_PAGE, "want": "contributions"}},
 }
 
 ANSWER_EXAMPLE: dict[str, Any] = {

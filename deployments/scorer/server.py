@@ -1,4 +1,4 @@
-"""Everything a scorer consists of, put together, and served by uvicorn."""
+"""Puts the parts of a scorer together, and serves it with uvicorn."""
 
 from __future__ import annotations
 
@@ -33,13 +33,20 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 
 _SHOW_SECONDS = 0.25
-SWITCH_SECONDS = 0.0005  # a cached page must not wait 5 ms, Python's default, for another thread
+SWITCH_SECONDS = 0.0005  # Python's default, 5 ms, would let a cached page wait that long for another thread
 _BACKLOG = 2048
 
 
 @dataclass(frozen=True)
 class ScorerParts:
-    """A scorer and what runs beside it. Made without opening anything; all begins when the application starts."""
+    """A scorer and what runs beside it. The follower and the replicas are started when the application starts.
+
+    Attributes:
+        app: the HTTP application.
+        scorer: answers pages.
+        follower: loads each new champion.
+        gate: checks API keys and rates.
+    """
 
     app: FastAPI
     scorer: Scorer
@@ -48,14 +55,19 @@ class ScorerParts:
 
 
 def build_scorer(settings: Settings, *, catalogue: Path | None = None, open_to_all: bool = True) -> ScorerParts:
-    """Return a scorer for the champion of a home.
+    """Build a scorer for the champion of a home; its label cache is opened, but no champion is loaded yet.
 
     Args:
-        settings: of the home. catalogue: folder of the products; default: the data set of the champion's tournament.
-        open_to_all: whether no key is needed as long as none was made.
+        settings: those in force.
+        catalogue: folder of the products; default: the data set of the champion's tournament.
+        open_to_all: whether requests need no API key as long as none was ever made.
+
+    Returns:
+        The parts; `app` is what is served.
 
     Raises:
-        UsageError: if the device is not there.
+        UsageError: if the machine has no such device, or a setting of the label cache is wrong.
+        StoreError: if the label cache cannot be opened.
     """
     if settings.device not in ("auto", "cpu"):
         from esci_tournament.tasks.candidates.device import resolve_device
@@ -79,7 +91,7 @@ def build_scorer(settings: Settings, *, catalogue: Path | None = None, open_to_a
 
 
 class _Beside:
-    """What runs while the application does: the follower, and the processes that compute."""
+    """Runs the follower and the processes that compute, while the application runs."""
 
     follower: Follower
 
@@ -129,7 +141,11 @@ def serve(
     """Serve until the process is told to stop; requests under way are finished.
 
     Args:
-        host, port: where to listen; port 0 takes a free one. ready: called with the address once it is bound.
+        settings: those in force.
+        host: address to listen on.
+        port: port to listen on, 0 for a free one.
+        catalogue: folder of the products; default: the data set of the champion's tournament.
+        ready: called with the URL once it is bound.
 
     Raises:
         UsageError: if the address is not loopback and no API key was made.
@@ -138,7 +154,7 @@ def serve(
     import uvicorn
 
     check_address(settings, host)
-    # A registry that is out of reach must not hold up what serves
+    # A registry that is out of reach must not hold up the follower for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     rig = build_scorer(settings, catalogue=catalogue, open_to_all=is_loopback(host))

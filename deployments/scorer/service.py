@@ -1,4 +1,4 @@
-"""One page from request to answer: products found, labels looked up, the rest scored, all by one champion."""
+"""From a request to its answer: products are found, labels looked up, and the rest scored, all by one champion."""
 
 from __future__ import annotations
 
@@ -34,20 +34,23 @@ class NothingInTime(Exception):
 
 
 class NobodyAnswers(Exception):
-    """Raised when there is no label for any product of a page, and every member has failed on it or is fenced off."""
+    """Raised when no product of a page has a label, because every member failed on it or is fenced off."""
 
 
 class ActiveChampion:
-    """Who serves now. Changed and read by the event loop's thread alone."""
+    """Holds the champion that serves now, None before the first. Used by the event loop's thread alone."""
 
     def __init__(self) -> None:
         self.champion: ServingChampion | None = None
 
     def take(self, champion: ServingChampion) -> threading.Event | None:
-        """Let a champion serve all requests that come from now on; the one before it ends with its last request.
+        """Let a champion serve all requests that come from now on; the one before it closes after its last request.
+
+        Args:
+            champion: loaded and warm.
 
         Returns:
-            What says that the one before it has ended; None when there was none.
+            An event that is set when the one before it has closed; None when there was none.
         """
         before, self.champion = self.champion, champion
         if before is None:
@@ -58,12 +61,15 @@ class ActiveChampion:
 
 @dataclass(frozen=True)
 class _Page:
-    """A page's products as they were found.
+    """A page's products as they were found; k of them can be scored.
 
     Attributes:
-        rows: catalogue row of each product, -1 where there is none. texts: of products that brought their own.
-        ids, versions: of the products that can be scored, in order: id ("" for none) and text version.
-        places: where those stand in the request. errors: place -> code and message of the others.
+        rows: catalogue row of each product, -1 where there is none.
+        texts: position in the request -> texts, of products that brought their own.
+        places: positions in the request of the products that can be scored, k of them, ascending.
+        ids: their product ids, "" for none.
+        versions: their text versions, uint64 (k,).
+        errors: position in the request -> code and message, of the other products.
     """
 
     rows: list[int]
@@ -81,7 +87,7 @@ class _Page:
         return [one for place, one in zip(self.places, self.ids, strict=True) if place not in self.texts]
 
     def texts_at(self, champion: ServingChampion, places: Sequence[int]) -> list[Text]:
-        """Return what there is to read of some products."""
+        """Return the texts of the products at some positions."""
         known = [place for place in places if place not in self.texts]
         found = dict(zip(known, champion.catalogue.texts([self.rows[place] for place in known]), strict=True))
         return [self.texts[place] if place in self.texts else found[place] for place in places]
@@ -89,7 +95,17 @@ class _Page:
 
 @dataclass
 class Scorer:
-    """Answers pages; its methods run in the event loop."""
+    """Answers pages; its methods run in the event loop.
+
+    Attributes:
+        settings: `deadline_ms` and `body_mib` are used.
+        metrics: where it counts.
+        engine: asks the champion's members.
+        labels: the label cache.
+        arrivals: counts requests that are being read.
+        frequent: counts which pairs are asked for.
+        active: holds the champion.
+    """
 
     settings: Settings
     metrics: ScorerMetrics
@@ -100,15 +116,20 @@ class Scorer:
     active: ActiveChampion = field(default_factory=ActiveChampion)
 
     async def answer(self, request: ScoreRequest, begun: float) -> bytes:
-        """Return the answer to a page as JSON.
+        """Answer a page.
 
         Args:
-            request: the page. begun: when it arrived, seconds of `time.perf_counter`.
+            request: the page, validated.
+            begun: when it arrived, seconds of `time.perf_counter`; the deadline counts from there.
+
+        Returns:
+            The answer as UTF-8 JSON, described by `schemas.ScoreAnswer`.
 
         Raises:
-            NoChampion: if nobody serves yet.
-            NothingInTime, NobodyAnswers: if there is not a single product to give a label for.
-            Overloaded: if too much waits.
+            NoChampion: if no champion serves yet.
+            NothingInTime: if no product has a label because the members were late.
+            NobodyAnswers: if no product has a label because the members failed or are fenced off.
+            Overloaded: if too many pairs wait already.
         """
         champion = self.active.champion
         if champion is None:
@@ -144,7 +165,7 @@ class Scorer:
         if total and not labelled.any():
             if scored is not None and scored.late:
                 raise NothingInTime(f"no member of {champion.card.id} answered in time; raise deadline_ms")
-            raise NobodyAnswers(f"every member of {champion.card.id} failed on this page; /readyz says who and why")
+            raise NobodyAnswers(f"every member of {champion.card.id} failed on this page; /readyz says which and why")
         products = _products(champion, request, page, scored, missed, hit, labelled, chosen, probabilities)
         self.frequent.seen(request.locale, request.query, page.known)
         self._count(request.locale, page, hit, labelled, scored)
@@ -195,7 +216,7 @@ class Scorer:
         return (request.deadline_ms or self.settings.deadline_ms) / 1000
 
     async def _let_others_in(self) -> None:
-        """Requests that are there already are read before this one is scored, so that they share its batches."""
+        """Let requests that have arrived be read before this one is scored, so that they share its batches."""
         self.arrivals.count += 1
         try:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Follows the ledger: a promoted ensemble is copied, loaded and warmed beside the champion, then takes over."""
+"""Follows the ledger: a promoted ensemble is copied, loaded and warmed while the old one serves, then replaces it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ _ANY = Text("", "desk lamp, red", "", "", "", "")
 
 @dataclass
 class Following:
-    """How the following goes, for /readyz.
+    """The follower's state, for /readyz.
 
     Attributes:
-        looked: when the ledger was last read, Unix time, 0 for never. trouble: what failed last, "" when nothing did.
-        refused: versions that failed their warm-up, and why.
+        looked: when the ledger was last read, seconds since 1970, 0 for never.
+        trouble: message of the last failure, "" when there was none since.
+        refused: title of a champion that failed its warm-up -> reason.
     """
 
     looked: float = 0.0
@@ -48,11 +49,17 @@ class Follower:
     """Looks at the ledger every `swap_interval_s` seconds, in a thread of its own.
 
     Args:
-        workspace: where ledger and MLflow are.
-        fleets: where champions' members compute. preparation: readies a warm champion before it serves.
-        take: lets a champion serve; returns what says that the one before it is closed. Called in the event loop.
-        wait_for: runs a coroutine in the event loop.
+        workspace: has the ledger and MLflow.
+        shared: settings, metrics and the count of arriving requests, for all champions.
+        fleets: makes each champion's replicas.
+        preparation: puts a warm champion's most frequent labels into the cache.
+        take: called in the event loop with a champion, which it lets serve; returns an event that is set when the one
+            before it has closed, None when there was none.
+        wait_for: called with a coroutine, which it runs in the event loop; returns the coroutine's result.
         catalogue: folder of a catalogue for all champions; default: the data set of each champion's tournament.
+
+    Attributes:
+        state: what `/readyz` shows.
     """
 
     def __init__(
@@ -79,18 +86,26 @@ class Follower:
 
     @cached_property
     def copies(self) -> Copies:
+        """The copies of champions in the home."""
         return Copies(self._workspace.folder("serving", "champions"))
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread that follows the ledger."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following; a champion that is being loaded is not waited for."""
+        """Ask the thread to stop; a champion that is being loaded is not waited for."""
         self._stop.set()
 
     def look(self) -> bool:
-        """Look once; return whether another champion serves."""
+        """Read the ledger once, and load and activate the champion that it names.
+
+        When the ledger or MLflow cannot be read, or the champion fails its warm-up, the reason is recorded in
+        :attr:`state`; if nothing serves yet, the copy that served last on this machine is taken.
+
+        Returns:
+            Whether another champion serves now.
+        """
         begun = time.monotonic()
         try:
             standing = self._workspace.ledger.standing(self._workspace.settings.ensemble_name)
@@ -110,7 +125,7 @@ class Follower:
             return self._serving is None and self._take_last_good()
         taken = self._take(wanted, folder, begun)
         self._refused = None if taken else (promotion.id, wanted)
-        # A process that begins with a champion it must refuse goes on with the one that served here before
+        # When the first champion of this process is refused, the one that served on this machine before is taken
         return taken or (self._serving is None and self._take_last_good())
 
     def _follow(self) -> None:
@@ -124,7 +139,7 @@ class Follower:
             self._stop.wait(self._shared.settings.swap_interval_s)
 
     def _card(self, promotion: Promotion) -> Card:
-        """Return what shall serve by the ledger."""
+        """Return the card of what should serve, by the ledger."""
         base, held = self._found.get((promotion.ensemble, promotion.version)) or self._find(promotion)
         return self._newer.card_of(base, held, self._serving, self.copies)
 
@@ -132,7 +147,7 @@ class Follower:
         ledger, name, version = self._workspace.ledger, promotion.ensemble, promotion.version
         record = next((one for one in ledger.ensembles() if (one.name, one.version) == (name, version)), None)
         if record is None:
-            raise StoreError(f"the ledger says that {name}/{version} is champion, and not who built it")
+            raise StoreError(f"the ledger names {name}/{version} as champion, but no tournament that built it")
         held = next(one for one in ledger.tournaments() if one.tournament == record.tournament)
         card = Card(name, version, record.tournament, held.data_version, tuple(record.payload.get("members", ())))
         self._found[name, version] = card, held
@@ -145,7 +160,7 @@ class Follower:
         return self.copies.fetch(self._workspace.models, card)
 
     def _take_last_good(self) -> bool:
-        """Begin with the champion that served last on this machine."""
+        """Load the champion that served last on this machine; return whether it serves."""
         found = self.copies.last_good()
         if found is None or found[1].title in self.state.refused:
             return False
@@ -158,11 +173,11 @@ class Follower:
         try:
             products = self._products(card)
             champion = self._ready(card, folder, products)
-        except Exception as error:  # a champion may fail in any way that a model can
+        except Exception as error:  # a model may raise anything
             self._refuse(card, error)
             return False
         if self._serving is None:
-            # What was imported to get here stays: no collection looks at it again, which would take tens of ms
+            # Excludes all modules imported so far from garbage collection, which would take tens of ms each time
             gc.collect()
             gc.freeze()
         self.state.refused.pop(card.title, None)
@@ -218,7 +233,7 @@ class Follower:
         reason = str(error) if isinstance(error, TournamentError) else f"{type(error).__name__}: {error}"
         self.state.refused[card.title] = reason
         self._shared.metrics.swaps_refused.inc()
-        _log.error("champion %s is refused: %s; whoever served goes on", card.title, reason)
+        _log.error("champion %s is refused: %s; the one before it goes on serving", card.title, reason)
         self.copies.discard(card)  # what is promoted again under this version is copied again
         if card.refreshed:
             self._newer.give_up(card)
@@ -259,7 +274,14 @@ async def _closed(champion: ServingChampion) -> None:
 
 
 def warm_pages(catalogue: ProductCatalogue) -> list[Pairs]:
-    """Return pages to warm up with: products of the catalogue, asked for by the words of their titles."""
+    """Return pages to warm up with: up to three of up to 40 products, then one of a single product.
+
+    Args:
+        catalogue: where the products are taken from; an empty one gives pages of a made-up product.
+
+    Returns:
+        The pages; the query of each is the first words of a product's title, and locales alternate.
+    """
     texts = catalogue.texts(catalogue.sample(_PAGE * _WARM_PAGES)) or [_ANY] * _PAGE
     pages = [texts[start : start + _PAGE] for start in range(0, len(texts), _PAGE)]
     pages.append(texts[:1])

@@ -1,4 +1,4 @@
-"""The pairs asked for most often, and their labels put into the cache before a new champion goes live."""
+"""Counts of the most frequent pairs, whose labels are put into the cache before a new champion serves."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ from esci_tournament.registry.files import write_atomically
 from esci_tournament.tasks.data.dataset import normalise_query
 
 _FORM = 1
-_TEXT_OF_AN_ID = 200  # characters; longer ids and queries are not counted, they would fill the memory
+_TEXT_OF_AN_ID = 200  # characters; pairs with longer ids or queries are not counted, to bound the memory
 _TEXT_OF_A_QUERY = 1000
 
 Page = tuple[str, str, list[str]]  # locale, normalised query, product ids
 
 
 class Frequent:
-    """Counts of pairs with bounded memory: the most frequent ones are always among those kept.
+    """Counts of pairs in bounded memory; the most frequent pairs are always among those kept. Safe in any thread.
 
     Misra and Gries (1982), pruned in batches as by Agarwal et al. (2013, "Mergeable summaries"): when twice `capacity`
     pairs are counted, the count of the `capacity`-th is taken off all of them and who has none left goes. A pair seen
     more than `total / capacity` times is kept, and no count is too low by more than `lost`.
 
     Args:
-        capacity: pairs that may be asked for.
+        capacity: number of most frequent pairs that are of interest; twice as many are counted.
+
+    Attributes:
+        total: pairs seen, halved by :meth:`fade`.
+        lost: by how much a count may be too low.
+
+    Example:
+        >>> frequent = Frequent(capacity=100)
+        >>> frequent.seen("us", "red lamp", ["B1", "B2"])
+        >>> frequent.seen("us", "Red  Lamp", ["B1"])
+        >>> frequent.most(1)
+        [(('us', 'red lamp', 'B1'), 2)]
     """
 
     def __init__(self, capacity: int) -> None:
@@ -41,7 +52,13 @@ class Frequent:
         return len(self._counts)
 
     def seen(self, locale: str, query: str, product_ids: Sequence[str]) -> None:
-        """Count the pairs of one page."""
+        """Count the pairs of one page.
+
+        Args:
+            locale: locale of the page.
+            query: query of the page; it is normalised here. A page with one of more than 1,000 characters is ignored.
+            product_ids: ids of the products; those of more than 200 characters are ignored.
+        """
         if len(query) > _TEXT_OF_A_QUERY:
             return
         text = normalise_query(query)
@@ -56,13 +73,28 @@ class Frequent:
                 self._prune()
 
     def most(self, limit: int) -> list[tuple[tuple[str, str, str], int]]:
-        """Return the `limit` most frequent pairs (locale, query, product), each with its count, by falling count."""
+        """Return the `limit` most frequent pairs, by falling count.
+
+        Args:
+            limit: number of pairs.
+
+        Returns:
+            Each pair as (locale, normalised query, product id), and its count.
+        """
         with self._lock:
             ranked = sorted(self._counts.items(), key=lambda one: (-one[1], one[0]))
         return ranked[:limit]
 
     def pages(self, limit: int, size: int = 200) -> Iterator[Page]:
-        """Yield the `limit` most frequent pairs by query, in pages of at most `size` products."""
+        """Yield the most frequent pairs, grouped by query.
+
+        Args:
+            limit: number of pairs.
+            size: largest number of products of a page; a query with more gives several pages.
+
+        Yields:
+            Locale, normalised query and product ids.
+        """
         products: dict[tuple[str, str], list[str]] = {}
         for (locale, query, product), _ in self.most(limit):
             products.setdefault((locale, query), []).append(product)
@@ -71,20 +103,28 @@ class Frequent:
                 yield locale, query, ids[start : start + size]
 
     def fade(self) -> None:
-        """Halve all counts: what was frequent long ago makes room for what is now."""
+        """Halve all counts, so that pairs that are no longer asked for lose their place."""
         with self._lock:
             self._counts = {pair: count // 2 for pair, count in self._counts.items() if count > 1}
             self.total, self.lost = self.total // 2, self.lost // 2
 
     def save(self, path: Path) -> None:
-        """Write the counts as JSON, whole or not at all."""
+        """Write the counts to a JSON file, under a temporary name first, so that the file is complete or unchanged."""
         pairs = [[*pair, count] for pair, count in self.most(2 * self.capacity)]
         content = {"form": _FORM, "total": self.total, "lost": self.lost, "pairs": pairs}
         write_atomically(path, json.dumps(content).encode())
 
     @classmethod
     def load(cls, path: Path, capacity: int) -> Frequent:
-        """Return what was saved; nothing has been counted yet when the file is absent or damaged."""
+        """Return the counts of a file of :meth:`save`; empty ones when the file is absent or damaged.
+
+        Args:
+            path: the file.
+            capacity: as in :class:`Frequent`; it may differ from that of the saved counts.
+
+        Returns:
+            The counts.
+        """
         counter = cls(capacity)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -113,14 +153,20 @@ def fill(
     score: Callable[[str, str, Sequence[str]], np.ndarray],
     going_on: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Put the labels of pages into the cache that are not there yet; return how many pairs were scored.
+    """Put the labels of pages into the cache, where they are missing.
 
     Args:
-        pages: see :meth:`Frequent.pages`.
-        version: of the champion that will serve.
-        text_versions: locale and product ids -> the ids that the catalogue still knows, and their text versions.
-        score: locale, query and product ids -> probabilities of the whole ensemble, float32 (n, 4).
-        going_on: asked before each page; warming up ends when it says no.
+        cache: the label cache.
+        pages: locale, normalised query and product ids each, see :meth:`Frequent.pages`.
+        version: number of the champion that will serve, `Card.number`.
+        text_versions: called with a locale and product ids; returns the ids that the catalogue knows, and their text
+            versions, uint64 (n,).
+        score: called with a locale, a query and n product ids; returns the whole ensemble's probabilities, float32
+            (n, 4).
+        going_on: called before each page; filling ends when it returns False.
+
+    Returns:
+        How many pairs were scored.
     """
     scored = 0
     for locale, query, asked in pages:

@@ -1,1 +1,1 @@
-"""The servers of `tournament up` on one machine: Prefect, MLflow, the worker and the watcher."""
+"""The stack of one machine: Prefect, MLflow, the worker and the watcher, started, supervised and ended together."""

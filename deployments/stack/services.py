@@ -17,8 +17,8 @@ from esci_tournament.deployments.stack.state import stack_folder
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 
-PROBE_S = 3.0  # a slower answer counts as unhealthy
-Health = Callable[[float], bool]  # seconds since 1970 -> whether the service answers, or has since that time
+PROBE_S = 3.0  # timeout of a health check
+Health = Callable[[float], bool]  # a moment, seconds since 1970 -> whether the service answers, or has since then
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Service:
     """One program of the stack.
 
     Attributes:
-        name: what it is called in words, logs and state.
-        command: arguments of the process.
-        environment: variables beside those of the supervisor.
-        health: its sign of health.
-        address: where people reach it, "" when there is nothing to see.
-        port: what it listens on, None for nothing.
-        setting: the setting that the port comes from.
-        after: services that must be healthy before it is started.
+        name: its name in messages, log files and the state file.
+        command: program and arguments of the process.
+        environment: variables that are added to those of the supervisor.
+        health: health check, called with a moment in seconds since 1970; returns whether the service answers or, for
+            one without a port, has shown activity since that moment.
+        address: URL for people, "" when there is nothing to see.
+        port: TCP port that it listens on, None for none.
+        setting: name of the setting that the port comes from, "" for none.
+        after: names of the services that must be healthy before it is started.
     """
 
     name: str
@@ -47,7 +48,17 @@ class Service:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """Return the services of the stack in order of start; MLflow is left out when the settings name a server of it."""
+    """Return the services of the stack in the order of their start.
+
+    Args:
+        settings: home, host, ports and stores.
+
+    Returns:
+        prefect, mlflow, worker and watcher; mlflow is left out when `mlflow_uri` names an MLflow server.
+
+    Raises:
+        StoreError: if the home cannot be written.
+    """
     common = environment_of(settings) | prefect_environment(settings) | module_path()
     api, here = api_url(settings), reachable(settings.host)
     services = [
@@ -103,7 +114,14 @@ def services_of(settings: Settings) -> list[Service]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the variables that make `read_settings` give these settings in another process, whatever its folder."""
+    """Return the environment variables that make `read_settings` return these settings in another process.
+
+    Args:
+        settings: those to hand on. Settings that were left at their default are left out, the home excepted.
+
+    Returns:
+        `TOURNAMENT_<NAME>` -> value, as JSON where it is not text.
+    """
     said = settings.model_dump(mode="json", include=settings.model_fields_set | {"home"})
     return {
         f"TOURNAMENT_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
@@ -113,7 +131,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Return Prefect's variables, the same for its server and for whoever speaks to it."""
+    """Return the environment variables of Prefect's server and of its clients, which are the same."""
     variables = {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": api_url(settings),
@@ -124,14 +142,14 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # With the default (in memory), leased slots would stay taken forever after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
-    if _is_everywhere(settings.host):  # browsers on other machines reach the API at the address of the page
+    if _is_everywhere(settings.host):  # a browser on another machine reaches the API at the address of the page
         variables["PREFECT_SERVER_UI_API_URL"] = "/api"
     return variables
 
 
 def mlflow_command(settings: Settings) -> tuple[str, ...]:
-    """Return the MLflow server on the very database that the command line uses."""
-    # Artifacts have plain paths in the home, so clients that use the database directly find them too.
+    """Return the command of an MLflow server on the same database that the command line uses."""
+    # Artifacts lie in the home under plain paths, so that clients of the database itself find them too.
     artifacts = (settings.home / "mlartifacts").as_uri()
     return (
         *python_module("mlflow", "server", "--backend-store-uri", settings.tracking_uri),
@@ -141,7 +159,17 @@ def mlflow_command(settings: Settings) -> tuple[str, ...]:
 
 
 def mlflow_environment(home: Path) -> dict[str, str]:
-    """Return MLflow's variables: webhooks to this machine are allowed, their secrets are kept encrypted."""
+    """Return the environment variables of the MLflow server: webhooks to this machine, no telemetry.
+
+    Args:
+        home: folder of all state; the key that encrypts webhook secrets is made in it at the first call.
+
+    Returns:
+        Variable -> value.
+
+    Raises:
+        StoreError: if the home cannot be written.
+    """
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -157,19 +185,46 @@ def api_url(settings: Settings) -> str:
 
 
 def reachable(host: str) -> str:
-    """Return an address that a server listening on `host` is reached under from this machine."""
+    """Return the host part of a URL at which this machine reaches a server that listens on `host`.
+
+    Args:
+        host: address to listen on, such as "0.0.0.0"; an IPv6 address without brackets.
+
+    Returns:
+        The host; loopback for a server that listens everywhere, and IPv6 in brackets.
+
+    Example:
+        >>> reachable("0.0.0.0"), reachable("::1"), reachable("192.168.1.7")
+        ('127.0.0.1', '[::1]', '192.168.1.7')
+    """
     if _is_everywhere(host):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a server that listens on `host`."""
+    """Tell whether a server that listens on `host` is reachable from this machine only.
+
+    Returns:
+        True for "localhost", "::1" and addresses that begin with "127.".
+
+    Example:
+        >>> is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, False)
+    """
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def who_listens(host: str, port: int) -> str:
-    """Return who keeps `port` from being listened on, "" when it is free."""
+    """Return what keeps a TCP port from being used, "" when it is free.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on.
+
+    Returns:
+        The process that listens on it, such as "process 4711 (python)"; the system's message when that is not known.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -204,7 +259,7 @@ def _answers(address: str) -> bool:
 
 
 def _polls(api: str, deployment: str, started: float) -> bool:
-    """Tell whether somebody has asked for runs of a deployment since `started`."""
+    """Tell whether a worker has asked for runs of a deployment since `started`."""
     secret = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     auth = httpx.BasicAuth(*secret.split(":", 1)) if secret and ":" in secret else None
     try:

@@ -1,4 +1,4 @@
-"""State of a home's stack: a lock that is released when the supervisor dies, and a file that lists its processes."""
+"""What runs for a home: a lock that ends with the supervisor's process, and a file that says what it started."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ SAME_START_S = 2.0  # start times are derived from the boot clock, which is some
 
 @dataclass(frozen=True)
 class Process:
-    """A process by number and start time (seconds since 1970), so that a reused number is not taken for it."""
+    """A process by id and start time, so that another process under a reused id is not mistaken for it.
+
+    Attributes:
+        pid: process id.
+        started: start time, seconds since 1970.
+    """
 
     pid: int
     started: float
 
     @classmethod
     def of(cls, pid: int) -> Process:
+        """Return the process that has this id now.
+
+        Raises:
+            psutil.NoSuchProcess: if there is none.
+        """
         return cls(pid, psutil.Process(pid).create_time())
 
     def is_alive(self) -> bool:
-        """Tell whether exactly this process runs."""
+        """Tell whether this very process runs; a zombie does not."""
         try:
             found = psutil.Process(self.pid)
             same = abs(found.create_time() - self.started) < SAME_START_S
@@ -44,13 +54,13 @@ class State:
     """What a supervisor has started.
 
     Attributes:
-        supervisor: the process that watches over the services.
-        services: name -> the process that leads the service's group.
-        addresses: name -> where it is reached, for people.
-        api: address of Prefect's API.
-        tracking_uri: MLflow as the services see it.
-        data: what registered candidates compete on, "" when nobody has said.
-        healthy: whether all of them have answered.
+        supervisor: the process that supervises the services.
+        services: service name -> the process that leads its process group.
+        addresses: service name -> URL for people.
+        api: URL of Prefect's API.
+        tracking_uri: tracking URI of MLflow that the services use.
+        data: setting `data`: what registered candidates compete on, "" when it is not set.
+        healthy: whether every service has answered.
     """
 
     supervisor: Process
@@ -63,7 +73,11 @@ class State:
 
 
 def stack_folder(home: Path) -> Path:
-    """Return the folder of the stack's own files, made if missing; StoreError when the home cannot be written."""
+    """Return the folder `stack` of a home, which holds the stack's own files; it is made if missing.
+
+    Raises:
+        StoreError: if the home cannot be written.
+    """
     folder = home / "stack"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,10 +93,16 @@ def stack_folder(home: Path) -> Path:
 
 @contextmanager
 def supervising(home: Path) -> Iterator[None]:
-    """Be the one supervisor of a home while the block runs; the lock is the kernel's and ends with the process.
+    """Hold the supervisor's lock of a home while the block runs; the kernel releases it when the process ends.
+
+    Args:
+        home: folder of all state.
+
+    Yields:
+        Nothing; the lock is held.
 
     Raises:
-        BusyError: if there is one already.
+        BusyError: if another supervisor holds it.
         StoreError: if the home cannot be written.
     """
     lock = FileLock(stack_folder(home) / "supervisor.lock")
@@ -97,12 +117,16 @@ def supervising(home: Path) -> Iterator[None]:
 
 
 def write_state(home: Path, state: State) -> None:
-    """Write what runs, in one rename."""
+    """Write `stack/state.json` below the home, in one rename."""
     write_atomically(home / "stack" / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
 def read_state(home: Path) -> State | None:
-    """Return what was started last, whether it runs still or not; None when nothing was or it ended in order."""
+    """Return what was started last, whether it still runs or not.
+
+    Returns:
+        The state; None when nothing was started, when it was stopped in order, or when the file cannot be read.
+    """
     try:
         said = json.loads((home / "stack" / "state.json").read_text(encoding="utf-8"))
         services = {name: Process(**words) for name, words in said.pop("services").items()}
@@ -112,18 +136,18 @@ def read_state(home: Path) -> State | None:
 
 
 def remove_state(home: Path) -> None:
-    """Forget what ran: it has ended."""
+    """Remove the state file, because the stack has ended."""
     with suppress(FileNotFoundError):
         (home / "stack" / "state.json").unlink()
 
 
 def running(home: Path) -> State | None:
-    """Return what runs for a home, or None when no supervisor does."""
+    """Return the state of a home's stack, or None when no supervisor runs."""
     state = read_state(home)
     return state if state is not None and state.supervisor.is_alive() else None
 
 
 def prefect_api_url(home: Path) -> str | None:
-    """Return the address of the Prefect API that `tournament up` runs for a home, None when it does not run."""
+    """Return the URL of the Prefect API that `tournament up` runs for a home, or None when it does not run."""
     state = running(home)
     return state.api if state is not None else None

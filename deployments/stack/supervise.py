@@ -21,20 +21,33 @@ from esci_tournament.registry.errors import BusyError, ServiceError
 from esci_tournament.registry.settings import Settings
 
 TICK_S = 0.2
-STOP_S = 20.0  # a flow run that is told to stop saves its progress
-LEFTOVER_S = 3.0  # remaining processes of a killed stack have no clients any more
-BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # delay before each restart; the last one repeats
-STEADY_S = 60.0  # after this uptime, the next crash starts the back-off from the beginning
-LOOK_S = 15.0  # between two health checks of a service; less if the time limit is short
-FIRST_TRIES = 2  # a service that dies this often before it was ever healthy is given up
+STOP_S = 20.0  # from SIGTERM to SIGKILL: a flow run that is told to end records its state first
+LEFTOVER_S = 3.0  # the same for what is left of a killed stack, which has no server to report to
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each restart, the last for all that follow
+STEADY_S = 60.0  # after this time without a death the back-off starts from its first pause again
+LOOK_S = 15.0  # between two health checks of a service; a third of hang_timeout_s when that is less
+FIRST_TRIES = 2  # a service that dies so often before it was ever healthy cannot run here
 LOG_BYTES = 50_000_000
 
-Say = Callable[[str], None]
+Say = Callable[[str], None]  # called with one message for people
 
 
 @dataclass
 class Watched:
-    """A service and the process that runs it now, if one does."""
+    """A service and the process that runs it now, if one does. Moments are in seconds since 1970.
+
+    Attributes:
+        service: what is run.
+        log: file that its output is appended to.
+        process: the process, None while there is none.
+        started: when the process was started.
+        healthy: whether the process has answered.
+        was_healthy: whether any process of the service ever has.
+        deaths: how often it has died or hung since it last ran steadily.
+        not_before: earliest moment of its next start.
+        looked: when its health was last checked.
+        answered: when a check last succeeded.
+    """
 
     service: Service
     log: Path
@@ -44,17 +57,17 @@ class Watched:
     was_healthy: bool = False
     deaths: int = 0
     not_before: float = 0.0
-    looked: float = 0.0  # time of the last health check
-    answered: float = 0.0  # time of the last successful health check
+    looked: float = 0.0
+    answered: float = 0.0
 
 
 class Supervisor:
     """Runs the stack of one home until it is told to stop.
 
     Args:
-        settings: addresses, ports, home.
+        settings: home, host, ports, time limits.
         services: what is run; default: the whole stack.
-        say: told in words what happens after the start: deaths, restarts.
+        say: called with a message for people when a service dies, is restarted or is back.
     """
 
     def __init__(self, settings: Settings, services: Sequence[Service] | None = None, say: Say = print) -> None:
@@ -65,14 +78,14 @@ class Supervisor:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Ask for the end; `run` returns when all services have ended. May be called from a signal handler."""
+        """Ask :meth:`run` to end the services and return. May be called from a signal handler."""
         self._stop.set()
 
     def run(self, when_healthy: Callable[[State], None]) -> None:
-        """Run the stack until `stop` is called.
+        """Run the stack until :meth:`stop` is called, then end all services.
 
         Args:
-            when_healthy: called once, when every service has answered.
+            when_healthy: called once with the state, when every service has answered.
 
         Raises:
             BusyError: if a stack of this home runs already, or a port is taken.
@@ -104,7 +117,7 @@ class Supervisor:
             self._stop.wait(TICK_S)
 
     def _attend(self, one: Watched) -> None:
-        """Do for a service what is due: start it, see how it is, or note its death."""
+        """Do what is due for a service: start it, check its health, or handle its death."""
         if one.process is None:
             ready = {each.service.name for each in self._watched if each.healthy}
             if time.time() >= one.not_before and ready.issuperset(one.service.after):
@@ -124,7 +137,7 @@ class Supervisor:
             self._look(one)
 
     def _look(self, one: Watched) -> None:
-        """Look after a healthy service from time to time; one that does not answer for long is started again."""
+        """Check a healthy service from time to time; one that has not answered for long is restarted."""
         now, limit = time.time(), self.settings.hang_timeout_s
         if now - one.looked < min(LOOK_S, limit / 3):
             return
@@ -135,7 +148,7 @@ class Supervisor:
             self._bury(one, f"has not answered for {limit:g} s (setting hang_timeout_s)")
 
     def _steady(self, names: Sequence[str], seconds: float) -> bool:
-        """Tell whether some services have been there all the time: else it may be they who do not answer."""
+        """Tell whether services have run for more than twice `seconds`; if not, they may be what does not answer."""
         others = [each for each in self._watched if each.service.name in names]
         return all(each.healthy and time.time() - each.started > 2 * seconds for each in others)
 
@@ -152,7 +165,7 @@ class Supervisor:
         self._write(healthy=all(each.was_healthy for each in self._watched))
 
     def _bury(self, one: Watched, how: str) -> None:
-        """Note that a service is gone and when it may be started again; give up on one that never ran."""
+        """End a service's process and set the time of its next start; raise ServiceError for one that never ran."""
         assert one.process is not None
         _kill(one.process.pid, signal.SIGKILL)
         one.process.wait()
@@ -169,7 +182,7 @@ class Supervisor:
         self.say(f"{one.service.name} {how}; it is started again in {wait:g} s")
 
     def _end(self) -> None:
-        """End all services, last started first: a worker says its last words to a server that still listens."""
+        """End the services that depend on others first: a worker reports its runs to a server that still listens."""
         servers = [one for one in self._watched if not one.service.after]
         for group in ([one for one in self._watched if one.service.after], servers):
             processes = {one.process.pid: one.process for one in group if one.process is not None}
@@ -190,7 +203,15 @@ class Supervisor:
 
 
 def check_ports(host: str, services: Sequence[Service]) -> None:
-    """Raise BusyError when a port of the stack is taken; the message names port, setting and who has it."""
+    """Check that the ports of the stack are free.
+
+    Args:
+        host: address that the services listen on.
+        services: those to start.
+
+    Raises:
+        BusyError: if a port is taken; the message names the port, its setting and the process that listens.
+    """
     for service in services:
         if service.port is not None and (who := who_listens(host, service.port)):
             variable = f"TOURNAMENT_{service.setting.upper()}"
@@ -201,7 +222,14 @@ def check_ports(host: str, services: Sequence[Service]) -> None:
 
 
 def end_leftovers(home: Path) -> list[str]:
-    """End what a killed supervisor left behind, by number and start time; return the names of what was ended."""
+    """End the services that a killed supervisor left running; processes are told by id and start time.
+
+    Args:
+        home: folder of all state.
+
+    Returns:
+        Names of the services that were ended; empty while the supervisor runs.
+    """
     state = read_state(home)
     if state is None or state.supervisor.is_alive():
         return []
@@ -213,7 +241,13 @@ def end_leftovers(home: Path) -> list[str]:
 
 
 def end_groups(leaders: Sequence[int], runs: Callable[[int], bool], grace_s: float = STOP_S) -> None:
-    """Ask process groups to end, and end those that have not after `grace_s` seconds."""
+    """Send SIGTERM to process groups, SIGKILL to those that still run later, and wait until all have ended.
+
+    Args:
+        leaders: process ids of the groups' leaders.
+        runs: called with such an id; returns whether the leader still runs.
+        grace_s: seconds from SIGTERM to SIGKILL.
+    """
     for pid in leaders:
         _kill(pid, signal.SIGTERM)
     end = time.monotonic() + grace_s
@@ -227,11 +261,11 @@ def end_groups(leaders: Sequence[int], runs: Callable[[int], bool], grace_s: flo
 
 
 def warning_of(host: str) -> str:
-    """Return what to say about an address that others reach, "" for loopback."""
+    """Return a warning about an address that other machines reach, "" for loopback."""
     if is_loopback(host):
         return ""
     return (
-        f"warning: the servers listen on {host}: whoever reaches this machine may read, decide and promote. "
+        f"warning: the servers listen on {host}: everybody who reaches this machine can read, decide and promote. "
         "docs/production.md shows a stack with secrets"
     )
 

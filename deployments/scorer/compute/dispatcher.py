@@ -1,10 +1,10 @@
-"""Which replica computes what: questions wait for their member, and go out in batches as replicas are free.
+"""Assigns batches to replicas: questions wait for their member, and go out in batches as replicas are free.
 
-A free replica takes what is there at once: all that waits for one member, up to `batch_pairs`. Only while other
-requests have arrived and are not queued yet does it wait for them, a few milliseconds at most; while it computes, what
-comes next gathers by itself. When there are several replicas, each is filled up to an even share of all the work there
-is, under way or waiting, and a page is cut where that share ends (the wrap-around rule, McNaughton 1959): all of them
-compute it, and are done at about the same time.
+A free replica is given at once all that waits for one member, up to `batch_pairs` pairs. Only while other requests have
+arrived and are not queued yet does it wait for them, a few milliseconds at most. What arrives while it computes forms
+the next batch. When there are several replicas, each is filled up to an even share of all the work, under way or
+waiting, and a page is cut where that share ends (the wrap-around rule, McNaughton 1959), so that all replicas compute
+it and are done at about the same time.
 
 Everything here runs in the event loop's thread.
 """
@@ -27,19 +27,25 @@ from esci_tournament.deployments.scorer.compute.replica import Answer, Replica
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.settings import Settings
 
-_LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # of a batch, both: smaller ones cost more than they save
-_MOST_DEATHS = 2  # of replicas that computed a question, until it is given up
+_LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # lower bounds of a batch: smaller ones cost more than they save
+_MOST_DEATHS = 2  # deaths of replicas that computed a question after which it is given up
 
 
 class PendingRequests:
-    """How many requests are being read at this moment. Counted by the service, looked at by the dispatcher."""
+    """The number of requests that have arrived and are not queued yet; set by the service, read by the dispatcher."""
 
     count = 0
 
 
 @dataclass(frozen=True)
 class ServingContext:
-    """What all champions in a process share."""
+    """What all champions in a process share.
+
+    Attributes:
+        settings: those in force.
+        arrivals: count of requests that are being read.
+        metrics: the scorer's metrics.
+    """
 
     settings: Settings
     arrivals: PendingRequests
@@ -51,10 +57,10 @@ class _Batch:
     member: Member
     parts: list[tuple[Question, int, int]]
     slot: _ReplicaSlot
-    seconds: float  # that it will take, as far as is known
+    seconds: float  # expected time
     begun: float | None = None
     timer: asyncio.TimerHandle | None = None
-    lost: bool = False  # it took too long: nobody waits for it any more
+    lost: bool = False  # it took too long: its answers are ignored
 
     @property
     def pairs(self) -> int:
@@ -74,7 +80,7 @@ class _ReplicaSlot:
 
     @property
     def room(self) -> int:
-        """Batches that it may be given now. One that computes a single batch is given the next ahead of time."""
+        """Batches that it may be given now; with a single slot it is given one more ahead of time."""
         return max(self.replica.slots, 2) - len(self.batches)
 
     @property
@@ -82,22 +88,26 @@ class _ReplicaSlot:
         return self.batches[: self.replica.slots]
 
     def left(self, now: float) -> float:
-        """Seconds until it has computed what it was given, as far as is known."""
+        """Return the expected seconds until it has computed what it was given."""
         spent = (0.0 if batch.begun is None else min(now - batch.begun, batch.seconds) for batch in self.batches)
         return (sum(batch.seconds for batch in self.batches) - sum(spent)) / self.replica.slots
 
     def takes(self, member: Member) -> bool:
-        """Whether it may be given a batch of a member: of each one at a time, so that what comes next gathers."""
+        """Tell whether it may be given a batch of a member: one of each at a time, so that the next ones are larger."""
         return self.replica.slots == 1 or all(batch.member is not member for batch in self.batches)
 
 
 class BatchDispatcher:
-    """Puts questions to the members of one champion.
+    """Asks the members of one champion, by sending batches to its replicas.
 
     Args:
         names: candidate ids of the members.
-        lost: called with why whenever a replica is gone that was not detached; another may be attached for it.
-        clock: seconds, growing.
+        shared: settings, metrics and the count of arriving requests.
+        lost: called with the reason when a replica is gone that was not detached; it may attach another.
+        clock: returns the time in seconds, growing.
+
+    Attributes:
+        members: candidate id -> the member's queue and circuit breaker.
     """
 
     def __init__(
@@ -118,10 +128,11 @@ class BatchDispatcher:
 
     @property
     def replicas(self) -> list[Replica]:
+        """The replicas that are given batches."""
         return [slot.replica for slot in self._slots]
 
     def attach(self, replica: Replica) -> None:
-        """Let a replica take part."""
+        """Give batches to a replica from now on; once closed, the replica is ended instead."""
         if self._closed:
             replica.end()
         elif not replica.alive:
@@ -131,25 +142,42 @@ class BatchDispatcher:
         self._wake()
 
     def withdraw(self, replica: Replica) -> None:
-        """Let a replica take no part for now; what it was given is given to another."""
+        """Give a replica no more batches; those that it has are given to another one. It does not end."""
         for slot in [slot for slot in self._slots if slot.replica is replica]:
             self._slots.remove(slot)
             self._take_back(slot, deadly=False)
 
     def detach(self, replica: Replica) -> None:
-        """Let a replica take no part any more, and end."""
+        """Give a replica no more batches, and end it; those that it has are given to another one."""
         self.withdraw(replica)
         replica.end()
 
     def ended(self, replica: Replica, why: str) -> None:
-        """A replica is gone: what it was given is given to another, once; then it is what replicas die of."""
+        """Handle the loss of a replica: the batches that it had are given to another one.
+
+        A question that two replicas were computing when they died is answered with an error, because it may be what
+        they died of.
+
+        Args:
+            replica: the one that is gone.
+            why: the reason, in one sentence.
+        """
         for slot in [slot for slot in self._slots if slot.replica is replica]:
             self._slots.remove(slot)
             self._take_back(slot, deadly=True)
             self.lost(why)
 
     def ask(self, names: Iterable[str], pairs: Pairs) -> list[Question]:
-        """Put the same question to some members; whoever is fenced off has answered already that it does not."""
+        """Ask members for the scores of pairs.
+
+        Args:
+            names: candidate ids.
+            pairs: the pairs, for all of them.
+
+        Returns:
+            One question for each member, in the order of `names`. Those to members that are fenced off have failed
+            already.
+        """
         loop = asyncio.get_running_loop()
         self._order += 1
         questions = []
@@ -167,8 +195,8 @@ class BatchDispatcher:
         return questions
 
     def close(self) -> None:
-        """Answer nothing more, and let the replicas end."""
-        self._closed, self.lost = True, _unheard  # whoever was told is not kept alive by this
+        """Fail all questions that wait or are under way, and end the replicas."""
+        self._closed, self.lost = True, _unheard  # drops the reference to the champion
         for member in self.members.values():
             _fail(member.queue, NotAnswered("it is closed"))
             self._metrics.member_gone(member.name)
@@ -292,7 +320,7 @@ class BatchDispatcher:
             self._metrics.member_failed(member.name, "error", member.breaker.failed(str(answer)))
 
     def _hangs(self, batch: _Batch) -> None:
-        """Fence a member off whose batch takes too long; its replica's place is free again at once."""
+        """Fence a member off whose batch takes too long, and free the replica's slot at once."""
         if batch not in batch.slot.batches:
             return
         member, limit = batch.member, self._settings.member_timeout_s
@@ -330,7 +358,7 @@ class BatchDispatcher:
 
 
 def _unheard(_why: str) -> None:
-    """Tell nobody."""
+    """Ignore the loss of a replica."""
 
 
 def _fail(questions: Iterable[Question], reason: NotAnswered) -> None:

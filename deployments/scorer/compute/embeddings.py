@@ -1,4 +1,4 @@
-"""What members have computed ahead of requests: held, checked, made whole when damaged, refreshed when edges change."""
+"""Embeddings that members compute ahead of requests: loaded, checked, repaired, and refreshed when edges change."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ _log = logging.getLogger("scorer")
 
 
 def make_whole(ensemble: Path, device: str = "cpu") -> dict[str, str]:
-    """Check what the members of an ensemble's folder have computed ahead, and mend it in place.
+    """Check the embeddings that the members of an ensemble have computed ahead, and repair them in place.
 
-    What is damaged is computed anew, or put aside so that the member computes it when it is asked. A damaged file never
-    answers.
+    Damaged ones are computed anew, or put aside so that the member computes them for each request. Damaged files are
+    never used. Call it before the members are loaded.
 
     Args:
-        ensemble: a folder of this machine's own, as `write_ensemble` wrote it, before its members are loaded.
-        device: where to compute.
+        ensemble: the ensemble's folder, as `write_ensemble` wrote it; files in it are replaced.
+        device: torch device to compute on, such as "cpu" or "cuda:0".
 
     Returns:
-        Member -> what was found or done (see :meth:`Candidate.mend`); those that compute nothing ahead are left out.
+        Candidate id -> what was found or done (see :meth:`Candidate.mend`); members that compute nothing ahead are left
+        out.
     """
     found = {name: class_of(folder).mend(folder, device) for name, folder in member_folders(ensemble).items()}
     return {name: what for name, what in found.items() if what is not None}
@@ -49,21 +50,24 @@ def embed(
     counts: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Have the members that can use product vectors computed ahead, found in `store` or computed now.
+    """Load or compute the product vectors of the members that can use them.
 
-    It may run beside requests: a member goes over to its vectors when they are complete. A product that is not among
-    them is encoded as before, so that vectors may be few or old, and never wrong.
+    It may run beside requests: a member uses its vectors once they are complete. A product without a vector is encoded
+    for each request, so that answers are right with few or old vectors too. All other vectors of these members in
+    `store` are removed.
 
     Args:
         members: candidate id -> model.
-        products: returns the catalogue, columns of `Dataset.products`; asked for only when something is to be computed.
-        store: folder of vectors. data_version: of the catalogue.
-        limit: products to hold, the most retrieved ones first; None for all.
+        products: called without arguments when something has to be computed; returns the catalogue, columns of
+            `Dataset.products`.
+        store: folder in which vectors are kept, a folder for each member.
+        data_version: version of the catalogue's data.
+        limit: number of products to hold, the most retrieved ones first; None for all.
         counts: product id -> how often it was retrieved.
-        progress: called with the share done.
+        progress: called with the share done in [0, 1] and a word on what is being done.
 
     Returns:
-        Member -> products whose vectors it uses.
+        Candidate id -> number of products whose vectors it uses; members that use none are left out.
     """
     frame: pd.DataFrame | None = None
     held = hold_vectors(members, store, data_version, limit)
@@ -84,10 +88,16 @@ def embed(
 def hold_vectors(
     members: Mapping[str, Candidate], store: Path, data_version: str, limit: int | None = None
 ) -> dict[str, int]:
-    """Have members use the product vectors that :func:`embed` has put into `store`, where they are sound.
+    """Load the product vectors that :func:`embed` has put into `store`; damaged ones are not used.
+
+    Args:
+        members: candidate id -> model.
+        store: folder in which vectors are kept.
+        data_version: version of the catalogue's data.
+        limit: number of products that :func:`embed` was given; None for all.
 
     Returns:
-        Member -> products whose vectors it uses; members without vectors are left out.
+        Candidate id -> number of products whose vectors it uses; members without vectors are left out.
     """
     held = {}
     for name, member in _embedding(members).items():
@@ -116,7 +126,14 @@ def _vectors(store: Path, member: str, data_version: str, limit: int | None) -> 
 def keep_most_retrieved(
     members: Mapping[str, Candidate], products: pd.DataFrame, limit: int, counts: Mapping[str, int] | None = None
 ) -> None:
-    """Hold the embeddings of the most retrieved products alone, in memory; all others are computed from their text."""
+    """Drop all but the embeddings of the most retrieved products from memory; others are computed from their text.
+
+    Args:
+        members: candidate id -> model.
+        products: the catalogue, columns of `Dataset.products`.
+        limit: number of products to keep.
+        counts: product id -> how often it was retrieved.
+    """
     for member in members.values():
         if member.products_ahead > limit:
             member.keep_products(most_retrieved(products, limit, counts))
@@ -127,13 +144,17 @@ def refresh(
     edges: Callable[[tuple[str, ...]], pd.DataFrame],
     products: pd.DataFrame,
 ) -> dict[str, int]:
-    """Take up changed edges and products in every member that can; return member -> products computed anew.
-
-    A member that cannot be refreshed goes on with what it has, and is left out of the answer.
+    """Give changed edges and products to every member that can use them without being fitted again.
 
     Args:
-        edges: relations -> all their edges as they are now, columns as in `FitData`; none for no relation.
-        products: the catalogue as it is now; the edges name its rows.
+        members: candidate id -> model; changed in place.
+        edges: called with names of relations; returns all their edges as they are now, columns as in `FitData.edges`,
+            and no rows for no relation.
+        products: the catalogue as it is now, columns of `Dataset.products`; the edges name its rows.
+
+    Returns:
+        Candidate id -> number of products computed anew. A member that cannot be refreshed stays as it is, and is left
+        out.
     """
     done: dict[str, int] = {}
     for name, member in members.items():
@@ -146,9 +167,16 @@ def refresh(
 
 
 def refresh_from(members: Mapping[str, Candidate], folder: Path) -> dict[str, int]:
-    """Take up the edges and products of a loaded data set, whose folder is in the stage store; see :func:`refresh`.
+    """Give the edges and products of a loaded data set to every member that can use them; see :func:`refresh`.
 
-    All its behaviour counts, that of judged queries too: who serves is not judged any more.
+    The edges of all queries are used, those of judged queries too, because a model that serves is not judged any more.
+
+    Args:
+        members: candidate id -> model; changed in place.
+        folder: folder of the loaded data set, in the stage store.
+
+    Returns:
+        Candidate id -> number of products computed anew.
     """
     dataset = open_dataset(folder)
 
@@ -161,14 +189,19 @@ def refresh_from(members: Mapping[str, Candidate], folder: Path) -> dict[str, in
 
 
 def refreshed_copy(ensemble: Path, data: Path, target: Path, device: str = "cpu") -> dict[str, int]:
-    """Write an ensemble into another folder, with the edges and products of newer data in the members that take them.
+    """Write a copy of an ensemble whose members know the edges and products of newer data, where they can.
+
+    Files that do not change are hard links to those of the original, where the file system allows it.
 
     Args:
-        ensemble: as `write_ensemble` wrote it. data: folder of a loaded data set. target: an empty folder.
-        device: where to compute.
+        ensemble: the ensemble's folder, as `write_ensemble` wrote it.
+        data: folder of a loaded data set, in the stage store.
+        target: an empty folder that the copy is written into.
+        device: torch device to compute on, such as "cpu" or "cuda:0".
 
     Returns:
-        Member -> products computed anew; one that cannot be refreshed goes along as it is, and is left out.
+        Candidate id -> number of products computed anew. A member that cannot be refreshed is copied as it is, and is
+        left out.
     """
     folders = member_folders(ensemble)
     able = {name: folder for name, folder in folders.items() if refreshes(class_of(folder))}
@@ -192,7 +225,7 @@ def refreshed_copy(ensemble: Path, data: Path, target: Path, device: str = "cpu"
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Let a file stand in a second place; what is computed ahead is replaced and never written into."""
+    """Make a hard link, or else a copy; a link is safe because files of embeddings are replaced, not written into."""
     try:
         os.link(source, target)
     except OSError:
@@ -200,7 +233,21 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def most_retrieved(products: pd.DataFrame, limit: int | None, counts: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """Return the `limit` products that were retrieved most often, or all; of equals the first in the catalogue."""
+    """Return the products that were retrieved most often; among equals the first ones of the catalogue.
+
+    Args:
+        products: the catalogue; a column product_id is needed.
+        limit: number of products; None for all.
+        counts: product id -> how often it was retrieved; products that are absent count 0.
+
+    Returns:
+        Rows of `products` in their order, on a new index; `products` itself when all of them are wanted.
+
+    Example:
+        >>> catalogue = pd.DataFrame({"product_id": ["a", "b", "c"]})
+        >>> most_retrieved(catalogue, 2, {"c": 5})["product_id"].tolist()
+        ['a', 'c']
+    """
     if limit is None or limit >= len(products):
         return products
     often = products["product_id"].astype(str).map(dict(counts or {})).fillna(0).to_numpy()

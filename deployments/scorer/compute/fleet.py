@@ -1,4 +1,4 @@
-"""Where the replicas of a champion come from: this process, or processes of their own (`forked`)."""
+"""Makes the replicas of a champion, in this process or in processes of their own (`forked`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from esci_tournament.tasks.families.protocol import Candidate
 
 
 class Fleet(Protocol):
-    """Where a champion's replicas come from.
+    """The interface that makes a champion's replicas.
 
     Attributes:
-        size: replicas that it should have. devices: that they compute on.
+        size: number of replicas that the champion should have.
+        devices: torch devices that they compute on.
     """
 
     size: int
@@ -30,25 +31,41 @@ class Fleet(Protocol):
         """Return one more replica, ready to compute.
 
         Args:
-            ended: called when it is gone without having been told to end. patient: it gives way to everything else.
+            ended: called with the replica and the reason when it is gone without having been told to end.
+            patient: whether it has a low priority, so that it gives way to everything else on the machine.
+
+        Returns:
+            The replica.
 
         Raises:
-            TournamentError: if there is none to be had.
+            TournamentError: if it does not start.
         """
 
     async def embed(self) -> dict[str, int]:
-        """Have product vectors computed and used; return member -> products whose vectors it uses."""
+        """Compute product vectors, or find those that are kept, and have all replicas use them.
+
+        Returns:
+            Candidate id -> number of products whose vectors it uses.
+
+        Raises:
+            TournamentError: if they cannot be computed.
+        """
 
     def close(self) -> None:
-        """End all of it."""
+        """Make no more replicas, and release the members."""
 
 
 class LocalFleet:
-    """Replicas in this process: all of them compute with the same models.
+    """Replicas in this process; all of them compute with the same models.
 
     Args:
-        candidates: candidate id -> fitted model. slots: batches computed at once. threads: of torch, for each of them.
-        most_pairs: that a model is given at once. embed: computes product vectors; called in a thread.
+        candidates: candidate id -> fitted model.
+        slots: batches that a replica computes at once.
+        threads: torch threads for each of them.
+        most_pairs: largest number of pairs that a model is given at once.
+        embed: called in a thread with `candidates`; computes their product vectors, and returns candidate id -> number
+            of products whose vectors it uses.
+        device: torch device of the models.
     """
 
     size = 1
@@ -66,20 +83,24 @@ class LocalFleet:
         self._slots, self._threads, self._most_pairs, self._embed = slots, threads, most_pairs, embed
 
     async def replica(self, ended: Ended, patient: bool = False) -> Replica:
+        """Return one more replica in this process; it never ends by itself, and has the priority of the process."""
         return LocalReplica(self.candidates, self._slots, self._threads, self._most_pairs)
 
     async def embed(self) -> dict[str, int]:
+        """Compute product vectors in a thread. See :meth:`Fleet.embed`."""
         return await asyncio.get_running_loop().run_in_executor(None, self._embed, self.candidates)
 
     def close(self) -> None:
+        """Let go of the models."""
         self.candidates = {}
 
 
 class Fleets:
-    """Makes the fleet of each champion, as the settings want it.
+    """Makes the fleet of each champion according to the settings.
 
     Args:
-        settings: `replicas`, `members_at_once`, `batch_pairs`, `precomputed_products`. device: of the members.
+        settings: `replicas`, `members_at_once`, `batch_pairs` and `precomputed_products` are used.
+        device: where members compute: auto, cpu, cuda or cuda:N.
         vectors: folder in which product vectors are kept.
     """
 
@@ -88,19 +109,24 @@ class Fleets:
         self._zygote = Zygote()
 
     def start(self) -> None:
-        """Begin with what takes seconds; nothing is waited for."""
+        """Start the process that replicas are forked from, without waiting for it."""
         if self._settings.replicas != 0:
             self._zygote.start()
 
     def fleet(self, ensemble: Path, products: Path | None, data_version: str, retrieved: dict[str, int]) -> Fleet:
-        """Return a fleet whose members are loaded; blocks while they load.
+        """Make the fleet of a champion; blocks while its members are loaded.
 
         Args:
-            ensemble: folder of this machine's own. products: Arrow file of the catalogue. data_version: of it.
-            retrieved: product id -> how often it was.
+            ensemble: folder of the ensemble, a copy of this machine's own because damaged embeddings are repaired.
+            products: Arrow file of the catalogue, None for none.
+            data_version: version of the catalogue's data.
+            retrieved: product id -> how often it was asked for.
+
+        Returns:
+            The fleet, ready to make replicas.
 
         Raises:
-            TournamentError: if they cannot be loaded.
+            TournamentError: if a member cannot be loaded.
         """
         settings = self._settings
         replicas = usable_cores() if settings.replicas is None else max(settings.replicas, 1)
@@ -124,7 +150,15 @@ class Fleets:
         return fleet
 
     def refresh(self, ensemble: Path, data: Path, target: Path) -> dict[str, int]:
-        """Write an ensemble with newer data into an empty folder; see `compute.embeddings.refreshed_copy`. Blocks.
+        """Write a copy of an ensemble that knows newer data; see `compute.embeddings.refreshed_copy`. Blocks.
+
+        Args:
+            ensemble: folder of the ensemble.
+            data: folder of the loaded data set.
+            target: an empty folder that the copy is written into.
+
+        Returns:
+            Candidate id -> number of products computed anew.
 
         Raises:
             TournamentError: if that fails.
@@ -137,7 +171,7 @@ class Fleets:
         return refreshed_copy(ensemble, data, target, str(resolve_device(self._device)))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the process that replicas are forked from."""
         self._zygote.close()
 
 

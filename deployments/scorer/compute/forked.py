@@ -1,4 +1,4 @@
-"""Replicas that are processes: forked from a keeper, which has loaded a champion and was forked from the zygote."""
+"""Replicas that are processes; `keeper` describes which process is forked from which."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.processes import module_path, python_module, usable_cores
 
-_REMEMBERED = 64  # pages that a replica surely has yet
+_REMEMBERED = 64  # newest pages that need not be sent to a replica again; it keeps twice as many
 _START_SECONDS = 120.0
 _BYTES = 4 * len(LABELS)  # of a pair's scores
 
 
 class Zygote:
-    """The process that all keepers are forked from, started when it is needed, and again when it is gone."""
+    """The process that all keepers are forked from; it is started when it is needed, and again when it is gone."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,15 +39,23 @@ class Zygote:
         self._control: socket.socket | None = None
 
     def start(self) -> None:
-        """Start it if it does not run, without waiting for it."""
+        """Start the process if it does not run, without waiting for its imports."""
         with self._lock:
             self._started()
 
     def keeper(self, job: Job, seconds: float) -> tuple[socket.socket, Header]:
-        """Have a champion loaded; return the keeper's socket and what it said. Blocks while it loads.
+        """Fork a keeper that loads a champion; blocks while it loads.
+
+        Args:
+            job: what is loaded, and how.
+            seconds: time limit.
+
+        Returns:
+            The keeper's socket, by which it is asked for replicas, and its first message: the keys kept (candidate ids)
+            and devices (torch devices).
 
         Raises:
-            TournamentError: if it cannot be loaded, or not within `seconds`.
+            TournamentError: if the champion cannot be loaded, or not in time.
         """
         for _ in range(2):
             ours, process = self._fork(job.to_json())
@@ -63,19 +71,28 @@ class Zygote:
             ours.close()
             if said is not None:
                 raise TournamentError(f"{job.ensemble.name} cannot be loaded: {said[0]['failed']}")
-            if process.poll() is None:  # else the zygote was killed, which has nothing to do with what it should load
+            if process.poll() is None:  # else the zygote was killed, which says nothing about the champion
                 break
         raise TournamentError(
             f"{job.ensemble.name} cannot be loaded: the process that loaded it ended; is there enough memory?"
         )
 
     def close(self) -> None:
-        """Let it end; what was forked from it ends with its champion."""
+        """End the process; keepers that were forked from it go on until their champion is closed."""
         with self._lock:
             self._end()
 
     def refresh(self, ensemble: Path, data: Path, target: Path, device: str) -> dict[str, int]:
-        """Have an ensemble with newer data written in a process that gives way to everything else; blocks.
+        """Write a copy of an ensemble that knows newer data, in a process of low priority; blocks.
+
+        Args:
+            ensemble: folder of the ensemble.
+            data: folder of the loaded data set.
+            target: an empty folder that the copy is written into.
+            device: auto, cpu, cuda or cuda:N.
+
+        Returns:
+            Candidate id -> number of products computed anew.
 
         Raises:
             TournamentError: if that fails.
@@ -92,7 +109,7 @@ class Zygote:
         with its, self._lock:
             try:
                 send_with(self._started(), asked, its)
-            except OSError:  # it is gone, and nobody has noticed yet
+            except OSError:  # the process has ended since the last message
                 self._end()
                 send_with(self._started(), asked, its)
             assert self._process is not None
@@ -107,10 +124,10 @@ class Zygote:
             self._process = subprocess.Popen(
                 python_module("esci_tournament.deployments.scorer.compute.keeper", str(its.fileno())),
                 pass_fds=[its.fileno()],
-                # Members compute with as many threads as they are told, and tokenizers are not forked with theirs
+                # The threads of tokenizers do not survive a fork
                 env=os.environ | module_path() | {"TOKENIZERS_PARALLELISM": "false"},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a key pressed in the terminal is for the scorer alone
+                start_new_session=True,  # Ctrl-C in the terminal is handled by the scorer
             )
         self._control = ours
         return ours
@@ -126,10 +143,16 @@ class Zygote:
 
 
 class ProcessFleet:
-    """Replicas that are processes, forked from one that has loaded the members.
+    """Replicas that are processes, forked from a keeper that has loaded the members.
 
     Args:
-        zygote: where the keeper comes from. job: what is loaded. replicas: how many; None for one a core or GPU.
+        zygote: the process that the keeper is forked from.
+        job: what is loaded, and how.
+        replicas: number of replicas; None for one on each core or GPU.
+
+    Attributes:
+        size: number of replicas that the champion should have.
+        devices: torch devices that they compute on.
     """
 
     def __init__(self, zygote: Zygote, job: Job, replicas: int | None) -> None:
@@ -142,16 +165,28 @@ class ProcessFleet:
         self.size, self.devices = 1, ["cpu"]
 
     def start(self) -> None:
-        """Load the members; blocks.
+        """Load the members in a keeper; blocks while they load.
 
         Raises:
-            TournamentError: if they cannot be loaded.
+            TournamentError: if they cannot be loaded, or not within 120 s.
         """
         self._control, said = self._zygote.keeper(self._job, _START_SECONDS)
         self.devices = [str(device) for device in said["devices"]]
         self.size = self._replicas or (usable_cores() if self.devices == ["cpu"] else len(self.devices))
 
     async def replica(self, ended: Ended, patient: bool = False) -> Replica:
+        """Fork one more replica and wait until it can compute.
+
+        Args:
+            ended: called with the replica and the reason when its process ends without having been told to.
+            patient: whether its process has a low priority.
+
+        Returns:
+            The replica.
+
+        Raises:
+            TournamentError: if it does not start within 120 s, or the keeper is gone and cannot be replaced.
+        """
         replica = ProcessReplica(ended)
         await self._fork("patient" if patient else "replica", replica)
         try:
@@ -163,6 +198,7 @@ class ProcessFleet:
         return replica
 
     async def embed(self) -> dict[str, int]:
+        """Compute product vectors in a process of low priority. See :meth:`Fleet.embed`."""
         talk = _Talk()
         await self._fork("embedder", talk)
         held = dict(await talk.said)
@@ -171,6 +207,7 @@ class ProcessFleet:
         return held
 
     def close(self) -> None:
+        """End the keeper; its replicas are ended by the dispatcher."""
         self._closed = True  # without the lock: a keeper may be loading
         if self._control is not None:
             self._control.close()
@@ -210,7 +247,12 @@ class ProcessReplica(asyncio.Protocol):
     """A replica in a process of its own.
 
     Args:
-        ended: called when it is gone without having been told to end.
+        ended: called with the replica and the reason when its process ends without having been told to.
+
+    Attributes:
+        slots: batches that it computes at once.
+        pid: process id, 0 until it is ready.
+        ready: done when it can compute; has a TournamentError when its process ended before.
     """
 
     slots = 1
@@ -228,9 +270,11 @@ class ProcessReplica(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
+        """Whether its connection is open."""
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, member: str, slices: Sequence[Slice], done: Done) -> None:
+        """Send a batch to the process; pages that it has already are not sent again. See :meth:`Replica.send`."""
         self._number += 1
         self._sent[self._number] = done
         pages: list[tuple[int, int]] = []
@@ -250,10 +294,11 @@ class ProcessReplica(asyncio.Protocol):
             self._pages.popitem(last=False)
 
     def hold(self) -> None:
-        """Have it use the product vectors that are there now."""
+        """Tell the process to use the product vectors that are in their folder now."""
         self._write(pack({"hold": True}))
 
     def give_up(self) -> bool:
+        """Kill the process; always possible."""
         self._told_to_end = True
         if self.pid:
             with suppress(ProcessLookupError):
@@ -262,14 +307,17 @@ class ProcessReplica(asyncio.Protocol):
         return True
 
     def end(self) -> None:
+        """Close the connection, upon which the process ends."""
         self._told_to_end = True
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: Any) -> None:
+        """Keep the transport; called by asyncio."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Handle the message that the process is ready, and answers to batches; called by asyncio."""
         for header, content in self._inbox.take(data):
             if "replica" in header:
                 self.pid, self.slots = int(header["replica"]), int(header["slots"])
@@ -280,10 +328,11 @@ class ProcessReplica(asyncio.Protocol):
                 done(_answers(header["answers"], content), float(header["seconds"]))
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Report the end of the process, unless it was told to end; called by asyncio."""
         why = f"replica {self.pid} ended" if self.pid else "a replica ended before it was ready"
         if not self.ready.done():
             self.ready.set_exception(TournamentError(f"{why}; is there enough memory?"))
-            self.ready.exception()  # it may be that nobody waits for it any more
+            self.ready.exception()  # marks it as retrieved, in case nothing waits for it any more
         elif not self._told_to_end:
             self._ended(self, why)
 
@@ -293,7 +342,7 @@ class ProcessReplica(asyncio.Protocol):
 
 
 class _Talk(asyncio.Protocol):
-    """What a process says once, before it ends."""
+    """Receives the one message that a process sends before it ends."""
 
     def __init__(self) -> None:
         self.said: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()

@@ -1,14 +1,14 @@
 """The processes that members compute in: a keeper loads a champion's members once, and forks its replicas.
 
-    zygote                imported what all of them need; one a scorer
-      keeper              loaded the members of one champion; computes nothing
-        replica, ...      computes, a process each; the weights are shared with the keeper
-        patient replica   computes what nobody waits for, and gives way to everything else
+    zygote                has imported what all of them need; one for each scorer
+      keeper              has loaded the members of one champion; computes nothing
+        replica, ...      computes batches, one process each; shares the weights with the keeper
+        patient replica   computes what no request waits for, at a low priority
 
-Loading, forking and computing so stay away from the process that answers requests. A replica that dies or hangs is
-replaced in milliseconds. On a GPU nothing can be forked: there each replica loads the members itself.
+So loading, forking and computing do not slow down the process that answers requests, and a replica that dies or hangs
+is replaced in milliseconds. CUDA cannot be forked: on a GPU each replica loads the members itself.
 
-Each of them ends when the scorer's end of its socket is closed, be it by a kill.
+Each of these processes ends when the scorer's end of its socket is closed, also when the scorer is killed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from esci_tournament.registry.errors import TournamentError
 from esci_tournament.tasks.data.store import read_frame
 from esci_tournament.tasks.families.protocol import Candidate
 
-_PATIENCE = 10  # nice value of what nobody waits for
-_REMEMBERED = 128  # pages that a replica keeps; whoever asks relies on half of them
+_PATIENCE = 10  # nice value of processes that no request waits for
+_REMEMBERED = 128  # newest pages that a replica keeps; the scorer relies on half of them (`forked`)
 _SWITCH_SECONDS = 0.0005  # between threads: a message must not wait for the model's Python
 
 
@@ -50,8 +50,8 @@ def fork_on_request(control: socket.socket, work: Callable[[Header, socket.socke
     """Fork a child for each message that comes with a socket, until the other side is gone.
 
     Args:
-        control: where messages come from; children do not keep it.
-        work: what a child does, with the message and the socket; the child ends with it.
+        control: socket that messages come from; it is closed in the children.
+        work: called in the child with the message's header and the socket; the child ends when it returns.
     """
     signal.signal(signal.SIGCHLD, lambda *_: _bury())
     while (message := receive_with(control)) is not None:
@@ -66,17 +66,17 @@ def fork_on_request(control: socket.socket, work: Callable[[Header, socket.socke
 
 
 def _bury() -> None:
-    """Let go of children that have ended."""
+    """Reap children that have ended."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def _live(work: Callable[[], None]) -> NoReturn:
-    """Do the work of a forked process, and end it without what its parent had in mind for its own end."""
+    """Do the work of a forked process, and end it without running the exit handlers of its parent."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key pressed in the terminal is for the scorer
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the scorer
         work()
         code = 0
     except BaseException:
@@ -88,7 +88,12 @@ def _live(work: Callable[[], None]) -> NoReturn:
 
 
 def begin(header: Header, connection: socket.socket) -> None:
-    """Be what the scorer asks the zygote for: a keeper, or a process that refreshes an ensemble."""
+    """Do in a child of the zygote what the scorer asks for: keep a champion, or refresh an ensemble.
+
+    Args:
+        header: the facts of a :class:`Job`; or the keys refresh (paths of ensemble, data and target) and device.
+        connection: socket to the scorer.
+    """
     if "refresh" in header:
         ensemble, data, target = (Path(place) for place in header["refresh"])
         _tell(lambda: _refresh(ensemble, data, target, header["device"]), connection)
@@ -104,11 +109,14 @@ def _refresh(ensemble: Path, data: Path, target: Path, device: str) -> dict[str,
 
 
 def keep(facts: Header, control: socket.socket) -> None:
-    """Load a champion's members, say so, and fork replicas until the scorer is gone.
+    """Load a champion's members, report that, and fork replicas until the scorer is gone.
+
+    Its first message has the keys kept (candidate ids) and devices; or failed, with the reason.
 
     Args:
-        facts: of the :class:`Job`. control: each message {"as": "replica", "patient" or "embedder", "number": n} comes
-            with the socket of a process to be forked.
+        facts: the :class:`Job` as `to_json` returns it.
+        control: socket to the scorer. Each message on it has the keys as ("replica", "patient" or "embedder") and
+            number, and comes with the socket of the process to be forked.
     """
     job = Job.from_json(facts)
     try:
@@ -119,7 +127,7 @@ def keep(facts: Header, control: socket.socket) -> None:
         control.sendall(pack({"failed": reason}))
         return
     gc.collect()
-    gc.freeze()  # no collection touches, and so copies, what the replicas share
+    gc.freeze()  # a collection would write to, and so copy, memory that the replicas share
     control.sendall(pack({"kept": list(job.folders), "devices": devices}))
 
     def work(header: Header, connection: socket.socket) -> None:
@@ -138,7 +146,7 @@ def keep(facts: Header, control: socket.socket) -> None:
 
 
 def _devices(name: str) -> list[str]:
-    """Return the devices that replicas may be spread over; asked in a process apart, because CUDA does not fork."""
+    """Return the devices that replicas are spread over; called in a separate process, because CUDA cannot be forked."""
     from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device(name)
@@ -150,7 +158,7 @@ def _devices(name: str) -> list[str]:
 
 
 def _load_shared(job: Job) -> dict[str, Candidate]:
-    """Mend what was computed ahead, and load what replicas may share; both give way to everything else."""
+    """Repair what was computed ahead, and load the members that replicas share, both at a low priority."""
     from esci_tournament.deployments.scorer.compute.embeddings import make_whole
 
     apart(lambda: make_whole(job.ensemble))
@@ -160,12 +168,18 @@ def _load_shared(job: Job) -> dict[str, Candidate]:
 
 
 def apart(work: Callable[[], Any]) -> Any:
-    """Do something in a process of its own, wait for it, and return what it comes to, which must be JSON-able.
+    """Call a function in a forked process of low priority, and wait for it.
 
-    Torch must not have computed, nor CUDA have been looked for, in a process that forks.
+    A process that forks must not have computed with torch, nor have initialised CUDA; here that happens elsewhere.
+
+    Args:
+        work: called without arguments; its result must be JSON-able.
+
+    Returns:
+        The result, as it comes out of JSON.
 
     Raises:
-        TournamentError: with what it fails of.
+        TournamentError: if it raises an error, with that error's message, or its process ends before.
     """
     ours, its = socket.socketpair()
     if not (child := os.fork()):
@@ -195,7 +209,14 @@ def _tell(work: Callable[[], Any], connection: socket.socket) -> None:
 
 
 def patiently(work: Callable[[], Any]) -> Any:
-    """Do something in a thread that gives way to everything else on the machine, and return what it comes to."""
+    """Call a function in a thread of low priority, wait for it, and return its result.
+
+    Args:
+        work: called without arguments; what it raises is raised here.
+
+    Returns:
+        Its result.
+    """
 
     def run() -> Any:
         with suppress(OSError, AttributeError):  # where threads have no priority of their own
@@ -207,7 +228,15 @@ def patiently(work: Callable[[], Any]) -> Any:
 
 
 def embed_members(job: Job, members: Mapping[str, Candidate]) -> dict[str, int]:
-    """Compute the members' product vectors, where replicas find them; return member -> number of products."""
+    """Compute the members' product vectors in the folder where replicas look for them.
+
+    Args:
+        job: names the catalogue and the folder.
+        members: candidate id -> model.
+
+    Returns:
+        Candidate id -> number of products whose vectors it uses; empty without a catalogue.
+    """
     from esci_tournament.deployments.scorer.compute.embeddings import embed
 
     products = job.products
@@ -218,7 +247,7 @@ def embed_members(job: Job, members: Mapping[str, Candidate]) -> dict[str, int]:
 
 
 def _serve(job: Job, members: dict[str, Candidate], device: str, connection: socket.socket) -> None:
-    """Say that the replica is there, and answer batches until the scorer is gone."""
+    """Report that the replica is ready, and answer batches until the scorer is gone."""
     import torch
 
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -255,7 +284,12 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
 
 
 def hold(job: Job, members: Mapping[str, Candidate]) -> None:
-    """Have members that have none yet use the product vectors that are there."""
+    """Load the product vectors that are in their folder, for members that have none yet.
+
+    Args:
+        job: names the folder.
+        members: candidate id -> model; changed in place.
+    """
     from esci_tournament.deployments.scorer.compute.embeddings import hold_vectors
 
     without = {name: member for name, member in members.items() if not member.products_ahead}
@@ -270,7 +304,14 @@ def _remember(pages: OrderedDict[int, Pairs], arrived: Iterable[tuple[int, int]]
 
 
 def main(descriptor: str) -> int:
-    """Be the zygote: import what every process needs, and fork keepers until the scorer is gone."""
+    """Run the zygote: import what every process needs, and fork keepers until the scorer is gone.
+
+    Args:
+        descriptor: file descriptor of the socket to the scorer, as text.
+
+    Returns:
+        The exit code, 0.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("scorer").setLevel(logging.INFO)
@@ -294,7 +335,7 @@ def _import_everything() -> None:
             if found.forkable:
                 for module in found.imports:
                     import_module(module)
-    torch.set_num_threads(1)  # a team of threads does not outlive a fork
+    torch.set_num_threads(1)  # a pool of threads does not survive a fork
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The members of a champion as they are loaded for serving, wherever they compute."""
+"""Loads the members of a champion for serving, in this process or in another one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from esci_tournament.tasks.families.protocol import Candidate
 
 @dataclass(frozen=True)
 class Job:
-    """What it takes to load a champion's members, and how they shall compute.
+    """Which members are loaded, and how they compute.
 
     Attributes:
-        ensemble: folder of this machine's own, as `write_ensemble` wrote it. device: auto, cpu, cuda or cuda:N.
-        slots: batches a replica computes at once; None for one on a CPU and every member on a GPU.
-        threads: of torch, for each of them. most_pairs: that a model is given at once.
-        products: Arrow file of the catalogue, None for none. data_version: of it.
-        vectors: folder in which bi-encoders' product vectors are kept.
-        precomputed: products whose embeddings are held, None for all. retrieved: product id -> how often it was.
+        ensemble: folder of the ensemble, as `write_ensemble` wrote it; a copy of this machine's own, because damaged
+            embeddings in it are repaired.
+        device: auto, cpu, cuda or cuda:N.
+        slots: batches that a replica computes at once; None for one on a CPU (for a replica in the scorer's own process
+            one on each core), and one for each member on a GPU.
+        threads: torch threads for each batch.
+        most_pairs: largest number of pairs that a model is given at once.
+        products: Arrow file of the catalogue, None for none.
+        data_version: version of the catalogue's data.
+        vectors: folder in which the product vectors of bi-encoders are kept.
+        precomputed: number of products whose embeddings are held in memory, None for all.
+        retrieved: product id -> how often it was asked for.
     """
 
     ensemble: Path
@@ -37,13 +43,19 @@ class Job:
     retrieved: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able facts."""
+        """Return the job as a JSON-able mapping, paths as text."""
         places = {"ensemble": str(self.ensemble), "vectors": str(self.vectors)}
         return asdict(self) | places | {"products": str(self.products) if self.products else None}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Return the job that :meth:`to_json` told."""
+        """Return the job in a mapping of :meth:`to_json`.
+
+        Example:
+            >>> job = Job(Path("ensemble"), "cpu", 1, 4, 512, None, "v1", Path("vectors"))
+            >>> Job.from_json(job.to_json()) == job
+            True
+        """
         places = {"ensemble": Path(facts["ensemble"]), "vectors": Path(facts["vectors"])}
         return cls(**{**facts, **places, "products": Path(facts["products"]) if facts["products"] else None})
 
@@ -53,12 +65,20 @@ class Job:
         return member_folders(self.ensemble)
 
     def forkable(self) -> list[str]:
-        """Return the members that may be loaded once for all replicas."""
+        """Return the candidate ids of the members that can be loaded before a fork, once for all replicas."""
         return [name for name, folder in self.folders.items() if class_of(folder).forkable]
 
 
 def load_members(job: Job, names: Iterable[str], device: str) -> dict[str, Candidate]:
-    """Return some of the members, holding what was computed ahead for them.
+    """Load some of the members, with the embeddings and vectors that were computed ahead for them.
+
+    Args:
+        job: what is loaded, and how.
+        names: candidate ids.
+        device: torch device, such as "cpu" or "cuda:0".
+
+    Returns:
+        Candidate id -> model.
 
     Raises:
         TournamentError: if one cannot be loaded.

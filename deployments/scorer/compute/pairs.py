@@ -1,4 +1,4 @@
-"""The pairs of a page that must be scored, as members read them and as they go to another process."""
+"""The pairs of a page that must be scored: as frames for members, and as bytes for another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
 class NotAnswered(Exception):
-    """Raised for a member that gives no scores for a request: it failed, hangs, or is fenced off."""
+    """Raised when a member gives no scores for a request: it failed, hangs, or is fenced off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,15 @@ class Pairs:
     """The pairs of one request that must be scored: its query and some products.
 
     Attributes:
-        query, locale: of the request. texts: what there is to read of each product.
+        query: query of the request.
+        locale: locale of the request, us, es or jp.
+        texts: texts of each product.
+
+    Example:
+        >>> lamp = Text("B1", "Velo red lamp", "Velo", "red", "", "")
+        >>> pairs = Pairs("red lamp", "us", [lamp, lamp._replace(product_id="B2")])
+        >>> [text.product_id for text in Pairs.decoded(pairs.encoded).part([1]).texts]
+        ['B2']
     """
 
     query: str
@@ -35,7 +43,7 @@ class Pairs:
         return len(self.texts)
 
     def part(self, rows: Sequence[int]) -> Pairs:
-        """Return some of the pairs."""
+        """Return some of the pairs, in the order of `rows`."""
         return Pairs(self.query, self.locale, [self.texts[row] for row in rows])
 
     def between(self, start: int, stop: int) -> Pairs:
@@ -44,23 +52,31 @@ class Pairs:
 
     @cached_property
     def frames(self) -> Frames:
-        """The pairs and the products as candidates read them; made once for all members."""
+        """Pairs and products as candidates read them, see :func:`frames_of`; made once for all members."""
         return frames_of([self])
 
     @cached_property
     def encoded(self) -> bytes:
-        """The pairs as JSON; made once for all members and replicas."""
+        """The pairs as JSON, UTF-8; made once for all members and replicas."""
         return orjson.dumps([self.query, self.locale, [list(text) for text in self.texts]])
 
     @classmethod
     def decoded(cls, content: bytes | memoryview) -> Pairs:
-        """Return the pairs that :attr:`encoded` tells."""
+        """Return the pairs in the JSON of :attr:`encoded`."""
         query, locale, texts = orjson.loads(content)
         return cls(query, locale, [Text(*text) for text in texts])
 
 
 def frames_of(parts: Sequence[Pairs]) -> Frames:
-    """Return pairs (query, locale, product) and products (columns of `Dataset.products`) of several requests."""
+    """Return the pairs of several requests as the frames that candidates read.
+
+    Args:
+        parts: the requests' pairs, at least one pair in all.
+
+    Returns:
+        Pairs, one row a pair in the order of the requests: query, locale and product (int32, row in the second frame);
+        and products, one row a pair too, with the columns of `Dataset.products`.
+    """
     queries, locales, texts = [], [], []
     for part in parts:
         queries += [part.query] * len(part)

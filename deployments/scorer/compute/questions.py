@@ -1,4 +1,4 @@
-"""What is asked of a champion's members, and who waits for which of them."""
+"""Questions to a champion's members, and the queue of each member."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ _SMOOTHING = 0.2  # weight of the newest batch in a member's seconds a pair
 
 @dataclass(eq=False)
 class Question:
-    """What is asked of one member: the scores of some pairs.
+    """A question to one member: the scores of n pairs.
 
     Attributes:
-        member: candidate id. pairs: of one request. order: of its page among all.
-        answer: float32 (len(pairs), 4), or why there is none; a result, never an exception.
-        todo: rows that no replica has been given yet. deaths: replicas that died with it.
+        member: candidate id.
+        pairs: the pairs, of one request.
+        order: number of the request, growing; all members are asked in this order.
+        answer: future of the probabilities, float32 (n, 4), or of a :class:`NotAnswered` as its result; it never has an
+            exception.
+        todo: rows that no replica has been given yet, each as start and end (exclusive).
+        dropped: whether the answer is no longer needed.
+        deaths: number of replicas that died while they computed it.
     """
 
     member: str
@@ -41,44 +46,62 @@ class Question:
 
     @property
     def done(self) -> bool:
+        """Whether there is an answer, or it has failed."""
         return self.answer.done()
 
     @property
     def scores(self) -> np.ndarray | None:
-        """The answer, if there is one."""
+        """The probabilities, float32 (n, 4); None while there is no answer, or when it has failed."""
         found = self.answer.result() if self.answer.done() else None
         return found if isinstance(found, np.ndarray) else None
 
     @property
     def waiting(self) -> int:
-        """Pairs that wait for a replica."""
+        """Number of pairs that wait for a replica, 0 when it is dropped."""
         return 0 if self.dropped else sum(stop - start for start, stop in self.todo)
 
     def drop(self) -> None:
-        """Let go of what no replica was given yet: nobody needs the answer any more."""
+        """Send no more of its pairs to a replica, because the answer is no longer needed."""
         self.dropped = True
 
     def fill(self, start: int, stop: int, scores: np.ndarray) -> None:
-        """Take scores of some rows; the last of them is the answer."""
+        """Add the scores of some rows; when all rows have theirs, the question is answered.
+
+        Args:
+            start: first row.
+            stop: row after the last one.
+            scores: float32 (stop - start, 4).
+        """
         self._scores[start:stop] = scores
         self._left -= stop - start
         if not self._left:
             self._say(self._scores)
 
     def fail(self, reason: NotAnswered) -> None:
-        """Say that there is no answer."""
+        """Answer the question with a failure.
+
+        Args:
+            reason: why there are no scores.
+        """
         self.drop()
         self._say(reason)
 
     def _say(self, answer: Answer) -> None:
-        # Whoever asked may be gone, and the loop with it
+        # The request may have ended, and its event loop with it
         if not self.answer.done() and not self.answer.get_loop().is_closed():
             self.answer.set_result(answer)
 
 
 @dataclass
 class Member:
-    """A member of the champion: who waits for it, and how it has been doing."""
+    """A member of the champion, as the dispatcher sees it.
+
+    Attributes:
+        name: candidate id.
+        breaker: its circuit breaker.
+        queue: questions that wait for it, oldest first.
+        seconds_a_pair: smoothed time that a replica takes for a pair, seconds; None before the first batch.
+    """
 
     name: str
     breaker: Breaker
@@ -87,20 +110,32 @@ class Member:
 
     @property
     def waiting(self) -> int:
-        """Pairs that wait for a replica."""
+        """Number of pairs that wait for a replica."""
         return sum(question.waiting for question in self.queue)
 
     @property
     def expected_seconds(self) -> float:
-        """Time that what waits will take a replica, as far as is known."""
+        """Expected time in which a replica computes all that waits, seconds."""
         return self.seconds_for(self.waiting)
 
     def seconds_for(self, pairs: int) -> float:
-        """Return the time that some pairs will take a replica, as far as is known; 0 before the first batch."""
+        """Return the expected time in which a replica computes `pairs` pairs, seconds; 0 before the first batch."""
         return (self.seconds_a_pair or 0.0) * pairs
 
     def learn(self, seconds: float, pairs: int) -> None:
-        """Take note of a batch's time."""
+        """Update :attr:`seconds_a_pair` by a batch: an exponential moving average with weight 0.2 for the new value.
+
+        Args:
+            seconds: time of the batch, seconds.
+            pairs: pairs in it.
+
+        Example:
+            >>> member = Member("minilm/1", Breaker(failures=3, retry_s=15.0))
+            >>> member.learn(1.0, 100)
+            >>> member.learn(2.0, 100)
+            >>> round(member.seconds_for(100), 3)
+            1.2
+        """
         newest = seconds / max(pairs, 1)
         known = self.seconds_a_pair
         self.seconds_a_pair = newest if known is None else known + _SMOOTHING * (newest - known)

@@ -1,4 +1,4 @@
-"""A replica: all members of a champion in one place, which computes a few batches at once."""
+"""A replica: all members of a champion in one process, computing one or a few batches at a time."""
 
 from __future__ import annotations
 
@@ -17,29 +17,40 @@ from esci_tournament.tasks.families.protocol import Candidate
 
 Slice = tuple[Pairs, int, int]  # pairs of a request, from a row to before another
 Answer = np.ndarray | NotAnswered  # float32 (n, 4) for the n pairs of a slice, or why there is none
-Done = Callable[[list[Answer], float], None]
+Done = Callable[[list[Answer], float], None]  # called with an answer for each slice, and the seconds that they took
 
 
 class Replica(Protocol):
-    """What the dispatcher gives batches to; used in the event loop's thread.
+    """The interface that the dispatcher gives batches to; used in the event loop's thread.
 
     Attributes:
-        slots: batches that it computes at once. alive: whether it can.
+        slots: batches that it computes at once.
     """
 
     slots: int
 
     @property
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """Whether it can compute."""
 
     def send(self, member: str, slices: Sequence[Slice], done: Done) -> None:
-        """Compute a batch; `done` is called in the event loop with an answer for each slice and the seconds it took."""
+        """Compute a batch, without waiting for it.
+
+        Args:
+            member: candidate id.
+            slices: the pairs of the batch, by request.
+            done: called in the event loop with an answer for each slice, in their order, and the seconds that it took.
+        """
 
     def give_up(self) -> bool:
-        """Stop what it computes because it takes too long; return whether that was possible: else it may come yet."""
+        """Stop what it computes because it takes too long.
+
+        Returns:
+            Whether that was possible; if not, answers may come later.
+        """
 
     def end(self) -> None:
-        """Compute nothing more."""
+        """Compute nothing more, and release the members."""
 
 
 Ended = Callable[[Replica, str], None]  # called with a replica that is gone, and why
@@ -49,8 +60,10 @@ class LocalReplica:
     """The members in this process, computing in threads.
 
     Args:
-        candidates: candidate id -> fitted model. slots: batches computed at once. threads: of torch, for each of them.
-        most_pairs: that a model is given at once.
+        candidates: candidate id -> fitted model.
+        slots: batches that it computes at once.
+        threads: torch threads for each of them.
+        most_pairs: largest number of pairs that a model is given at once.
     """
 
     alive = True
@@ -61,6 +74,7 @@ class LocalReplica:
         self._pool = ThreadPoolExecutor(slots + len(self.candidates), "member", _set_threads, (threads,))
 
     def send(self, member: str, slices: Sequence[Slice], done: Done) -> None:
+        """Compute a batch in a thread. See :meth:`Replica.send`."""
         loop = asyncio.get_running_loop()
         candidate = self.candidates[member]
 
@@ -73,15 +87,26 @@ class LocalReplica:
         self._pool.submit(work)
 
     def give_up(self) -> bool:
+        """Return False: a thread cannot be stopped."""
         return False
 
     def end(self) -> None:
+        """Cancel batches that have not begun, and let go of the models."""
         self.candidates = {}
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def answers_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> list[Answer]:
-    """Return a model's answer for each part, computed together; when that fails each is asked alone."""
+    """Return a model's answers, computed together; when that fails, each part is computed by itself.
+
+    Args:
+        candidate: the model.
+        parts: pairs of one or more requests.
+        most_pairs: largest number of pairs that the model is given at once.
+
+    Returns:
+        For each part probabilities, float32 (pairs of the part, 4), or why there are none.
+    """
     try:
         scores = scores_of(candidate, parts, most_pairs)
     except NotAnswered as error:
@@ -93,10 +118,18 @@ def answers_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) ->
 
 
 def scores_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> np.ndarray:
-    """Return probabilities, float32 (pairs, 4), computed in this thread, at most `most_pairs` at a time.
+    """Return a model's probabilities, computed in this thread.
+
+    Args:
+        candidate: the model.
+        parts: pairs of one or more requests, n in all.
+        most_pairs: largest number of pairs that the model is given at once.
+
+    Returns:
+        float32 (n, 4), columns E, S, C, I, in the order of the parts.
 
     Raises:
-        NotAnswered: if the model fails, or its answer is no array of finite numbers of that shape.
+        NotAnswered: if the model fails, or its answer is not finite or has another shape.
     """
     pairs, products = parts[0].frames if len(parts) == 1 else frames_of(parts)
     try:
@@ -107,7 +140,7 @@ def scores_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> 
             for start in range(0, len(pairs), most_pairs)
         ]
         answer = answers[0] if len(answers) == 1 else np.concatenate(answers)
-    except Exception as error:  # whatever a model raises, it is the model that fails and not the scorer
+    except Exception as error:  # a model may raise anything, and must not take the scorer down
         raise NotAnswered(f"{type(error).__name__}: {error}"[:500]) from error
     if answer.shape != (len(pairs), len(LABELS)) or not np.isfinite(answer).all():
         raise NotAnswered(f"its answer for {len(pairs)} pairs has shape {answer.shape} or is not finite")

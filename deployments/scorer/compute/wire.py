@@ -1,7 +1,7 @@
 """Messages between the scorer and its replicas: a JSON header and bytes, over a local socket.
 
-Each message is the length of its header and of its bytes (two little-endian uint32), the header, the bytes. Nothing is
-pickled.
+A message consists of the lengths of its header and of its bytes (two little-endian uint32), the header, and the bytes.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,20 +19,47 @@ _LENGTHS = struct.Struct("<II")
 
 
 def pack(header: Header, content: Sequence[bytes | memoryview] = ()) -> bytes:
-    """Return a message as it goes over the socket."""
+    """Return a message as it is sent over the socket.
+
+    Args:
+        header: JSON-able mapping.
+        content: pieces of the message's bytes, in order.
+
+    Returns:
+        The whole message.
+
+    Example:
+        >>> pack({"batch": 1}, [b"abc"])[8:]
+        b'{"batch":1}abc'
+    """
     head = orjson.dumps(header)
     size = sum(len(part) for part in content)
     return b"".join([_LENGTHS.pack(len(head), size), head, *content])
 
 
 class Inbox:
-    """Puts messages together from what arrives."""
+    """Assembles messages from the pieces in which they arrive.
+
+    Example:
+        >>> inbox, message = Inbox(), pack({"batch": 1}, [b"abc"])
+        >>> list(inbox.take(message[:10]))
+        []
+        >>> [(header, bytes(content)) for header, content in inbox.take(message[10:])]
+        [({'batch': 1}, b'abc')]
+    """
 
     def __init__(self) -> None:
         self._content = bytearray()
 
     def take(self, arrived: bytes) -> Iterator[Message]:
-        """Yield the messages that are whole now."""
+        """Add a piece, and yield the messages that are complete now.
+
+        Args:
+            arrived: bytes as they came from the socket.
+
+        Yields:
+            The header and the bytes of each message.
+        """
         self._content += arrived
         while (end := self._end()) is not None:
             whole = memoryview(bytes(self._content[:end]))
@@ -48,7 +75,14 @@ class Inbox:
 
 
 def receive(connection: socket.socket) -> Message | None:
-    """Wait for one message; None when the other side is gone."""
+    """Wait for one message.
+
+    Args:
+        connection: blocking socket; its timeout applies to each read.
+
+    Returns:
+        The header and the bytes, or None when the other side is gone.
+    """
     lengths = _exactly(connection, _LENGTHS.size)
     if lengths is None:
         return None
@@ -72,14 +106,27 @@ def _exactly(connection: socket.socket, size: int) -> memoryview | None:
 
 
 def send_with(connection: socket.socket, header: Header, other: socket.socket) -> None:
-    """Send a message together with a socket, of which the receiver gets its own copy."""
+    """Send a message without bytes, together with a socket.
+
+    Args:
+        connection: Unix domain socket that it is sent over.
+        header: JSON-able mapping.
+        other: socket that is sent along; the receiver gets a descriptor of its own for it.
+    """
     message = pack(header)
     sent = socket.send_fds(connection, [message], [other.fileno()])
     connection.sendall(message[sent:])
 
 
 def receive_with(connection: socket.socket) -> tuple[Header, socket.socket | None] | None:
-    """Wait for one message without bytes, and the socket that came with it; None when the other side is gone."""
+    """Wait for one message of :func:`send_with`.
+
+    Args:
+        connection: Unix domain socket, blocking.
+
+    Returns:
+        The header, and the socket that came with it or None; None when the other side is gone.
+    """
     try:
         lengths, descriptors, _, _ = socket.recv_fds(connection, _LENGTHS.size, 1)
     except ConnectionError:
