@@ -57,8 +57,10 @@ def measure(home: Path, seconds: float, swapping_seconds: float, swaps: int) -> 
     """Yield all figures.
 
     Args:
-        home: with a champion; labels and copies are written there. seconds: of each load. swapping_seconds: of the run
-            with `swaps` swaps.
+        home: A home with a champion; labels and copies are written there.
+        seconds: Length of each load.
+        swapping_seconds: Length of the run with swaps.
+        swaps: Changes of the champion in that run.
     """
     shutil.rmtree(home / "cache", ignore_errors=True)
     with _peer() as address:

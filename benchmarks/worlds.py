@@ -47,7 +47,12 @@ def make_world(
     worth.
 
     Args:
-        kinds: kind of each member; default: two plain ones and then by chance.
+        seed: The same seed gives the same world.
+        rows: Pairs.
+        members: Models.
+        factors: Latent factors that the label follows from.
+        pairs_a_query: Pairs of a query on average.
+        kinds: Kind of each member; default: two plain ones and then by chance.
     """
     random = np.random.default_rng(seed)
     queries = max(rows // pairs_a_query, 1)

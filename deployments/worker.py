@@ -27,6 +27,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.states import Crashed
+from prefect.utilities.callables import ParameterSchema
 
 from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
@@ -92,9 +93,15 @@ def available(settings: Settings) -> list[Deployment]:
     return [one for one in deployments_of(settings) if find_spec(one.entrypoint.rpartition(".")[0])]
 
 
+class ClosedSchema(ParameterSchema):
+    """Parameters of a flow and no others: the server refuses a run that is asked for with one that it does not have."""
+
+    additionalProperties: bool = False  # the name that JSON Schema has for it
+
+
 def as_deployment(one: Deployment) -> RunnerDeployment:
     """Return a deployment in the form that Prefect's runner serves, with its schedule (UTC) and its trigger."""
-    return RunnerDeployment.from_entrypoint(
+    made = RunnerDeployment.from_entrypoint(
         one.entrypoint,
         name=one.name,
         description=one.description,
@@ -104,6 +111,9 @@ def as_deployment(one: Deployment) -> RunnerDeployment:
         if one.event
         else None,
     )
+    known = made._parameter_openapi_schema.model_dump(exclude_unset=True)
+    made._parameter_openapi_schema = ClosedSchema(**known, additionalProperties=False)
+    return made
 
 
 async def close_orphans(client: PrefectClient, deployments: list[UUID]) -> int:

@@ -1,0 +1,200 @@
+"""What strangers, a candidate's owner and a colleague with a shell try, and what comes of it.
+
+Each test is named after what is tried; the ids in the docstrings are rows of the table in docs/security.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import pyotp
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+
+from esci_tournament.deployments.prefect_deployments import deployments_of
+from esci_tournament.deployments.worker import as_deployment
+from esci_tournament.flows.decision import answer
+from esci_tournament.flows.governed import data_of_run, workspace_of_run
+from esci_tournament.registry import tables
+from esci_tournament.registry.errors import PolicyError, UsageError
+from esci_tournament.registry.policy import Policy, current, policy_of, record_policy
+from esci_tournament.registry.processes import process_user
+from esci_tournament.registry.promotion import reconcile
+from esci_tournament.registry.proof import enrol
+from esci_tournament.registry.reviewers import Answer
+from esci_tournament.registry.reviews import Case
+from esci_tournament.registry.settings import read_settings, using
+from esci_tournament.registry.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+MakeWorld = Callable[..., Any]
+
+
+def say(
+    world: Any, case: Case, reviewer: str, via: str = "command line", code: str = "", outcome: str = "approve"
+) -> str:
+    mark = f"{case.id} {reviewer} {via} {code}"
+    return answer(world.workspace, case, Answer(outcome, reviewer, "better", via, mark, code))
+
+
+def code_of(world: Any, name: str) -> str:
+    address = enrol(world.workspace.ledger, name)
+    return pyotp.TOTP(parse_qs(urlparse(address).query)["secret"][0]).now()
+
+
+def govern(world: Any) -> None:
+    """Let the ledger have the policy that the world's settings describe, as its first flow does."""
+    record_policy(world.workspace.ledger, Policy.of(world.workspace.settings), "a test", 0)
+
+
+@pytest.fixture
+def reviewed(make_world: MakeWorld) -> Any:
+    """A world whose policy names two reviewers, neither of whom is the user of this process."""
+    world = make_world(reviewers=("ana", "ben"))
+    govern(world)
+    return world
+
+
+# Who approves
+
+
+def test_typing_a_reviewers_name_approves_nothing(reviewed: Any) -> None:
+    """R3.c: the registrant types a wrong name, then one of the two, in the form and on the command line."""
+    case = reviewed.challenge("t-1", ["weak"])
+    for name in ("eve", "ana", "ben"):
+        for via in ("prefect", "command line"):
+            with pytest.raises(UsageError) as told:
+                say(reviewed, case, name, via)
+            others = {"ana", "ben"} - {name}
+            assert not any(other in str(told.value) for other in others), "the message names nobody"
+    assert reviewed.champion() is None
+
+
+def test_a_one_time_code_approves_and_not_twice(reviewed: Any) -> None:
+    """R3.c: whoever can prove to be a reviewer decides."""
+    case, code = reviewed.challenge("t-1", ["weak"]), code_of(reviewed, "ana")
+    assert "approved by ana" in say(reviewed, case, "ana", "prefect", code)
+    assert reviewed.champion() == 1
+    second = reviewed.challenge("t-2", ["weak", "good"])
+    with pytest.raises(UsageError, match="used before"):
+        say(reviewed, second, "ana", "prefect", code)
+
+
+def test_editing_the_tag_or_deleting_the_version_hides_no_registrant(make_world: MakeWorld) -> None:
+    """R3.d, R3.e: who registered a candidate was put on record when it arrived."""
+    world = make_world()
+    govern(world)
+    case = world.challenge("t-1", ["weak"])
+    models = world.workspace.models
+    models.set_tags("weak/1", {"tournament.registered_by": "somebody-else"})
+    with pytest.raises(UsageError, match="registered a candidate"):
+        say(world, case, process_user())
+    models.tracking.client.delete_model_version("weak", "1")
+    with pytest.raises(UsageError, match="registered a candidate"):
+        say(world, case, process_user())
+    assert world.champion() is None
+
+
+def test_the_environment_names_no_reviewer(reviewed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3.f: LOGNAME set to a reviewer."""
+    for name in ("LOGNAME", "USER", "USERNAME"):
+        monkeypatch.setenv(name, "ana")
+    case = reviewed.challenge("t-1", ["weak"])
+    with pytest.raises(UsageError, match="may not decide here"):
+        say(reviewed, case, "ana")
+    assert Workspace(reviewed.workspace.settings).ledger.who.startswith(f"{process_user()}@")
+
+
+def test_two_must_approve_where_the_policy_says_two(make_world: MakeWorld) -> None:
+    world = make_world(quorum=2)
+    govern(world)
+    case = world.challenge("t-1", ["weak"])
+    assert "1 count" in say(world, case, "ana")
+    assert "1 count" in say(world, case, "Ana@elsewhere"), "one person counts once"
+    assert world.champion() is None
+    assert "approved by ana, ben" in say(world, case, "ben")
+    assert world.champion() == 1
+
+
+# By which rules
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"review": "none"},
+        {"reviewers": ("a made-up name",)},
+        {"allow_self_review": True},
+        {"allowed_pyfunc_sources": ("/",)},
+        {"alpha": 0.9},
+        {"minimum_test_queries": 2},
+    ],
+)
+def test_settings_of_whoever_asks_weaken_nothing(reviewed: Any, said: dict[str, Any]) -> None:
+    """R4, U1.2, U1.3: environment, file and options of a process ask for less than the policy."""
+    before = current(reviewed.workspace.ledger)
+    with using(read_settings(**{**reviewed.settings, **said})), pytest.raises(PolicyError, match=next(iter(said))):
+        workspace_of_run()
+    assert current(reviewed.workspace.ledger) == before
+
+
+def test_an_approval_under_an_older_policy_does_not_promote_under_a_stricter_one(make_world: MakeWorld) -> None:
+    world = make_world(review="none")
+    govern(world)
+    ledger = world.workspace.ledger
+    world.settings["review"] = "required"  # in this process alone
+    case = world.challenge("t-1", ["weak"])
+    ledger.record_decision(
+        case.id, "approve", "the verdict (no review in this run)", "better", {"via": "x", "mark": "y"}
+    )
+    policy = policy_of(current(ledger))
+    record_policy(ledger, Policy(**{**vars(policy), "review": "required"}), "we review now")
+    with pytest.raises(PolicyError, match="0 count"):
+        ledger.record_promotion("esci-ensemble", "promote", 1, 0, "better", ledger.decisions()[0].id)
+    assert world.champion() is None
+
+
+def test_a_promotion_written_into_the_ledger_moves_no_alias(reviewed: Any) -> None:
+    """L1.2: INSERT of a promotion without a decision, back-dated, by ceo@board."""
+    reviewed.challenge("t-1", ["weak"])
+    work = reviewed.workspace
+    row = {"ensemble": "esci-ensemble", "sequence": 1, "kind": "promote", "version": 1, "decision": None}
+    row |= {"reason": "forged", "at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "who": "ceo@board", "payload": {}}
+    with work.ledger._database.writing() as connection:
+        connection.execute(tables.promotions.insert().values(**row))
+    assert reconcile(work.ledger, work.models) == []
+    assert reviewed.champion() is None
+    [invalid] = work.ledger.standing("esci-ensemble").invalid
+    assert "it has no decision" in str(invalid)
+
+
+# Through Prefect's API
+
+
+def test_a_run_of_a_deployment_competes_on_the_workers_data_alone(
+    reviewed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U1.3: whoever chooses the labels chooses the winner."""
+    work = Workspace(read_settings(**reviewed.settings, data="/the/workers"))
+    assert data_of_run(work, "/other") == "/other", "a command of one's own may name any"
+    monkeypatch.setattr("prefect.runtime.deployment.id", "a deployment", raising=False)
+    assert data_of_run(work, None) == "/the/workers"
+    with pytest.raises(PolicyError, match="asks for the data '/other'"):
+        data_of_run(work, "/other")
+
+
+def test_a_review_started_by_hand_with_settings_of_ones_own_is_refused_with_the_reason(served: tuple[Any, Any]) -> None:
+    """U1.2: a run of review/review with reviewers and allow_self_review among its parameters."""
+    assert served
+    one = next(one for one in deployments_of(read_settings()) if one.flow == "review")
+    deployment = as_deployment(replace(one, name="by-hand")).apply()
+    parameters = {"verdict": 1, "settings": {"reviewers": ["a made-up name"], "allow_self_review": True}}
+    with get_client(sync_client=True) as client, pytest.raises(PrefectHTTPStatusError) as refused:
+        client.create_flow_run_from_deployment(deployment, parameters=parameters)
+    assert "('settings' was unexpected)" in refused.value.response.text
