@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
+import pyotp
 import pytest
 from mlflow import MlflowClient
 
@@ -96,7 +98,12 @@ def test_from_a_verdict_that_waits_to_a_champion_with_a_history(
 
     wrong = command("review", "approve", row["verdict"], "--reviewer", "mallory", "--reason", "mine")
     assert (wrong.code, wrong.document["kind"]) == (2, "UsageError")
-    decided = command("review", "approve", row["tournament"], "--reviewer", "ana", "--reason", "a start")
+    assert command("review", "approve", row["verdict"], "--reviewer", "ana", "--reason", "a start").code == 2
+    enrolled = command("policy", "enrol", "ana").document["address"]
+    code = pyotp.TOTP(parse_qs(urlparse(enrolled).query)["secret"][0]).now()
+    decided = command(
+        "review", "approve", row["tournament"], "--reviewer", "ana", "--code", code, "--reason", "a start"
+    )
     assert decided.code == 0, decided.document
     assert decided.document["promoted"]
     late = command("review", "refuse", row["verdict"], "--reviewer", "bob", "--reason", "no")
