@@ -12,14 +12,13 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from mlflow.utils.search_utils import SearchUtils
-
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.versions import SPEC_TAG, STATE_TAG, CandidateVersion, RegisteredVersion, as_candidate
 
 _HAS_SPEC = f"tags.`{SPEC_TAG}` != ''"
 _REFUSED = f"tags.`{STATE_TAG}` = 'refused'"
 _MODELS, _NEWEST, _REFUSALS, _OVERFLOW = 20, 50, 200, 1000  # rows that the questions ask for
+_PAGE = 500  # versions that a full look reads at a time
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ class Poll:
     def forget(self) -> None:
         """Make the next look a full one that returns every version again, as when what was seen was not dealt with."""
         self._seen: dict[str, dict[str, str]] = {}  # model -> version -> digest of the spec tag
+        self._token: str | None = None  # of the last page of the last full look
+        self._offset = 0  # versions before that page
         self._changed: dict[str, int] = {}  # model -> when it changed, of those that changed last
         self._due = 0.0
 
@@ -92,7 +93,7 @@ class Poll:
 
     def _everything(self) -> list[Sighting]:
         self._changed = self._last_changed()
-        versions = self._tracking.search(_HAS_SPEC)
+        versions, self._token, self._offset = self._tracking.search_pages(_HAS_SPEC, _PAGE, ["name ASC"])
         known, self._seen = self._seen, {}
         found = self._note(versions)
         self._due = time.monotonic() + self._full_look_s
@@ -100,6 +101,8 @@ class Poll:
 
     def _changes(self, named: Collection[str]) -> list[Sighting]:
         known = self._count()
+        if known - self._offset > _OVERFLOW - _PAGE:  # too many came since to be counted in one page
+            return self._everything()
         more = self._beyond(known)
         found = []
         changed = self._last_changed()
@@ -128,11 +131,9 @@ class Poll:
 
     def _beyond(self, known: int) -> int | None:
         """Return how many more versions have a spec than those known; None when there are fewer."""
-        token = SearchUtils.create_page_token(known - 1) if known > 1 else None  # type: ignore[no-untyped-call]
-        rows = len(self._tracking.search_some(_HAS_SPEC, _OVERFLOW, ["name ASC"], token))
-        if known == 0:
-            return rows
-        return rows - 1 if rows else None
+        rows = len(self._tracking.search_some(_HAS_SPEC, _OVERFLOW, ["name ASC"], self._token))
+        more = self._offset + rows - known
+        return more if more >= 0 else None
 
     def _last_changed(self) -> dict[str, int]:
         models = self._tracking.client.search_registered_models(

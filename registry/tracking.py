@@ -145,6 +145,27 @@ class Tracking:
             if not token:
                 return found
 
+    def search_pages(self, condition: str, size: int, order: list[str]) -> tuple[list[ModelVersion], str | None, int]:
+        """Return all model versions that meet a condition, and where the last page begins.
+
+        Args:
+            condition: In MLflow's filter language.
+            size: Versions of a page.
+            order: Columns to order by.
+
+        Returns:
+            The versions; the token of the last page, None when it is the first; how many versions stand before it.
+        """
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(condition, size, order, token)
+            before = len(found)
+            found.extend(page)
+            if not page.token:
+                return found, token, before
+            token = page.token
+
     def search_some(
         self, condition: str, most: int, order: list[str] | None = None, token: str | None = None
     ) -> list[ModelVersion]:

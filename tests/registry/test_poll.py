@@ -48,6 +48,21 @@ def test_versions_that_were_registered_are_seen_once(models, cheap):
     assert ids(cheap) == []
 
 
+def test_what_comes_late_is_counted_beyond_the_last_of_several_pages(models, monkeypatch):
+    monkeypatch.setattr("esci_tournament.registry.poll._PAGE", 2)
+    for name in ("a", "b", "c", "d", "e"):
+        models.register_candidate(spec(name))
+    models.tracking.client.create_registered_model("late")
+    models.tracking.client.create_model_version("late", "file:///nowhere")
+    poll = Poll(models)
+    assert ids(poll) == ["a/1", "b/1", "c/1", "d/1", "e/1"]
+    monkeypatch.setattr(poll, "_everything", lambda: pytest.fail("looked at everything"))
+    assert ids(poll) == []
+    models.tracking.client.set_model_version_tag("late", "1", SPEC_TAG, "{}")
+    assert ids(poll) == ["late/1"]
+    assert ids(poll) == []
+
+
 def test_a_version_that_is_tagged_long_after_it_was_made_is_seen(models, cheap):
     client = models.tracking.client
     client.create_registered_model("plain")
