@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +54,32 @@ def work(options: argparse.Namespace, output: Output) -> None:
     if state := wait_for_running(settings):
         output.say(f"the stack of {settings.home} runs already")
         show(settings, state, output)
-    elif options.detach:
+        return
+    check_policy(settings)
+    if options.detach:
         show(settings, detach(settings), output)
         output.say(f"end it with: tournament down --home {settings.home}")
     else:
         stay(settings, output)
+
+
+def check_policy(settings: Settings) -> None:
+    """Bring settings under the ledger's policy before anything starts, where reviews go through Prefect from now on.
+
+    A ledger that cannot be reached yet is left to the services, which wait for it.
+
+    Args:
+        settings: Those of the stack.
+
+    Raises:
+        PolicyError: If a setting asks for less than the policy does.
+    """
+    from esci_tournament.registry.errors import BusyError, StoreError
+    from esci_tournament.registry.policy import govern
+    from esci_tournament.registry.workspace import Workspace
+
+    with suppress(StoreError, BusyError):
+        govern(Workspace(settings).ledger, settings, has_api=True)
 
 
 def data_of(said: str | None) -> str | None:

@@ -34,3 +34,15 @@ def test_a_home_that_is_a_file_is_named(tournament: Any, tmp_path: Path) -> None
     answer = tournament("up", "--home", tmp_path / "file")
     assert answer.code == 8
     assert "cannot be written" in answer.err
+
+
+def test_settings_that_ask_for_less_than_the_policy_are_named_before_anything_is_started(
+    tournament: Any, tmp_path: Path
+) -> None:
+    said = tournament("policy", "set", "alpha=0.01", "--reason", "fewer promotions", "--home", tmp_path)
+    assert said.code == 0, said.err
+    (tmp_path / "tournament.toml").write_text("alpha = 0.5\n", encoding="utf-8")
+    answer = tournament("up", "--home", tmp_path, cwd=tmp_path)
+    assert answer.code == 12
+    assert "setting alpha = 0.5, policy 0.01" in answer.err
+    assert not (tmp_path / "prefect").exists()
