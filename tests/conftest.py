@@ -42,7 +42,7 @@ LONGEST_FIRST = (
     "tests/registry/test_promotion.py",
     "tests/deployments/scorer/test_swap.py",
     "tests/tasks/families/graph_network/test_world.py",
-    "tests/deployments/scorer/compute/test_fleet.py",
+    "tests/deployments/scorer/compute/test_forked.py",
     "tests/deployments/test_bad_input.py",
 )
 
