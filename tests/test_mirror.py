@@ -32,11 +32,6 @@ WITHOUT = {
     "deployments/cli/progress.py",
     "deployments/cli/reevaluate.py",
     "deployments/cli/run.py",
-    "deployments/scorer/copies.py",
-    "deployments/scorer/newer.py",
-    "deployments/scorer/preparation.py",
-    "deployments/scorer/schemas.py",
-    "deployments/scorer/server.py",
 }
 
 

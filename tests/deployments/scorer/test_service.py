@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import time
 
+import numpy as np
+import pytest
+
+from esci_tournament.deployments.scorer.schemas import ScoreRequest
+from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion
 from tests.deployments.scorer.conftest import NAMES, PAGE, ask
 
 
@@ -59,3 +64,29 @@ def test_whoever_fails_on_one_page_does_not_fail_on_another(stand):
     good, failed, again = ask(stand, PAGE, bad, PAGE)
     assert (good.json()["complete"], again.json()["complete"]) == (True, True)
     assert (failed.status_code, failed.json()["error"]) == (502, "members_failed")
+
+
+def test_a_scorer_without_a_champion_says_so_instead_of_an_answer(stand):
+    stand.scorer.active.champion = None
+    with pytest.raises(NoChampion, match="hold a tournament"):
+        stand.run(stand.scorer.answer(ScoreRequest.model_validate(PAGE), time.perf_counter()))
+
+
+def test_a_champion_is_let_go_of_whatever_became_of_the_page(stand):
+    for name in NAMES:
+        stand.candidate(name).fails = True
+    champion = stand.champion
+    with pytest.raises(NobodyAnswers, match="failed on this page"):
+        stand.run(stand.scorer.answer(ScoreRequest.model_validate(PAGE), time.perf_counter()))
+    closed = stand.scorer.active.take(stand.make(2))
+    assert closed is champion.closed
+    assert closed.is_set()
+
+
+def test_only_products_that_the_catalogue_knows_are_counted_as_asked_for(stand):
+    products = [{"id": "P1"}, {"id": "P2", "title": "their own text"}, {"id": "nobody"}, {"title": "no id"}]
+    assert ask(stand, {**PAGE, "products": products})[0].status_code == 200
+    assert stand.scorer.frequent.most(10) == [(("us", "red lamp", "P1"), 1)]
+    text = stand.scorer.metrics.text().decode()
+    assert 'scorer_products_total{locale="us",outcome="scored"} 3.0' in text
+    assert 'scorer_products_total{locale="us",outcome="unknown_product"} 1.0' in text
