@@ -27,11 +27,6 @@ WITHOUT = {
     "flows/roster.py",
     "flows/equipment.py",
     "flows/turn.py",
-    "deployments/cli/common.py",
-    "deployments/cli/demo.py",
-    "deployments/cli/progress.py",
-    "deployments/cli/reevaluate.py",
-    "deployments/cli/run.py",
 }
 
 

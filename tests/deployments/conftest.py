@@ -47,6 +47,14 @@ recipe = { epochs = 14, hidden_size = 64 }
 Tournament = Callable[..., Answer]
 
 
+def refused(answer: Answer, code: int, *words: str) -> None:
+    """Check exit code, words on standard error, and that there is no traceback."""
+    assert answer.code == code, answer.err
+    for word in words:
+        assert word in answer.err
+    assert "Traceback" not in answer.err
+
+
 @pytest.fixture(scope="session")
 def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
     """Return the command: its arguments in, exit code and both streams out."""

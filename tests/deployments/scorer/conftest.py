@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ def stand(
     fitted: tuple[Aggregator, Subsets], catalogue: ProductCatalogue, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Stand]:
     """A scorer with a champion of three members; settings come from the mark `scorer`."""
+    import_module("torch")  # a replica does so with its first page, which should not count against a deadline
     mark = request.node.get_closest_marker("scorer")
     settings = Settings(home=tmp_path, **(mark.kwargs if mark else {}))
     metrics, arrivals = ScorerMetrics(), PendingRequests()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,8 @@ def test_the_examples_of_the_document_work(stand):
     document = get(stand, "/openapi.json").json()
     examples = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     assert len(examples) == 3
-    for example in examples.values():
-        assert ask(stand, json.loads(json.dumps(example["value"])))[0].status_code == 200
+    for example in examples.values():  # a busy machine may take longer than the 50 ms of one of them
+        assert ask(stand, example["value"] | {"deadline_ms": 60_000})[0].status_code == 200
 
 
 def references(value: Any) -> Iterator[str]:
@@ -40,15 +39,13 @@ def test_what_the_document_refers_to_is_in_it(stand):
 
 def test_paths_that_need_a_key_say_so_and_no_others(stand):
     document = stand.app.openapi()
-    guarded = {
-        path for path, methods in document["paths"].items() if any("security" in one for one in methods.values())
-    }
-    assert guarded == {"/v1/score", "/v1/champion", "/metrics"}
-    for path in guarded:
-        for operation in document["paths"][path].values():
-            assert "401" in operation["responses"], path
-            named = {name for way in operation["security"] for name in way}
-            assert named == set(document["components"]["securitySchemes"])
+    operations = [(path, one) for path, methods in document["paths"].items() for one in methods.values()]
+    guarded = [(path, operation) for path, operation in operations if "security" in operation]
+    assert {path for path, _ in guarded} == {"/v1/score", "/v1/champion", "/metrics"}
+    for path, operation in guarded:
+        assert "401" in operation["responses"], path
+        named = {name for way in operation["security"] for name in way}
+        assert named == set(document["components"]["securitySchemes"])
 
 
 def test_problems_are_documented_in_words_and_whoever_should_wait_is_told_how_long():

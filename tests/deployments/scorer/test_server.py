@@ -44,7 +44,7 @@ def test_what_is_put_together_opens_neither_ledger_nor_mlflow(settings: Settings
         parts.scorer.labels.close()
 
 
-def test_the_setting_of_a_key_or_none_reaches_the_gate(settings: Settings) -> None:
+def test_settings_of_rates_and_of_the_queue_reach_what_they_bound(settings: Settings) -> None:
     changed = settings.model_copy(update={"rate_per_s": 7.0, "rate_burst_s": 3.0, "queued_pairs": 123})
     parts = build_scorer(changed, open_to_all=False)
     parts.scorer.labels.close()
