@@ -9,24 +9,12 @@ MIRRORED = ("flows", "deployments/cli", "deployments/scorer")
 
 # Tested from files of other names. The list only gets shorter: what is new has a test file of its own.
 WITHOUT = {
-    "flows/announce.py",
     "flows/competition.py",
     "flows/conclusion.py",
-    "flows/dispatch.py",
-    "flows/context.py",
-    "flows/intake.py",
-    "flows/lease.py",
     "flows/preparation.py",
-    "flows/progress.py",
     "flows/refresh.py",
-    "flows/rejudge.py",
-    "flows/renewal.py",
-    "flows/progress_reporting.py",
-    "flows/report_files.py",
-    "flows/review_runs.py",
     "flows/roster.py",
     "flows/equipment.py",
-    "flows/turn.py",
 }
 
 
