@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +206,28 @@ def served(
         yield world, prefect
     finally:
         prefect.end_all()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request with an error."""
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on loopback while the block runs, and yield the address at which Prefect would look for its API."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+@pytest.fixture
+def broken_api() -> Iterator[str]:
+    """The address of a Prefect server that answers every request with an error."""
+    with http_server(Refusing) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

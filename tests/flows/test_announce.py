@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import announce as announcing
 from esci_tournament.flows.announce import announce
-from tests.harness import free_port
+from tests.flows.conftest import Refusing, http_server
 
 
 def test_without_a_server_announcing_does_nothing() -> None:
@@ -33,7 +31,7 @@ def restarted(at_once: None) -> Iterator[list[dict[str, Any]]]:
     taken: list[dict[str, Any]] = []
     tries = iter([500])
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Refusing):
         def do_POST(self) -> None:
             content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status = next(tries, 204)
@@ -46,14 +44,8 @@ def restarted(at_once: None) -> Iterator[list[dict[str, Any]]]:
             self.send_response(404)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
-            yield taken
-        server.shutdown()
+    with http_server(Handler) as address, temporary_settings({PREFECT_API_URL: address}):
+        yield taken
 
 
 def test_a_server_that_is_being_restarted_is_told_once_it_is_back(restarted: list[dict[str, Any]]) -> None:
@@ -66,8 +58,8 @@ def test_a_server_that_is_being_restarted_is_told_once_it_is_back(restarted: lis
     assert event["payload"] == expected
 
 
-def test_a_server_that_is_gone_keeps_nobody_from_going_on(at_once: None) -> None:
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+def test_a_server_that_takes_nothing_keeps_nobody_from_going_on(at_once: None, broken_api: str) -> None:
+    with temporary_settings({PREFECT_API_URL: broken_api}):
         assert announce("failure", "a/1") is False
 
 

@@ -17,7 +17,7 @@ from esci_tournament.flows.progress_reporting import is_heard, report_progress, 
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.progress import read_progress
-from tests.harness import free_port, until
+from tests.harness import until
 from tests.tasks.report.conftest import build
 
 
@@ -28,7 +28,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of a flow run that this process is, on a server that is gone."""
+    """The id of a flow run that this process is."""
     run = str(uuid.uuid4())
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run)
     monkeypatch.setattr(progress, "TICK_S", 0.01)
@@ -36,21 +36,20 @@ def run(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Prefect server that is not there, which all threads find in their settings."""
-    address = f"http://127.0.0.1:{free_port()}/api"
-    monkeypatch.setenv("PREFECT_API_URL", address)
+def api(monkeypatch: pytest.MonkeyPatch, broken_api: str) -> Iterator[str]:
+    """The address of a Prefect server that takes nothing, which all threads find in their settings."""
+    monkeypatch.setenv("PREFECT_API_URL", broken_api)
     refresh_global_settings_context()
-    yield address
+    yield broken_api
     monkeypatch.undo()
     refresh_global_settings_context()
 
 
 def test_the_command_line_reads_it_while_the_run_lasts_and_finds_nothing_after(
-    workspace: Workspace, run: str, gone: str
+    workspace: Workspace, run: str, api: str
 ) -> None:
     folder = workspace.folder("progress")
-    with temporary_settings({PREFECT_API_URL: gone}), published(workspace):
+    with temporary_settings({PREFECT_API_URL: api}), published(workspace):
         report_progress("sage", 0.0, "waits")
         report_progress("load", 1.0, "done")
         report_progress("sage", 0.5, "epoch 3")
@@ -64,8 +63,8 @@ def test_the_command_line_reads_it_while_the_run_lasts_and_finds_nothing_after(
     assert not is_heard()
 
 
-def test_what_is_no_run_on_a_server_tells_nobody(workspace: Workspace, gone: str) -> None:
-    with temporary_settings({PREFECT_API_URL: gone}), published(workspace):
+def test_what_is_no_run_on_a_server_tells_nobody(workspace: Workspace, api: str) -> None:
+    with temporary_settings({PREFECT_API_URL: api}), published(workspace):
         assert not is_heard()
     assert not workspace.settings.home.exists()
 
@@ -76,15 +75,15 @@ def test_a_run_without_a_server_tells_nobody(workspace: Workspace, run: str) -> 
     assert not workspace.settings.home.exists()
 
 
-def test_whoever_listens_already_goes_on_hearing(workspace: Workspace, run: str, gone: str) -> None:
+def test_whoever_listens_already_goes_on_hearing(workspace: Workspace, run: str, api: str) -> None:
     heard: list[str] = []
     listener = to(lambda name, share, doing: heard.append(name))
-    with listener, temporary_settings({PREFECT_API_URL: gone}), published(workspace):
+    with listener, temporary_settings({PREFECT_API_URL: api}), published(workspace):
         report_progress("load", 0.5)
     assert heard == ["load"]
     assert not workspace.settings.home.exists()
 
 
-def test_an_outcome_that_cannot_be_shown_fails_nobody(run: str, gone: str) -> None:
-    with temporary_settings({PREFECT_API_URL: gone}):
+def test_an_outcome_that_cannot_be_shown_fails_nobody(run: str, api: str) -> None:
+    with temporary_settings({PREFECT_API_URL: api}):
         publish_outcome(TournamentOutcome(build(), Path("report.html")))
