@@ -22,9 +22,10 @@ from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUC
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
 from tests import harness
+from tests.harness import PrefectServer
 
 # Fixtures that take long to set up, and where they are shared: a tournament, Prefect servers
-SHARED_SETUPS = {"held": "tests/deployments/", "prefect": "tests/deployments/", "served": "tests/flows/"}
+SHARED_SETUPS = {"held": "tests/deployments/", "prefect": "tests/", "served": "tests/flows/"}
 # Groups by the time they take, where it is more than a tenth of a minute: what begins last should not end last.
 LONGEST_FIRST = (
     "held",
@@ -42,7 +43,7 @@ LONGEST_FIRST = (
     "tests/registry/test_promotion.py",
     "tests/deployments/scorer/test_swap.py",
     "tests/tasks/families/graph_network/test_world.py",
-    "tests/deployments/scorer/compute/test_fleet.py",
+    "tests/deployments/scorer/compute/test_forked.py",
     "tests/deployments/test_bad_input.py",
 )
 
@@ -168,6 +169,32 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     home = tmp_path_factory.mktemp("mlflow")
     assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
     return (home / "mlflow.db").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A real Prefect server, empty and as `tournament up` starts it, for tests of what is on a server."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect-server"))
+    try:
+        server.start_server()
+        yield server
+    finally:
+        server.end_all()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect: PrefectServer) -> str:
+    """The address of that server's API."""
+    return prefect.api
+
+
+@pytest.fixture
+def connected(prefect_server: str) -> Iterator[str]:
+    """The address of that server's API, which Prefect uses while the test runs."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
 
 
 def group_of(item: pytest.Item) -> str:

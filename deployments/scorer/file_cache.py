@@ -291,13 +291,19 @@ class FileCache:
     def stats(self) -> CacheStats:
         """Return the figures of this process, and the size of the file."""
         store = self._store
+        entries: int | None = None
+        size: int | None = None
         try:
-            entries = store.entries
+            entries, size = store.entries, store.size
         except _DAMAGE as error:
             self._renew(store, error)
-            entries = 0
-        evicted = self._evicted + store.evicted
-        return CacheStats(self._hits, self._misses, entries, store.size, evicted, self._rebuilt, self._failures)
+            store = self._store
+            entries, size = 0, store.size
+        except lmdb.Error:
+            if not self._closed:
+                raise
+        evicted, is_open = self._evicted + store.evicted, not self._closed
+        return CacheStats(self._hits, self._misses, entries, size, evicted, self._rebuilt, self._failures, is_open)
 
     def close(self) -> None:
         """Close the file; afterwards nothing is found and nothing is kept."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Answer, PrefectServer, clean_environment, free_port, fresh, warm
+from tests.harness import Answer, clean_environment, free_port, fresh, warm
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -45,6 +45,14 @@ recipe = { epochs = 14, hidden_size = 64 }
 
 
 Tournament = Callable[..., Answer]
+
+
+def refused(answer: Answer, code: int, *words: str) -> None:
+    """Check exit code, words on standard error, and that there is no traceback."""
+    assert answer.code == code, answer.err
+    for word in words:
+        assert word in answer.err
+    assert "Traceback" not in answer.err
 
 
 @pytest.fixture(scope="session")
@@ -96,23 +104,6 @@ def held(
     answer = tournament("run", "--home", home, "--data", tiny_world, "--candidates", specs, "--json")
     assert answer.code == 0, answer.err
     return FinishedTournament(home, tiny_world, specs, answer.document)
-
-
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A real Prefect server, empty and as `tournament up` starts it, for tests of what is on a server."""
-    server = PrefectServer(tmp_path_factory.mktemp("prefect-server"))
-    try:
-        server.start_server()
-        yield server
-    finally:
-        server.end_all()
-
-
-@pytest.fixture(scope="session")
-def prefect_server(prefect: PrefectServer) -> str:
-    """The address of that server's API."""
-    return prefect.api
 
 
 @pytest.fixture

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from esci_tournament.deployments.cli import COMMANDS
+from tests.deployments.conftest import refused
 
 SPEC = '[[candidate]]\nname = "one"\nfamily = "graph_network"\narchitecture = "gcn"\n'
-
-
-def refused(answer, code: int, *words: str) -> None:
-    """Check exit code, words on standard error, and that there is no traceback."""
-    assert answer.code == code, answer.err
-    for word in words:
-        assert word in answer.err
-    assert "Traceback" not in answer.err
 
 
 SLOW_TO_IMPORT = {"torch", "pandas", "mlflow", "prefect", "lightgbm", "fastapi", "sqlalchemy", "transformers"}
@@ -87,39 +76,3 @@ def test_checkpoint_folder_that_is_none_is_refused_before_anything_is_registered
     home = tmp_path / "home"
     refused(tournament("run", "--home", home, "--data", tiny_world, "--candidates", file), 4, "empty", "config.json")
     assert tournament("candidates", "--home", home, "--json").document == []
-
-
-@pytest.mark.slow
-def test_broken_data_ends_the_run_and_json_has_one_error_document(tournament, tiny_world, specs, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(tiny_world, data)
-    products = data / "shopping_queries_dataset_products.parquet"
-    products.write_bytes(products.read_bytes()[:1000])
-    answer = tournament("run", "--home", tmp_path / "home", "--data", data, "--candidates", specs, "--json")
-    refused(answer, 3, products.name)
-    assert json.loads(answer.out)["exit_code"] == 3
-
-
-@pytest.mark.slow
-def test_budget_that_nobody_fits_says_what_the_smallest_needs(tournament, held):
-    answer = tournament(
-        "run", "--home", held.home, "--data", held.data, "--candidates", held.specs, "--budget-latency-ms", 0.001
-    )
-    refused(answer, 7, "no ensemble fits the budget")
-
-
-@pytest.mark.slow
-def test_second_tournament_in_the_same_home_is_told_who_holds_it(tournament, held):
-    from esci_tournament.registry.locks import tournament_lock
-
-    with tournament_lock(held.home, "a test"):
-        answer = tournament("run", "--home", held.home, "--data", held.data, "--candidates", held.specs)
-    refused(answer, 9, str(os.getpid()))
-
-
-@pytest.mark.slow
-def test_home_that_cannot_be_made_is_named(tournament, tiny_world, specs, tmp_path):
-    file = tmp_path / "file"
-    file.write_text("no folder", encoding="utf-8")
-    answer = tournament("run", "--home", file / "home", "--data", tiny_world, "--candidates", specs)
-    refused(answer, 8, str(Path(file)))

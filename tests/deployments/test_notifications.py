@@ -119,8 +119,3 @@ def test_a_block_that_is_not_there_is_named(connected: None, tmp_path: Path) -> 
         apply(read_settings(home=tmp_path, notify_block="slack-webhook/nobody"))
     with pytest.raises(UsageError, match="not type/name"):
         apply(read_settings(home=tmp_path, notify_block="relevance"))
-
-
-def test_without_a_server_announcing_does_nothing() -> None:
-    with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        assert announce("verdict", "t-1") is False

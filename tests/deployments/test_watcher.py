@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import json
 import os
 import signal
@@ -13,8 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -25,24 +23,15 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterIdempotencyKey,
 )
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Running
 
 from esci_tournament.deployments.webhook import DELIVERY, PATH, SIGNATURE, TIMESTAMP, sign
-from esci_tournament.flows.dispatch import Dispatcher
-from esci_tournament.flows.lease import LIMIT, gpu
-from esci_tournament.flows.turn import device_lock
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.models import Models
 from esci_tournament.registry.queue import Queue
-from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
-from esci_tournament.registry.workspace import Workspace
 from tests.harness import Programs, answers, clean_environment, free_port, until
 
 pytestmark = pytest.mark.slow
@@ -138,12 +127,6 @@ class Worker(threading.Thread):
         self.ledger.close()
 
 
-@pytest.fixture
-def connected(prefect_server: str) -> Iterator[str]:
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        yield prefect_server
-
-
 def plain_versions(models: Models, names: list[str], tag: str = SPEC) -> None:
     """Register one version of each model by plain MLflow, its spec in one tag."""
     client = models.tracking.client
@@ -214,121 +197,6 @@ def test_of_50_candidates_registered_at_once_each_enters_exactly_once_though_4_w
     tags = models.tags(f"{names[7]}/1")
     assert (tags[STATE_TAG], tags[FAILED_TAG]) == ("failed", "CandidateError: scores are NaN")
     assert tags[FLOW_RUN_TAG].endswith(f"/v2/runs/flow-run/{shared.id}")
-
-
-@pytest.fixture
-def dispatcher(home, connected) -> Iterator[Dispatcher]:
-    """A dispatcher with one candidate in its queue, whose runs nobody plays."""
-    workspace = Workspace(read_settings(home=home, data="data", lost_after_s=0.5))
-    with get_client(sync_client=True) as client:
-        client.create_deployment(client.create_flow_from_name("tournament"), name="tournament")
-    Queue(workspace.ledger).arrive(f"lost-{uuid.uuid4().hex[:8]}/1", "d", "queued")
-    yield Dispatcher(workspace)
-    workspace.ledger.close()
-
-
-def last_run(dispatcher: Dispatcher) -> tuple[Any, FlowRun]:
-    """Return the open dispatch and the run of its last attempt."""
-    dispatch = dispatcher.queue.open("auto")
-    with get_client(sync_client=True) as client:
-        return dispatch, client.read_flow_run(uuid.UUID(dispatch.last.flow_run))
-
-
-def test_a_run_that_no_process_holds_is_declared_crashed_and_attempted_again(dispatcher):
-    dispatcher.advance()
-    _, run = last_run(dispatcher)
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, Running(), force=True)
-    ledger = dispatcher.workspace.ledger
-    with ledger.keep(device_lock(dispatcher.workspace.settings), 0.0):
-        for _ in range(3):
-            dispatcher.advance()
-            time.sleep(0.4)
-        assert last_run(dispatcher)[0].last.number == 1
-    until(lambda: dispatcher.advance() is None or last_run(dispatcher)[0].last.number == 2, 20, "attempted again")
-    with get_client(sync_client=True) as client:
-        assert client.read_flow_run(run.id).state.is_crashed()
-    dispatch, second = last_run(dispatcher)
-    assert dispatch.attempts[0].end == "lost"
-    assert (second.idempotency_key, second.parameters["versions"]) == (f"{dispatch.id}-2", list(dispatch.candidates))
-
-
-def test_a_run_that_was_asked_for_before_a_crash_is_not_asked_for_twice(dispatcher, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(dispatcher.queue, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            dispatcher.advance()
-    assert dispatcher.queue.open("auto").last.flow_run == ""
-    dispatcher.advance()
-    dispatch, run = last_run(dispatcher)
-    with get_client(sync_client=True) as client:
-        key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"{dispatch.id}-1"]))
-        assert [one.id for one in client.read_flow_runs(flow_run_filter=key)] == [run.id]
-
-
-def test_a_tournament_that_keeps_failing_is_given_up_and_the_queue_goes_on(dispatcher):
-    queue, mine = dispatcher.queue, []
-    dispatcher.workspace.settings.__dict__["retry_s"] = 0.0
-    queue.arrive(f"next-{uuid.uuid4().hex[:8]}/1", "d", "queued")
-    for attempt in (1, 2, 3):
-        dispatcher.advance()
-        dispatch, run = last_run(dispatcher)
-        mine.append((dispatch.last.number, dispatch.candidates))
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(
-                run.id, Failed(message=f"Flow run encountered an exception: KeyError: {attempt}"), force=True
-            )
-    dispatcher.advance()
-    assert [number for number, _ in mine] == [1, 2, 3]
-    given_up = next(one for one in queue.dispatches() if one.candidates == mine[0][1])
-    assert (given_up.last.end, given_up.last.reason) == (
-        "given_up",
-        "its tournament failed 3 times, the last time: KeyError: 3",
-    )
-    assert queue.open("auto").candidates != mine[0][1]
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from esci_tournament.flows.lease import gpu
-from esci_tournament.registry.settings import read_settings
-with gpu(read_settings(lease="always")):
-    print("held", flush=True)
-    time.sleep(300)
-"""
-
-
-def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect):
-    with get_client(sync_client=True) as client:
-        body = {"name": LIMIT, "limit": 1, "active_slots": 0}
-        with suppress(PrefectHTTPStatusError):  # another test has made it
-            client.request("POST", "/v2/concurrency_limits/", json=body)
-    environment = clean_environment(TOURNAMENT_HOME=home, PREFECT_API_URL=connected)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True, cwd=home
-    )
-
-    def taken() -> int:
-        with get_client(sync_client=True) as client:
-            return client.request("GET", f"/v2/concurrency_limits/{LIMIT}").json()["active_slots"]
-
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    assert taken() == 1
-    holder.kill()
-    holder.communicate()
-    index = prefect.home / "concurrency_leases" / "expirations.json"
-    [lease] = json.loads(index.read_text())
-    said = json.loads((index.parent / f"{lease}.json").read_text())
-    now = dt.datetime.now(dt.UTC)
-    assert 40 < (dt.datetime.fromisoformat(said["expiration"]) - now).total_seconds() <= 60
-    # The minute goes by: what is on the server's disk says so.
-    (index.parent / f"{lease}.json").write_text(json.dumps(said | {"expiration": now.isoformat()}))
-    index.write_text(json.dumps({lease: now.isoformat()}))
-    until(lambda: taken() == 0, 60, "the slot came back")
-    with temporary_settings({PREFECT_API_URL: connected}), gpu(read_settings(home=home, lease="always")):
-        assert taken() == 1
 
 
 def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would_look(tmp_path, home, connected):

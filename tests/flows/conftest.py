@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,16 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext
+from esci_tournament.flows.decision import answer
 from esci_tournament.flows.intake import put_on_record
+from esci_tournament.flows.watch import Watch
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.versions import REFUSED_TAG, SPEC_TAG, STATE_TAG
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs
 from esci_tournament.tasks.candidates.profile import MeasuredCost
@@ -32,6 +40,7 @@ from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
 from tests.harness import PrefectServer, answers
 
+SPEC = {"family": "graph_network", "architecture": "gcn"}
 # How much of the truth a candidate's scores show.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
 COST = MeasuredCost("cpu (made up)", "cpu", 0, 10.0, 2.0, 2.0, 0, 0.0)
@@ -202,6 +211,28 @@ def served(
         prefect.end_all()
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request with an error."""
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on loopback while the block runs, and yield the address at which Prefect would look for its API."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+@pytest.fixture
+def broken_api() -> Iterator[str]:
+    """The address of a Prefect server that answers every request with an error."""
+    with http_server(Refusing) as address:
+        yield address
+
+
 @pytest.fixture(autouse=True)
 def _api_of_served(request: pytest.FixtureRequest) -> Iterator[None]:
     """Point Prefect at that server for the tests that use it, and at none for those that run beside them."""
@@ -211,3 +242,49 @@ def _api_of_served(request: pytest.FixtureRequest) -> Iterator[None]:
     _, prefect = request.getfixturevalue("served")
     with temporary_settings({PREFECT_API_URL: prefect.api}):
         yield
+
+
+def say(world: Any, case: Case, outcome: str = "approve", reviewer: str = "ana", reason: str = "it is better") -> str:
+    """Answer a case as the command line does, and return what came of it."""
+    mark = f"{case.id} {reviewer} {reason}"
+    return answer(world.workspace, case, Answer(outcome, reviewer, reason, "command line", mark))
+
+
+def summary(world: Any, tournament: str) -> dict[str, Any]:
+    """Return the stored summary of a tournament."""
+    return json.loads((world.settings["home"] / "tournaments" / tournament / "summary.json").read_text())
+
+
+@pytest.fixture
+def champion(world: Any) -> Any:
+    """A world whose champion has the one member `weak`."""
+    say(world, world.challenge("t-first", ["weak"]), reason="the first")
+    return world
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, empty_mlflow: bytes) -> Workspace:
+    """The stores of an empty home."""
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow)
+    return Workspace(read_settings(home=tmp_path, review="none"))
+
+
+def plain(workspace: Workspace, name: str, tag: str) -> str:
+    """Register a version by plain MLflow, and return its id."""
+    client = workspace.models.tracking.client
+    client.create_registered_model(name)
+    client.create_model_version(name, "file:///nowhere", tags={SPEC_TAG: tag})
+    return f"{name}/1"
+
+
+def state(workspace: Workspace, candidate: str) -> tuple[str | None, str]:
+    """Return what the tags of a candidate say: its state, and why it was refused."""
+    tags = workspace.models.tags(candidate)
+    return tags.get(STATE_TAG), tags.get(REFUSED_TAG, "")
+
+
+def sweep(watch: Watch, *named: str) -> list[str]:
+    """Let a watcher look once, and return in words what it did."""
+    swept = watch.sweep(named)
+    assert swept.errors == []
+    return swept.done

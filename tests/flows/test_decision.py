@@ -10,35 +10,17 @@ from typing import Any
 
 import pytest
 
-from esci_tournament.flows import decision
-from esci_tournament.flows.decision import answer, record
+from esci_tournament.flows.decision import record
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.registry.errors import BusyError, NotFoundError, UsageError
 from esci_tournament.registry.processes import user_and_host
-from esci_tournament.registry.promotion import rollback
-from esci_tournament.registry.reviewers import Answer
-from esci_tournament.registry.reviews import Case, find_case
+from esci_tournament.registry.reviews import find_case
+from tests.flows.conftest import say, summary
 
 pytestmark = pytest.mark.slow
 
 MakeWorld = Callable[..., Any]
 ME = user_and_host()
-
-
-def say(world: Any, case: Case, outcome: str = "approve", reviewer: str = "ana", reason: str = "it is better") -> str:
-    mark = f"{case.id} {reviewer} {reason}"
-    return answer(world.workspace, case, Answer(outcome, reviewer, reason, "command line", mark))
-
-
-def summary(world: Any, tournament: str) -> dict[str, Any]:
-    return json.loads((world.settings["home"] / "tournaments" / tournament / "summary.json").read_text())
-
-
-@pytest.fixture
-def champion(world: Any) -> Any:
-    """A world whose champion has the one member `weak`."""
-    say(world, world.challenge("t-first", ["weak"]), reason="the first")
-    return world
 
 
 # One decision
@@ -177,85 +159,3 @@ def test_a_verdict_that_nobody_has_to_decide_is_not_found(champion: Any) -> None
 
 
 # The champion changed since the verdict
-
-
-def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_again(champion: Any) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
-    say(champion, good)
-    looks = len(champion.workspace.ledger.export()["looks"])
-    said = say(champion, best)
-    assert "the champion changed to version 2 meanwhile; it was judged again: promote" in said
-    assert champion.champion() == 2
-    assert champion.case(best.id).state == "judged again"
-    assert len(champion.workspace.ledger.export()["looks"]) == looks + 1
-    again = find_case(champion.workspace.ledger, "esci-ensemble", "t-best")
-    assert (again.state, again.verdict.against) == ("waits", 2)
-    assert "ana approved version 3" in again.reviews[0].payload["note"]
-    told = summary(champion, "t-best")
-    assert (told["awaits_review"], told["champion_version"], told["verdict"]["look"]) == (True, "2", 3)
-    say(champion, again, reviewer="bob", reason="still better")
-    assert champion.champion() == 3
-
-
-def test_a_challenger_that_is_worse_than_the_new_champion_is_refused_with_the_numbers(champion: Any) -> None:
-    best, good = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("best", "good"))
-    say(champion, best)
-    said = say(champion, good)
-    assert "judged again: refuse" in said
-    assert "macro_f1 changes by -" in said
-    assert champion.champion() == 2
-    assert summary(champion, "t-good")["decision"] == {
-        "decision": "refuse",
-        "by": "the verdict",
-        "reason": said.removesuffix("; the champion stays"),
-    }
-    assert reconcile_reviews(champion.workspace) == []
-
-
-def test_without_scores_of_the_new_champion_the_verdict_says_what_is_missing(champion: Any) -> None:
-    best, good = (
-        champion.challenge(f"t-{name}", ["weak", name], keeps_scores=name != "best") for name in ("best", "good")
-    )
-    say(champion, best)
-    said = say(champion, good)
-    assert "cannot be judged against it: best/1 has no scores on data version" in said
-    assert "hold a new tournament on that data" in said
-    assert champion.champion() == 2
-    assert champion.workspace.ledger.verdicts("t-good")[-1].outcome == "not-evaluable"
-    assert summary(champion, "t-good")["verdict"]["outcome"] == "not_evaluable"
-
-
-def test_the_champion_of_the_verdict_that_is_back_by_a_rollback_takes_no_other_look(champion: Any) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
-    say(champion, good)
-    work = champion.workspace
-    rollback(work.ledger, work.models, "it was slow")
-    looks = len(work.ledger.export()["looks"])
-    say(champion, best)
-    assert champion.champion() == 3
-    assert len(work.ledger.export()["looks"]) == looks
-
-
-def test_a_judgement_that_was_killed_before_the_report_is_told_by_the_next_sweep(
-    champion: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
-    say(champion, good)
-
-    class Killed(BaseException):
-        """As kill -9: nothing after it runs."""
-
-    def die(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(decision, "read_summary", die)
-        with pytest.raises(Killed):
-            say(champion, best)
-    verdicts = champion.workspace.ledger.verdicts("t-best")
-    assert [one.against for one in verdicts] == [1, 2]
-    done = reconcile_reviews(champion.workspace)
-    assert "waits for review again as verdict" in done[0]
-    assert champion.workspace.ledger.verdicts("t-best") == verdicts
-    assert summary(champion, "t-best")["awaits_review"]
-    assert find_case(champion.workspace.ledger, "esci-ensemble", "t-best").state == "waits"

@@ -19,7 +19,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from esci_tournament.deployments.prefect_deployments import deployments_of
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.flows.decision import answer
-from esci_tournament.flows.governed import data_of_run, workspace_of_run
+from esci_tournament.flows.governed import workspace_of_run
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import PolicyError, UsageError
 from esci_tournament.registry.policy import Policy, current, policy_of, record_policy
@@ -175,18 +175,6 @@ def test_a_promotion_written_into_the_ledger_moves_no_alias(reviewed: Any) -> No
 
 
 # Through Prefect's API
-
-
-def test_a_run_of_a_deployment_competes_on_the_workers_data_alone(
-    reviewed: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """U1.3: whoever chooses the labels chooses the winner."""
-    work = Workspace(read_settings(**reviewed.settings, data="/the/workers"))
-    assert data_of_run(work, "/other") == "/other", "a command of one's own may name any"
-    monkeypatch.setattr("prefect.runtime.deployment.id", "a deployment", raising=False)
-    assert data_of_run(work, None) == "/the/workers"
-    with pytest.raises(PolicyError, match="asks for the data '/other'"):
-        data_of_run(work, "/other")
 
 
 def test_a_review_started_by_hand_with_settings_of_ones_own_is_refused_with_the_reason(served: tuple[Any, Any]) -> None:

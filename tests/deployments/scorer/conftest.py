@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,13 +35,14 @@ from esci_tournament.deployments.scorer.warm import Frequent
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.store import write_frame
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from esci_tournament.tasks.ensemble.early_exit import EarlyExit
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level
 from esci_tournament.tasks.ensemble.ensemble import write_ensemble
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.subsets import Subsets
 from esci_tournament.tasks.families.protocol import with_defaults
 
 NAMES = ("alpha/1", "beta/1", "gamma/1")
+PAGE = {"query": "red lamp", "locale": "us", "products": [{"id": f"P{number}"} for number in range(40)]}
 
 
 @with_defaults
@@ -157,6 +160,7 @@ def stand(
     fitted: tuple[Aggregator, Subsets], catalogue: ProductCatalogue, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Stand]:
     """A scorer with a champion of three members; settings come from the mark `scorer`."""
+    import_module("torch")  # a replica does so with its first page, which should not count against a deadline
     mark = request.node.get_closest_marker("scorer")
     settings = Settings(home=tmp_path, **(mark.kwargs if mark else {}))
     metrics, arrivals = ScorerMetrics(), PendingRequests()
@@ -183,3 +187,30 @@ def stand(
                 candidate.free.set()
             champion.close()
         engine.close()
+
+
+def ask(stand, *pages, **more):
+    """Return the answers to pages that are sent at once."""
+
+    async def go():
+        transport = httpx.ASGITransport(stand.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://scorer") as client:
+            return await asyncio.gather(*(client.post("/v1/score", json=page, **more) for page in pages))
+
+    return stand.run(go())
+
+
+def get(stand, path, **more):
+    """Return the answer to a GET."""
+
+    async def go():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(stand.app), base_url="http://scorer") as client:
+            return await client.get(path, **more)
+
+    return stand.run(go())
+
+
+def exit_rule(*thresholds: float | None) -> EarlyExit:
+    """Return a rule of early exit with a threshold after each member but the last."""
+    level = Level(0.005, thresholds)
+    return EarlyExit(NAMES, level, (level,))

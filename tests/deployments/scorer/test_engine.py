@@ -10,8 +10,8 @@ import pytest
 
 from esci_tournament.deployments.scorer.catalogue import Text
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
-from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level, margins
-from tests.deployments.scorer.conftest import NAMES
+from esci_tournament.tasks.ensemble.early_exit import margins
+from tests.deployments.scorer.conftest import NAMES, exit_rule
 
 PAIRS = Pairs("lamp", "us", [Text(f"P{row}", f"title {row}", "", "", "", "") for row in range(60)])
 
@@ -21,11 +21,6 @@ def member_scores(stand, pairs: Pairs = PAIRS) -> dict[str, np.ndarray]:
         name: np.stack([stand.candidate(name)._one(pairs.query, pairs.locale, text.title) for text in pairs.texts])
         for name in NAMES
     }
-
-
-def exit_rule(*thresholds: float | None) -> EarlyExit:
-    level = Level(0.005, thresholds)
-    return EarlyExit(NAMES, level, (level,))
 
 
 def run(stand, work):
@@ -114,11 +109,6 @@ def test_members_are_asked_until_a_label_is_sure_and_not_further(stand):
     asked = [sum(stand.candidate(name).calls) for name in NAMES]
     assert asked == [60, 60 - first.sum(), 60 - first.sum() - second.sum()]
     assert scored.missing == ()
-
-
-def test_members_between_which_nobody_may_leave_are_asked_together(stand):
-    assert stand.make(1, exit_rule(None, 0.5)).exit_stages == [(2, ("alpha/1", "beta/1")), (3, ("gamma/1",))]
-    assert stand.make(1, exit_rule(0.5, None)).exit_stages == [(1, ("alpha/1",)), (3, ("beta/1", "gamma/1"))]
 
 
 def test_nobody_leaves_early_while_a_member_is_missing(stand):

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import shutil
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,9 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from esci_tournament.deployments.scorer.catalogue import Text
 from esci_tournament.deployments.scorer.champion import ServingChampion
-from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, ScorerParts, build_scorer
 from esci_tournament.registry import promotion
 from esci_tournament.registry.settings import Settings
@@ -295,23 +292,3 @@ def test_before_anybody_was_promoted_it_waits(realm):
             assert (await http.get("/readyz")).status_code == 200
 
     asyncio.run(go())
-
-
-def test_requests_under_way_finish_on_the_champion_they_began_with(stand):
-    old, new = stand.champion, stand.make(2)
-    pairs = Pairs("lamp", "us", [Text("A", "lamp", "", "", "", "")])
-
-    async def go() -> None:
-        await stand.scorer.engine.score(old, pairs, time.monotonic() + 10)
-        stand.candidate("alpha/1").free.clear()
-        under_way = asyncio.create_task(stand.scorer.engine.score(old, pairs, time.monotonic() + 10))
-        await asyncio.sleep(0.05)
-        free = stand.candidate("alpha/1").free
-        closed = stand.scorer.active.take(new)
-        assert isinstance(closed, threading.Event)
-        assert not closed.is_set()
-        free.set()
-        assert (await under_way).missing == ()
-        assert closed.is_set()
-
-    stand.run(go())

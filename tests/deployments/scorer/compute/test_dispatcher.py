@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esci_tournament.deployments.scorer.catalogue import Text
-from esci_tournament.deployments.scorer.compute.breaker import Breaker
 from esci_tournament.deployments.scorer.compute.dispatcher import BatchDispatcher, PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Question
@@ -444,11 +443,3 @@ def test_a_member_of_this_process_that_hangs_gives_its_place_up_and_comes_back_w
         assert waits.done
 
     stand.run(go())
-
-
-def test_a_fenced_member_is_tried_by_one_request_only():
-    breaker = Breaker(failures=1, retry_s=0.05)
-    breaker.failed("once")
-    assert not breaker.admits()
-    time.sleep(0.06)
-    assert [breaker.admits() for _ in range(3)] == [True, False, False]

@@ -1,0 +1,68 @@
+"""What happened is told to Prefect as an event, and nothing fails for want of a listener."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from esci_tournament.flows import announce as announcing
+from esci_tournament.flows.announce import announce
+from tests.flows.conftest import Refusing, http_server
+
+
+def test_without_a_server_announcing_does_nothing() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert announce("verdict", "t-1") is False
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait before another try."""
+    monkeypatch.setattr(announcing, "TRIES_S", (0.0, 0.0))
+
+
+@pytest.fixture
+def restarted(at_once: None) -> Iterator[list[dict[str, Any]]]:
+    """A server that cannot take the first event that it is sent, and keeps those that come after."""
+    taken: list[dict[str, Any]] = []
+    tries = iter([500])
+
+    class Handler(Refusing):
+        def do_POST(self) -> None:
+            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status = next(tries, 204)
+            if status == 204:
+                taken.extend(content)
+            self.send_response(status)
+            self.end_headers()
+
+        def do_GET(self) -> None:  # whether it wants a token, which it does not
+            self.send_response(404)
+            self.end_headers()
+
+    with http_server(Handler) as address, temporary_settings({PREFECT_API_URL: address}):
+        yield taken
+
+
+def test_a_server_that_is_being_restarted_is_told_once_it_is_back(restarted: list[dict[str, Any]]) -> None:
+    assert announce("promotion", "esci-ensemble/3", {"text": "it is better", "version": 3}) is True
+    [event] = restarted
+    assert event["event"] == "tournament.promotion"
+    assert event["resource"]["prefect.resource.id"] == "esci-tournament.esci-ensemble/3"
+    assert event["resource"]["prefect.resource.role"] == "promotion"
+    expected = {"title": "promotion: esci-ensemble/3", "text": "it is better", "links": {}, "version": 3}
+    assert event["payload"] == expected
+
+
+def test_a_server_that_takes_nothing_keeps_nobody_from_going_on(at_once: None, broken_api: str) -> None:
+    with temporary_settings({PREFECT_API_URL: broken_api}):
+        assert announce("failure", "a/1") is False
+
+
+def test_what_cannot_be_told_is_not_worth_an_error(restarted: list[dict[str, Any]]) -> None:
+    assert announce("verdict", "t-1", {"text": object()}) is False
+    assert restarted == []

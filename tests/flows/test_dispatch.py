@@ -1,0 +1,114 @@
+"""Queued candidates are sent into tournaments, and again when a run is lost, on a real Prefect server."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Failed, Running
+
+from esci_tournament.flows.dispatch import Dispatcher, _failure
+from esci_tournament.flows.turn import device_lock
+from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.settings import read_settings
+from esci_tournament.registry.workspace import Workspace
+from tests.harness import until
+
+
+@pytest.mark.parametrize(
+    ("message", "end"),
+    [
+        ("Flow run encountered an exception: CandidateError: no candidate could be trained", "given_up"),
+        ("Flow run encountered an exception: NotFoundError: no candidate enters", "given_up"),
+        ("Flow run encountered an exception: StoreError: the disk is full", "outage"),
+        ("Flow run encountered an exception: DataError: the file is missing", "outage"),
+        ("Flow run encountered an exception: httpx.ConnectError: All connection attempts failed", "outage"),
+        ("Flow run encountered an exception: KeyError: 'x'", "failed"),
+        ("", "failed"),
+    ],
+)
+def test_a_failed_run_is_the_candidates_fault_or_an_outage(message, end):
+    assert _failure(message)[0] == end
+    assert _failure(message)[1]
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path, connected: str) -> Iterator[Dispatcher]:
+    """A dispatcher with one candidate in its queue, whose runs nobody plays."""
+    workspace = Workspace(read_settings(home=tmp_path, data="data", lost_after_s=0.5))
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name("tournament"), name="tournament")
+    Queue(workspace.ledger).arrive(f"lost-{uuid.uuid4().hex[:8]}/1", "d", "queued")
+    yield Dispatcher(workspace)
+    workspace.ledger.close()
+
+
+def last_run(dispatcher: Dispatcher) -> tuple[Any, FlowRun]:
+    """Return the open dispatch and the run of its last attempt."""
+    dispatch = dispatcher.queue.open("auto")
+    with get_client(sync_client=True) as client:
+        return dispatch, client.read_flow_run(uuid.UUID(dispatch.last.flow_run))
+
+
+@pytest.mark.slow
+def test_a_run_that_no_process_holds_is_declared_crashed_and_attempted_again(dispatcher):
+    dispatcher.advance()
+    _, run = last_run(dispatcher)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Running(), force=True)
+    ledger = dispatcher.workspace.ledger
+    with ledger.keep(device_lock(dispatcher.workspace.settings), 0.0):
+        for _ in range(3):
+            dispatcher.advance()
+            time.sleep(0.4)
+        assert last_run(dispatcher)[0].last.number == 1
+    until(lambda: dispatcher.advance() is None or last_run(dispatcher)[0].last.number == 2, 20, "attempted again")
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run.id).state.is_crashed()
+    dispatch, second = last_run(dispatcher)
+    assert dispatch.attempts[0].end == "lost"
+    assert (second.idempotency_key, second.parameters["versions"]) == (f"{dispatch.id}-2", list(dispatch.candidates))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_asked_for_before_a_crash_is_not_asked_for_twice(dispatcher, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatcher.queue, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dispatcher.advance()
+    assert dispatcher.queue.open("auto").last.flow_run == ""
+    dispatcher.advance()
+    dispatch, run = last_run(dispatcher)
+    with get_client(sync_client=True) as client:
+        key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[f"{dispatch.id}-1"]))
+        assert [one.id for one in client.read_flow_runs(flow_run_filter=key)] == [run.id]
+
+
+@pytest.mark.slow
+def test_a_tournament_that_keeps_failing_is_given_up_and_the_queue_goes_on(dispatcher):
+    queue, mine = dispatcher.queue, []
+    dispatcher.workspace.settings.__dict__["retry_s"] = 0.0
+    queue.arrive(f"next-{uuid.uuid4().hex[:8]}/1", "d", "queued")
+    for attempt in (1, 2, 3):
+        dispatcher.advance()
+        dispatch, run = last_run(dispatcher)
+        mine.append((dispatch.last.number, dispatch.candidates))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(
+                run.id, Failed(message=f"Flow run encountered an exception: KeyError: {attempt}"), force=True
+            )
+    dispatcher.advance()
+    assert [number for number, _ in mine] == [1, 2, 3]
+    given_up = next(one for one in queue.dispatches() if one.candidates == mine[0][1])
+    assert (given_up.last.end, given_up.last.reason) == (
+        "given_up",
+        "its tournament failed 3 times, the last time: KeyError: 3",
+    )
+    assert queue.open("auto").candidates != mine[0][1]
