@@ -148,8 +148,8 @@ def look_after(workspace: Workspace, case: Case) -> list[str]:
     if deadline is None:
         return [review_runs.open_round(workspace, case)]
     if now >= deadline:
-        silence = f"no answer within {settings.review_deadline_h:g} h: silence means no"
-        return [_close(workspace, case, "expired", silence, "silence")]
+        words = f"no answer within {settings.review_deadline_h:g} h, which counts as a refusal"
+        return [_close(workspace, case, "expired", words, "silence")]
     said = []
     if review_runs.has_api():
         said.append(_tend_run(workspace, case))

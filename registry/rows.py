@@ -81,8 +81,8 @@ class Rows:
             if row[column] != value:
                 key = ", ".join(f"{name} {content}" for name, content in natural.items())
                 raise StoreError(
-                    f"the ledger's {table.name} has {column} {row[column]!r} for {key}, and now {value!r} is said; "
-                    "it is append-only: give what is new an id of its own"
+                    f"the ledger's {table.name} has {column} {row[column]!r} for {key}, not {value!r}; "
+                    "rows are never changed: record the new value under another id"
                 )
         return row
 

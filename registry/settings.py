@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     reviewers: tuple[str, ...] = Field((), description="names that may decide; default: anyone")
     quorum: int = Field(1, ge=1, description="reviewers who must approve a promotion")
     allow_self_review: bool = Field(False, description="let whoever registered a candidate approve it")
-    review_deadline_h: float = Field(72.0, gt=0, description="hours until silence means no")
+    review_deadline_h: float = Field(72.0, gt=0, description="hours until no answer counts as a refusal")
     review_reminder_h: float = Field(24.0, gt=0, description="hours between reminders of a review that waits")
     review_rounds: int = Field(5, ge=1, description="how often a review is opened whose flow run was lost")
     review_stuck_s: float = Field(

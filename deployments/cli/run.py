@@ -30,7 +30,12 @@ examples:
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "run", work, "hold a tournament on a data folder", DESCRIPTION)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the official ESCI files")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR|URL|sql",
+        help="folder, archive or base address with the ESCI files, or sql",
+    )
     parser.add_argument("--candidates", type=Path, metavar="FILE", help="TOML file with [[candidate]] tables")
     add_tournament_options(parser)
 

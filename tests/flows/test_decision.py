@@ -109,10 +109,10 @@ def test_of_many_who_answer_at_once_one_is_heard_and_the_others_are_told_so(cham
     assert all(decided.reviewer in words for words in said)
 
 
-# Silence, and kills
+# No answer, and kills
 
 
-def test_silence_means_no_at_the_deadline_and_not_before(champion: Any) -> None:
+def test_no_answer_is_a_refusal_at_the_deadline_and_not_before(champion: Any) -> None:
     case = champion.challenge("t-2", ["weak", "good"])
     assert reconcile_reviews(champion.workspace) == [
         f"verdict {case.id} waits for review: tournament review show {case.id}"
@@ -121,7 +121,7 @@ def test_silence_means_no_at_the_deadline_and_not_before(champion: Any) -> None:
     champion.settings["review_reminder_h"] = 1e-9
     assert reconcile_reviews(champion.workspace) == [f"verdict {case.id}: reviewers were reminded"]
     champion.settings["review_deadline_h"] = 1e-9
-    assert "silence means no" in reconcile_reviews(champion.workspace)[0]
+    assert "counts as a refusal" in reconcile_reviews(champion.workspace)[0]
     assert champion.case(case.id).decision.outcome == "expired"
     assert champion.champion() == 1
     with pytest.raises(BusyError, match="expired by nobody"):

@@ -162,6 +162,6 @@ def test_at_the_deadline_the_run_is_cancelled_and_the_verdict_expires(served: Se
         said = reconcile_reviews(world.workspace)
     finally:
         world.settings = late
-    assert "silence means no" in said[0]
+    assert "counts as a refusal" in said[0]
     assert run_of(case.flow_run).state.name == "Cancelled"
     assert "expired by nobody" in run_of(case.flow_run).state.message

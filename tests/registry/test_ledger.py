@@ -128,7 +128,7 @@ def test_what_is_unknown_cannot_be_referred_to(ledger):
 
 def test_a_contradiction_is_refused(ledger):
     filled(ledger)
-    with pytest.raises(StoreError, match=r"digest 'digest-1' for candidate minilm/1, and now 'other'"):
+    with pytest.raises(StoreError, match=r"digest 'digest-1' for candidate minilm/1, not 'other'"):
         ledger.record_candidate("minilm/1", "other", "language_model")
 
 
