@@ -194,7 +194,8 @@ def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
         waited_h: Hours since they were first asked.
     """
     deadline = case.deadline(workspace.settings)
-    text = f"The review has waited for {waited_h:.0f} h; without an answer it counts as refused on {deadline:%Y-%m-%d at %H:%M} UTC."
+    until = f"{deadline:%Y-%m-%d at %H:%M} UTC"
+    text = f"The review has waited for {waited_h:.0f} h; without an answer it counts as refused on {until}."
     where = run_link(case.flow_run) or f"tournament review show {case.id}"
     if case.flow_run and has_api():
         with get_client(sync_client=True) as client:

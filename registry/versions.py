@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.foreign import read_json
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 
 SPEC_TAG, DIGEST_TAG, FAMILY_TAG = "tournament.spec", "tournament.digest", "tournament.family"
@@ -127,7 +127,7 @@ def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> Ca
     id = f"{version.name}/{version.version}"
     spec, complaint = None, ""
     try:
-        content = json.loads(version.tags.get(SPEC_TAG, ""))
+        content = read_json(version.tags.get(SPEC_TAG, ""))
         spec = parse_spec({**content, "name": version.name}, f"candidate {id}")
     except SpecError as error:
         complaint = str(error)
@@ -150,7 +150,7 @@ def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> Ca
 def as_ensemble(version: RegisteredVersion) -> EnsembleVersion:
     """Return the ensemble that a version's tags describe; one without readable members has none."""
     try:
-        members = tuple(json.loads(version.tags.get(MEMBERS_TAG, "[]")))
+        members = tuple(map(str, read_json(version.tags.get(MEMBERS_TAG, "[]"))))
     except (ValueError, TypeError):  # made by hand: it may still be looked at
         members = ()
     return EnsembleVersion(

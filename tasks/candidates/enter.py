@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,11 @@ from esci_tournament.tasks.candidates.provenance import Seen, read_queries
 from esci_tournament.tasks.candidates.steps import FULL, CandidateInputs, Origin, content_digest
 from esci_tournament.tasks.families.declared import DeclaredSpec
 from esci_tournament.tasks.families.loading import candidate_class
+
+# Whatever a library raises on content that it did not expect, such as JSON that is nested 100,000 levels deep. One such
+# version is refused, and keeps no other from competing.
+UNCHECKABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR)
 
 Role = Literal["member", "newcomer", "bench"]
 
@@ -102,6 +108,9 @@ def readable(version: CandidateVersion, settings: Settings | None = None) -> str
 
     Returns:
         The reason, or "".
+
+    Raises:
+        OSError: If a disk or a server does not answer now.
     """
     if version.spec is None:
         return version.complaint
@@ -109,6 +118,12 @@ def readable(version: CandidateVersion, settings: Settings | None = None) -> str
         check_spec(version.spec, settings)
     except SpecError as error:
         return str(error)
+    except UNCHECKABLE as error:
+        return f"candidate {version.id}: what its spec points to cannot be read ({type(error).__name__}: {error})"
+    except OSError as error:
+        if error.errno not in IMPOSSIBLE:
+            raise  # a disk or a server is not there: another look may find it
+        return f"candidate {version.id}: its spec names a path that cannot be ({error.strerror})"
     return ""
 
 

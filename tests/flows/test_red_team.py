@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.parse import parse_qs, urlparse
 
 import pyotp
@@ -20,16 +22,22 @@ from esci_tournament.deployments.prefect_deployments import deployments_of
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.governed import workspace_of_run
+from esci_tournament.flows.intake import take_in
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import PolicyError, UsageError
 from esci_tournament.registry.policy import Policy, current, policy_of, record_policy
+from esci_tournament.registry.poll import Sighting
 from esci_tournament.registry.processes import process_user
 from esci_tournament.registry.promotion import reconcile
 from esci_tournament.registry.proof import enrol
+from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case
 from esci_tournament.registry.settings import read_settings, using
+from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.versions import SPEC_TAG, as_candidate
 from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.candidates.enter import readable
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +67,42 @@ def reviewed(make_world: MakeWorld) -> Any:
     world = make_world(reviewers=("ana", "ben"))
     govern(world)
     return world
+
+
+# What is registered
+
+DEEP = "[" * 40_000
+
+
+@pytest.mark.parametrize("tag", [DEEP, '{"a":' * 15_000, "x" * 200_000, '{"family": "scores", "file": "\\ud800"}'])
+def test_one_tag_that_cannot_be_parsed_is_refused_once_and_hurts_no_other(make_world: MakeWorld, tag: str) -> None:
+    """R1.1 to R2.2: nested 40,000 deep, too long, half a surrogate pair."""
+    world = make_world()
+    work = world.workspace
+    version = MagicMock(spec=[], version=1, run_id=None, creation_timestamp=0, tags={SPEC_TAG: tag})
+    version.name = "evil"
+    candidate = as_candidate(version, {})
+    assert candidate.spec is None
+    assert candidate.complaint
+    queue, sighting = Queue(work.ledger), Sighting(version, "digest of the tag")
+    assert take_in(work, queue, sighting).outcome == "refused"
+    assert take_in(work, queue, sighting) is None, "once"
+    assert readable(candidate) == candidate.complaint
+
+
+def test_a_checkpoint_whose_configuration_cannot_be_parsed_is_refused(tmp_path: Path, make_world: MakeWorld) -> None:
+    """R2.4: config.json nested 100,000 deep."""
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "config.json").write_text("[" * 100_000, encoding="utf-8")
+    world = make_world()
+    spec = {
+        "name": "evil",
+        "family": "language_model",
+        "architecture": "cross_encoder",
+        "checkpoint": f"{tmp_path}/evil",
+    }
+    version = world.workspace.models.register_candidate(parse_spec(spec))
+    assert readable(version, world.workspace.settings)
 
 
 # Who approves
