@@ -98,7 +98,6 @@ def test_a_checkpoint_whose_configuration_cannot_be_parsed_is_refused(tmp_path: 
     spec = {
         "name": "evil",
         "family": "language_model",
-        "architecture": "cross_encoder",
         "checkpoint": f"{tmp_path}/evil",
     }
     version = world.workspace.models.register_candidate(parse_spec(spec))
