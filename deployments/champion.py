@@ -10,6 +10,7 @@ from esci_tournament.registry.errors import NotFoundError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from esci_tournament.registry.versions import EnsembleVersion
     from esci_tournament.registry.workspace import Workspace
     from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
@@ -22,11 +23,13 @@ class ChampionModel:
         version: Version number of the ensemble in MLflow.
         members: Candidate ids (`name/version`), in the order of the aggregator's columns.
         ensemble: The fitted members and the aggregator over their scores.
+        warnings: What somebody should look into: an alias in MLflow that was moved by hand, and is not followed.
     """
 
     version: int
     members: tuple[str, ...]
     ensemble: Ensemble
+    warnings: tuple[str, ...] = ()
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the class probabilities and the label of each query-product pair.
@@ -48,7 +51,10 @@ class ChampionModel:
 
 
 def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
-    """Load the version that the alias `champion` names in MLflow.
+    """Load the champion.
+
+    It is the one that the ledger says, wherever the alias in MLflow points to. A home whose ledger has no promotion,
+    such as one that has only MLflow's address in common with the tournaments, goes by the alias.
 
     Args:
         workspace: The settings and the stores of a home.
@@ -65,8 +71,21 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
     from esci_tournament.tasks.candidates.device import resolve_device
     from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
-    version = workspace.models.champion()
+    version, warnings = _champion_of(workspace)
     if version is None:
-        raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
+        told = f" ({'; '.join(warnings)})" if warnings else ""
+        raise NotFoundError(f"there is no champion yet{told}; hold a tournament first: tournament run --help")
     ensemble = Ensemble.load(workspace.models.download(version), str(resolve_device(device)))
-    return ChampionModel(version.version, tuple(ensemble.members), ensemble)
+    return ChampionModel(version.version, tuple(ensemble.members), ensemble, warnings)
+
+
+def _champion_of(workspace: Workspace) -> tuple[EnsembleVersion | None, tuple[str, ...]]:
+    """Return the champion, None when there is none, and what is wrong with ledger and alias."""
+    from esci_tournament.registry.promotion import drift
+
+    ledger, models = workspace.ledger, workspace.models
+    standing = ledger.standing(models.ensemble_name)
+    if standing.sequence == 0:
+        return models.champion(), ()
+    warnings = tuple(map(str, [*standing.invalid, *drift(ledger, models)]))
+    return (models.ensemble(standing.champion.version) if standing.champion else None), warnings

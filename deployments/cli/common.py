@@ -100,6 +100,11 @@ class Output:
         sys.stderr.write(f"error: {text}\n")
         sys.stderr.flush()
 
+    def warn(self, text: str) -> None:
+        """Write what somebody should look into, on standard error."""
+        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.flush()
+
     def console(self) -> Console:
         """Return a rich console on the stream of :meth:`say`; without a terminal it is `$COLUMNS` or 132 wide."""
         from rich.console import Console

@@ -116,6 +116,10 @@ def _ledger(workspace: Any) -> str:
 
 
 def _mlflow(workspace: Any) -> str:
+    from esci_tournament.registry.promotion import drift
+
+    if moved := drift(workspace.ledger, workspace.models):
+        raise RuntimeError("; ".join(map(str, moved)))
     champion = workspace.models.champion()
     where = "an address of its own" if workspace.settings.mlflow_uri else "SQLite in the home"
     return f"{where}, " + (

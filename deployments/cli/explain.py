@@ -39,7 +39,10 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.tasks.ensemble.ensemble import TEXT_COLUMNS
     from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
 
-    ensemble = load_champion(workspace_of(options), options.device).ensemble
+    champion = load_champion(workspace_of(options), options.device)
+    for words in champion.warnings:
+        output.warn(words)
+    ensemble = champion.ensemble
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
     frame = pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
     name = f"{options.query} -> {options.title or options.product_id}"

@@ -33,6 +33,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
     frame = read_table(options.file)
     champion = load_champion(workspace_of(options), options.device)
+    for words in champion.warnings:
+        output.warn(words)
     answer = frame.join(champion.predict(frame))
     if options.out:
         write_table(answer, options.out)

@@ -18,6 +18,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
+from esci_tournament.deployments.champion import load_champion
 from esci_tournament.deployments.prefect_deployments import deployments_of
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.flows.decision import answer
@@ -215,6 +216,16 @@ def test_a_promotion_written_into_the_ledger_moves_no_alias(reviewed: Any) -> No
     assert reviewed.champion() is None
     [invalid] = work.ledger.standing("esci-ensemble").invalid
     assert "it has no decision" in str(invalid)
+
+
+def test_an_alias_that_was_moved_by_hand_is_told_and_not_followed(champion: Any) -> None:
+    """R6.1: `tournament score` and `explain` label with what the ledger says."""
+    champion.challenge("t-2", ["weak", "good"])
+    work = champion.workspace
+    work.models.set_alias("champion", 2)
+    loaded = load_champion(work)
+    assert (loaded.version, loaded.members) == (1, ("weak/1",))
+    assert "alias 'champion' names version 2 and the ledger says version 1" in loaded.warnings[0]
 
 
 # Through Prefect's API
