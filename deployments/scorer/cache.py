@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import normalise_query
 
 EARLY = 1  # flag of an early exit: its label is good, its probabilities are those of the members that were asked only
@@ -75,32 +74,6 @@ class LabelCache(Protocol):
 
     def close(self) -> None:
         """Write what is not written yet, and release the file or the connection."""
-
-
-def open_cache(settings: Settings) -> LabelCache:
-    """Open the label cache that the settings name: Redis, or a file in the folder `cache` of the home.
-
-    Args:
-        settings: those whose names begin with `cache_`, and `home`.
-
-    Returns:
-        The cache. A connection to Redis is made at the first look-up.
-
-    Raises:
-        StoreError: if there is no room on the disk.
-        UsageError: if the address of Redis is malformed, or the size of the file too small.
-    """
-    if settings.cache_redis_url:
-        from esci_tournament.deployments.scorer.redis_cache import RedisCache
-
-        return RedisCache(
-            settings.cache_redis_url.get_secret_value(),
-            settings.cache_redis_timeout_ms / 1000,
-            settings.cache_redis_days * 86_400,
-        )
-    from esci_tournament.deployments.scorer.file_cache import FileCache
-
-    return FileCache(settings.home / "cache", settings.cache_max_mib)
 
 
 def pair_keys(

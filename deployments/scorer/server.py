@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from esci_tournament.deployments.scorer.address import check_address, is_loopback
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
-from esci_tournament.deployments.scorer.cache import open_cache
+from esci_tournament.deployments.scorer.chosen_cache import open_cache
 from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests, ServingContext
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.engine import Engine

@@ -122,7 +122,7 @@ class LanguageModel(Candidate):
             data = of_locales(data, self.spec)
         if self.spec.recipe.processes == 1:
             return self.fit_in_team(data, ALONE)
-        with fitted_together(self.spec, data) as folder:
+        with fitted_together(self.spec, data, self.checkpoint_seconds) as folder:
             self._adopt(self.load(folder, data.device))
         return self
 

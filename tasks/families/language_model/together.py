@@ -1,6 +1,6 @@
 """Train one language model in several processes, one a GPU.
 
-`python -m esci_tournament.tasks.families.language_model.together JOB` runs one of them.
+Each of them runs :mod:`esci_tournament.tasks.families.language_model.team_member`.
 
 The processes are joined by accelerate (:mod:`esci_tournament.tasks.families.language_model.team`). Tested with two
 processes on a CPU, not with several GPUs.
@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,22 +23,20 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from esci_tournament.registry.children import end_with_parent, start_child
-from esci_tournament.registry.errors import CandidateError, SpecError, TournamentError
+from esci_tournament.registry.children import start_child
+from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.processes import module_path, python_module
-from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.data.store import read_frame, write_frame
+from esci_tournament.tasks.data.store import write_frame
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
-from esci_tournament.tasks.families.language_model.team import Team
 from esci_tournament.tasks.families.protocol import FitData, Progress
 
 _POLL_SECONDS = 0.1
-_FRAMES = ("pairs", "validation", "products")
+FRAMES = ("pairs", "validation", "products")  # of a job, each in a file of its own
 
 
 @contextlib.contextmanager
-def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
+def fitted_together(spec: LanguageModelSpec, data: FitData, checkpoint_seconds: float) -> Iterator[Path]:
     """Fit a model in `spec.recipe.processes` processes, for the block that uses the result.
 
     On GPUs, each process has its own: `data.device` is the first, those with the next numbers follow.
@@ -48,6 +45,7 @@ def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
         spec: the model.
         data: already limited to the recipe's locales; what the processes exchange is in `work/together`, removed at the
             end.
+        checkpoint_seconds: Time between two checkpoints.
 
     Yields:
         The folder that the model is saved in.
@@ -61,7 +59,7 @@ def fitted_together(spec: LanguageModelSpec, data: FitData) -> Iterator[Path]:
     shutil.rmtree(job, ignore_errors=True)
     job.mkdir(parents=True)
     try:
-        _describe(job, spec, data)
+        _describe(job, spec, data, checkpoint_seconds)
         _run(job, devices, data.progress)
         yield job / "model"
     finally:
@@ -93,48 +91,8 @@ def team_devices(spec: LanguageModelSpec, device: str) -> list[str]:
     return [f"cuda:{start + number}" for number in range(count)]
 
 
-def main(job_folder: str) -> int:
-    """Run one process of the team: fit, and save the model if it is the main process. RANK tells which one it is.
-
-    Args:
-        job_folder: holds job.json and the frames; gets `model/`, or failure-RANK.txt with the reason.
-
-    Returns:
-        The exit status: 1 after one of our errors, else 0.
-    """
-    from esci_tournament.tasks.families.language_model.model import LanguageModel
-
-    job, rank = Path(job_folder), int(os.environ["RANK"])
-    told = json.loads((job / "job.json").read_text(encoding="utf-8"))
-    end_with_parent()
-    device = told["devices"][rank]
-    if device == "cpu":
-        torch.set_num_threads(told["threads"])
-    else:
-        torch.cuda.set_device(device)
-    spec = parse_spec(told["spec"])
-    assert isinstance(spec, LanguageModelSpec)
-    data = FitData(
-        **{name: read_frame(job / f"{name}.arrow") for name in _FRAMES}, edges=None, seed=told["seed"], device=device,
-        work=job.parent, progress=_say,
-    )  # fmt: skip
-    try:
-        team = Team.join(device == "cpu", data.seed)
-        LanguageModel.checkpoint_seconds = told["checkpoint_seconds"]
-        model = LanguageModel(spec).fit_in_team(data, team)
-        if team.rank == 0:
-            model.save(job / "model")
-        team.wait()
-    except TournamentError as error:
-        (job / f"failure-{rank}.txt").write_text(str(error), encoding="utf-8")
-        return 1
-    return 0
-
-
-def _describe(job: Path, spec: LanguageModelSpec, data: FitData) -> None:
+def _describe(job: Path, spec: LanguageModelSpec, data: FitData, checkpoint_seconds: float) -> None:
     """Write what the processes are to do; of the catalogue, the products in use, under new row numbers."""
-    from esci_tournament.tasks.families.language_model.model import LanguageModel
-
     used = np.union1d(data.pairs["product"].to_numpy(), data.validation["product"].to_numpy())
     for name, frame in (("pairs", data.pairs), ("validation", data.validation)):
         place = np.searchsorted(used, frame["product"].to_numpy()).astype(np.int32)
@@ -144,7 +102,7 @@ def _describe(job: Path, spec: LanguageModelSpec, data: FitData) -> None:
     told = {
         "spec": spec.model_dump(mode="json"), "seed": data.seed,
         "devices": team_devices(spec, data.device), "threads": max(1, torch.get_num_threads() // spec.recipe.processes),
-        "checkpoint_seconds": LanguageModel.checkpoint_seconds,
+        "checkpoint_seconds": checkpoint_seconds,
     }  # fmt: skip
     (job / "job.json").write_text(json.dumps(told), encoding="utf-8")
 
@@ -157,7 +115,7 @@ def _run(job: Path, devices: Sequence[str], progress: Progress) -> None:
         for rank in range(len(devices)):
             numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             member = start_child(
-                python_module("esci_tournament.tasks.families.language_model.together", str(job)),
+                python_module("esci_tournament.tasks.families.language_model.team_member", str(job)),
                 env=environment | module_path() | numbers, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
             stack.callback(_end, member)
@@ -199,15 +157,7 @@ def _hear(stream: IO[bytes], progress: Progress | None) -> None:
                 progress(message["share"], message["doing"])
 
 
-def _say(share: float, doing: str) -> None:
-    print(json.dumps({"share": share, "doing": doing}), flush=True)
-
-
 def _end(member: subprocess.Popen[Any]) -> None:
     if member.poll() is None:
         member.kill()
     member.wait()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

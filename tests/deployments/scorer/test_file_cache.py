@@ -18,8 +18,8 @@ from esci_tournament.deployments.scorer import file_cache
 from esci_tournament.deployments.scorer.cache import (
     ENTRY,
     entries_of,
-    open_cache,
 )
+from esci_tournament.deployments.scorer.chosen_cache import open_cache
 from esci_tournament.deployments.scorer.file_cache import FileCache
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.settings import Settings

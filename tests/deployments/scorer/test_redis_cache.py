@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esci_tournament.deployments.scorer.cache import entries_of, open_cache
+from esci_tournament.deployments.scorer.cache import entries_of
+from esci_tournament.deployments.scorer.chosen_cache import open_cache
 from esci_tournament.deployments.scorer.redis_cache import RedisCache
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.settings import Settings
