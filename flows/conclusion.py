@@ -16,7 +16,7 @@ from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.registry import promotion
-from esci_tournament.registry.policy import in_force
+from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace

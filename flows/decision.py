@@ -15,7 +15,8 @@ from esci_tournament.flows.report_files import log_report, read_summary, write_r
 from esci_tournament.flows.review_runs import links, open_round
 from esci_tournament.registry import promotion
 from esci_tournament.registry.errors import BusyError, PolicyError, UsageError
-from esci_tournament.registry.policy import Policy, in_force, person
+from esci_tournament.registry.policies import in_force
+from esci_tournament.registry.policy import Policy, person
 from esci_tournament.registry.proof import Proof
 from esci_tournament.registry.records import Approval, Decision, Promotion
 from esci_tournament.registry.reviewers import Answer, complaint, missing_approvals, proof

@@ -6,7 +6,7 @@ from prefect import runtime
 
 from esci_tournament.flows.review_runs import has_api
 from esci_tournament.registry.errors import PolicyError
-from esci_tournament.registry.policy import govern
+from esci_tournament.registry.policies import govern
 from esci_tournament.registry.settings import Settings, settings_in_force
 from esci_tournament.registry.workspace import Workspace
 

@@ -103,7 +103,7 @@ def _home(workspace: Any) -> str:
 
 
 def _ledger(workspace: Any) -> str:
-    from esci_tournament.registry.policy import current
+    from esci_tournament.registry.policies import current
 
     history = workspace.ledger.history(workspace.settings.ensemble_name)
     invalid = workspace.ledger.standing(workspace.settings.ensemble_name).invalid

@@ -58,7 +58,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
     """Show the policy in force, and which reviewers have enrolled."""
     from dataclasses import asdict
 
-    from esci_tournament.registry.policy import current, in_force
+    from esci_tournament.registry.policies import current, in_force
     from esci_tournament.registry.proof import enrolled
 
     workspace = workspace_of(options)
@@ -77,7 +77,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
 
 def show_history(options: argparse.Namespace, output: Output) -> None:
     """Show every version, oldest first."""
-    from esci_tournament.registry.policy import history
+    from esci_tournament.registry.policies import history
 
     found = history(workspace_of(options).ledger)
     for one in found:
@@ -93,7 +93,7 @@ def show_history(options: argparse.Namespace, output: Output) -> None:
 def change(options: argparse.Namespace, output: Output) -> None:
     """Change values of the policy."""
     from esci_tournament.registry.errors import UsageError
-    from esci_tournament.registry.policy import changed_policy, current, in_force, record_policy
+    from esci_tournament.registry.policies import changed_policy, current, in_force, record_policy
 
     changes = {}
     for each in options.changes:
@@ -109,7 +109,8 @@ def change(options: argparse.Namespace, output: Output) -> None:
 
 def adopt(options: argparse.Namespace, output: Output) -> None:
     """Take over what the settings in force say, defaults included."""
-    from esci_tournament.registry.policy import Policy, current, record_policy
+    from esci_tournament.registry.policies import current, record_policy
+    from esci_tournament.registry.policy import Policy
 
     workspace = workspace_of(options)
     before = current(workspace.ledger)
@@ -139,7 +140,7 @@ def withdraw_reviewer(options: argparse.Namespace, output: Output) -> None:
 
 
 def _warn(workspace: Workspace, name: str, output: Output) -> None:
-    from esci_tournament.registry.policy import in_force
+    from esci_tournament.registry.policies import in_force
 
     policy = in_force(workspace.ledger, workspace.settings)
     if not policy.reviewers:

@@ -75,7 +75,7 @@ def check_policy(settings: Settings) -> None:
         PolicyError: If a setting asks for less than the policy does.
     """
     from esci_tournament.registry.errors import BusyError, StoreError
-    from esci_tournament.registry.policy import govern
+    from esci_tournament.registry.policies import govern
     from esci_tournament.registry.workspace import Workspace
 
     with suppress(StoreError, BusyError):

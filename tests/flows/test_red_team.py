@@ -26,7 +26,8 @@ from esci_tournament.flows.governed import workspace_of_run
 from esci_tournament.flows.intake import take_in
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import PolicyError, UsageError
-from esci_tournament.registry.policy import Policy, current, policy_of, record_policy
+from esci_tournament.registry.policies import current, record_policy
+from esci_tournament.registry.policy import Policy, policy_of
 from esci_tournament.registry.poll import Sighting
 from esci_tournament.registry.processes import process_user
 from esci_tournament.registry.promotion import reconcile

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, UsageError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.policy import Policy, record_policy
+from esci_tournament.registry.policies import record_policy
+from esci_tournament.registry.policy import Policy
 from esci_tournament.registry.proof import enrol
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.records import Judged, Promotion

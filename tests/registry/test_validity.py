@@ -11,7 +11,8 @@ import pytest
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import PolicyError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.policy import RULE, Policy, record_policy
+from esci_tournament.registry.policies import record_policy
+from esci_tournament.registry.policy import RULE, Policy
 from esci_tournament.registry.records import EnsembleRecord
 from esci_tournament.registry.settings import Settings
 from tests.registry.conftest import approved

@@ -13,18 +13,8 @@ from hypothesis import strategies as st
 
 from esci_tournament.registry.errors import PolicyError, UsageError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.policy import (
-    NAMES,
-    RULE,
-    Policy,
-    changed_policy,
-    current,
-    govern,
-    history,
-    in_force,
-    policy_of,
-    record_policy,
-)
+from esci_tournament.registry.policies import changed_policy, current, govern, history, in_force, record_policy
+from esci_tournament.registry.policy import NAMES, RULE, Policy, policy_of
 from esci_tournament.registry.settings import Settings, read_settings
 
 pytestmark = pytest.mark.databases("sqlite")
