@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ ELSEWHERE = sorted(path for folder in ("tests", "benchmarks", "docker") for path
 # Which modules may import a library; all others ask these.
 KNOWN_IN = {
     "mlflow": {
-        *("registry/poll.py", "registry/pyfuncs.py", "registry/tracking.py", "registry/webhooks.py"),
+        *("registry/pyfuncs.py", "registry/tracking.py", "registry/webhooks.py"),
         "deployments/mlflow_plugin.py",  # MLflow imports it, and is told so in MLflow's own error
     },
     "great_expectations": {"tasks/data/expectations.py"},
@@ -44,6 +45,20 @@ def test_imports_run_one_way(path: Path) -> None:
         allowed = LAYERS
     found = {name for name in imports(path) if name.startswith(f"{PACKAGE}.")}
     assert {name for name in found if name.split(".")[1] not in allowed} == set()
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    """Not even through others, inside a function or for type checking alone."""
+    modules = {f"{PACKAGE}.{named(path)[:-3].replace('/', '.')}".removesuffix(".__init__"): path for path in MODULES}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                # `from package import module` needs the module, `from package.module import name` what holds the name.
+                found = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                graph[name] |= found or ({node.module} & modules.keys())
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_no_module_is_imported_by_the_name_of_its_folder() -> None:
