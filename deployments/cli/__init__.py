@@ -17,7 +17,7 @@ from importlib.metadata import version
 from esci_tournament.deployments.cli.common import Output
 
 COMMANDS = (
-    "demo", "run", "reevaluate", "up", "down", "deploy",
+    "demo", "run", "reevaluate", "up", "down", "login", "deploy",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
 )  # fmt: skip
 

@@ -118,13 +118,14 @@ def workspace_of(options: argparse.Namespace, **overrides: object) -> Workspace:
 
 def served_workspace_of(options: argparse.Namespace) -> Workspace:
     """Return the workspace, with the addresses of what `tournament up` runs for it; call it before Prefect's import."""
+    from esci_tournament.deployments.stack.access import name_server
     from esci_tournament.deployments.stack.state import running
 
     workspace = workspace_of(options)
     state = running(workspace.settings.home)
     if state is None:
         return workspace
-    os.environ.setdefault("PREFECT_API_URL", state.api)
+    name_server(workspace.settings.home, state.api)
     return workspace_of(options, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
 
 

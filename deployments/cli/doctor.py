@@ -17,6 +17,7 @@ PACKAGES = (
     "pandas", "sqlalchemy", "fastapi",
 )  # fmt: skip
 FREE_GIB = 5.0
+PROBE_S = 5.0
 
 
 def add_parser(commands: Any) -> None:
@@ -39,6 +40,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
+        ("prefect", lambda: _prefect(settings)),
     ]
     rows, failed = [], []
     for name, check in checks:
@@ -106,3 +108,33 @@ def _mlflow(workspace: Any) -> str:
     return f"{where}, " + (
         f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
     )
+
+
+def _prefect(settings: Any) -> str:
+    import httpx
+
+    from esci_tournament.deployments.stack.access import CLIENT_AUTH, authorization, name_server
+    from esci_tournament.deployments.stack.state import prefect_api_url
+
+    known = dict(os.environ)
+    if ours := prefect_api_url(settings.home):
+        name_server(settings.home, ours, known)
+    api, auth = known.get("PREFECT_API_URL"), known.get(CLIENT_AUTH)
+    if not api:
+        return "no server runs for this home; one that a command starts for itself asks for the home's password"
+    page = f"{api.rstrip('/')}/admin/version"
+    try:
+        open_to_all = httpx.get(page, timeout=PROBE_S).status_code == 200
+        status = httpx.get(page, timeout=PROBE_S, headers=authorization(auth) if auth else {}).status_code
+    except httpx.HTTPError as error:
+        raise RuntimeError(f"{api} does not answer: {error}; is it up?") from error
+    if open_to_all:
+        raise RuntimeError(
+            f"{api} asks for no password: whoever reaches it may approve a promotion; set "
+            "PREFECT_SERVER_API_AUTH_STRING for the server, or start it with: tournament up"
+        )
+    if status == 401:
+        raise RuntimeError(
+            f"{api} refuses the password of this environment; PREFECT_API_AUTH_STRING must be the server's"
+        )
+    return f"{api} asks for a password, and commands know it"

@@ -78,6 +78,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
     if row["state"] == "waits":
         if row["flow_run"]:
             output.say(f"Decide in Prefect: {row['flow_run']}")
+            output.say(f"not logged in there? tournament login {row['flow_run']}")
         output.say(f"or: tournament review approve|refuse {case.id} --reviewer NAME --reason WHY")
     else:
         output.say(f"{row['state']} by {row['reviewer']} at {row['decided']}: {row['reason']}")

@@ -231,8 +231,8 @@ def warning_of(host: str) -> str:
     if is_loopback(host):
         return ""
     return (
-        f"warning: the servers listen on {host}: whoever reaches this machine may read, decide and promote. "
-        "docs/production.md shows a stack with secrets"
+        f"warning: the servers listen on {host}, over plain HTTP: anyone who reaches this machine may read and change "
+        "what is in MLflow, and Prefect alone asks for a password. docs/production.md shows a stack with secrets"
     )
 
 
