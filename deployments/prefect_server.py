@@ -17,17 +17,15 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from esci_tournament.deployments.browser_login import BrowserLogin
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from starlette.types import ASGIApp
 
 # FastAPI's pages about the API load their scripts from another host, into the origin whose pages keep the password.
 FOREIGN_SCRIPTS = ("/docs", "/docs/oauth2-redirect", "/redoc")
@@ -44,7 +42,7 @@ def pass_over_state() -> None:
         state.bulk_dml_setter = lambda _class, _mapping, _value: None
 
 
-def protect(app: FastAPI, host: str, port: int, logins: Path | None) -> ASGIApp:
+def protect(app: ASGIApp, host: str, port: int, logins: Path | None) -> ASGIApp:
     """Return Prefect's application behind what keeps foreign pages out and lets one-time logins in.
 
     Prefect's own services speak to the application itself and not to what is returned.
@@ -55,11 +53,23 @@ def protect(app: FastAPI, host: str, port: int, logins: Path | None) -> ASGIApp:
         port: What it will listen on.
         logins: Folder with the hashes of one-time logins; None for no such logins.
     """
-    app.router.routes[:] = [one for one in app.routes if getattr(one, "path", "") not in FOREIGN_SCRIPTS]
     auth = os.environ.get(SERVER_AUTH, "")
-    inner: ASGIApp = BrowserLogin(app, logins, auth) if logins is not None and auth else app
+    inner = _without_foreign_scripts(app)
+    if logins is not None and auth:
+        inner = BrowserLogin(inner, logins, auth)
     origins = own_origins(host, port, os.environ)
     return SameOrigin(inner, origins, own_hosts(host, origins))
+
+
+def _without_foreign_scripts(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/") in FOREIGN_SCRIPTS:
+            closed = PlainTextResponse("this page would load scripts of another host; /openapi.json has it all\n", 404)
+            await closed(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answer
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -80,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         pass_over_state()
         run = uvicorn.run
 
-        def run_protected(app: FastAPI, **options: Any) -> None:
+        def run_protected(app: ASGIApp, **options: Any) -> None:
             run(protect(app, said.host, said.port, said.login_folder), **options)
 
         uvicorn.run = run_protected  # type: ignore[assignment]

@@ -22,6 +22,7 @@ from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.flows.announce import announce
 from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.settings import Settings, read_settings
+from tests.harness import PrefectServer
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +50,8 @@ def mailbox() -> Iterator[tuple[str, Inbox]]:
 
 
 @pytest.fixture
-def connected(prefect_server: str) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+def connected(prefect: PrefectServer) -> Iterator[None]:
+    with prefect.connected():
         yield
 
 

@@ -30,7 +30,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Running
 
 from esci_tournament.deployments.webhook import DELIVERY, PATH, SIGNATURE, TIMESTAMP, sign
@@ -43,7 +42,7 @@ from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.versions import FAILED_TAG, FLOW_RUN_TAG, SPEC_TAG, STATE_TAG
 from esci_tournament.registry.workspace import Workspace
-from tests.harness import Programs, answers, clean_environment, free_port, until
+from tests.harness import PrefectServer, Programs, answers, clean_environment, free_port, until
 
 pytestmark = pytest.mark.slow
 
@@ -139,9 +138,10 @@ class Worker(threading.Thread):
 
 
 @pytest.fixture
-def connected(prefect_server: str) -> Iterator[str]:
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        yield prefect_server
+def connected(prefect: PrefectServer) -> Iterator[dict[str, str]]:
+    """Speak to the session's server; yields the variables with which other processes do."""
+    with prefect.connected():
+        yield prefect.client
 
 
 def plain_versions(models: Models, names: list[str], tag: str = SPEC) -> None:
@@ -167,7 +167,7 @@ def test_of_50_candidates_registered_at_once_each_enters_exactly_once_though_4_w
 
     environment = clean_environment(
         TOURNAMENT_HOME=home, TOURNAMENT_LEDGER_URL=ledger_url, TOURNAMENT_WATCH_INTERVAL_S=0.2, TOURNAMENT_DATA="data",
-        TOURNAMENT_SHARE_TOURNAMENT=SHARE, PREFECT_API_URL=connected,
+        TOURNAMENT_SHARE_TOURNAMENT=SHARE, **connected,
     )  # fmt: skip
     worker = Worker(ledger_url, mine, plan)
     worker.start()
@@ -304,7 +304,7 @@ def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect):
         body = {"name": LIMIT, "limit": 1, "active_slots": 0}
         with suppress(PrefectHTTPStatusError):  # another test has made it
             client.request("POST", "/v2/concurrency_limits/", json=body)
-    environment = clean_environment(TOURNAMENT_HOME=home, PREFECT_API_URL=connected)
+    environment = clean_environment(TOURNAMENT_HOME=home, **connected)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True, cwd=home
     )
@@ -327,7 +327,7 @@ def test_a_killed_holders_gpu_slot_comes_back(home, connected, prefect):
     (index.parent / f"{lease}.json").write_text(json.dumps(said | {"expiration": now.isoformat()}))
     index.write_text(json.dumps({lease: now.isoformat()}))
     until(lambda: taken() == 0, 60, "the slot came back")
-    with temporary_settings({PREFECT_API_URL: connected}), gpu(read_settings(home=home, lease="always")):
+    with prefect.connected(), gpu(read_settings(home=home, lease="always")):
         assert taken() == 1
 
 
@@ -344,7 +344,7 @@ def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would
         tmp_path,
         clean_environment(
             TOURNAMENT_HOME=home, TOURNAMENT_MLFLOW_PORT=mlflow_port, TOURNAMENT_WATCHER_PORT=port,
-            TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected, **variables,
+            TOURNAMENT_WATCH_INTERVAL_S=3600, **connected, **variables,
         ),
     )  # fmt: skip
     models = Models(f"http://127.0.0.1:{mlflow_port}", home)
