@@ -24,7 +24,7 @@ _POLICY_VIOLATION = 1008  # RFC 6455
 # The page keeps the password: no script of another host may run in it, and nothing may be sent to one.
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-eval' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self'{more}; img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 
@@ -75,6 +75,9 @@ class SameOrigin:
 
     def __init__(self, app: ASGIApp, origins: Collection[str], hosts: Collection[str] | None) -> None:
         self.app, self.origins, self.hosts = app, origins, hosts
+        # The UI may be told an address of the API that is not the one of its page: `localhost` and 127.0.0.1.
+        also = [*origins, *(origin.replace("http", "ws", 1) for origin in origins if origin != "*")]
+        self._policy = PAGE_POLICY.format(more="".join(f" {one}" for one in also))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or open one websocket."""
@@ -87,7 +90,7 @@ class SameOrigin:
 
         async def protect(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _add_headers(MutableHeaders(scope=message))
+                self._add_headers(MutableHeaders(scope=message))
             await send(message)
 
         await self.app(scope, receive, protect)
@@ -106,6 +109,13 @@ class SameOrigin:
         elif headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not _follows_link(scope, headers):
             return "a page of another site may link to this server's pages, and nothing else"
         return ""
+
+    def _add_headers(self, headers: MutableHeaders) -> None:
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Referrer-Policy", "same-origin")
+        if headers.get("content-type", "").startswith("text/html"):
+            headers.setdefault("Content-Security-Policy", self._policy)
+            headers.setdefault("X-Frame-Options", "DENY")
 
 
 def _name(host: str) -> str:
@@ -133,11 +143,3 @@ async def _refuse(complaint: str, scope: Scope, receive: Receive, send: Send) ->
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": complaint})
         return
     await PlainTextResponse(complaint + "\n", 403, {"Cache-Control": "no-store"})(scope, receive, send)
-
-
-def _add_headers(headers: MutableHeaders) -> None:
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "same-origin")
-    if headers.get("content-type", "").startswith("text/html"):
-        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
-        headers.setdefault("X-Frame-Options", "DENY")

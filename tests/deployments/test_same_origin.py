@@ -123,5 +123,6 @@ def test_pages_run_no_script_of_another_host_and_stand_in_no_frame() -> None:
     headers = client_of().get("/v2/").headers
     assert "script-src 'self'" in headers["content-security-policy"]
     assert "default-src 'self'" in headers["content-security-policy"]
+    assert f"connect-src 'self' {HERE} ws://127.0.0.1:4200;" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
