@@ -48,7 +48,7 @@ class State:
         services: name -> the process that leads the service's group.
         addresses: name -> where it is reached, for people.
         api: address of Prefect's API.
-        tracking_uri: MLflow as the services see it.
+        tracking_uri: MLflow as the services see it, without a password.
         data: what registered candidates compete on, "" when nobody has said.
         healthy: whether all of them have answered.
     """
