@@ -8,9 +8,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esci_tournament.deployments.cli.common import Output, command, settings_of
+
+if TYPE_CHECKING:
+    from esci_tournament.registry.settings import Settings
 
 PACKAGES = (
     "torch", "transformers", "torch-geometric", "lightgbm", "shap", "mlflow", "prefect", "great-expectations",
@@ -40,7 +43,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
-        ("prefect", lambda: _prefect(settings)),
+        ("prefect", lambda: check_prefect(settings)),
     ]
     rows, failed = [], []
     for name, check in checks:
@@ -110,7 +113,12 @@ def _mlflow(workspace: Any) -> str:
     )
 
 
-def _prefect(settings: Any) -> str:
+def check_prefect(settings: Settings) -> str:
+    """Return in words whether the Prefect server of the home, or of the environment, asks for a password.
+
+    Raises:
+        RuntimeError: if it asks for none, refuses the one that commands know, or does not answer.
+    """
     import httpx
 
     from esci_tournament.deployments.stack.access import CLIENT_AUTH, authorization, name_server

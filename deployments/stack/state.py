@@ -69,7 +69,7 @@ def stack_folder(home: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread of this process may have been quicker
     except OSError as error:
         raise StoreError(
             f"home {home} cannot be written: {error.strerror or error}; choose another folder with --home"
