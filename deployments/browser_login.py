@@ -28,13 +28,16 @@ VOID = (
 )
 
 _SCRIPT = """
-const said = new URLSearchParams(location.hash.slice(1).replace(/^([^&=]+)(?=&|$)/, "token=$1"));
-const page = new URL(said.get("to") || START, location.origin);
-const to = page.origin === location.origin ? page.pathname + page.search : START;
-const words = document.getElementById("words");
+const words = document.getElementById("words"), on = document.getElementById("on");
+const [token, path] = location.hash.slice(1).split(":");
 history.replaceState(null, "", location.pathname);
+let to = location.origin + START;
+try {
+  const page = new URL(decodeURIComponent(path || START), location.origin);
+  if (page.origin === location.origin) to = page.href;
+} catch {}
 fetch(location.pathname, {
-  method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({token: said.get("token") || ""}),
+  method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({token}),
 }).then(async (answer) => {
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.detail);
@@ -42,9 +45,8 @@ fetch(location.pathname, {
   location.replace(to);
 }).catch((error) => {
   words.textContent = error.message;
-  const link = document.getElementById("on");
-  link.href = to;
-  link.hidden = false;
+  on.href = to;
+  on.hidden = false;
 });
 """
 SCRIPT = f"const KEY = {json.dumps(STORAGE_KEY)}, START = {json.dumps(START_PAGE)};{_SCRIPT}"

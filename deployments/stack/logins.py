@@ -32,6 +32,7 @@ def login_link(home: Path, api: str, to: str = START_PAGE) -> str:
     """Make a token and return the address that logs a browser in with it, once and for :data:`LOGIN_S` seconds.
 
     The token stands behind a `#`: browsers do not send that part, so that no server or proxy writes it to a log.
+    Nothing in the address means anything to a shell.
 
     Args:
         home: Home of the stack.
@@ -45,7 +46,7 @@ def login_link(home: Path, api: str, to: str = START_PAGE) -> str:
         StoreError: if the home cannot be written.
     """
     token = make_login(login_folder(home))
-    return f"{api.removesuffix('/api')}{LOGIN_PATH}#{token}&to={quote(path_of(to), safe='/')}"
+    return f"{api.removesuffix('/api')}{LOGIN_PATH}#{token}:{quote(path_of(to), safe='/')}"
 
 
 def path_of(address: str) -> str:

@@ -143,7 +143,7 @@ def keep_out(up: Any, home: Path) -> None:
     said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in (home / "logs").glob("*.log"))
     assert password not in said
     assert DATABASE_PASSWORD not in said + (home / "stack" / "state.json").read_text(encoding="utf-8") + str(up)
-    assert up["login"].partition("#")[2].partition("&")[0] not in said
+    assert up["login"].partition("#")[2].partition(":")[0] not in said
 
 
 def test_registered_judged_approved_champion_and_one_step_back(

@@ -113,6 +113,12 @@ def test_what_an_operator_names_is_let_in() -> None:
     assert everybody.post("/api/runs", headers={"Origin": "https://evil.example"}).status_code == 200
 
 
+def test_a_server_on_the_other_loopback_address_is_the_same() -> None:
+    client = client_of("::1", "http://[::1]:4200")
+    assert client.post("/api/runs", headers={"Origin": "http://[::1]:4200"}).status_code == 200
+    assert client.post("/api/runs", headers={"Host": "[fe80::1]:4200"}).status_code == 403
+
+
 def test_a_server_that_other_machines_reach_has_any_name_and_refuses_foreign_pages() -> None:
     client = client_of("0.0.0.0", "http://gpu-7.example:4200")
     assert client.post("/api/runs", headers={"Origin": "http://gpu-7.example:4200"}).status_code == 200

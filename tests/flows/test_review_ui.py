@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
-from esci_tournament.deployments.stack.logins import login_link
+from esci_tournament.deployments.stack.logins import LOGIN_PATH, login_link
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import run_link
@@ -195,6 +196,17 @@ def test_a_link_logs_one_browser_in_and_leads_to_the_review(reigned: tuple[Any, 
         page.goto(link)
         expect(page.get_by_role("status")).to_contain_text("A new one is printed by: tournament login")
         assert page.evaluate("localStorage.length") == 0
-        assert link.partition("#")[2].partition("&")[0] not in page.url
+        assert link.partition("#")[2].partition(":")[0] not in page.url
         page.get_by_role("link", name="Go on to Prefect").click()
         expect(page.get_by_placeholder("admin:pass")).to_be_visible()
+        here = prefect.api.removesuffix("/api")
+        for crafted in (
+            "https://evil.example/",
+            "//evil.example/",
+            "/\\evil.example",
+            "javascript:alert(1)",
+            "%E0%A4%A",
+        ):
+            page.goto("about:blank")
+            page.goto(f"{here}{LOGIN_PATH}#x:{quote(crafted, safe='%')}")
+            expect(page.get_by_role("link", name="Go on to Prefect")).to_have_attribute("href", f"{here}/v2/")
