@@ -16,6 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from esci_tournament.deployments.stack.access import PASSWORD_FILE
+from esci_tournament.deployments.stack.logins import LOGIN_PATH
 from esci_tournament.deployments.stack.state import running
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.states import CandidateState, states
@@ -171,6 +172,8 @@ def test_registered_judged_approved_champion_and_one_step_back(
     assert aliased("champion") == 1
     say("register", "strong.toml")
     verdict = wait_for_review(say, ledger, "strong/1")
+    shown = warm(["review", "show", verdict, "--home", "home"], folder, clean_environment(**databases)).out
+    assert f"a login that works once: {up['prefect_api_url'].removesuffix('/api')}{LOGIN_PATH}#" in shown
     assert aliased("champion") == 1
     say("review", "approve", verdict, "--reviewer", "ana", "--reason", "better everywhere")
     assert (aliased("champion"), aliased("previous")) == (2, 1)
