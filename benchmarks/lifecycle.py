@@ -34,6 +34,8 @@ import psutil
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from esci_tournament.deployments.stack import supervise
+from esci_tournament.deployments.stack.access import name_server
+from esci_tournament.deployments.stack.services import api_url
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.synthesize import synthesize
@@ -84,7 +86,7 @@ def run(folder: Path, kills: int, seconds: float, seed: int) -> list[Figure]:
     try:
         if not healthy.wait(settings.startup_timeout_s):
             raise RuntimeError(f"the stack did not come up; its logs are in {settings.home / 'logs'}")
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{settings.prefect_port}/api"
+        name_server(settings.home, api_url(settings))
         workspace, seen = Workspace(settings), Seen()
         files = write_candidates(folder, data, max(4, round(kills * CANDIDATES_A_KILL)), seed)
         killing = seconds * (1 - SETTLE_SHARE)

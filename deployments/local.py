@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -119,15 +120,19 @@ def quiet_prefect(settings: Settings) -> None:
 
     Variables that are set already stay as they are. Logging is silent because an error that ends a flow is reported
     once, by the command that ran it, and not again by Prefect with its traceback. Without PREFECT_API_URL, and with no
-    `tournament up` for this home, Prefect starts a temporary server of its own; its database stays in the home folder.
+    `tournament up` for this home, Prefect starts a temporary server of its own; its database stays in the home folder,
+    and it asks for the home's password.
 
     Args:
         settings: The settings in force; only `home` is used.
     """
+    from esci_tournament.deployments.stack.access import name_server, protect_embedded
     from esci_tournament.deployments.stack.state import prefect_api_url
 
     if api := prefect_api_url(settings.home):
-        os.environ.setdefault("PREFECT_API_URL", api)
+        name_server(settings.home, api)
+    if not os.environ.get("PREFECT_API_URL"):
+        protect_embedded(settings.home)
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
@@ -139,6 +144,10 @@ def quiet_prefect(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if "prefect" in sys.modules:  # of a program that uses Prefect itself: its client must know the password as well
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
 
 
 STARTUP_TIMEOUT_S = 180  # a first start migrates a database; Prefect's own 20 s are too few on a busy machine

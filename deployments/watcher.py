@@ -21,6 +21,7 @@ for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUE
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
+from esci_tournament.deployments.stack.access import without_password  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
 from esci_tournament.deployments.webhook import PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402
@@ -124,7 +125,7 @@ def subscribe(settings: Settings, secret: str, stopped: threading.Event) -> None
         try:
             if httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_S).status_code == 200:
                 ensure_webhook(server, url, secret)
-                _log.info("MLflow at %s sends its events to %s", server, url)
+                _log.info("MLflow at %s sends its events to %s", without_password(server), url)
                 return
         except httpx.HTTPError:
             pass
@@ -169,7 +170,7 @@ def main() -> int:
         _log.error("%s", error)
         return error.exit_code
     watcher = Watcher(settings)
-    _log.info("looking at %s every %g s", settings.tracking_uri, settings.watch_interval_s)
+    _log.info("looking at %s every %g s", without_password(settings.tracking_uri), settings.watch_interval_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
     server = listen(settings, watcher, secret)

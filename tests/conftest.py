@@ -182,19 +182,11 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]
         server.end_all()
 
 
-@pytest.fixture(scope="session")
-def prefect_server(prefect: PrefectServer) -> str:
-    """The address of that server's API."""
-    return prefect.api
-
-
 @pytest.fixture
-def connected(prefect_server: str) -> Iterator[str]:
-    """The address of that server's API, which Prefect uses while the test runs."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        yield prefect_server
+def connected(prefect: PrefectServer) -> Iterator[dict[str, str]]:
+    """Speak to that server while the test runs; yields the variables with which other processes do."""
+    with prefect.connected():
+        yield prefect.client
 
 
 def group_of(item: pytest.Item) -> str:

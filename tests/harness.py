@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from typing import Any
 import httpx
 from filelock import FileLock
 
-from esci_tournament.deployments.stack.services import prefect_environment, services_of
+from esci_tournament.deployments.stack.access import CLIENT_AUTH, SERVER_AUTH, authorization
+from esci_tournament.deployments.stack.services import services_of
 from esci_tournament.registry.settings import Settings, read_settings
 
 # What commands import as they go, and what that imports when it is first used.
@@ -47,6 +48,7 @@ PRELOADED = (
     "tests.harness",
 )
 HOLDING = {"run", "reevaluate", "refresh"}  # commands that run a flow of ours
+COMMANDS_AUTH = "tests:of-commands"  # of the session's Prefect server for commands; each would make its own
 COMMAND = (sys.executable, "-m", "esci_tournament.deployments.cli")
 QUIET_PREFECT = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -91,9 +93,10 @@ def until(condition: Callable[[], Any], seconds: float, what: str, logs: Path | 
         time.sleep(0.1)
 
 
-def answers(address: str) -> Callable[[], bool]:
-    """Return a condition: the address answers a GET with 200."""
-    return lambda: httpx.get(address, timeout=2).status_code == 200
+def answers(address: str, auth: str = "") -> Callable[[], bool]:
+    """Return a condition: the address answers a GET, with `name:password` if it is given, with 200."""
+    headers = authorization(auth) if auth else {}
+    return lambda: httpx.get(address, timeout=2, headers=headers).status_code == 200
 
 
 # Commands
@@ -205,6 +208,7 @@ def _command(
     if prefect:  # its temporary server has been started, as far as Prefect can tell
         server = SubprocessASGIServer()
         server.port, server.running, server.server_process = prefect, True, _Started()  # type: ignore[assignment]
+        os.environ[CLIENT_AUTH] = COMMANDS_AUTH
     code: Any = 1
     try:
         code = main(arguments)
@@ -290,6 +294,11 @@ class PrefectServer(Programs):
     Args:
         folder: where it runs and keeps its files.
         settings: settings that programs which work for it find in their environment.
+
+    Attributes:
+        api: address of its API.
+        auth: `name:password` of it, the home's.
+        client: variables that make Prefect's client of another process speak to it.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -299,7 +308,14 @@ class PrefectServer(Programs):
         variables = {**self.service.environment, "PREFECT_HOME": str(self.home)}
         super().__init__(folder, clean_environment(**variables))
         self.port = self.settings.prefect_port
-        self.api = prefect_environment(self.settings)["PREFECT_API_URL"]
+        self.api, self.auth = variables["PREFECT_API_URL"], variables[CLIENT_AUTH]
+        self.client = {"PREFECT_API_URL": self.api, CLIENT_AUTH: self.auth}
+
+    def connected(self) -> AbstractContextManager[object]:
+        """Make Prefect's client of this process speak to it inside a `with` block."""
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        return temporary_settings({PREFECT_API_URL: self.api, PREFECT_API_AUTH_STRING: self.auth})
 
     def start_server(self) -> None:
         self.start("server", self.service.command, lambda: self.service.health(0.0))
@@ -327,6 +343,7 @@ def shared_prefect_port() -> int:
         if not (place / "port").is_file():
             place.mkdir(exist_ok=True)
             server = PrefectServer(place)
+            server.environment |= {SERVER_AUTH: COMMANDS_AUTH, CLIENT_AUTH: COMMANDS_AUTH}
             server.owner = _session_pid()
             server.start_server()
             (place / "port").write_text(str(server.port), encoding="utf-8")

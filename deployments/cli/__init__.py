@@ -17,7 +17,7 @@ from importlib.metadata import version
 from esci_tournament.deployments.cli.common import Output
 
 COMMANDS = (
-    "demo", "run", "reevaluate", "up", "down", "deploy", "policy",
+    "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
 )  # fmt: skip
 

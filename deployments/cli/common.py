@@ -167,13 +167,14 @@ def served_workspace_of(options: argparse.Namespace) -> Workspace:
     Returns:
         The workspace; the setting `mlflow_ui` is filled in when the stack's MLflow runs.
     """
+    from esci_tournament.deployments.stack.access import name_server
     from esci_tournament.deployments.stack.state import running
 
     workspace = workspace_of(options)
     state = running(workspace.settings.home)
     if state is None:
         return workspace
-    os.environ.setdefault("PREFECT_API_URL", state.api)
+    name_server(workspace.settings.home, state.api)
     return workspace_of(options, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
 
 

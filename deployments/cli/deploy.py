@@ -41,14 +41,18 @@ def work(options: argparse.Namespace, output: Output) -> None:
     Raises:
         UsageError: if no Prefect server is named and none runs for the home.
     """
+    from esci_tournament.deployments.stack.access import name_server
     from esci_tournament.deployments.stack.state import prefect_api_url
     from esci_tournament.registry.errors import UsageError
 
     settings = settings_of(options)
-    api = options.api or os.environ.get("PREFECT_API_URL") or prefect_api_url(settings.home)
+    ours = prefect_api_url(settings.home)
+    api = options.api or os.environ.get("PREFECT_API_URL") or ours
     if not api:
         raise UsageError("no Prefect server: name one with --api URL or PREFECT_API_URL, or start `tournament up`")
     os.environ["PREFECT_API_URL"] = api
+    if ours:
+        name_server(settings.home, ours)
     made = prepare_server(settings, api)
     for name in made:
         output.say(f"made the work pool {name}")
@@ -90,7 +94,9 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
     try:
         return asyncio.run(make())
     except (httpx.HTTPError, RuntimeError) as error:
-        raise ServiceError(f"the Prefect server at {api} failed: {error}; check --api and its log") from error
+        raise ServiceError(
+            f"the Prefect server at {api} failed: {error}; check --api, PREFECT_API_AUTH_STRING and its log"
+        ) from error
 
 
 def apply(settings: Settings) -> list[str]:

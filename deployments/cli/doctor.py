@@ -8,15 +8,19 @@ import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esci_tournament.deployments.cli.common import Output, command, settings_of
+
+if TYPE_CHECKING:
+    from esci_tournament.registry.settings import Settings
 
 PACKAGES = (
     "torch", "transformers", "torch-geometric", "lightgbm", "shap", "mlflow", "prefect", "great-expectations",
     "pandas", "sqlalchemy", "fastapi",
 )  # fmt: skip
 FREE_GIB = 5.0
+PROBE_S = 5.0
 
 
 def add_parser(commands: Any) -> None:
@@ -47,6 +51,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
+        ("prefect", lambda: check_prefect(settings)),
     ]
     rows, failed = [], []
     for name, check in checks:
@@ -125,3 +130,38 @@ def _mlflow(workspace: Any) -> str:
     return f"{where}, " + (
         f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
     )
+
+
+def check_prefect(settings: Settings) -> str:
+    """Return in words whether the Prefect server of the home, or of the environment, asks for a password.
+
+    Raises:
+        RuntimeError: if it asks for none, refuses the one that commands know, or does not answer.
+    """
+    import httpx
+
+    from esci_tournament.deployments.stack.access import CLIENT_AUTH, authorization, name_server
+    from esci_tournament.deployments.stack.state import prefect_api_url
+
+    known = dict(os.environ)
+    if ours := prefect_api_url(settings.home):
+        name_server(settings.home, ours, known)
+    api, auth = known.get("PREFECT_API_URL"), known.get(CLIENT_AUTH)
+    if not api:
+        return "no server runs for this home; one that a command starts for itself asks for the home's password"
+    page = f"{api.rstrip('/')}/admin/version"
+    try:
+        open_to_all = httpx.get(page, timeout=PROBE_S).status_code == 200
+        status = httpx.get(page, timeout=PROBE_S, headers=authorization(auth) if auth else {}).status_code
+    except httpx.HTTPError as error:
+        raise RuntimeError(f"{api} does not answer: {error}; is it up?") from error
+    if open_to_all:
+        raise RuntimeError(
+            f"{api} asks for no password: whoever reaches it may approve a promotion; set "
+            "PREFECT_SERVER_API_AUTH_STRING for the server, or start it with: tournament up"
+        )
+    if status == 401:
+        raise RuntimeError(
+            f"{api} refuses the password of this environment; PREFECT_API_AUTH_STRING must be the server's"
+        )
+    return f"{api} asks for a password, and commands know it"

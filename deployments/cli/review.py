@@ -80,6 +80,8 @@ def show(options: argparse.Namespace, output: Output) -> None:
     if row["state"] == "waits":
         if row["flow_run"]:
             output.say(f"Decide in Prefect: {row['flow_run']}")
+            if link := _login(workspace, row["flow_run"]):
+                output.say(f"or, with a login that works once: {link}")
         output.say(f"or: tournament review approve|refuse {case.id} --reviewer NAME --reason WHY")
     else:
         output.say(f"{row['state']} by {row['reviewer']} at {row['decided']}: {row['reason']}")
@@ -118,6 +120,17 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 
     governed(workspace)  # settings that ask for less than the policy are refused
     return workspace
+
+
+def _login(workspace: Workspace, address: str) -> str:
+    """Return a link that logs a browser in and leads to a page, "" for a page of a server that is not the home's."""
+    from esci_tournament.deployments.stack.logins import login_link
+    from esci_tournament.deployments.stack.state import prefect_api_url
+
+    api = prefect_api_url(workspace.settings.home)
+    return (
+        login_link(workspace.settings.home, api, address) if api and address.startswith(api.removesuffix("api")) else ""
+    )
 
 
 def _row(workspace: Workspace, case: Case) -> dict[str, Any]:

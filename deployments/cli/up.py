@@ -22,6 +22,9 @@ Start a Prefect server and an MLflow server with their UIs, the worker that hold
 re-evaluations, and the watcher that enters the candidates that are registered. Waits until each is healthy, restarts
 those that die, and ends them all on Ctrl-C or `tournament down`. A second `up` shows what runs.
 
+Prefect asks for a password, which commands of the home know. The link that is printed logs a browser in once;
+`tournament login` prints another.
+
 examples:
   tournament up --data esci/                stay in the foreground
   tournament up --data esci/ --detach       return once all are healthy
@@ -33,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser = command(commands, "up", work, "start servers, worker and watcher on this machine", DESCRIPTION)
     parser.add_argument("--data", metavar="DIR", help="what registered candidates compete on (default: setting data)")
     parser.add_argument("--detach", action="store_true", help="return once all are healthy")
+    parser.add_argument("--no-link", action="store_true", help="print no login link: the output goes to a log")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
     for name in ("prefect", "mlflow", "watcher"):
         parser.add_argument(f"--{name}-port", type=int, metavar="PORT", help=f"port of {name}")
@@ -53,14 +57,14 @@ def work(options: argparse.Namespace, output: Output) -> None:
     stack_folder(settings.home)
     if state := wait_for_running(settings):
         output.say(f"the stack of {settings.home} runs already")
-        show(settings, state, output)
+        show(settings, state, output, with_link=not options.no_link)
         return
     check_policy(settings)
     if options.detach:
-        show(settings, detach(settings), output)
+        show(settings, detach(settings), output, with_link=not options.no_link)
         output.say(f"end it with: tournament down --home {settings.home}")
     else:
-        stay(settings, output)
+        stay(settings, output, with_link=not options.no_link)
 
 
 def check_policy(settings: Settings) -> None:
@@ -127,8 +131,8 @@ def wait_for_running(settings: Settings) -> State | None:
     return state
 
 
-def stay(settings: Settings, output: Output) -> None:
-    """Run the stack in this process until Ctrl-C or a signal."""
+def stay(settings: Settings, output: Output, with_link: bool) -> None:
+    """Run the stack in this process until Ctrl-C or a signal; print a login link if one is wanted."""
     from esci_tournament.deployments.stack.supervise import Supervisor
 
     supervisor = Supervisor(settings, say=output.say)
@@ -137,7 +141,7 @@ def stay(settings: Settings, output: Output) -> None:
     output.say("starting; the first start of a home takes up to a minute")
 
     def when_healthy(state: State) -> None:
-        show(settings, state, output)
+        show(settings, state, output, with_link)
         output.say("Ctrl-C ends them all")
 
     supervisor.run(when_healthy)
@@ -169,7 +173,7 @@ def detach(settings: Settings) -> State:
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            python_module("esci_tournament.deployments.cli", "up"),
+            python_module("esci_tournament.deployments.cli", "up", "--no-link"),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -186,20 +190,26 @@ def detach(settings: Settings) -> State:
     raise errors.ServiceError(f"the stack did not come up: {said}; its log is {log}")
 
 
-def show(settings: Settings, state: State, output: Output) -> None:
+def show(settings: Settings, state: State, output: Output, with_link: bool) -> None:
     """Show the addresses, the folder of the logs, and the data of a stack that runs.
 
     Args:
         settings: `home` and `host` are used.
         state: what runs.
         output: where the words or the document go.
+        with_link: whether to make and show a link that logs a browser in once.
     """
+    from esci_tournament.deployments.stack.logins import LOGIN_S, login_link
     from esci_tournament.deployments.stack.supervise import warning_of
 
     named = {"prefect": "Prefect", "mlflow": "MLflow", "watcher": "watcher"}
     for name, words in named.items():
         if name in state.addresses:
             output.say(f"{words:<8} {state.addresses[name]}")
+    link = login_link(settings.home, state.api) if with_link else None
+    if link:
+        output.say(f"log in   {link}")
+        output.say(f"         once, within {LOGIN_S / 60:.0f} minutes; another link: tournament login")
     output.say(f"logs     {settings.home / 'logs'}")
     if state.data:
         output.say(f"data     {state.data}")
@@ -213,6 +223,7 @@ def show(settings: Settings, state: State, output: Output) -> None:
             "supervisor": state.supervisor.pid,
             "services": {name: process.pid for name, process in state.services.items()},
             "addresses": state.addresses,
+            "login": link,
             "prefect_api_url": state.api,
             "tracking_uri": state.tracking_uri,
             "data": state.data,

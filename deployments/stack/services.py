@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-import os
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,14 @@ from pathlib import Path
 
 import httpx
 
-from esci_tournament.deployments.stack.state import stack_folder
+from esci_tournament.deployments.stack.access import (
+    CLIENT_AUTH,
+    SERVER_AUTH,
+    auth_string,
+    authorization,
+    kept_secret,
+)
+from esci_tournament.deployments.stack.logins import login_folder
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.settings import Settings
 
@@ -59,7 +66,8 @@ def services_of(settings: Settings) -> list[Service]:
     Raises:
         StoreError: if the home cannot be written.
     """
-    common = environment_of(settings) | prefect_environment(settings) | module_path()
+    ours = environment_of(settings) | module_path()
+    common = ours | prefect_environment(settings)
     api, here = api_url(settings), reachable(settings.host)
     services = [
         Service(
@@ -67,6 +75,7 @@ def services_of(settings: Settings) -> list[Service]:
             command=(
                 *python_module("esci_tournament.deployments.prefect_server", "start", "--analytics-off"),
                 *("--host", settings.host, "--port", str(settings.prefect_port)),
+                *("--login-folder", str(login_folder(settings.home))),
             ),
             environment=common,
             health=lambda _: _answers(f"{api}/health"),
@@ -80,7 +89,7 @@ def services_of(settings: Settings) -> list[Service]:
             Service(
                 name="mlflow",
                 command=mlflow_command(settings),
-                environment=common | mlflow_environment(settings.home),
+                environment=ours | mlflow_environment(settings),
                 health=lambda _: _answers(f"http://{reachable(settings.host)}:{settings.mlflow_port}/health"),
                 address=f"http://{here}:{settings.mlflow_port}",
                 port=settings.mlflow_port,
@@ -94,7 +103,7 @@ def services_of(settings: Settings) -> list[Service]:
             name="worker",
             command=tuple(python_module("esci_tournament.deployments.worker")),
             environment=common,
-            health=lambda started: _polls(api, "tournament/tournament", started),
+            health=lambda started: _polls(api, common[CLIENT_AUTH], "tournament/tournament", started),
             after=ready,
         )
     )
@@ -131,10 +140,15 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment variables of Prefect's server and of its clients, which are the same."""
-    variables = {
+    """Return the environment variables of Prefect's server and of its clients; the password is among them."""
+    auth = auth_string(settings.home)
+    return {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": api_url(settings),
+        SERVER_AUTH: auth,
+        CLIENT_AUTH: auth,
+        # Where the page came from, under whatever name: only its own origin may speak to the API.
+        "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -142,27 +156,28 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # With the default (in memory), leased slots would stay taken forever after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
-    if _is_everywhere(settings.host):  # a browser on another machine reaches the API at the address of the page
-        variables["PREFECT_SERVER_UI_API_URL"] = "/api"
-    return variables
 
 
 def mlflow_command(settings: Settings) -> tuple[str, ...]:
-    """Return the command of an MLflow server on the same database that the command line uses."""
+    """Return the command of the MLflow server.
+
+    The database's address, which may hold a password, is in :func:`mlflow_environment`: a command line can be read by
+    every user of the machine.
+    """
     # Artifacts lie in the home under plain paths, so that clients of the database itself find them too.
     artifacts = (settings.home / "mlartifacts").as_uri()
     return (
-        *python_module("mlflow", "server", "--backend-store-uri", settings.tracking_uri),
+        *python_module("mlflow", "server"),
         *("--default-artifact-root", artifacts, "--artifacts-destination", artifacts),
         *("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1"),
     )
 
 
-def mlflow_environment(home: Path) -> dict[str, str]:
-    """Return the environment variables of the MLflow server: webhooks to this machine, no telemetry.
+def mlflow_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment variables of the MLflow server: its database, webhooks to this machine, no telemetry.
 
     Args:
-        home: folder of all state; the key that encrypts webhook secrets is made in it at the first call.
+        settings: `home`, in which the key that encrypts webhook secrets is made at the first call, and the database.
 
     Returns:
         Variable -> value.
@@ -171,11 +186,12 @@ def mlflow_environment(home: Path) -> dict[str, str]:
         StoreError: if the home cannot be written.
     """
     return {
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _encryption_key(home),
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _encryption_key(settings.home),
     }
 
 
@@ -258,12 +274,10 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _polls(api: str, deployment: str, started: float) -> bool:
+def _polls(api: str, auth: str, deployment: str, started: float) -> bool:
     """Tell whether a worker has asked for runs of a deployment since `started`."""
-    secret = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    auth = httpx.BasicAuth(*secret.split(":", 1)) if secret and ":" in secret else None
     try:
-        answer = httpx.get(f"{api}/deployments/name/{deployment}", timeout=PROBE_S, auth=auth)
+        answer = httpx.get(f"{api}/deployments/name/{deployment}", timeout=PROBE_S, headers=authorization(auth))
     except httpx.HTTPError:
         return False
     polled = answer.json().get("last_polled") if answer.status_code == 200 else None
@@ -271,13 +285,5 @@ def _polls(api: str, deployment: str, started: float) -> bool:
 
 
 def _encryption_key(home: Path) -> str:
-    """Return the key under which MLflow keeps webhook secrets, made once and readable by its owner alone."""
-    place = stack_folder(home) / "webhook.key"
-    try:
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return place.read_text(encoding="ascii")
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        key = base64.urlsafe_b64encode(os.urandom(32)).decode()
-        stream.write(key)
-    return key
+    """Return the key under which MLflow keeps webhook secrets."""
+    return kept_secret(home, "webhook.key", lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())

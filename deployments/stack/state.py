@@ -58,7 +58,7 @@ class State:
         services: service name -> the process that leads its process group.
         addresses: service name -> URL for people.
         api: URL of Prefect's API.
-        tracking_uri: tracking URI of MLflow that the services use.
+        tracking_uri: tracking URI of MLflow that the services use, without a password.
         data: setting `data`: what registered candidates compete on, "" when it is not set.
         healthy: whether every service has answered.
     """
@@ -83,7 +83,7 @@ def stack_folder(home: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread of this process may have been quicker
     except OSError as error:
         raise StoreError(
             f"home {home} cannot be written: {error.strerror or error}; choose another folder with --home"

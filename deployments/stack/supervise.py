@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from esci_tournament.deployments.stack.access import without_password
 from esci_tournament.deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
 from esci_tournament.deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
 from esci_tournament.registry.children import start_group
@@ -194,7 +195,7 @@ class Supervisor:
             services={one.service.name: Process.of(one.process.pid) for one in self._watched if one.process},
             addresses={one.service.name: one.service.address for one in self._watched if one.service.address},
             api=api_url(self.settings),
-            tracking_uri=self.settings.tracking_uri,
+            tracking_uri=without_password(self.settings.tracking_uri),
             data=self.settings.data or "",
             healthy=healthy,
         )
@@ -265,8 +266,8 @@ def warning_of(host: str) -> str:
     if is_loopback(host):
         return ""
     return (
-        f"warning: the servers listen on {host}: everybody who reaches this machine can read, decide and promote. "
-        "docs/production.md shows a stack with secrets"
+        f"warning: the servers listen on {host}, over plain HTTP: anyone who reaches this machine can read and change "
+        "what is in MLflow; only Prefect asks for a password. docs/production.md shows a stack with secrets"
     )
 
 

@@ -62,9 +62,9 @@ def tournament(tmp_path_factory: pytest.TempPathFactory) -> Tournament:
     # The tiny world has fewer test queries than a judge wants by default.
     (folder / "tournament.toml").write_text("minimum_test_queries = 10\n", encoding="utf-8")
 
-    def run(*arguments: object, cwd: Path = folder) -> Answer:
+    def run(*arguments: object, cwd: Path = folder, **variables: str) -> Answer:
         # `deploy` names its server in the environment, which Prefect reads when it is imported.
-        return (fresh if arguments[0] == "deploy" else warm)(arguments, cwd, clean_environment())
+        return (fresh if arguments[0] == "deploy" else warm)(arguments, cwd, clean_environment(**variables))
 
     return run
 

@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
+from esci_tournament.deployments.stack.access import PASSWORD_FILE
+from esci_tournament.deployments.stack.logins import LOGIN_PATH
 from esci_tournament.deployments.stack.state import running
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.states import CandidateState, states
@@ -36,6 +39,7 @@ file = "{name}.parquet"
 trained_on = "other_queries"
 provenance = "made for a test"
 """
+DATABASE_PASSWORD = "hunter2-of-the-database"
 WAIT_S = 180.0  # a tournament of score files takes about 25 s on two cores with nothing else to do
 
 Command = Callable[..., Any]
@@ -74,7 +78,8 @@ def databases_of(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
         return {}
     import psycopg
 
-    server = request.getfixturevalue("postgres_server")
+    # The test's cluster asks for no password; this one is looked for where no password may stand.
+    server = request.getfixturevalue("postgres_server").replace("tournament@", f"tournament:{DATABASE_PASSWORD}@")
     names = {name: f"{name}_{uuid.uuid4().hex}" for name in ("ledger", "mlflow", "prefect")}
     with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
         for name in names.values():
@@ -121,6 +126,27 @@ def wait_for_review(say: Command, ledger: Ledger, candidate: str) -> int:
     return case["verdict"]
 
 
+def keep_out(up: Any, home: Path) -> None:
+    """Check that neither server answers a foreign page, and that no password stands where others read it."""
+    evil = {"Origin": "https://evil.example"}, {"Host": "evil.example"}
+    mlflow = f"{up['addresses']['mlflow']}/api/2.0/mlflow/experiments/create"
+    for headers in evil:
+        assert httpx.post(mlflow, json={"name": "theirs"}, headers=headers).status_code == 403
+        assert (
+            httpx.post(f"{up['prefect_api_url']}/flows/", json={"name": "theirs"}, headers=headers).status_code == 403
+        )
+    assert httpx.post(f"{up['prefect_api_url']}/flows/", json={"name": "theirs"}).status_code == 401
+    password = (home / "stack" / PASSWORD_FILE).read_text(encoding="ascii").partition(":")[2]
+    lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    assert any("mlflow" in line for line in lines)
+    for secret in (password, DATABASE_PASSWORD):
+        assert [line for line in lines if secret in line] == []
+    said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in (home / "logs").glob("*.log"))
+    assert password not in said
+    assert DATABASE_PASSWORD not in said + (home / "stack" / "state.json").read_text(encoding="utf-8") + str(up)
+    assert up["login"].partition("#")[2].partition(":")[0] not in said
+
+
 def test_registered_judged_approved_champion_and_one_step_back(
     say: Command, databases: dict[str, str], folder: Path, tiny_world: Path, free_ports: list[int]
 ) -> None:
@@ -130,6 +156,7 @@ def test_registered_judged_approved_champion_and_one_step_back(
     up = say("up", "--data", tiny_world, "--detach", *ports)
     assert up["healthy"]
     assert say("up")["services"] == up["services"]
+    keep_out(up, folder / "home")
     ledger = Ledger.open(databases.get("TOURNAMENT_LEDGER_URL", f"sqlite:///{folder}/home/ledger.db"))
     if databases:
         say("register", "weak.toml")
@@ -145,6 +172,8 @@ def test_registered_judged_approved_champion_and_one_step_back(
     assert aliased("champion") == 1
     say("register", "strong.toml")
     verdict = wait_for_review(say, ledger, "strong/1")
+    shown = warm(["review", "show", verdict, "--home", "home"], folder, clean_environment(**databases)).out
+    assert f"a login that works once: {up['prefect_api_url'].removesuffix('/api')}{LOGIN_PATH}#" in shown
     assert aliased("champion") == 1
     say("review", "approve", verdict, "--reviewer", "ana", "--reason", "better everywhere")
     assert (aliased("champion"), aliased("previous")) == (2, 1)

@@ -14,7 +14,6 @@ import pytest
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
 from esci_tournament.deployments.notifications import PREFIX
@@ -22,6 +21,7 @@ from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.flows.announce import announce
 from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.settings import Settings, read_settings
+from tests.harness import PrefectServer
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +49,8 @@ def mailbox() -> Iterator[tuple[str, Inbox]]:
 
 
 @pytest.fixture
-def connected(prefect_server: str) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+def connected(prefect: PrefectServer) -> Iterator[None]:
+    with prefect.connected():
         yield
 
 

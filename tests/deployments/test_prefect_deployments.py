@@ -11,7 +11,6 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.deployments.cli.deploy import prepare_server, write_file
 from esci_tournament.deployments.prefect_deployments import (
@@ -21,8 +20,10 @@ from esci_tournament.deployments.prefect_deployments import (
     Deployment,
     deployments_of,
 )
+from esci_tournament.deployments.stack.access import CLIENT_AUTH
 from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.registry.settings import read_settings
+from tests.harness import PrefectServer
 
 
 def in_file(name: str, deployment: dict[str, Any]) -> Deployment:
@@ -70,7 +71,7 @@ def facts(deployment: Any) -> tuple[Any, ...]:
 
 @pytest.mark.slow
 def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
-    prefect_server: str, tournament: Any, tmp_path: Path
+    prefect: PrefectServer, tournament: Any, tmp_path: Path
 ) -> None:
     settings = read_settings(home=tmp_path, weekly_cron="5 4 * * 3", gpu_slots=2)
     (tmp_path / "tournament.toml").write_text('weekly_cron = "5 4 * * 3"\ngpu_slots = 2\n', encoding="utf-8")
@@ -96,12 +97,14 @@ def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
         for one in deployments_of(settings):
             await as_deployment(one).aapply()
 
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        answer = tournament("deploy", "--home", tmp_path, "--api", prefect_server, "--json", cwd=tmp_path)
+    with prefect.connected():
+        answer = tournament(
+            *("deploy", "--home", tmp_path, "--api", prefect.api, "--json"), cwd=tmp_path, **{CLIENT_AUTH: prefect.auth}
+        )
         assert answer.code == 0, answer.err
         assert answer.document["deployments"] == [one.full_name for one in deployments_of(settings)]
         assert answer.document["work_pools_made"] == [HEAVY_POOL, LIGHT_POOL]
-        assert prepare_server(settings, prefect_server) == []  # again changes nothing
+        assert prepare_server(settings, prefect.api) == []  # again changes nothing
         deployed = asyncio.run(on_server())
         assert deployed["pools"] == {HEAVY_POOL: "process", LIGHT_POOL: "process"}
         assert deployed["slots"] == 2

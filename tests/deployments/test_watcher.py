@@ -150,7 +150,7 @@ def test_of_50_candidates_registered_at_once_each_enters_exactly_once_though_4_w
 
     environment = clean_environment(
         TOURNAMENT_HOME=home, TOURNAMENT_LEDGER_URL=ledger_url, TOURNAMENT_WATCH_INTERVAL_S=0.2, TOURNAMENT_DATA="data",
-        TOURNAMENT_SHARE_TOURNAMENT=SHARE, PREFECT_API_URL=connected,
+        TOURNAMENT_SHARE_TOURNAMENT=SHARE, **connected,
     )  # fmt: skip
     worker = Worker(ledger_url, mine, plan)
     worker.start()
@@ -212,7 +212,7 @@ def test_a_watcher_hears_of_a_candidate_from_mlflows_server_long_before_it_would
         tmp_path,
         clean_environment(
             TOURNAMENT_HOME=home, TOURNAMENT_MLFLOW_PORT=mlflow_port, TOURNAMENT_WATCHER_PORT=port,
-            TOURNAMENT_WATCH_INTERVAL_S=3600, PREFECT_API_URL=connected, **variables,
+            TOURNAMENT_WATCH_INTERVAL_S=3600, **connected, **variables,
         ),
     )  # fmt: skip
     models = Models(f"http://127.0.0.1:{mlflow_port}", home)

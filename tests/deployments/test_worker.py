@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running, Scheduled, State, Suspended
 
 from esci_tournament.deployments.worker import close_orphans
+from tests.harness import PrefectServer
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ async def type_of(client: PrefectClient, run: UUID) -> str:
     return state.type.value
 
 
-def test_runs_without_a_process_have_crashed_and_those_that_wait_go_on_waiting(prefect_server: str) -> None:
+def test_runs_without_a_process_have_crashed_and_those_that_wait_go_on_waiting(prefect: PrefectServer) -> None:
     @flow(name="orphaned")
     def orphaned() -> None: ...
 
@@ -52,7 +52,7 @@ def test_runs_without_a_process_have_crashed_and_those_that_wait_go_on_waiting(p
             await client.delete_deployment(other)
             return closed, after, untouched
 
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+    with prefect.connected():
         closed, after, untouched = asyncio.run(story())
     assert closed == 2
     assert after == {

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext
@@ -188,7 +187,7 @@ class Prefect(PrefectServer):
         # As deployments.worker does it, without the flows that need torch, which takes long to import.
         script = "from esci_tournament.flows.review import review; review.serve(name='review')"
         here = f"{self.api}/deployments/name/review/review"
-        self.start("worker", [sys.executable, "-c", script], answers(here))
+        self.start("worker", [sys.executable, "-c", script], answers(here, self.auth))
 
 
 @pytest.fixture(scope="session")
@@ -240,7 +239,7 @@ def _api_of_served(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     _, prefect = request.getfixturevalue("served")
-    with temporary_settings({PREFECT_API_URL: prefect.api}):
+    with prefect.connected():
         yield
 
 

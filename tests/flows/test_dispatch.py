@@ -40,7 +40,7 @@ def test_a_failed_run_is_the_candidates_fault_or_an_outage(message, end):
 
 
 @pytest.fixture
-def dispatcher(tmp_path: Path, connected: str) -> Iterator[Dispatcher]:
+def dispatcher(tmp_path: Path, connected: dict[str, str]) -> Iterator[Dispatcher]:
     """A dispatcher with one candidate in its queue, whose runs nobody plays."""
     workspace = Workspace(read_settings(home=tmp_path, data="data", lost_after_s=0.5))
     with get_client(sync_client=True) as client:

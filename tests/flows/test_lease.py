@@ -44,7 +44,7 @@ def test_a_killed_holders_gpu_slot_comes_back(tmp_path, connected, prefect):
         body = {"name": LIMIT, "limit": 1, "active_slots": 0}
         with suppress(PrefectHTTPStatusError):  # another test has made it
             client.request("POST", "/v2/concurrency_limits/", json=body)
-    environment = clean_environment(TOURNAMENT_HOME=tmp_path, PREFECT_API_URL=connected)
+    environment = clean_environment(TOURNAMENT_HOME=tmp_path, **connected)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
@@ -67,5 +67,5 @@ def test_a_killed_holders_gpu_slot_comes_back(tmp_path, connected, prefect):
     (index.parent / f"{lease}.json").write_text(json.dumps(said | {"expiration": now.isoformat()}))
     index.write_text(json.dumps({lease: now.isoformat()}))
     until(lambda: taken() == 0, 60, "the slot came back")
-    with temporary_settings({PREFECT_API_URL: connected}), gpu(read_settings(home=tmp_path, lease="always")):
+    with prefect.connected(), gpu(read_settings(home=tmp_path, lease="always")):
         assert taken() == 1

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
+from esci_tournament.deployments.stack.logins import LOGIN_PATH, login_link
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import run_link
@@ -33,16 +35,26 @@ PATIENCE_MS = 120_000  # a flow run's process takes seconds to start, more on a 
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("there is no Chromium; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1150})
-        page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, served: tuple[Any, Any]) -> Page:
+    """A page of a browser that a one-time link has logged in."""
+    _, prefect = served
+    page = browser.new_page(viewport={"width": 1280, "height": 1150})
+    page.set_default_timeout(30_000)
+    page.goto(login_link(prefect.settings.home, prefect.api))
+    page.wait_for_url("**/v2/**")
+    expect(page.get_by_role("button", name="Logout")).to_be_visible()
+    return page
 
 
 def picture(page: Page, name: str) -> None:
@@ -162,3 +174,40 @@ def test_a_review_is_refused_after_server_and_worker_were_killed_and_restarted(
     state(page, "Refused")
     assert world.champion() == before
     assert world.case(case.id).decision.reason == "too slow for the page"
+
+
+def test_a_link_logs_one_browser_in_and_leads_to_the_review(reigned: tuple[Any, Any], browser: Browser) -> None:
+    world, prefect = reigned
+    case = opened(world, "t-ui-login", ["sage-clicks", "minilm-l6", "e5-small"])
+    run = run_link(case.flow_run)
+    elsewhere: set[str] = set()
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.on("request", lambda request: elsewhere.add(request.url.split("/")[2]))
+        page.goto(run)
+        expect(page.get_by_placeholder("admin:pass")).to_be_visible()  # nobody is logged in
+        link = login_link(prefect.settings.home, prefect.api, run)
+        page.goto(link)
+        page.wait_for_url(run)
+        state(page, "Suspended")
+        picture(page, "review-logged-in")
+    assert elsewhere == {prefect.api.split("/")[2]}
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(link)
+        expect(page.get_by_role("status")).to_contain_text("A new one is printed by: tournament login")
+        assert page.evaluate("localStorage.length") == 0
+        assert link.partition("#")[2].partition(":")[0] not in page.url
+        page.get_by_role("link", name="Go on to Prefect").click()
+        expect(page.get_by_placeholder("admin:pass")).to_be_visible()
+        here = prefect.api.removesuffix("/api")
+        for crafted in (
+            "https://evil.example/",
+            "//evil.example/",
+            "/\\evil.example",
+            "javascript:alert(1)",
+            "%E0%A4%A",
+        ):
+            page.goto("about:blank")
+            page.goto(f"{here}{LOGIN_PATH}#x:{quote(crafted, safe='%')}")
+            expect(page.get_by_role("link", name="Go on to Prefect")).to_have_attribute("href", f"{here}/v2/")
