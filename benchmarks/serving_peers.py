@@ -330,15 +330,19 @@ class Contest:
             **{"PYTHONPATH": str(_ROOT), "TOKENIZERS_PARALLELISM": "false", "HOME": str(self._folder)},
             **{"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0"},
         }
-        command = kind.command(self.pythons[name], port)
-        process = subprocess.Popen(
-            command, env=variables, cwd=self._folder, stdout=self._log, stderr=self._log, start_new_session=True
+        started = subprocess.Popen(
+            kind.command(self.pythons[name], port),
+            env=variables,
+            cwd=self._folder,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
         try:
-            peer = kind(f"http://127.0.0.1:{port}", process.pid, self._champion)
+            peer = kind(f"http://127.0.0.1:{port}", started.pid, self._champion)
             yield peer, self._answers(peer) - begun
         finally:
-            _end(process)
+            _end(started)
 
     def _answers(self, server: Server) -> float:
         """Wait until pages are answered; return when that was."""
