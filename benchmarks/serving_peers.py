@@ -5,8 +5,8 @@ in its replicas, loaded and asked by the scorer's own functions, and is set up a
 (`benchmarks/peers/`). Its environment, below `build/peers`, is made when it is missing and sees this one's packages;
 a peer that cannot be installed is left out. Servers run in turn, each round in the other order, on the cores that also
 send the load. Pages arrive at random moments (a Poisson process), at shares of what the members alone could do on two
-cores. Figures are medians over the rounds; bursts, a kill and a change of champion follow in the last round. What did
-not happen while it was looked for is `nan`.
+cores. Figures are medians over three rounds, fewer when they take longer than six minutes; bursts, a kill and a change
+of champion follow in the first. What did not happen while it was looked for is `nan`.
 
 The champion is that of TOURNAMENT_HOME if it is set, else that of a small generated world (`tournament demo --queries
 300`, two minutes).
@@ -45,6 +45,7 @@ SHARES = (0.2, 0.4, 0.6)  # of what the members alone could do; the middle one i
 CLIENTS = 16
 _ROOT = Path(__file__).resolve().parents[1]
 _START_S = 90.0
+_LATEST_S = 360.0  # after the beginning: no round begins later
 
 Measures = dict[str, tuple[float, str]]  # name -> value and unit
 
@@ -54,7 +55,7 @@ class Size:
     """How long it takes.
 
     Attributes:
-        rounds: of all servers. seconds: of each load. burst: pages that come at once.
+        rounds: of all servers, at most. seconds: of each load. burst: pages that come at once.
         killed, changed: seconds of the load in which a replica is killed, and of that in which the champion changes.
     """
 
@@ -392,14 +393,17 @@ def environment(package: str) -> Path | None:
 def run(contest: Contest, size: Size) -> list[dict[str, Measures]]:
     """Return what was measured of each server in each round."""
     say(f"a page takes the members alone {1000 * contest.bare_s:.1f} ms")
-    rounds = []
+    rounds: list[dict[str, Measures]] = []
+    begun = time.monotonic()
     for number in range(size.rounds):
+        if time.monotonic() - begun > _LATEST_S:
+            break
         order = contest.names if number % 2 == 0 else contest.names[::-1]
         found = {}
         for name in order:
             with contest.server(name) as (server, ready_s):
                 found[name] = {"start to the first page": (ready_s, "s")} | under_load(server, contest, size)
-                if number == size.rounds - 1:
+                if number == 0:
                     found[name] |= disturbed(server, contest, size)
             told = ", ".join(f"{what} {value:.4g} {unit}" for what, (value, unit) in found[name].items())
             say(f"round {number + 1}, {name}: {told}")
@@ -517,14 +521,14 @@ def milliseconds(answers: Sequence[Answer], percentile: float) -> float:
 def compare(rounds: Sequence[dict[str, Measures]]) -> list[Figure]:
     """Return a figure for each measure and peer: the scorer's median over the rounds beside the peer's."""
     figures = []
-    peers = [name for name in rounds[-1] if name != OURS]
-    for name, (_, unit) in rounds[-1][OURS].items():
+    peers = [name for name in rounds[0] if name != OURS]
+    for name, (_, unit) in rounds[0][OURS].items():
         target = "<= 0" if name in ("a replica is killed: failed", "champion changes: failed") else ""
         ours = _median(rounds, OURS, name)
         for peer in sorted(peers, key=[one.__name__ for one in PEERS].index) or [""]:
             value = _median(rounds, peer, name) if peer else None
             figures.append(figure(name, ours, unit, target, peer, value))
-    return figures
+    return [*figures, figure("rounds", len(rounds), "rounds")]
 
 
 def _median(rounds: Sequence[dict[str, Measures]], server: str, name: str) -> float:

@@ -74,8 +74,9 @@ def test_medians_of_the_rounds_stand_beside_each_peer() -> None:
 
     rounds = [one(1.0, 4.0), one(9.0, 6.0), one(3.0, 5.0)]
     for name, failed in ((OURS, 1.0), ("RayServe", 0.0), ("LitServe", 2.0)):
-        rounds[-1][name]["champion changes: failed"] = (failed, "requests")
-    figures = compare(rounds)
+        rounds[0][name]["champion changes: failed"] = (failed, "requests")
+    *figures, number = compare(rounds)
+    assert number.value == 3
     assert [(each.name, each.value, each.peer, each.peer_value, each.met) for each in figures] == [
         ("p50", 3.0, "LitServe", 7.0, None),
         ("p50", 3.0, "RayServe", 5.0, None),
@@ -85,7 +86,7 @@ def test_medians_of_the_rounds_stand_beside_each_peer() -> None:
 
 
 def test_without_peers_the_scorer_stands_alone() -> None:
-    (figure,) = compare([{OURS: {"champion changes: failed": (0.0, "requests")}}])
+    figure, _ = compare([{OURS: {"champion changes: failed": (0.0, "requests")}}])
     assert figure.met is True
     assert figure.peer_value is None
 
