@@ -437,7 +437,7 @@ def under_load(server: Server, contest: Contest, size: Size) -> Measures:
 
 def disturbed(server: Server, contest: Contest, size: Size) -> Measures:
     """Return what becomes of requests in a burst, when a replica is killed, and when the champion changes."""
-    found = burst(server, contest.pages, size.burst, contest.bare_s)
+    found = burst(server, contest.pages, size.burst)
     rate = SHARES[1] * REPLICAS / contest.bare_s
     fresh = server.requests(contest.pages)
 
@@ -468,14 +468,13 @@ def disturbed(server: Server, contest: Contest, size: Size) -> Measures:
     return found
 
 
-def burst(server: Server, pages: Pages, number: int, page_s: float) -> Measures:
+def burst(server: Server, pages: Pages, number: int) -> Measures:
     """Return what becomes of pages that come at once and are more than can be answered in time.
 
     Args:
         server: that is asked.
         pages: to ask for.
         number: of pages.
-        page_s: seconds of computing that a page takes.
     """
     name = f"{number} pages at once"
     fresh = server.requests(pages)
@@ -500,7 +499,7 @@ def burst(server: Server, pages: Pages, number: int, page_s: float) -> Measures:
         f"{name}: answered within the deadline": (len(in_time) - partial, "pages"),
         f"{name}: by some of the members, within the deadline": (partial, "pages"),
         f"{name}: last answer or refusal": (max(one.came for one in answers), "s"),
-        f"{name}: computed after the deadline": (max(late, 0) / page_s, "pages' worth"),
+        f"{name}: processor time after the deadline": (max(late, 0), "s"),
         f"{name}: until new pages are answered, after the deadline": (first - DEADLINE_S, "s"),
     }
 
