@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 _PACKAGES = ("numpy", "lightgbm", "shap", "torch")
+_MET = {True: "yes", False: "NO", None: ""}
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -63,19 +64,46 @@ def arguments(subject: str, description: str | None, argv: Sequence[str] | None 
     return parser.parse_args(argv)
 
 
-def report(subject: str, figures: Sequence[Figure], as_json: bool) -> None:
-    """Print the figures on standard output."""
+def report(subject: str, figures: Sequence[Figure], as_json: bool, beside: bool = False) -> None:
+    """Print the figures on standard output.
+
+    Args:
+        subject: of the benchmark.
+        figures: what was measured.
+        as_json: as one JSON document.
+        beside: figures of one name, each with another peer, are one line of the table.
+    """
     if as_json:
         document = {"subject": subject, "machine": machine(), "figures": [asdict(each) for each in figures]}
         print(json.dumps(document, indent=2))
+        return
+    if beside:
+        _print_beside(subject, figures)
         return
     table = Table(title=f"{subject}, {_machine_line()}", title_justify="left")
     for heading in ("figure", "value", "unit", "target", "met", "peer", "peer's value"):
         table.add_column(heading, justify="right" if "value" in heading else "left", overflow="fold")
     for each in figures:
-        met = {True: "yes", False: "NO", None: ""}[each.met]
         peer = "" if each.peer_value is None else _short(each.peer_value)
-        table.add_row(each.name, _short(each.value), each.unit, each.target, met, each.peer, peer)
+        table.add_row(each.name, _short(each.value), each.unit, each.target, _MET[each.met], each.peer, peer)
+    _print(table)
+
+
+def _print_beside(subject: str, figures: Sequence[Figure]) -> None:
+    peers = list(dict.fromkeys(each.peer for each in figures if each.peer))
+    table = Table(title=f"{subject}, {_machine_line()}", title_justify="left")
+    for heading in ("figure", "unit", "target", "met", "value", *peers):
+        table.add_column(heading, justify="right" if heading in ("value", *peers) else "left", overflow="fold")
+    for name in dict.fromkeys(each.name for each in figures):
+        lines = [each for each in figures if each.name == name]
+        values = {each.peer: _short(each.peer_value) for each in lines if each.peer_value is not None}
+        known = [values.get(peer, "") for peer in peers]
+        first = lines[0]
+        table.add_row(name, first.unit, first.target, _MET[first.met], _short(first.value), *known)
+    _print(table)
+
+
+def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

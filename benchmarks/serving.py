@@ -20,10 +20,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.load.generator import Load, closed_loop, open_loop, request
+from benchmarks.scorers import Swaps, copied_home, free_port, memory_mib, metric, running_scorer, until_ready
 
 PAGE, PAGES = 40, 50
 _PEER = "mlflow models serve, constant pyfunc"
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments("serving", __doc__, argv)
     seconds = 3.0 if options.quick else 20.0
     with tempfile.TemporaryDirectory() as temporary:
-        home = _home(Path(temporary))
+        home = copied_home(Path(temporary))
         figures = list(measure(home, seconds, 20.0 if options.quick else 600.0, 2 if options.quick else 20))
     report("serving", figures, options.json)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
@@ -67,7 +67,7 @@ def measure(home: Path, seconds: float, swapping_seconds: float, swaps: int) -> 
         body = {"dataframe_split": {"columns": ["query"], "data": [["red lamp"]] * PAGE}}
         asked = [request(address, "/invocations", json.dumps(body).encode())]
         peer_alone, peer_many = _loads(address, asked, seconds)
-    with _scorer(home) as (address, process):
+    with running_scorer(home) as (address, process):
         pages = _pages(home, PAGES)
         known = [request(address, "/v1/score", json.dumps(page).encode()) for page in pages]
         _fill(address, known)
@@ -109,9 +109,9 @@ def _swapping(
     address: str, process: int, home: Path, known: list[bytes], rate: float, seconds: float, swaps: int
 ) -> Iterator[Figure]:
     """Load at 80 % of capacity while champions change places; a page is uncached after each change of champion."""
-    before = _memory_mib(process)
+    before = memory_mib(process)
     load = Load()
-    changing = _Swaps(home)
+    changing = Swaps(home)
     peak = before
     for number in range(swaps):
         changing.step()
@@ -120,50 +120,16 @@ def _swapping(
         load.elapsed += part.elapsed
         for status, count in part.failures.items():
             load.failures[status] = load.failures.get(status, 0) + count
-        peak = max(peak, _memory_mib(process))
-        say(f"swap {number + 1} of {swaps}: {load.failed} failed, {_memory_mib(process):.0f} MiB")
-    seen = _metric(address, "scorer_swaps_total")
-    after = _memory_mib(process)
+        peak = max(peak, memory_mib(process))
+        say(f"swap {number + 1} of {swaps}: {load.failed} failed, {memory_mib(process):.0f} MiB")
+    seen = metric(address, "scorer_swaps_total")
+    after = memory_mib(process)
     name = f"{seconds:.0f} s at 80 % of capacity with {swaps} swaps"
     yield figure(f"{name}: failed requests", load.failed, "requests", "<= 0")
     yield figure(f"{name}: swaps taken over", seen, "swaps", f">= {swaps}")
     yield figure(f"{name}: p99", load.milliseconds(99), "ms")
     yield figure(f"{name}: memory at the end", after, "MiB", "", "at the beginning", before)
     yield figure(f"{name}: growth of memory", after / before, "times", "<= 1.2")
-
-
-class _Swaps:
-    """Promotes a second version with the champion's own files, and rolls back, in turn."""
-
-    def __init__(self, home: Path) -> None:
-        from esci_tournament.registry.settings import read_settings
-        from esci_tournament.registry.workspace import Workspace
-
-        self._workspace = Workspace(read_settings(home=home))
-        ledger, models = self._workspace.ledger, self._workspace.models
-        promotion = ledger.champion(models.ensemble_name)
-        assert promotion is not None
-        first = models.ensemble(promotion.version)
-        tournament = "t-benchmark"
-        data = next(one.data_version for one in ledger.tournaments() if one.tournament == first.tournament)
-        ledger.start_tournament(tournament, data)
-        self._version = models.register_ensemble(models.download(first), first.members, tournament)
-        (built,) = ledger.ensembles(first.tournament)  # its rule too: the policy asks under which a verdict was reached
-        ledger.record_ensemble(tournament, first.name, self._version.version, built.payload)
-        self._first = promotion.version
-
-    def step(self) -> None:
-        from esci_tournament.registry import promotion
-
-        ledger, models = self._workspace.ledger, self._workspace.models
-        standing = ledger.standing(models.ensemble_name)
-        assert standing.champion is not None
-        if standing.champion.version == self._version.version:
-            promotion.rollback(ledger, models, f"a benchmark, {time.time()}")
-            return
-        verdict = ledger.record_verdict(self._version.tournament, "promote", against=standing.sequence)
-        decision = ledger.record_decision(verdict.id, "approve", "a benchmark", "to measure")
-        promotion.promote(ledger, models, self._version, decision, standing.sequence)
 
 
 def _loads(address: str, asked: list[bytes], seconds: float) -> tuple[Load, Load]:
@@ -177,7 +143,7 @@ def _fill(address: str, known: list[bytes]) -> None:
     while before < now:
         closed_loop(address, known, 1, 10.0)
         time.sleep(0.5)  # labels are written behind the answers
-        before, now = now, _metric(address, "scorer_cache_entries")
+        before, now = now, metric(address, "scorer_cache_entries")
 
 
 def _pages(home: Path, number: int) -> list[dict]:
@@ -225,53 +191,12 @@ def _bare_milliseconds(home: Path, pages: list[dict]) -> float:
     return statistics.median(times) * 1000
 
 
-def _home(temporary: Path) -> Path:
-    """Return a home with a champion that may be written to."""
-    given = os.environ.get("TOURNAMENT_HOME")
-    home = temporary / "home"
-    if given:
-        say(f"copying {given}")
-        shutil.copytree(given, home, ignore=shutil.ignore_patterns("serving", "cache", "*.lock"))
-        return home
-    say("holding a tournament on a small world: two minutes")
-    command = [sys.executable, "-m", "esci_tournament.deployments.cli", "demo", "--queries", "300", "--home", str(home)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return home
-
-
-@contextmanager
-def _scorer(home: Path) -> Iterator[tuple[str, int]]:
-    command = [
-        sys.executable,
-        "-m",
-        "esci_tournament.deployments.cli",
-        "serve",
-        "--home",
-        str(home),
-        "--port",
-        "0",
-        "--json",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            lines = ""
-            while "}" not in lines:
-                lines += process.stdout.readline()
-            address = json.loads(lines)["address"]
-            _until_ready(f"{address}/readyz", process)
-            yield address, process.pid
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 @contextmanager
 def _peer() -> Iterator[str]:
     """Run `mlflow models serve` with one worker, on a model that returns a constant."""
     import mlflow
 
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "constant.py"
         code.write_text(_CONSTANT, encoding="utf-8")
@@ -285,53 +210,12 @@ def _peer() -> Iterator[str]:
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True, **silent) as process:
             try:
-                _until_ready(f"http://127.0.0.1:{port}/ping", process)
+                until_ready(f"http://127.0.0.1:{port}/ping", process)
                 yield f"http://127.0.0.1:{port}"
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, 15)
                 process.wait(60)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _until_ready(url: str, process: subprocess.Popen) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with code {process.returncode}")
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"{url} does not get ready")
-
-
-def _metric(address: str, name: str) -> float:
-    with urlopen(f"{address}/metrics", timeout=10) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-    return 0.0
-
-
-def _memory_mib(process: int) -> float:
-    """Return the memory of a process and of all below it; what they share counts once (PSS)."""
-    import psutil
-
-    tree = psutil.Process(process)
-    total = 0
-    for one in (tree, *tree.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            facts = one.memory_full_info()
-            total += getattr(facts, "pss", facts.rss)
-    return total / 2**20
 
 
 if __name__ == "__main__":

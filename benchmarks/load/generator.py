@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from urllib.parse import urlsplit
 
 import numpy as np
+
+_IDLE_S = 2.0  # a connection unused for longer is opened anew: a server may be closing it
 
 
 @dataclass
@@ -36,6 +38,25 @@ class Load:
         return sum(self.failures.values())
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What became of one request of a :func:`trace`.
+
+    Attributes:
+        due, came: when it was to leave and when its answer was there, seconds from the beginning.
+        status: of HTTP, or the name of the error. body: of the answer.
+    """
+
+    due: float
+    came: float
+    status: str
+    body: bytes
+
+    @property
+    def good(self) -> bool:
+        return self.status == "200"
+
+
 def request(address: str, path: str, body: bytes) -> bytes:
     """Return a POST of JSON as it goes over the wire."""
     host = urlsplit(address).netloc
@@ -55,7 +76,29 @@ def open_loop(address: str, requests: list[bytes], per_second: float, seconds: f
     return _run(_open(address, cycle(requests), per_second, seconds, connections))
 
 
-def _run(work) -> Load:
+def arrivals(per_second: float, seconds: float, seed: int = 0) -> list[float]:
+    """Return random moments within `seconds`, `per_second` on average (a Poisson process)."""
+    gaps = np.random.default_rng(seed).exponential(1 / per_second, int(per_second * seconds * 1.2) + 10)
+    moments = np.cumsum(gaps)
+    return moments[moments < seconds].tolist()
+
+
+def trace(
+    address: str, requests: Iterable[bytes], moments: Sequence[float], connections: int = 64, patience_s: float = 30.0
+) -> list[Answer]:
+    """Send one request at each moment, and return all that came of it, by the moment that each was due.
+
+    Args:
+        address: of the server.
+        requests: as :func:`request` makes them.
+        moments: seconds from the beginning, growing.
+        connections: open at once.
+        patience_s: seconds after which an answer is not waited for any more.
+    """
+    return _run(_trace(address, requests, moments, connections, patience_s))
+
+
+def _run(work):
     try:
         import uvloop
     except ImportError:
@@ -93,13 +136,10 @@ async def _open(address: str, requests: Iterator[bytes], per_second: float, seco
         finally:
             free.put_nowait(connection)
 
-    gaps = np.random.default_rng(0).exponential(1 / per_second, int(per_second * seconds * 1.2) + 10)
-    begun = due = time.perf_counter()
+    begun = time.perf_counter()
     under_way: set[asyncio.Task[None]] = set()
-    for gap in gaps:
-        due += float(gap)
-        if due - begun > seconds:
-            break
+    for moment in arrivals(per_second, seconds):
+        due = begun + moment
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         task = asyncio.create_task(one(next(requests), due))
@@ -113,31 +153,64 @@ async def _open(address: str, requests: Iterator[bytes], per_second: float, seco
     return load
 
 
+async def _trace(
+    address: str, requests: Iterable[bytes], moments: Sequence[float], connections: int, patience_s: float
+) -> list[Answer]:
+    free: asyncio.Queue[_Connection] = asyncio.Queue()
+    for _ in range(connections):
+        free.put_nowait(_Connection(address))
+    begun = time.perf_counter()
+
+    async def one(content: bytes, due: float) -> Answer:
+        await asyncio.sleep(max(begun + due - time.perf_counter(), 0))
+        connection = await free.get()
+        try:
+            status, body = await connection.exchange(content, patience_s)
+        finally:
+            free.put_nowait(connection)
+        return Answer(due, time.perf_counter() - begun, status, body)
+
+    answers = await asyncio.gather(*(one(*each) for each in zip(requests, moments, strict=False)))
+    while not free.empty():
+        free.get_nowait().close()
+    return list(answers)
+
+
 class _Connection:
     """A connection that is opened when needed and kept."""
 
     def __init__(self, address: str) -> None:
         self._host, self._port = urlsplit(address).hostname or "127.0.0.1", urlsplit(address).port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = 0.0
 
     async def ask(self, content: bytes, since: float, load: Load) -> None:
         """Send a request and count its answer, its time reckoned from `since`."""
-        try:
-            if self._streams is None:
-                self._streams = await asyncio.open_connection(self._host, self._port)
-            reader, writer = self._streams
-            writer.write(content)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(_length(head))
-        except (OSError, asyncio.IncompleteReadError) as error:
-            self.close()
-            name = type(error).__name__
-        else:
-            name = head[9:12].decode()
-        if name == "200":
+        status, _ = await self.exchange(content)
+        if status == "200":
             load.seconds.append(time.perf_counter() - since)
         else:
-            load.failures[name] = load.failures.get(name, 0) + 1
+            load.failures[status] = load.failures.get(status, 0) + 1
+
+    async def exchange(self, content: bytes, patience_s: float | None = None) -> tuple[str, bytes]:
+        """Send a request, and return status and body of its answer, or the name of the error and nothing."""
+        if time.perf_counter() - self._used > _IDLE_S:
+            self.close()
+        try:
+            async with asyncio.timeout(patience_s):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection(self._host, self._port)
+                reader, writer = self._streams
+                writer.write(content)
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await _body(reader, head.lower())
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self.close()
+            return type(error).__name__, b""
+        self._used = time.perf_counter()
+        if b"connection: close" in head.lower():
+            self.close()
+        return head[9:12].decode(), body
 
     def close(self) -> None:
         if self._streams is not None:
@@ -145,8 +218,16 @@ class _Connection:
             self._streams = None
 
 
-def _length(head: bytes) -> int:
-    for line in head.lower().split(b"\r\n"):
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """Read the rest of an answer, whose head is in small letters."""
+    for line in head.split(b"\r\n"):
         if line.startswith(b"content-length:"):
-            return int(line.split(b":")[1])
-    raise OSError("an answer without a length")
+            return await reader.readexactly(int(line.split(b":")[1]))
+    if b"transfer-encoding: chunked" not in head:
+        raise OSError("an answer without a length")
+    parts = []
+    while size := int(await reader.readline(), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readline()
+    return b"".join(parts)

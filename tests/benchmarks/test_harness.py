@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ def test_the_table_shows_what_missed_its_target(capsys):
     out = capsys.readouterr().out
     assert "speed-up" in out
     assert "NO" in out
+
+
+def test_peers_stand_beside_each_other_in_one_line(capsys):
+    figures = [figure("speed-up", 4, "times", ">= 5", peer, value) for peer, value in (("a", 1.5), ("b", 2.25))]
+    report("gate", figures, as_json=False, beside=True)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "speed-up" in line]
+    assert re.findall(r"NO|\d[\d.]*", line) == ["5", "NO", "4", "1.5", "2.25"]
 
 
 def test_options_are_the_same_for_all_subjects():
