@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -15,17 +16,20 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.schedules import CronSchedule
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from esci_tournament.deployments.browser_login import STORAGE_KEY
-from esci_tournament.deployments.stack.access import PASSWORD_FILE, authorization
+from esci_tournament.deployments.prefect_server import main, protect
+from esci_tournament.deployments.stack.access import PASSWORD_FILE, SERVER_AUTH, authorization
 from esci_tournament.deployments.stack.logins import LOGIN_PATH, login_folder, make_login
 from tests.harness import PrefectServer
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_weekly_schedule_has_its_next_runs(prefect: PrefectServer) -> None:
     @flow(name="weekly-flow")
     def weekly() -> None: ...
@@ -67,6 +71,7 @@ def client(prefect: PrefectServer) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_no_route_of_the_api_answers_without_the_password(prefect: PrefectServer, client: httpx.Client) -> None:
     paths = client.get("/api/openapi.json", headers=authorization(prefect.auth)).json()["paths"]
     asked = {(method, path) for path, methods in paths.items() for method in methods} - OPEN
@@ -80,6 +85,7 @@ def test_no_route_of_the_api_answers_without_the_password(prefect: PrefectServer
     assert client.get("/api/health").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WEBSOCKETS)
 def test_no_websocket_is_served_without_the_password_or_to_a_foreign_page(prefect: PrefectServer, path: str) -> None:
     address = prefect.api.replace("http://", "ws://") + path
@@ -102,6 +108,7 @@ def test_no_websocket_is_served_without_the_password_or_to_a_foreign_page(prefec
     asyncio.run(refused(subprotocols=["prefect"], origin="https://evil.example"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", FOREIGN, ids=str)
 def test_a_foreign_page_is_refused_even_with_the_password(
     prefect: PrefectServer, client: httpx.Client, foreign: dict[str, str]
@@ -118,6 +125,7 @@ def test_a_foreign_page_is_refused_even_with_the_password(
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.slow
 def test_its_own_pages_and_programs_are_answered(prefect: PrefectServer, client: httpx.Client) -> None:
     own = prefect.api.removesuffix("/api")
     headers = authorization(prefect.auth)
@@ -131,6 +139,7 @@ def test_its_own_pages_and_programs_are_answered(prefect: PrefectServer, client:
     assert (settings["auth"], settings["api_url"]) == ("BASIC", "/api")
 
 
+@pytest.mark.slow
 def test_a_one_time_login_gives_prefects_pages_what_they_look_for(prefect: PrefectServer, client: httpx.Client) -> None:
     token = make_login(login_folder(prefect.settings.home))
     assert f'"{STORAGE_KEY}"' in client.get(LOGIN_PATH).text
@@ -147,12 +156,14 @@ def test_prefects_bundled_pages_keep_the_password_under_that_key() -> None:
         assert any(f"`{STORAGE_KEY}`" in script.read_text(encoding="utf-8") for script in scripts)
 
 
+@pytest.mark.slow
 def test_no_page_loads_scripts_of_another_host(client: httpx.Client) -> None:
     for path in ("/docs", "/redoc", "/docs/", "/docs/oauth2-redirect"):
         assert client.get(path).status_code == 404
     assert "script-src 'self'" in client.get("/v2/").headers["content-security-policy"]
 
 
+@pytest.mark.slow
 def test_the_password_stands_in_no_process_list_no_log_and_no_file_but_its_own(prefect: PrefectServer) -> None:
     secret = prefect.auth.partition(":")[2]
     lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
@@ -164,3 +175,26 @@ def test_the_password_stands_in_no_process_list_no_log_and_no_file_but_its_own(p
         if path.is_file() and secret.encode() in path.read_bytes()
     }
     assert holds == {f"stack/{PASSWORD_FILE}"}
+
+
+async def prefects(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stand in for Prefect's application."""
+    await PlainTextResponse("Prefect's")(scope, receive, send)
+
+
+def test_what_stands_before_prefect_is_asked_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_AUTH, "tournament:secret")
+    client = TestClient(protect(prefects, "127.0.0.1", 4200, tmp_path), base_url="http://127.0.0.1:4200")
+    assert client.get("/api/health").text == "Prefect's"
+    assert client.get("/docs").status_code == 404
+    token = {"token": make_login(tmp_path)}
+    assert client.post(LOGIN_PATH, json=token, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert client.post(LOGIN_PATH, json=token).status_code == 200
+    without = TestClient(protect(prefects, "127.0.0.1", 4200, None), base_url="http://127.0.0.1:4200")
+    assert without.get(LOGIN_PATH).text == "Prefect's"
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--workers=2"], ["--background"], ["-b"]])
+def test_processes_that_would_not_be_protected_are_not_started(more: list[str]) -> None:
+    with pytest.raises(SystemExit, match="without what is added here"):
+        main(["start", "--port", "1", *more])
