@@ -56,7 +56,9 @@ def version(workspace: Workspace, tmp_path: Path) -> EnsembleVersion:
     folder = tmp_path / "ensemble"
     folder.mkdir()
     (folder / "anything").write_text("x", encoding="utf-8")
-    return workspace.models.register_ensemble(folder, ["a/1"], "t-1")
+    made = workspace.models.register_ensemble(folder, ["a/1"], "t-1")
+    workspace.ledger.record_ensemble("t-1", made.name, made.version)
+    return made
 
 
 def test_where_nobody_reviews_the_verdict_decides_and_promotes_once(workspace, version) -> None:

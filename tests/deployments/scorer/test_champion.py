@@ -101,7 +101,7 @@ def test_who_has_answered_is_combined_by_an_aggregator_of_just_these(stand):
 def test_a_member_that_answers_with_no_probabilities_does_not_pass_its_trial(stand):
     good = scores_of(stand)
     for wrong in (good["beta/1"] * 2, np.array([[1.5, -0.5, 0, 0]], np.float32)):
-        with pytest.raises(TournamentError, match="member beta/1 answers with what are no probabilities"):
+        with pytest.raises(TournamentError, match="the answers of member beta/1 are not probabilities"):
             stand.champion.try_out(good | {"beta/1": wrong})
 
 
