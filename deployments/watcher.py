@@ -21,10 +21,10 @@ for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUE
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from esci_tournament.deployments.stack.access import without_password  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
 from esci_tournament.deployments.webhook import PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402
+from esci_tournament.registry.addresses import without_password  # noqa: E402
 from esci_tournament.registry.errors import TournamentError  # noqa: E402
 from esci_tournament.registry.settings import Settings, read_settings  # noqa: E402
 from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402

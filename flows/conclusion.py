@@ -16,6 +16,7 @@ from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.registry import promotion
+from esci_tournament.registry.addresses import masked
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
@@ -70,7 +71,7 @@ def summarise(
         The summary, as it stands before a decision.
     """
     with stage("report"):
-        settings = workspace.settings.model_dump(mode="json")
+        settings = masked(workspace.settings.model_dump(mode="json"))
         events = workspace.ledger.events(context.id, "candidate_failed")
         calibrations, ensemble = _calibrate(workspace, context, entrants, challenge)
         summary = Summary(
@@ -97,7 +98,7 @@ def summarise(
             champion_version="" if context.champion is None else str(context.champion.version),
             selection=summarise_selection(challenge.result, settings),
             shift=_shift(workspace, context, entrants),
-            links={"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address},
+            links=masked({"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address}),
             ensemble_calibration_error=ensemble.error,
             ensemble_reliability=ensemble.reliability,
             early_exit=early_exit(workspace, context, challenge) if wins(workspace, context, trial) else {},

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from esci_tournament.registry.addresses import without_password
+
 
 class TournamentError(Exception):
     """Base of our own errors: the message says what failed, the value seen, and what to do next.
+
+    Passwords of addresses in the message are masked, because errors are printed, logged, tagged and sent.
+
+    Args:
+        *content: The message.
 
     Attributes:
         exit_code: What the command line exits with when this error ends it.
     """
 
     exit_code = 1
+
+    def __init__(self, *content: object) -> None:
+        super().__init__(*(without_password(one) if isinstance(one, str) else one for one in content))
 
 
 class UsageError(TournamentError):

@@ -49,6 +49,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
     Raises:
         NotFoundError: if there is no champion yet.
     """
+    from esci_tournament.registry.addresses import without_password
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.registry.promotion import drift, reconcile
 
@@ -63,11 +64,11 @@ def show(options: argparse.Namespace, output: Output) -> None:
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
     version = models.ensemble(promotion.version)
     moved = drift(ledger, models)
-    uri = f"models:/{version.name}@champion"
+    uri, address = f"models:/{version.name}@champion", without_password(models.tracking_uri)
     output.say(f"champion: version {version.version} of {version.name}, since {promotion.at:%Y-%m-%d %H:%M} UTC")
     output.say(f"members:  {', '.join(version.members)}")
     output.say(f"because:  {promotion.reason}")
-    output.say(f"load it:  mlflow.pyfunc.load_model({uri!r})  with MLFLOW_TRACKING_URI={models.tracking_uri}")
+    output.say(f"load it:  mlflow.pyfunc.load_model({uri!r})  with MLFLOW_TRACKING_URI={address}")
     for words in map(str, [*moved, *invalid]):
         output.say(f"warning:  {words}")
     output.document(
@@ -79,7 +80,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
             "since": promotion.at.isoformat(),
             "reason": promotion.reason,
             "uri": uri,
-            "tracking_uri": models.tracking_uri,
+            "tracking_uri": address,
             "drift": [str(one) for one in moved],
             "invalid": [str(one) for one in invalid],
         }

@@ -97,7 +97,9 @@ class Output:
 
     def error(self, text: str) -> None:
         """Write an error message to standard error, after "error: "."""
-        sys.stderr.write(f"error: {text}\n")
+        from esci_tournament.registry.addresses import without_password
+
+        sys.stderr.write(f"error: {without_password(text)}\n")
         sys.stderr.flush()
 
     def warn(self, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -20,8 +19,6 @@ SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_S
 ALLOWED_ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 NO_ORIGIN = "https://nobody.invalid"  # RFC 2606: a name that never exists; Prefect takes an empty list for its default
 USER = "tournament"
-
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
 
 
 def auth_string(home: Path, given: Mapping[str, str] | None = None) -> str:
@@ -49,16 +46,6 @@ def authorization(auth: str) -> dict[str, str]:
         {'Authorization': 'Basic dG91cm5hbWVudDpzZWNyZXQ='}
     """
     return {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"}
-
-
-def without_password(address: str) -> str:
-    """Return an address as it may be printed, stored or logged.
-
-    Example:
-        >>> without_password("postgresql+psycopg://mlflow:secret@db/mlflow")
-        'postgresql+psycopg://mlflow:***@db/mlflow'
-    """
-    return _PASSWORD.sub(r"\1:***@", address)
 
 
 def kept_secret(home: Path, name: str, make: Callable[[], str]) -> str:

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from esci_tournament.deployments.stack.access import without_password
 from esci_tournament.deployments.stack.services import Service, api_url, is_loopback, services_of, who_listens
 from esci_tournament.deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
+from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.children import start_group
 from esci_tournament.registry.errors import BusyError, ServiceError
 from esci_tournament.registry.settings import Settings

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
@@ -19,7 +20,6 @@ CLASS_NAMES: dict[str, str] = dict(zip(LABELS, LABEL_NAMES, strict=True))
 ABSENT = "–"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
 
 
 def printable(text: object) -> str:
@@ -37,7 +37,7 @@ def printable(text: object) -> str:
         >>> printable("postgresql://me:secret@db/ledger")
         'postgresql://me:***@db/ledger'
     """
-    return _PASSWORD.sub(r"\1:***@", _CONTROL.sub(" ", str(text)))
+    return without_password(_CONTROL.sub(" ", str(text)))
 
 
 def clean(text: object) -> str:

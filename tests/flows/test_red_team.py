@@ -24,6 +24,7 @@ from esci_tournament.deployments.worker import as_deployment
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.governed import workspace_of_run
 from esci_tournament.flows.intake import take_in
+from esci_tournament.flows.review_runs import describe
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import PolicyError, UsageError
 from esci_tournament.registry.policies import current, record_policy
@@ -227,6 +228,21 @@ def test_an_alias_that_was_moved_by_hand_is_told_and_not_followed(champion: Any)
     loaded = load_champion(work)
     assert (loaded.version, loaded.members) == (1, ("weak/1",))
     assert "alias 'champion' names version 2 and the ledger says version 1" in loaded.warnings[0]
+
+
+# Secrets
+
+
+def test_a_password_in_a_setting_stands_in_nothing_that_a_tournament_writes(make_world: MakeWorld) -> None:
+    """X1.1: summary, report, their copies in MLflow, stages, ledger and what a reviewer reads."""
+    secret = "S3cretPw"
+    world = make_world(mlflow_ui=f"http://me:{secret}@127.0.0.1:5000")
+    case = world.challenge("t-1", ["weak"])
+    assert secret not in describe(world.workspace, case)
+    assert secret not in say(world, case, "ana")
+    files = [path for path in world.settings["home"].rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path.name for path in files if secret.encode() in path.read_bytes()] == []
 
 
 # Through Prefect's API
