@@ -110,13 +110,13 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
 
     Args:
         parent: Where the folder is made; made itself when it is missing.
-        label: Part of the folder's name, `.making-<label>-<host>-<process id>-<random>`.
+        label: Part of the folder's name, `.making-<label>-<digest of the host>-<process id>-<random>`.
 
     Yields:
         The folder.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".making-{label}-{socket.gethostname()}-"
+    prefix = f".making-{label}-{_host_mark()}-"
     for abandoned in parent.glob(f"{prefix}*"):
         if not _is_alive(int(abandoned.name.removeprefix(prefix).split("-")[0])):
             shutil.rmtree(abandoned, ignore_errors=True)
@@ -126,6 +126,11 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host_mark() -> str:
+    """Return letters that stand for this machine: the names themselves may begin with one another."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from esci_tournament.registry.files import (
     disk_in_words,
     folder_digest,
     is_disk_full,
+    temporary_folder,
     write_atomically,
 )
 
@@ -73,3 +74,18 @@ def test_a_full_disk_is_told_in_words(tmp_path):
 def fill_the_disk():
     with open("/dev/full", "wb", buffering=0) as full:
         full.write(b"x")
+
+
+@pytest.mark.parametrize(("mine", "other"), [("vm", "vm-999999"), ("vm-999999", "vm"), ("a", "a-1-2")])
+def test_what_another_host_has_under_way_is_left_alone_whatever_it_is_called(tmp_path, monkeypatch, mine, other):
+    """F1.1: two hosts on a shared home, whose names begin with one another."""
+    monkeypatch.setattr("socket.gethostname", lambda: other)
+    monkeypatch.setattr("os.getpid", lambda: 999_999_999)  # nobody here
+    with temporary_folder(tmp_path, "train") as theirs:
+        monkeypatch.setattr("socket.gethostname", lambda: mine)
+        with temporary_folder(tmp_path, "train") as ours:
+            assert theirs.is_dir()
+        assert not ours.exists()
+        monkeypatch.setattr("socket.gethostname", lambda: other)
+        with temporary_folder(tmp_path, "train"):
+            assert not theirs.exists(), "a killed process of the same host"
