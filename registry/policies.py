@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -87,8 +88,10 @@ def govern(ledger: Ledger, settings: Settings, has_api: bool) -> Settings:
     said = {name for name in NAMES if name in settings.model_fields_set} - _unsaid(settings)
     record = current(ledger)
     if record is None:
-        first = _resolved(Policy.of(settings), has_api)
-        record = record_policy(ledger, first, FIRST, 0)
+        # Of several processes that are the first, one is heard; the others come under what it said.
+        with suppress(PolicyError):
+            record_policy(ledger, _resolved(Policy.of(settings), has_api), FIRST, 0)
+        return govern(ledger, settings, has_api)
     policy = policy_of(record)
     weaker = [
         name for name in NAMES if name in said and is_weaker(name, getattr(settings, name), getattr(policy, name))
@@ -98,7 +101,9 @@ def govern(ledger: Ledger, settings: Settings, has_api: bool) -> Settings:
     stricter = _with_more_review(policy, settings, said, has_api)
     if stricter != policy:
         words = ", ".join(f"{name} = {_shown(getattr(stricter, name))}" for name in _changed(policy, stricter))
-        policy = policy_of(record_policy(ledger, stricter, f"asked for by the settings of a process: {words}"))
+        with suppress(PolicyError):  # another process changed it meanwhile: what it says now is looked at again
+            record_policy(ledger, stricter, f"asked for by the settings of a process: {words}", record.version)
+        return govern(ledger, settings, has_api)
     effective = {name: getattr(settings if name in said else policy, name) for name in NAMES}
     effective |= {"review": "required" if policy.requires_review else "none", "reviewers": policy.reviewers}
     return settings.model_copy(update=effective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -103,6 +104,31 @@ def test_names_are_taken_over_where_anyone_decided_and_nobody_is_shut_out_by_a_p
     assert policy_of(current(ledger)).reviewers == ("ana", "ben")
     assert govern(ledger, settings(reviewers=("Ana@home",)), has_api=False).reviewers == ("ana", "ben")
     assert [one.version for one in history(ledger)] == [1, 2]
+
+
+def test_of_processes_that_are_the_first_at_once_all_come_under_one_policy(
+    tmp_path,
+) -> None:
+    asked = [{"quorum": number % 3 + 1, "review": ("auto", "required")[number % 2]} for number in range(8)]
+    refused: list[Exception] = []
+
+    def first(said: dict[str, Any]) -> None:
+        with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+            try:
+                govern(opened, settings(**said), has_api=False)
+            except PolicyError as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=first, args=(said,)) for said in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        policy = policy_of(current(ledger))
+        assert (policy.quorum, policy.review) == (3, "required")
+        assert [one.version for one in history(ledger)] == list(range(1, len(history(ledger)) + 1))
+    assert all("quorum" in str(error) for error in refused), "who asks for a smaller quorum than another is told"
 
 
 def test_a_change_needs_a_reason_and_the_version_that_was_seen(ledger: Ledger) -> None:
