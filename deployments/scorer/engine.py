@@ -179,8 +179,11 @@ class Engine:
         if all(question.done for question in questions):
             self._leave(champion, pairs)
             return
-        for question in questions if self.admission.crowded else ():
-            question.drop()
+        if self.admission.crowded:
+            for question in questions:
+                question.drop()
+        else:
+            champion.dispatcher.defer(questions)
         self._background(self._finish(champion, pairs, questions, too_late))
 
     async def _finish(

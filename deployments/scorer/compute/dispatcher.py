@@ -28,6 +28,7 @@ from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.settings import Settings
 
 _LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # lower bounds of a batch: smaller ones cost more than they save
+_LATE_PAIRS = 40  # of a batch of late questions at most: a request that arrives meanwhile waits for it
 _MOST_DEATHS = 2  # deaths of replicas that computed a question after which it is given up
 
 
@@ -190,15 +191,32 @@ class BatchDispatcher:
             elif not member.breaker.admits():
                 question.fail(NotAnswered(f"fenced off: {member.breaker.reason}"))
             else:
-                member.queue.append(question)
+                member.put(question)
         self._wake()
         return questions
+
+    def defer(self, questions: Iterable[Question]) -> None:
+        """Let questions wait until no request does: theirs has ended, and their answers only become labels.
+
+        In their old place they would be computed before requests that can still be answered in time, which then are
+        late as well: after a burst nothing would be answered for as long as it takes to compute all of it.
+
+        Args:
+            questions: of a request that has ended; those that are answered, or with a replica, are left alone.
+        """
+        for question in questions:
+            queue = self.members[question.member].queue
+            if not question.late and question in queue:
+                queue.remove(question)
+                question.late = True
+                self.members[question.member].put(question)
 
     def close(self) -> None:
         """Fail all questions that wait or are under way, and end the replicas."""
         self._closed, self.lost = True, _unheard  # drops the reference to the champion
         for member in self.members.values():
             _fail(member.queue, NotAnswered("it is closed"))
+            _fail(member.late, NotAnswered("it is closed"))
             self._metrics.member_gone(member.name)
         slots, self._slots = self._slots, []
         for slot in slots:
@@ -244,12 +262,16 @@ class BatchDispatcher:
         return None
 
     def _next(self, slot: _ReplicaSlot) -> Member | None:
-        """Return the member that has waited longest; of those that wait for one page, the one that takes longest."""
+        """Return the member that has waited longest; of those that wait for one page, the one that takes longest.
+
+        Late questions come after all others.
+        """
         for member in self.members.values():
-            while member.queue and not member.queue[0].waiting:
-                member.queue.popleft()
-        waiting = [member for member in self.members.values() if member.queue and slot.takes(member)]
-        return min(waiting, key=lambda one: (one.queue[0].order, -one.expected_seconds), default=None)
+            for line in (member.queue, member.late):
+                while line and not line[0].waiting:
+                    line.popleft()
+        waiting = [member for member in self.members.values() if member.line and slot.takes(member)]
+        return min(waiting, key=lambda one: (not one.queue, one.line[0].order, -one.expected_seconds), default=None)
 
     def _send(self, slot: _ReplicaSlot, member: Member, room: float) -> None:
         parts = self._gather(member, *self._size(member, room))
@@ -261,7 +283,7 @@ class BatchDispatcher:
 
     def _size(self, member: Member, room: float) -> tuple[int, int]:
         """Return the pairs of a batch that takes `room` seconds, and the smallest rest that is a batch of its own."""
-        most = self._settings.batch_pairs
+        most = self._settings.batch_pairs if member.queue else min(_LATE_PAIRS, self._settings.batch_pairs)
         if len(self._slots) < 2 or not member.seconds_a_pair:
             return most, _LEAST_PAIRS
         least = max(_LEAST_PAIRS, math.ceil(_LEAST_SECONDS / member.seconds_a_pair))
@@ -270,9 +292,9 @@ class BatchDispatcher:
     def _gather(self, member: Member, most: int, least: int) -> list[tuple[Question, int, int]]:
         """Return questions' rows, taken out of the queue; only the first question is taken in part."""
         parts: list[tuple[Question, int, int]] = []
-        room = most
-        while member.queue and (not parts or member.queue[0].waiting <= room):
-            question = member.queue[0]
+        room, line = most, member.line
+        while line and (not parts or line[0].waiting <= room):
+            question = line[0]
             while question.todo and not question.dropped and room > 0:
                 start, stop = question.todo.popleft()
                 if stop - start >= room + least:  # a small rest goes along
@@ -282,7 +304,7 @@ class BatchDispatcher:
                 room -= stop - start
             if question.waiting:
                 break
-            member.queue.popleft()
+            line.popleft()
         return parts
 
     def _arm(self, slot: _ReplicaSlot) -> None:
@@ -331,6 +353,7 @@ class BatchDispatcher:
         self._metrics.member_failed(member.name, "timeout", True)
         _fail(batch.questions, reason)
         _fail(member.queue, reason)
+        _fail(member.late, reason)
         if batch.slot.replica.give_up():
             member.breaker.returned()
             self._slots.remove(batch.slot)
@@ -352,8 +375,8 @@ class BatchDispatcher:
                     self._heard(batch.member, question, start, stop, NotAnswered("the process that computed it died"))
                     continue
                 question.todo.appendleft((start, stop))
-                if question not in batch.member.queue:
-                    batch.member.queue.appendleft(question)
+                if question not in batch.member.queue and question not in batch.member.late:
+                    batch.member.put(question, first=True)
         self._wake()
 
 

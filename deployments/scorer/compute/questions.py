@@ -28,6 +28,7 @@ class Question:
             exception.
         todo: rows that no replica has been given yet, each as start and end (exclusive).
         dropped: whether the answer is no longer needed.
+        late: whether its request has ended without it; the answer is kept as a label for the next one.
         deaths: number of replicas that died while they computed it.
     """
 
@@ -37,6 +38,7 @@ class Question:
     answer: asyncio.Future[Answer]
     todo: deque[tuple[int, int]]
     dropped: bool = False
+    late: bool = False
     deaths: int = 0
     _scores: np.ndarray = field(init=False)
     _left: int = field(init=False)
@@ -100,18 +102,30 @@ class Member:
         name: candidate id.
         breaker: its circuit breaker.
         queue: questions that wait for it, oldest first.
+        late: questions that wait and whose request has ended; they are computed when nothing else waits.
         seconds_a_pair: smoothed time that a replica takes for a pair, seconds; None before the first batch.
     """
 
     name: str
     breaker: Breaker
     queue: deque[Question] = field(default_factory=deque)
+    late: deque[Question] = field(default_factory=deque)
     seconds_a_pair: float | None = None
 
     @property
+    def line(self) -> deque[Question]:
+        """The questions that are computed next: those of requests that wait, else the late ones."""
+        return self.queue or self.late
+
+    @property
     def waiting(self) -> int:
-        """Number of pairs that wait for a replica."""
-        return sum(question.waiting for question in self.queue)
+        """Number of pairs in :attr:`line` that wait for a replica."""
+        return sum(question.waiting for question in self.line)
+
+    def put(self, question: Question, first: bool = False) -> None:
+        """Let a question wait, at the end of its line or as the first."""
+        line = self.late if question.late else self.queue
+        (line.appendleft if first else line.append)(question)
 
     @property
     def expected_seconds(self) -> float:

@@ -111,7 +111,7 @@ def good(question: Question) -> bool:
 @given(
     sizes=st.lists(st.integers(1, 130), min_size=1, max_size=8),
     replicas=st.integers(1, 4),
-    script=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("aaaaaaad")), max_size=60),
+    script=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("aaaaaaadl")), max_size=60),
     known=st.booleans(),
 )
 def test_every_pair_is_answered_once_in_its_row_whoever_computes_and_dies(sizes, replicas, script, known):
@@ -134,6 +134,8 @@ def test_every_pair_is_answered_once_in_its_row_whoever_computes_and_dies(sizes,
                 made.attach(staff[-1])
                 made.ended(replica, "killed")
                 staff.remove(replica) if replica in staff and len(staff) > 1 else None
+            elif what == "l":  # a request's time is up
+                made.defer(questions[place :: len(sizes)])
             elif replica.batches:
                 replica.answer()
         while any(replica.batches for replica in staff):
@@ -164,6 +166,29 @@ def test_what_gathers_while_a_member_computes_is_one_batch_and_each_gets_its_own
         for _ in range(2):
             replica.answer()
         assert all(good(question) for question in (*first, *ahead, *more))
+
+    run(go())
+
+
+def test_after_a_burst_a_page_that_is_asked_for_now_comes_before_those_whose_time_is_up():
+    async def go() -> None:
+        replica = Scripted()
+        made = dispatcher(replica, names=["a", "bb"])
+        burst = [question for number in range(50) for question in made.ask(["a", "bb"], page(40, "q" * (number + 1)))]
+        await turn()
+        given = len(replica.given)
+        made.defer(burst)
+        made.defer(burst)
+        asked = made.ask(["a", "bb"], page(40, "now"))
+        while not all(question.done for question in asked):
+            replica.answer()
+            await turn()
+        assert [pairs for _, pairs in replica.given[given : given + 2]] == [40, 40]
+        while replica.batches:
+            replica.answer()
+            await turn()
+        assert all(good(question) for question in (*burst, *asked)), "late answers are labels for the next request"
+        assert max(pairs for _, pairs in replica.given[given:]) <= 40, "nobody waits long behind late pages"
 
     run(go())
 
