@@ -55,7 +55,7 @@ def test_it_waits_as_long_as_it_is_told_and_then_has_its_answer():
     with Client("http://s", patience=Patience(4, 0.01), transport=answering(*answers, calls=calls)) as client:
         client.score("lamp", "us", ["P1"])
     assert len(calls) == 4
-    assert 1 <= time.monotonic() - begun < 5
+    assert 1 <= time.monotonic() - begun < 30
 
 
 def test_patience_has_an_end():

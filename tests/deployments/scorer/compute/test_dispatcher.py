@@ -271,7 +271,7 @@ def test_requests_that_have_arrived_are_waited_for_and_no_others():
         begun = time.monotonic()
         while len(replica.given) < 2:
             await asyncio.sleep(0.001)
-        assert 0.09 < time.monotonic() - begun < 1
+        assert 0.09 < time.monotonic() - begun < 5
 
     run(go())
 
