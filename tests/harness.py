@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 from filelock import FileLock
@@ -303,7 +304,10 @@ class PrefectServer(Programs):
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = read_settings(**{"home": folder, **settings, "prefect_port": free_port()})
-        self.service = next(one for one in services_of(self.settings) if one.name == "prefect")
+        with patch.dict(os.environ):  # a command that ran in this process may have left its server's password there
+            for name in (SERVER_AUTH, CLIENT_AUTH):
+                os.environ.pop(name, None)
+            self.service = next(one for one in services_of(self.settings) if one.name == "prefect")
         self.home = folder / "prefect"
         variables = {**self.service.environment, "PREFECT_HOME": str(self.home)}
         super().__init__(folder, clean_environment(**variables))
