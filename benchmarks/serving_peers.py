@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Pages:
             yield {"query": query, "locale": "us", "products": shelf, "deadline_ms": round(1000 * DEADLINE_S)}
 
 
-class Server:
+class Server(ABC):
     """A server that runs.
 
     Args:
@@ -134,13 +135,13 @@ class Server:
                 total += sum(one.cpu_times()[:4])
         return total
 
+    @abstractmethod
     def kill_one(self, pages: Pages) -> Callable[[Sequence[Answer]], float]:
         """Kill a replica; return what tells, from answers and their beginning, when another one is at work."""
-        raise NotImplementedError
 
+    @abstractmethod
     def swap(self, pages: Pages) -> None:
         """Have another version of the champion served."""
-        raise NotImplementedError
 
 
 class Scorer(Server):

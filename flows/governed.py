@@ -20,7 +20,9 @@ def workspace_of_run() -> Workspace:
     Raises:
         PolicyError: if a setting asks for less than the policy in the ledger does.
     """
-    return Workspace(governed(Workspace(settings_in_force())))
+    asked = Workspace(settings_in_force())
+    with asked.ledger:
+        return Workspace(governed(asked))
 
 
 def governed(workspace: Workspace) -> Settings:

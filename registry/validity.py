@@ -34,11 +34,11 @@ PROVEN = ("process", "code")
 class _Evidence:
     """The rows that an ensemble's promotions rest on, by id, and by tournament or verdict."""
 
+    rows: Rows
     decisions: Mapping[int, Decision]
     verdicts: Mapping[int, VerdictRecord]
     ensembles: Mapping[str, EnsembleRecord]
     approvals: Mapping[int, Sequence[Approval]]
-    registrants: Mapping[str, Sequence[str]]  # tournament -> who registered what is new in its challenger
     policies: Sequence[PolicyRecord]
 
     @classmethod
@@ -57,8 +57,7 @@ class _Evidence:
         approvals: dict[int, list[Approval]] = {}
         for row in _among(rows, tables.approvals, "verdict", wanted):
             approvals.setdefault(row["verdict"], []).append(Approval.of(row))
-        registrants = {name: registrants_of(rows, one) for name, one in ensembles.items()}
-        return cls(decisions, verdicts, ensembles, approvals, registrants, versions_of(rows))
+        return cls(rows, decisions, verdicts, ensembles, approvals, versions_of(rows))
 
 
 def judged_promotions(rows: Rows, ensemble: str) -> list[Judged]:
@@ -137,7 +136,8 @@ def registrants_of(rows: Rows, ensemble: EnsembleRecord) -> list[str]:
     """
     entries = rows.all(tables.entries, tournament=ensemble.tournament)
     new = {row["candidate"] for row in entries if row["role"] != "member"} & set(ensemble.payload.get("members", ()))
-    known = {row["candidate"]: row["payload"].get("registered_by", ()) for row in rows.all(tables.candidates)}
+    found = _among(rows, tables.candidates, "candidate", sorted(new))
+    known = {row["candidate"]: row["payload"].get("registered_by", ()) for row in found}
     return list(dict.fromkeys(name for candidate in sorted(new) for name in known.get(candidate, ())))
 
 
@@ -200,7 +200,10 @@ def _against_policy(evidence: _Evidence, promotion: Promotion, verdict: VerdictR
         return "the policy lets no first champion in without one to compare it with"
     if weaker := policy.weaker_rules(ensemble.payload.get("settings", {})):
         return f"its verdict was reached under a weaker rule than version {then[-1].version} of the policy: {weaker[0]}"
-    return policy_complaint(policy, evidence.approvals.get(verdict.id, ()), evidence.registrants[verdict.tournament])
+    if not policy.requires_review:  # who registered is not asked then: scorers replay the ledger every few seconds
+        return ""
+    registrants = registrants_of(evidence.rows, ensemble)
+    return policy_complaint(policy, evidence.approvals.get(verdict.id, ()), registrants)
 
 
 def _among(rows: Rows, table: Table, column: str, values: Sequence[Any]) -> Iterable[Mapping[Any, Any]]:

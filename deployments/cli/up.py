@@ -82,8 +82,8 @@ def check_policy(settings: Settings) -> None:
     from esci_tournament.registry.policies import govern
     from esci_tournament.registry.workspace import Workspace
 
-    with suppress(StoreError, BusyError):
-        govern(Workspace(settings).ledger, settings, has_api=True)
+    with suppress(StoreError, BusyError), Workspace(settings).ledger as ledger:
+        govern(ledger, settings, has_api=True)
 
 
 def data_of(said: str | None) -> str | None:
