@@ -136,6 +136,7 @@ def register(
         folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
             lambda empty: _assemble(workspace, context, challenge, empty),
+            settled=True,
         )
         version = workspace.models.register_ensemble(
             folder,
@@ -172,7 +173,7 @@ def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool
 
 def _assemble(workspace: Workspace, context: TournamentContext, challenge: Challenge, folder: Path) -> None:
     all_inputs = {entrant.id: entrant.inputs for entrant in context.entrants}
-    places = [(name, all_inputs[name].model_folder(workspace.stages)) for name in challenge.members]
+    places = [(name, all_inputs[name].model_folder(workspace.stages, whole=True)) for name in challenge.members]
     write_ensemble(folder, places, challenge.aggregator)
     copy_equipment(equipment(workspace, context, challenge), folder)
 

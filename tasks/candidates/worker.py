@@ -70,17 +70,17 @@ def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     fitted = step["inputs"]["fitted"] and Origin(**step["inputs"]["fitted"])
     inputs = CandidateInputs(**(step["inputs"] | {"spec": parse_spec(step["inputs"]["spec"]), "fitted": fitted}))
     if step["stage"] == "profile":
-        measure(inputs, dataset, plans[-1], stages)
+        measure(inputs, dataset, plans[-1], stages, scores)
         return
     for place, plan in enumerate(plans):
 
         def progress(share: float, doing: str, place: int = place, name: str = plan.name) -> None:
             _say(step=number, share=0.9 * (place + share) / len(plans), doing=f"{name}: {doing}")
 
-        train(inputs, plan, dataset, stages, progress)
+        train(inputs, plan, dataset, stages, progress, scores)
     _say(step=number, share=0.9, doing="scoring")
     score(inputs, plans, dataset, stages, scores)
-    measure_shift(inputs, plans, dataset, stages)
+    measure_shift(inputs, plans, dataset, stages, scores)
 
 
 _channel: TextIO = sys.stdout
