@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +33,10 @@ def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
     end_with_parent()
+    # Whoever ends a whole group or container tells us and our parent at once. It is the parent's to end this process:
+    # a death before its own would look like a failure of the candidate.
+    for told in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(told, lambda *_: None)
     import torch
 
     torch.set_num_threads(job["threads"])
