@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -24,6 +24,11 @@ from esci_tournament.registry.files import is_disk_full
 BUSY_SECONDS = 30.0
 KEEP_SECONDS = 10.0  # a lock that is kept is taken again within this time after a restart of the database
 _WRITER_LOCK = 0x45534349  # "ESCI": the advisory lock under which all of PostgreSQL's ledger writes are made
+
+# A server, role or database may be set to answer a commit before it is on the disk; the ledger's commits wait for it.
+_WAITS_FOR_DISK = text(
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+)
 
 
 class Database:
@@ -117,6 +122,7 @@ class Database:
         """
         with self._in_words(), self.engine.execution_options(ledger_writes=True).begin() as connection:
             if self.is_postgresql:
+                connection.execute(_WAITS_FOR_DISK)
                 connection.execute(select(func.pg_advisory_xact_lock(_WRITER_LOCK)))
             yield connection
 
@@ -292,6 +298,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             if "locked" not in str(error) or time.monotonic() > end:
                 raise
             time.sleep(0.02)
+    # In write-ahead mode NORMAL, which some builds of SQLite have, loses the newest commits at a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # macOS, where fsync does not reach beyond the drive's own memory
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA recursive_triggers = ON")
 

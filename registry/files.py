@@ -1,8 +1,14 @@
-"""Small helpers on files: canonical JSON, digests, atomic writes, and a clear error for a full disk."""
+"""Small helpers on files: canonical JSON, digests, durable writes, and a clear error for a full disk.
+
+What is written here survives a power cut. A file system may keep a rename and lose the bytes of what was renamed, so
+:func:`publish` syncs the content before, and the folders whose entries change after. Nobody else renames anything; a
+test checks it.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,13 +16,16 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from esci_tournament.registry.errors import StoreError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_rooted: set[Path] = set()  # folders whose names, and those of all folders above, this process has synced
 # Libraries written in other languages report a full disk by text alone.
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "database or disk is full")
 
@@ -86,20 +95,133 @@ def folder_digest(folder: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name and rename it, so that `path` is whole or absent.
+    """Write `content` under a temporary name and publish it, so that `path` is whole or absent, after a power cut too.
 
     Args:
         path: The file; it is replaced when it is there, and its folder is made when it is missing.
         content: All of its bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish(made: Path, target: Path) -> None:
+    """Give a finished file or folder its final name, in one rename that survives a power cut.
+
+    All bytes and all names below `made` are on the disk before the rename, and the rename itself is when this returns.
+    At any other moment `target` is what it was before, or all of `made`.
+
+    Args:
+        made: A file, or a folder with all that is in it, on the same disk as `target`.
+        target: Its name from now on. A file replaces a file and an empty folder a folder; the folder that it is in is
+            made when it is missing.
+
+    Raises:
+        OSError: If the disk is full or fails, or `target` is a folder with something in it.
+    """
+    make_folder(target.parent)
+    _sync_all(made)
+    os.rename(made, target)
+    _sync_folder(target.parent)
+    if made.parent != target.parent:
+        _sync_folder(made.parent)
+
+
+def publish_first(made: Path, target: Path) -> bool:
+    """Give a finished file its final name as :func:`publish` does, unless another process was faster.
+
+    Args:
+        made: A file on the same disk as `target`; its own name is removed.
+        target: Its name from now on.
+
+    Returns:
+        Whether `target` is `made`; False when there was a file of that name, which stays as it is.
+    """
+    _sync_all(made)
+    try:
+        os.link(made, target)
+        _sync_folder(target.parent)
+    except FileExistsError:
+        return False
+    finally:
+        made.unlink()
+    return True
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it is not used again and somebody can look at it.
+
+    Args:
+        path: What is damaged.
+
+    Returns:
+        Its new place beside the old one, `.damaged-<random>-<name>`.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    place = path.with_name(f".damaged-{uuid.uuid4().hex[:8]}-{path.name}")
+    os.rename(path, place)
+    _sync_folder(path.parent)
+    return place
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that their names survive a power cut; one that is there stays as it is.
+
+    Args:
+        folder: The folder.
+    """
+    folder = folder.absolute()
+    if folder in _rooted and folder.is_dir():
+        return
+    if folder.parent != folder:
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        # One that is there too: whoever made it may not have waited for the disk
+        with suppress(PermissionError):  # a folder of the system's, whose names this process may not list
+            _sync_folder(folder.parent)
+    _rooted.add(folder)
+
+
+def _sync_all(path: Path) -> None:
+    """Have the disk keep all bytes and names of a file or folder; links are names, and are not followed."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for inner in path.iterdir():
+            _sync_all(inner)
+        _sync_folder(path)
+    elif path.is_file():
+        with path.open("rb") as stream:
+            _sync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:  # some network file systems keep names at once and cannot be told to
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    if _FULL_SYNC is not None:  # macOS, where fsync does not reach beyond the drive's own memory
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+        except OSError:  # a file system that knows fsync only
+            pass
+    os.fsync(descriptor)
 
 
 @contextmanager
@@ -115,7 +237,7 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
     Yields:
         The folder.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent)
     prefix = f".making-{label}-{_host_mark()}-"
     for abandoned in parent.glob(f"{prefix}*"):
         if not _is_alive(int(abandoned.name.removeprefix(prefix).split("-")[0])):

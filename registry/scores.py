@@ -6,8 +6,7 @@ import datetime as dt
 import hashlib
 import io
 import json
-import os
-import shutil
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from urllib.parse import quote
 import numpy as np
 
 from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
-from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.files import disk_in_words, publish, set_aside, temporary_folder, write_atomically
 from esci_tournament.registry.labels import CLASSES
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
 CALIBRATED = "calibrated.npz"
 SUM_TOLERANCE = 1e-3  # of a row's float32 probabilities
 SAME_TOLERANCE = 1e-3  # two runs of one recipe on other hardware differ by less than this
+
+_log = logging.getLogger("scores")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ScoreStore:
         return self.root.joinpath(*(_file_name(part) for part in (candidate, data_version, recipe)))
 
     def has(self, candidate: str, data_version: str, recipe: str) -> bool:
-        """Return whether scores stand under these three keys; their content is not checked.
+        """Return whether scores stand under these three keys; their content is not checked, see :meth:`damaged`.
 
         Args:
             candidate: Candidate id, such as "minilm/3".
@@ -79,6 +80,25 @@ class ScoreStore:
             Whether their provenance file is there.
         """
         return (self.folder(candidate, data_version, recipe) / PROVENANCE).is_file()
+
+    def damaged(self, candidate: str, data_version: str, recipe: str) -> str:
+        """Return what is wrong with stored scores, which are read for it.
+
+        Args:
+            candidate: Candidate id, such as "minilm/3".
+            data_version: Digest of the data.
+            recipe: Digest of all else that the scores follow from.
+
+        Returns:
+            The complaint; "" when they are as they were stored, or none are.
+        """
+        try:
+            self.get(candidate, data_version, recipe)
+        except NotFoundError:
+            pass
+        except StoreError as error:
+            return str(error)
+        return ""
 
     def put(
         self,
@@ -93,7 +113,7 @@ class ScoreStore:
     ) -> Scores:
         """Store scores and return what stands now under the three keys.
 
-        Scores that stand already stay (the run before was killed late); damaged ones are replaced.
+        Scores that stand already stay (the run before was killed late); damaged ones are set aside and replaced.
 
         Args:
             candidate: Candidate id, such as "minilm/3".
@@ -217,7 +237,7 @@ class ScoreStore:
         Raises:
             StoreError: If a provenance file is damaged; the message names it.
         """
-        found = [_read_provenance(path) for path in self.root.glob(f"*/*/*/{PROVENANCE}")]
+        found = [_read_provenance(path) for path in self.root.glob(f"*/*/[!.]*/{PROVENANCE}")]
         return sorted(found, key=lambda words: (words["candidate"], words["data_version"], words["recipe"]))
 
     def _standing(self, candidate: str, data_version: str, recipe: str) -> Scores | None:
@@ -226,8 +246,8 @@ class ScoreStore:
             return self.get(candidate, data_version, recipe)
         except NotFoundError:
             return None
-        except StoreError:  # damaged: worth nothing, so the new ones take the place
-            shutil.rmtree(folder, ignore_errors=True)
+        except StoreError as error:
+            _log.warning("%s; what is left is kept in %s", error, set_aside(folder))
             return None
 
     def _write(self, target: Path, arrays: dict[str, np.ndarray], words: dict[str, Any]) -> None:
@@ -235,9 +255,8 @@ class ScoreStore:
             np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
             content = json.dumps(words, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
             (folder / PROVENANCE).write_text(content, encoding="utf-8")
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.rename(folder, target)
+                publish(folder, target)
             except OSError:
                 if not (target / PROVENANCE).is_file():  # not a lost race
                     raise
@@ -311,7 +330,7 @@ def _read_provenance(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, problem: object) -> str:
-    return f"score file {path} is damaged ({problem}); delete its folder, the scores are made again"
+    return f"score file {path} is damaged ({problem}); run the same command again: the scores are made again"
 
 
 def _file_name(part: str) -> str:

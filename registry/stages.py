@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
-import os
+import logging
 import re
 import shutil
 import time
@@ -13,8 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from esci_tournament.registry.errors import StoreError, UsageError
-from esci_tournament.registry.files import canonical_json, digest_of, disk_in_words, temporary_folder, write_atomically
+from filelock import FileLock
+
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
+from esci_tournament.registry.files import (
+    canonical_json,
+    digest_of,
+    disk_in_words,
+    make_folder,
+    publish,
+    set_aside,
+    temporary_folder,
+    write_atomically,
+)
 
 RECORD = "stage.json"
 
@@ -22,6 +34,7 @@ RECORD = "stage.json"
 # old code are not taken for those of the new; a stage that is not named here has version 1.
 CODE_VERSIONS: dict[str, int] = {"load": 2, "validate": 2, "profile": 2, "challenge": 3}
 
+_log = logging.getLogger("stages")
 _STAGE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -40,7 +53,8 @@ class StageKey(str):
 class StageStore:
     """A content-addressed store of folders, one for each stage and its inputs.
 
-    A folder stands under its key only when it is complete: it is made under a temporary name beside it and renamed.
+    A folder stands under its key only when it is complete: it is made under a temporary name beside it and published.
+    Its record holds size and SHA-256 of every file, so that damage is found before the folder is used.
 
     Args:
         root: The folder of the store; made when the first result is.
@@ -50,6 +64,7 @@ class StageStore:
     def __init__(self, root: Path, versions: Mapping[str, int] | None = None) -> None:
         self.root = Path(root)
         self._versions = CODE_VERSIONS if versions is None else versions
+        self._seen_whole: set[str] = set()
 
     def key(self, stage: str, **inputs: Any) -> StageKey:
         """Return the key of a stage and its inputs.
@@ -78,9 +93,76 @@ class StageStore:
         return key
 
     def find(self, key: str) -> Path | None:
-        """Return the finished folder of a key, None when there is none."""
+        """Return the finished folder of a key, None when there is none; its files are not compared with the record."""
         folder = self.root / key
         return folder if (folder / RECORD).is_file() else None
+
+    def damaged(self, key: str) -> str:
+        """Return what is wrong with the files of a finished stage; all of them are read.
+
+        Args:
+            key: Key of the stage.
+
+        Returns:
+            The files that are missing, changed or too many, in words. "" when all are as they were made, and for a
+            stage without digests on record, from before they were kept, or one that is not there.
+        """
+        folder = self.find(key)
+        if folder is None:
+            return ""
+        try:
+            marks = self.record(key).get("files")
+        except StoreError:
+            return f"its record {RECORD} cannot be read"
+        return "" if marks is None else _differences(folder, marks)
+
+    def whole(self, key: str) -> Path:
+        """Return the finished folder of a key whose files have just been compared with the record.
+
+        Args:
+            key: Key of the stage.
+
+        Returns:
+            The folder.
+
+        Raises:
+            NotFoundError: If the stage is not finished.
+            StoreError: If it is damaged; the message says which files, and what to do.
+        """
+        folder = self.find(key)
+        if folder is None:
+            raise NotFoundError(f"stage {key} is not in {self.root}; run its tournament again")
+        if words := self.damaged(key):
+            raise StoreError(
+                f"{folder} is damaged: {words}; it is not used. Check the disk and run the same command again: "
+                "it sets the folder aside and makes the stage again where that gives the same"
+            )
+        return folder
+
+    def sound(self, key: str) -> Path | None:
+        """Return the finished folder of a key, None when there is none that can be used.
+
+        A damaged folder is set aside under a name that begins with `.damaged-`, and the log says so. Of one store, each
+        key is compared once.
+
+        Args:
+            key: Key of the stage.
+
+        Returns:
+            The folder, its files as they were made.
+        """
+        if key in self._seen_whole or not self.damaged(key):
+            folder = self.find(key)
+            if folder is not None:
+                self._seen_whole.add(key)
+            return folder
+        with FileLock(self.root / ".damaged.lock"):
+            words = self.damaged(key)  # another process may have made it again meanwhile
+            if not words:
+                return self.find(key)
+            place = set_aside(self.root / key)
+        _log.warning("stage %s is damaged: %s; what is left of it is kept in %s", key, words, place)
+        return None
 
     def record(self, key: str) -> dict[str, Any]:
         """Return the record of a finished stage.
@@ -89,7 +171,8 @@ class StageStore:
             key: Key of the stage.
 
         Returns:
-            `stage`, `inputs` (None when the key was a plain string), `seconds`, `finished_at` (ISO, UTC).
+            `stage`, `inputs` (None when the key was a plain string), `seconds`, `finished_at` (ISO, UTC), and `files`:
+            path of each file -> size in bytes and SHA-256 in hex. Stages of older versions have no `files`.
 
         Raises:
             StoreError: If the stage is not finished or its record is damaged.
@@ -122,10 +205,11 @@ class StageStore:
             yield folder
             self._write_record(folder, key, time.monotonic() - started)
             self._publish(folder, key)
+            self._seen_whole.discard(key)
         shutil.rmtree(self._scratch(key), ignore_errors=True)
 
     def obtain(self, key: str, build: Callable[[Path], object]) -> Path:
-        """Return the folder of a key, built first when there is none.
+        """Return the folder of a key, built first when there is none or it is damaged.
 
         Args:
             key: Key of the stage.
@@ -137,7 +221,7 @@ class StageStore:
         Raises:
             StoreError: If the disk is full.
         """
-        found = self.find(key)
+        found = self.sound(key)
         if found is None:
             with self.make(key) as folder:
                 build(folder)
@@ -158,7 +242,7 @@ class StageStore:
         """
         folder = self._scratch(key)
         with disk_in_words(f"scratch folder of {key}", self.root):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         return folder
 
     def _scratch(self, key: str) -> Path:
@@ -170,12 +254,48 @@ class StageStore:
             "inputs": getattr(key, "inputs", None),
             "seconds": round(seconds, 3),
             "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            "files": _marks(folder),
         }
         write_atomically(folder / RECORD, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
     def _publish(self, folder: Path, key: str) -> None:
+        target = self.root / key
         try:
-            os.rename(folder, self.root / key)
+            publish(folder, target)
         except OSError:
-            if self.find(key) is None:
+            if self.find(key) is not None:  # another process was faster
+                return
+            if not target.is_dir():
                 raise
+            # Without a record: a power cut took it, in a version that did not wait for the disk
+            _log.warning("stage %s has no record; what is left of it is kept in %s", key, set_aside(target))
+            publish(folder, target)
+
+
+def _marks(folder: Path) -> dict[str, list[Any]]:
+    """Return path -> size (bytes) and SHA-256 of all files below a folder but its record."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+    return {path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)] for path in files}
+
+
+def _differences(folder: Path, marks: Any) -> str:
+    """Return which files of a folder are not as its record says, "" when all are."""
+    try:
+        kept = {str(name): (int(size), str(digest)) for name, (size, digest) in marks.items()}
+    except (AttributeError, TypeError, ValueError):
+        return f"its record {RECORD} cannot be read"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {RECORD}
+    wrong = [f"{name} is missing" for name in sorted(kept.keys() - found)]
+    wrong += [f"{name} was not made by the stage" for name in sorted(found - kept.keys())]
+    for name in sorted(kept.keys() & found):
+        size, digest = kept[name]
+        if folder.joinpath(name).stat().st_size != size:
+            wrong.append(f"{name} has {folder.joinpath(name).stat().st_size} bytes instead of {size}")
+        elif _sha256(folder / name) != digest:
+            wrong.append(f"{name} has changed (SHA-256)")
+    return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from esci_tournament.registry.errors import StoreError
-from esci_tournament.registry.files import disk_in_words
+from esci_tournament.registry.files import disk_in_words, make_folder, publish_first
 from esci_tournament.registry.settings import Settings
 
 NAME = "esci-tournament"
@@ -34,17 +34,12 @@ def webhook_secret(settings: Settings) -> str:
         return settings.webhook_secret.get_secret_value()
     place = settings.home / "webhook.secret"
     with disk_in_words("webhook secret", settings.home):
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.home)
         partial = place.with_name(f".webhook.secret.{os.getpid()}")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
             stream.write(secrets.token_urlsafe(32))
-        try:
-            os.link(partial, place)  # of two who make one, the first wins
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
+        publish_first(partial, place)
         return place.read_text(encoding="ascii")
 
 

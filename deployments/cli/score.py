@@ -79,9 +79,8 @@ def write_table(frame: Any, path: Path) -> None:
     Raises:
         UsageError: if the name ends otherwise.
     """
-    import os
-
     from esci_tournament.registry.errors import UsageError
+    from esci_tournament.registry.files import publish
 
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {path}: the name must end in .csv or .parquet")
@@ -90,4 +89,4 @@ def write_table(frame: Any, path: Path) -> None:
         frame.to_csv(partial, index=False)
     else:
         frame.to_parquet(partial, index=False)
-    os.replace(partial, path)
+    publish(partial, path)

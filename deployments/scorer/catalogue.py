@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import DataError, StoreError
-from esci_tournament.registry.files import disk_in_words, temporary_folder
+from esci_tournament.registry.files import disk_in_words, publish, temporary_folder
 from esci_tournament.tasks.data.layout import PRODUCTS_FILE
 
 TEXTS = ("title", "brand", "color", "bullets", "description")
@@ -114,7 +114,7 @@ class ProductCatalogue:
                 _write_index(made, table, facts)
                 shutil.rmtree(indices / name, ignore_errors=True)
                 with suppress(OSError):  # another scorer was faster
-                    made.rename(indices / name)
+                    publish(made, indices / name)
             arrays = _read_index(indices / name, facts)
         if arrays is None:
             raise StoreError(f"the index {indices / name} differs from what was written to it; check the disk")
@@ -215,7 +215,7 @@ def import_products(source: Path, folder: Path) -> Path:
         with disk_in_words("catalogue", folder), temporary_folder(folder, target.name) as made:
             _convert(parquet, made / "products.arrow")
             shutil.rmtree(target, ignore_errors=True)
-            made.rename(target)
+            publish(made, target)
     return target / "products.arrow"
 
 

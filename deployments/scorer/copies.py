@@ -9,7 +9,7 @@ from pathlib import Path
 
 from esci_tournament.deployments.scorer.champion import Card
 from esci_tournament.registry.errors import StoreError
-from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
+from esci_tournament.registry.files import disk_in_words, publish, temporary_folder, write_atomically
 from esci_tournament.registry.models import Models
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
@@ -59,7 +59,7 @@ class Copies:
             if not data.is_dir():
                 raise StoreError(f"MLflow has no files of {card.id} in {data.name}; is its artifact store reachable?")
             (made / _ENSEMBLE).mkdir()
-            data.rename(made / _ENSEMBLE / data.name)
+            publish(data, made / _ENSEMBLE / data.name)
             shutil.rmtree(made / "download", ignore_errors=True)
             self._keep(made, card)
         return place / _ENSEMBLE / data.name
@@ -127,7 +127,7 @@ class Copies:
         """Move a finished copy to its final place."""
         (made / _CARD).write_text(card.to_json(), encoding="utf-8")
         shutil.rmtree(self._place_of(card), ignore_errors=True)
-        made.rename(self._place_of(card))
+        publish(made, self._place_of(card))
 
     def _place_of(self, card: Card) -> Path:
         return self._place(card.name, card.version, card.data_version if card.refreshed else "")

@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStats
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import publish
 
 _log = logging.getLogger("scorer")
 
@@ -340,7 +341,7 @@ class FileCache:
         smaller.close()
         store.close()
         _remove(self._path)
-        path.replace(self._path)
+        publish(path, self._path)
         _remove(path)
         return Store(self._path, self._limit)
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from esci_tournament.deployments.stack.state import stack_folder
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import publish
 
 PASSWORD_FILE = "prefect.password"
 SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
@@ -71,7 +72,7 @@ def kept_secret(home: Path, name: str, make: Callable[[], str]) -> str:
             fresh = place.with_name(f".{name}.new")
             fresh.unlink(missing_ok=True)
             write_private(fresh, secret)
-            fresh.replace(place)
+            publish(fresh, place)
             return secret
     except (OSError, ValueError) as error:
         raise StoreError(f"{place} cannot be used: {error}; remove it, and it is made anew") from error

@@ -19,6 +19,7 @@ from esci_tournament.deployments.stack.state import Process, State, read_state, 
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.children import start_group
 from esci_tournament.registry.errors import BusyError, ServiceError
+from esci_tournament.registry.files import publish
 from esci_tournament.registry.settings import Settings
 
 TICK_S = 0.2
@@ -282,7 +283,7 @@ def _kill(group: int, number: int) -> None:
 
 def _open_log(path: Path) -> BinaryIO:
     if path.is_file() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
+        publish(path, path.with_suffix(".log.1"))
     return path.open("ab")
 
 

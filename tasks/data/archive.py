@@ -12,6 +12,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.files import publish
 from esci_tournament.tasks.data.download import fetch_address, without_secrets
 from esci_tournament.tasks.data.layout import COLUMNS, EXAMPLES_FILE, PRODUCTS_FILE, UBI_FILES
 
@@ -81,7 +82,7 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
             part = folder / f"{file}.part"
             with closing(stream), part.open("wb") as target:
                 shutil.copyfileobj(stream, target, 1 << 20)
-            part.replace(folder / file)
+            publish(part, folder / file)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, RuntimeError) as error:
         raise DataError(
             f"the archive cannot be read ({error})", file=name, advice=f"it must be one of {', '.join(SUFFIXES)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.registry.files import publish
 from esci_tournament.tasks.data.layout import EXAMPLES_FILE, LOG_FILES, PRODUCTS_FILE
 
 # The repository holds Git LFS pointers; the files themselves are served by another host.
@@ -133,7 +133,7 @@ def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share,
 
         part = folder / f"{name}.part"
         if fetch_address(f"{base_url}/{name}", part, report, optional=name in LOG_FILES):
-            os.replace(part, folder / name)
+            publish(part, folder / name)
             found.append(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
@@ -276,7 +276,7 @@ def _file(
             file=url,
             advice="nothing was kept; run the command again, or fetch the file by hand",
         )
-    os.replace(part, path)
+    publish(part, path)
 
 
 def _continue(client: httpx.Client, url: str, part: Path, have: int, size: int, report: Callable[[int], None]) -> None:

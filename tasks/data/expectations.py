@@ -20,6 +20,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.metadata_types import FailureSeverity
 
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import publish
 from esci_tournament.tasks.data.dataset import Dataset
 
 Offenders = Callable[[Dataset], tuple[list[str], int]]
@@ -99,7 +100,7 @@ def put(
             site = Path(workshop) / "gx" / "uncommitted" / "data_docs" / "local_site"
             if docs_folder.exists():
                 shutil.rmtree(docs_folder)
-            os.replace(site, docs_folder)
+            publish(site, docs_folder)
     except OSError as error:
         raise StoreError(
             f"cannot write Data Docs to {docs_folder}: {error.strerror or error}; free space or choose another folder"

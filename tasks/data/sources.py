@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from esci_tournament.registry.errors import UsageError
-from esci_tournament.registry.files import disk_in_words, temporary_folder
+from esci_tournament.registry.files import disk_in_words, publish, temporary_folder
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.archive import fetch_archive, is_archive
 from esci_tournament.tasks.data.download import download, fetch_folder, has_pointers
@@ -96,8 +96,8 @@ def _replace(place: Path, successor: Path) -> None:
     old = place.with_name(f"{place.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if place.is_dir():
-        os.rename(place, old)
-    os.rename(successor, place)
+        publish(place, old)
+    publish(successor, place)
     shutil.rmtree(old, ignore_errors=True)
 
 

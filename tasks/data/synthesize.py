@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import publish
 from esci_tournament.registry.labels import CLASSES, LABELS
 from esci_tournament.tasks.data import vocabulary as words
 from esci_tournament.tasks.data.clicks import QUERIES_A_SESSION, Searches, simulate
@@ -254,7 +255,7 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        publish(temporary, path)
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ import lightgbm
 import numpy as np
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.labels import CLASSES
 from esci_tournament.registry.processes import usable_cores
 from esci_tournament.tasks.ensemble.pool import Pool
@@ -304,6 +304,4 @@ def check_shapes(
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, text.encode())

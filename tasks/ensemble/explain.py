@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.files import publish
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, softmax
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute
@@ -171,7 +172,7 @@ def save_picture(explanation: PairExplanation, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         explanation.picture().savefig(temporary, format=kind, dpi=120)
-        os.replace(temporary, path)
+        publish(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.labels import LABEL_NAMES
 from esci_tournament.tasks.report import words
 from esci_tournament.tasks.report.summary import Summary
@@ -275,9 +275,7 @@ def save_all(summary: Summary, folder: Path, kinds: tuple[Kind, ...] = ("svg",))
             if image is None:
                 continue
             path = folder / f"{name}.{kind}"
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_bytes(image)
-            os.replace(partial, path)
+            write_atomically(path, image)
             written.append(path)
     return written
 

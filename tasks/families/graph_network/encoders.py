@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.extmath import randomized_svd
 
+from esci_tournament.registry.files import publish
 from esci_tournament.tasks.families.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
 from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS
@@ -291,7 +292,7 @@ def encode_once(encoder: Encoder, texts: Sequence[str], identity: str, cache: Pa
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file({"vectors": vectors}, temporary)
-    os.replace(temporary, path)
+    publish(temporary, path)
     return vectors
 
 

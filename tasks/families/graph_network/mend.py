@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
-from esci_tournament.registry.files import temporary_folder
+from esci_tournament.registry.files import publish, temporary_folder
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.families import seal
 from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue
@@ -62,7 +62,7 @@ def mended(folder: Path, device: str) -> str | None:
     with temporary_folder(folder, "catalogue") as made:
         kept.save(made)
         for path in made.iterdir():
-            path.replace(folder / path.name)
+            publish(path, folder / path.name)
     if done == FROM_TEXT:
         shutil.rmtree(folder / "graph", ignore_errors=True)  # what stands there fits no catalogue any more
     seal.seal(folder, [*folder.glob("catalogue_*.npy"), *folder.glob("graph/**/*.npy")])

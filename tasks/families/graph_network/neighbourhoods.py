@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.files import publish, write_atomically
 
 MISSING = -1
 
@@ -68,10 +68,9 @@ class Neighbourhoods:
         for name in ("neighbours", "weights", "query_keys"):
             temporary = folder / f".{name}.npy"
             np.save(temporary, getattr(self, name))
-            os.replace(temporary, folder / f"{name}.npy")
-        temporary = folder / ".meta.json"
-        temporary.write_text(json.dumps({"n_products": self.n_products, "relations": self.relations}), encoding="utf-8")
-        os.replace(temporary, folder / "meta.json")
+            publish(temporary, folder / f"{name}.npy")
+        meta = json.dumps({"n_products": self.n_products, "relations": self.relations})
+        write_atomically(folder / "meta.json", meta.encode())
 
     @classmethod
     def load(cls, folder: Path) -> Neighbourhoods:

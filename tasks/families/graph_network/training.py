@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.files import publish
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
 from esci_tournament.tasks.families.graph_network.embeddings import echoes
@@ -242,7 +243,7 @@ def _keep(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(tensors, temporary, metadata={"progress": json.dumps({"epochs_done": epochs_done, **best})})
-    os.replace(temporary, path)
+    publish(temporary, path)
 
 
 def _resume(path: Path, network: GraphPairNetwork, optimizer: torch.optim.Optimizer) -> tuple[int, dict]:

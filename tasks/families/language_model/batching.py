@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from esci_tournament.registry.files import publish
+
 _POOL = 50  # batches among which pairs of like length are brought together; more would order the data by length
 
 
@@ -350,7 +352,7 @@ def kept(folder: Path, key: str, make: Callable[[], Ragged]) -> Ragged:
             np.save(scratch / "values.npy", made.values, allow_pickle=False)
             np.save(scratch / "offsets.npy", made.offsets, allow_pickle=False)
             if not target.exists():
-                scratch.rename(target)
+                publish(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     values = np.load(target / "values.npy", mmap_mode="r", allow_pickle=False)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import CandidateError, SpecError
-from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.files import publish, write_atomically
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
@@ -350,7 +350,7 @@ class LanguageModel(Candidate):
             if not kept_at.is_file():
                 scratch = kept_at.with_name(f".{kept_at.name}")
                 train_tokenizer(texts.all(), recipe.vocabulary).save(str(scratch))
-                scratch.replace(kept_at)
+                publish(scratch, kept_at)
             tokenizer = wrap(Tokenizer.from_file(str(kept_at)))
             return tokenizer, new_encoder(self.spec, len(tokenizer), tokenizer.pad_token_id)
         folder = fetch_checkpoint(self.spec.checkpoint)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.files import publish, write_atomically
 from esci_tournament.tasks.families.seal import seal
 
 _KEYS, _ROWS, _VECTORS, _HEADER = "keys.npy", "rows.npy", "vectors.npy", "header.json"
@@ -82,7 +82,7 @@ class ProductVectors:
             vectors[start : start + len(part)] = part
             start += len(part)
         vectors.flush()
-        os.replace(scratch, folder / _VECTORS)
+        publish(scratch, folder / _VECTORS)
         rows = np.argsort(keys, kind="stable")
         np.save(folder / _KEYS, keys[rows])
         np.save(folder / _ROWS, rows)

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.files import publish
 from esci_tournament.tasks.candidates.device import autocast, deterministic, memory_guard
 from esci_tournament.tasks.families.language_model.team import ALONE, Team
 from esci_tournament.tasks.families.protocol import Progress, silent
@@ -314,4 +315,4 @@ class _Run:
     def _write(self, name: str, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
         scratch = self.folder / f".{name}.{os.getpid()}"
         save_file(tensors, scratch, metadata=header)
-        os.replace(scratch, self.folder / name)
+        publish(scratch, self.folder / name)
