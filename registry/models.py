@@ -289,23 +289,27 @@ class Models:
         """
         with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
             same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
+            manifest = None if package is None else Manifest.read(package / MANIFEST_FILE)
             found = self._tracking.search(same)
+            if manifest is not None:  # one of other files was registered by a process that was killed: it serves nobody
+                found = [one for one in found if one.tags.get(MANIFEST_TAG) == manifest.digest]
             if found:
                 oldest = as_ensemble(min(found, key=lambda version: int(version.version)))
-                if package is not None:
-                    self.download(oldest, manifest=Manifest.read(package / MANIFEST_FILE))
+                if manifest is not None:
+                    self.download(oldest, manifest=manifest)
                 return oldest
             run = self._tracking.run_with(
                 ENSEMBLE_EXPERIMENT, f"{self.ensemble_name} {tournament[:12]}", {ID_TAG: tournament}
             )
             with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
-                if package is None:
+                if package is None or manifest is None:
                     package = Path(temporary) / "package"
-                    package_ensemble(folder, package, {}, loader_module, frames)
-                manifest = Manifest.read(package / MANIFEST_FILE)
+                    manifest = package_ensemble(folder, package, {}, loader_module, frames)
                 check(folder, manifest.served, f"the ensemble of tournament {tournament} in {folder}", MAKE_ANEW)
                 self._tracking.upload(run.info.run_id, folder, f"ensemble/{manifest.data}")
-                self._tracking.upload(run.info.run_id, package, "ensemble")
+                for path in sorted(package.iterdir()):
+                    if path.name in manifest.files or path.name == MANIFEST_FILE:
+                        self._tracking.client.log_artifact(run.info.run_id, str(path), "ensemble")
             self._log_report(run.info.run_id, files, metrics or {})
             words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), MANIFEST_TAG: manifest.digest}
             return as_ensemble(
@@ -509,8 +513,8 @@ def package_ensemble(
     with tempfile.TemporaryDirectory() as temporary:
         data = save_pyfunc(Path(temporary) / "model", folder, loader_module, frames)
         shutil.copytree(Path(temporary) / "model", package, dirs_exist_ok=True)
-    files = manifest_of(package).files
-    files = {**files, **{f"{data}/{name}": one for name, one in manifest_of(folder).files.items()}}
+    files = dict(manifest_of(package).files)
+    files |= {f"{data}/{name}": one for name, one in manifest_of(folder).files.items()}
     manifest = Manifest(files, data, facts)
     write(manifest, package / MANIFEST_FILE)
     return manifest
