@@ -17,6 +17,10 @@ from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.registry import promotion
 from esci_tournament.registry.addresses import masked
+from esci_tournament.registry.files import digest_of, folder_digest
+from esci_tournament.registry.manifests import FILE as MANIFEST_FILE
+from esci_tournament.registry.manifests import Manifest, as_payload, code_version
+from esci_tournament.registry.models import package_ensemble
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
@@ -126,6 +130,10 @@ def register(
 
     Returns:
         The version, None when the challenger may not serve.
+
+    Raises:
+        StoreError: If a stage that its files come from is damaged.
+        IntegrityError: If the files differ from their manifest when they are registered.
     """
     report = reports_folder(workspace, context.id)
     files = [report / "report.html", report / "summary.json", report / "figures"]
@@ -138,15 +146,23 @@ def register(
             lambda empty: _assemble(workspace, context, challenge, empty),
             settled=True,
         )
+        takes = rejudging_inputs(workspace, context, _costs_of(summary))
+        facts = _facts(context, challenge, takes["settings"])
+        # Made once: it holds a moment and a random number, so another one would have another digest
+        package = workspace.stages.obtain(
+            workspace.stages.key("package", tournament=context.id, files=folder_digest(folder)),
+            lambda empty: package_ensemble(folder, empty, facts),
+        )
         version = workspace.models.register_ensemble(
             folder,
             challenge.members,
             context.id,
             metrics=summary.ensemble.by_name(),
             files=files,
+            package=package,
         )
-        takes = rejudging_inputs(workspace, context, _costs_of(summary))
-        content = {"members": list(challenge.members)} | takes
+        manifest = Manifest.read(package / MANIFEST_FILE)
+        content = {"members": list(challenge.members)} | takes | as_payload(manifest)
         workspace.ledger.record_ensemble(context.id, version.name, version.version, content)
         return version
 
@@ -172,10 +188,23 @@ def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool
 
 
 def _assemble(workspace: Workspace, context: TournamentContext, challenge: Challenge, folder: Path) -> None:
-    all_inputs = {entrant.id: entrant.inputs for entrant in context.entrants}
-    places = [(name, all_inputs[name].model_folder(workspace.stages, whole=True)) for name in challenge.members]
+    # `whole` reads every file again: weights that changed since they were scored are not those that were judged
+    all_inputs, stages = {entrant.id: entrant.inputs for entrant in context.entrants}, workspace.stages
+    places = [(name, all_inputs[name].model_folder(stages, whole=True)) for name in challenge.members]
     write_ensemble(folder, places, challenge.aggregator)
-    copy_equipment(equipment(workspace, context, challenge), folder)
+    copy_equipment(stages.whole(equipment(workspace, context, challenge).name), folder)
+
+
+def _facts(context: TournamentContext, challenge: Challenge, settings: Mapping[str, object]) -> dict[str, object]:
+    """Return what the challenger's files were made from, for its manifest."""
+    members = {one.id: one.inputs for one in context.entrants if one.id in challenge.members}
+    return {
+        "tournament": context.id,
+        "members": {name: {"spec": one.spec.digest(), "content": one.content} for name, one in members.items()},
+        "data": context.source.version,
+        "settings": digest_of(settings),
+        "code": code_version(),
+    }
 
 
 @stage_task

@@ -124,6 +124,12 @@ class PolicyError(TournamentError):
     exit_code = 12
 
 
+class IntegrityError(TournamentError):
+    """Raised when files differ from the record of what was approved; they are not parsed, and nothing serves them."""
+
+    exit_code = 13
+
+
 class ServiceError(TournamentError):
     """Raised when a server of the stack does not come up or does not answer; the message names its log."""
 

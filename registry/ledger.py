@@ -39,7 +39,7 @@ from esci_tournament.registry.records import (
     VerdictRecord,
 )
 from esci_tournament.registry.rows import Payload, Rows, now
-from esci_tournament.registry.validity import judged_promotions, registrants_of, replay
+from esci_tournament.registry.validity import judged_promotions, naming_manifest, registrants_of, replay
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -387,7 +387,8 @@ class Ledger:
     ) -> Decision:
         """Record what was decided on a verdict: approve, refuse or expired.
 
-        A verdict is decided once: the same outcome again returns the decision that stands, another is refused.
+        A verdict is decided once: the same outcome again returns the decision that stands, another is refused. The
+        decision names the manifest (`manifest_digest` in its payload) of the ensemble that the verdict is on.
 
         Args:
             verdict: Number of the verdict.
@@ -416,7 +417,7 @@ class Ledger:
                 )
             if row is None:
                 values = {"verdict": verdict, "outcome": outcome, "reviewer": reviewer, "reason": reason}
-                row = rows.insert(tables.decisions, values, payload)
+                row = rows.insert(tables.decisions, values, naming_manifest(rows, verdict) | dict(payload or {}))
             return Decision.of(row)
 
     def decisions(self) -> list[Decision]:
@@ -426,11 +427,15 @@ class Ledger:
     def record_approval(
         self, verdict: int, person: str, reviewer: str, reason: str, payload: Payload = None
     ) -> Approval:
-        """Record a reviewer's yes to a verdict; the same person's second one changes nothing."""
+        """Record a reviewer's yes to a verdict; the same person's second one changes nothing.
+
+        Like a decision, it names the manifest of the ensemble that the verdict is on.
+        """
         natural, fixed = {"verdict": verdict, "person": person}, {"reviewer": reviewer, "reason": reason}
         with self._writing() as rows:
+            content = naming_manifest(rows, verdict) | dict(payload or {})
             return Approval.of(
-                rows.one(tables.approvals, natural) or rows.insert(tables.approvals, natural | fixed, payload)
+                rows.one(tables.approvals, natural) or rows.insert(tables.approvals, natural | fixed, content)
             )
 
     def approvals(self, verdict: int | None = None) -> list[Approval]:

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.errors import NotFoundError, StoreError
 from esci_tournament.registry.files import disk_in_words, folder_digest
+from esci_tournament.registry.manifests import FILE as MANIFEST_FILE
+from esci_tournament.registry.manifests import Manifest, check, check_plain, manifest_of, write
 from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.registry.tracking import Tracking, pyfunc_data, save_pyfunc
+from esci_tournament.registry.tracking import Tracking, inside, pyfunc_data, save_pyfunc
 from esci_tournament.registry.versions import (
     DIGEST_TAG,
     ENTERED_TAG,
     FAMILY_TAG,
     ID_TAG,
+    MANIFEST_TAG,
     MEMBERS_TAG,
     REGISTERED_BY_TAG,
     RUN_TAG,
@@ -39,6 +44,11 @@ from esci_tournament.registry.versions import (
 )
 
 CHAMPION, PREVIOUS = "champion", "previous"
+MAKE_ANEW = "delete that folder and hold the tournament again"
+SEE_FILES = (
+    "it is not used. Restore its files from a backup, go back with: tournament champion rollback --reason, or hold a "
+    "tournament"
+)
 CANDIDATE_EXPERIMENT, ENSEMBLE_EXPERIMENT = "tournament-candidates", "tournament-ensembles"
 
 
@@ -251,10 +261,12 @@ class Models:
         files: Sequence[Path] = (),
         frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
         tags: Mapping[str, str] | None = None,
+        package: Path | None = None,
     ) -> EnsembleVersion:
         """Return the ensemble version of `tournament`, registered when there is none yet.
 
         The version is a pyfunc without a pickle: MLflow imports `loader_module` and calls `_load_pyfunc(folder)`.
+        Its manifest stands beside it, and the manifest's digest in a tag, for information: neither proves anything.
 
         Args:
             folder: All that the loader needs; copied.
@@ -265,24 +277,44 @@ class Models:
             files: Report, figures and other files or folders for its run, below `report/`.
             frames: An input and the output that `predict` gives for it; the model's signature follows from them.
             tags: More tags of the version.
+            package: What :func:`package_ensemble` wrote for `folder`; default: it is made here. With it, a version that
+                was registered before is compared with its manifest.
 
         Returns:
             The version; one that was registered before stays as it is.
+
+        Raises:
+            IntegrityError: If `folder`, or what MLflow holds of a version from before, differs from the manifest of
+                `package`.
         """
         with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
             same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
+            manifest = None if package is None else Manifest.read(package / MANIFEST_FILE)
             found = self._tracking.search(same)
-            if not found:
-                run = self._tracking.run_with(
-                    ENSEMBLE_EXPERIMENT, f"{self.ensemble_name} {tournament[:12]}", {ID_TAG: tournament}
-                )
-                with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
-                    save_pyfunc(Path(temporary) / "ensemble", folder, loader_module, frames)
-                    self._tracking.client.log_artifacts(run.info.run_id, f"{temporary}/ensemble", "ensemble")
-                self._log_report(run.info.run_id, files, metrics or {})
-                words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), **(tags or {})}
-                found = [self._tracking.create_version(self.ensemble_name, run, "ensemble", words)]
-            return as_ensemble(min(found, key=lambda version: int(version.version)))
+            if manifest is not None:  # one of other files was registered by a process that was killed: it serves nobody
+                found = [one for one in found if one.tags.get(MANIFEST_TAG) == manifest.digest]
+            if found:
+                oldest = as_ensemble(min(found, key=lambda version: int(version.version)))
+                if manifest is not None:
+                    self.download(oldest, manifest=manifest)
+                return oldest
+            run = self._tracking.run_with(
+                ENSEMBLE_EXPERIMENT, f"{self.ensemble_name} {tournament[:12]}", {ID_TAG: tournament}
+            )
+            with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
+                if package is None or manifest is None:
+                    package = Path(temporary) / "package"
+                    manifest = package_ensemble(folder, package, {}, loader_module, frames)
+                check(folder, manifest.served, f"the ensemble of tournament {tournament} in {folder}", MAKE_ANEW)
+                self._tracking.upload(run.info.run_id, folder, f"ensemble/{manifest.data}")
+                for path in sorted(package.iterdir()):
+                    if path.name in manifest.files or path.name == MANIFEST_FILE:
+                        self._tracking.client.log_artifact(run.info.run_id, str(path), "ensemble")
+            self._log_report(run.info.run_id, files, metrics or {})
+            words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), MANIFEST_TAG: manifest.digest}
+            return as_ensemble(
+                self._tracking.create_version(self.ensemble_name, run, "ensemble", words | dict(tags or {}))
+            )
 
     def log_report(self, tournament: str, files: Sequence[Path], metrics: Mapping[str, float] | None = None) -> None:
         """Log the report of a tournament whose challenger is not registered, to a run of its own.
@@ -383,12 +415,23 @@ class Models:
                 raise NotFoundError(missing)
             return found
 
-    def download(self, version: CandidateVersion | EnsembleVersion, destination: Path | None = None) -> Path:
+    def download(
+        self,
+        version: CandidateVersion | EnsembleVersion,
+        destination: Path | None = None,
+        manifest: Manifest | None = None,
+        part: str | None = None,
+    ) -> Path:
         """Return a folder with a candidate's weights, or with what an ensemble's loader is given.
+
+        An ensemble is compared with its manifest, where there is one, before any of its files is parsed. Nothing is
+        moved or removed, and no link is followed.
 
         Args:
             version: The version.
             destination: Folder to copy to; without one, files that lie on this machine are not copied.
+            manifest: That of the ensemble; None when there is none.
+            part: Folder of the ensemble whose files alone are compared, for a caller that reads no others.
 
         Returns:
             The local folder, which must not be changed when nothing was copied.
@@ -396,6 +439,8 @@ class Models:
         Raises:
             NotFoundError: If the version has no such files.
             StoreError: If MLflow fails or the disk is full.
+            IntegrityError: If the files of an ensemble differ from the manifest; without one, if there are links among
+                them, or its `MLmodel` names a folder outside.
         """
         is_ensemble = isinstance(version, EnsembleVersion)
         place = "ensemble" if isinstance(version, EnsembleVersion) else version.weights
@@ -405,7 +450,26 @@ class Models:
             found = self._tracking.fetch(version.run_id, place, destination) if place and version.run_id else None
             if found is None:
                 raise NotFoundError(missing)
-            return pyfunc_data(found) if is_ensemble else found
+            return _compared(found, version, manifest, part) if isinstance(version, EnsembleVersion) else found
+
+    def files(self, version: EnsembleVersion) -> Path:
+        """Return a local folder with all files of an ensemble as MLflow holds them, compared with nothing.
+
+        Args:
+            version: The ensemble version.
+
+        Returns:
+            The folder with its `MLmodel`; its files must not be changed.
+
+        Raises:
+            NotFoundError: If the version has no files.
+        """
+        missing = f"{version.id} has no model in the registry"
+        with self._tracking.guard(f"files of {version.id}", missing):
+            found = self._tracking.fetch(version.run_id, "ensemble", None) if version.run_id else None
+            if found is None:
+                raise NotFoundError(missing)
+            return found
 
     # How it is done
 
@@ -422,3 +486,52 @@ class Models:
         run = self._tracking.run_with(CANDIDATE_EXPERIMENT, version.name, {"tournament.candidate": id})
         self._tracking.client.set_model_version_tag(version.name, str(version.version), RUN_TAG, run.info.run_id)
         return str(run.info.run_id)
+
+
+def package_ensemble(
+    folder: Path,
+    package: Path,
+    facts: Mapping[str, Any],
+    loader_module: str = "esci_tournament.deployments.pyfunc_model",
+    frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+) -> Manifest:
+    """Write what MLflow needs beside the files of an ensemble, and the manifest of all of them.
+
+    Args:
+        folder: The ensemble.
+        package: Where to; made, or an empty folder.
+        facts: What the ensemble was made from; it goes into the manifest.
+        loader_module: Importable module with `_load_pyfunc(path)`.
+        frames: An input and the output that `predict` gives for it; the model's signature follows from them.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        IntegrityError: If there is a symbolic link or the like in `folder`.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        data = save_pyfunc(Path(temporary) / "model", folder, loader_module, frames)
+        shutil.copytree(Path(temporary) / "model", package, dirs_exist_ok=True)
+    files = dict(manifest_of(package).files)
+    files |= {f"{data}/{name}": one for name, one in manifest_of(folder).files.items()}
+    manifest = Manifest(files, data, facts)
+    write(manifest, package / MANIFEST_FILE)
+    return manifest
+
+
+def _compared(found: Path, version: EnsembleVersion, manifest: Manifest | None, part: str | None) -> Path:
+    """Return the folder that an ensemble's loader is given, after it was compared with the manifest."""
+    what = f"{version.id} in MLflow"
+    data = pyfunc_data(found) if manifest is None else inside(found, manifest.data, what)
+    if not data.is_dir():
+        raise StoreError(f"MLflow has no files of {version.id} in {data.name}; is its artifact store reachable?")
+    if manifest is None:
+        check_plain(data, what)
+        return data
+    if part is None:
+        check(found, manifest, what, SEE_FILES)
+    else:
+        place = f"{manifest.data}/{part}"
+        check(inside(found, place, what), manifest.part(place), f"{part} of {what}", SEE_FILES)
+    return data

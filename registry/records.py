@@ -142,12 +142,17 @@ class EnsembleRecord(Record):
     Attributes:
         tournament: Id of the tournament.
         name: Name of the ensemble, its registered model.
-        version: Its version there. The payload has `members`: candidate ids.
+        version: Its version there. The payload has `members`: candidate ids, and `manifest`: its files.
     """
 
     tournament: str
     name: str
     version: int
+
+    @property
+    def manifest_digest(self) -> str:
+        """Digest of its manifest, "" for one that was registered before manifests were kept."""
+        return str(self.payload.get("manifest_digest") or "")
 
 
 @dataclass(frozen=True)

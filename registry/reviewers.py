@@ -9,7 +9,7 @@ from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.policy import Policy, person
 from esci_tournament.registry.proof import Proof, proof_of
 from esci_tournament.registry.reviews import Case
-from esci_tournament.registry.validity import PROVEN, policy_complaint
+from esci_tournament.registry.validity import PROVEN, of_manifest, policy_complaint
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def proof(ledger: Ledger, policy: Policy, answer: Answer) -> tuple[Proof, str]:
 
 def missing_approvals(ledger: Ledger, policy: Policy, case: Case) -> str:
     """Return what is missing until a case is approved, "" when enough reviewers have said yes."""
-    return policy_complaint(policy, ledger.approvals(case.id), ledger.registrants(case.ensemble))
+    approvals = of_manifest(ledger.approvals(case.id), case.ensemble)
+    return policy_complaint(policy, approvals, ledger.registrants(case.ensemble))
 
 
 def _not_proven(name: str) -> str:

@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
@@ -29,16 +30,24 @@ for _name, _value in {
 
 import mlflow.pyfunc  # noqa: E402
 import pandas as pd  # noqa: E402
+import yaml  # noqa: E402
 from mlflow.entities import Metric, Run  # noqa: E402
 from mlflow.entities.model_registry import ModelVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models import Model, infer_signature  # noqa: E402
+from mlflow.models import infer_signature  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
-from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, TournamentError  # noqa: E402
+from esci_tournament.registry.errors import (  # noqa: E402
+    BusyError,
+    IntegrityError,
+    NotFoundError,
+    StoreError,
+    TournamentError,
+)
 from esci_tournament.registry.files import is_disk_full  # noqa: E402
 
 WAIT_SECONDS = 120.0
+_LONGEST_MLMODEL = 256 * 2**10  # bytes; that of an ensemble has less than one KiB, a signature takes a few
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -272,14 +281,27 @@ class Tracking:
             source = local / place
             if not source.is_dir():
                 return None
-            return source if destination is None else Path(shutil.copytree(source, destination, dirs_exist_ok=True))
+            if destination is None:
+                return source
+            # A link is copied as a link, never what it leads to: whoever compares the copy finds it
+            return Path(shutil.copytree(source, destination, symlinks=True, dirs_exist_ok=True))
         if not self.client.list_artifacts(run_id, place):
             return None
         if destination is None:
             return Path(self.client.download_artifacts(run_id, place))
         destination.mkdir(parents=True, exist_ok=True)
         fetched = Path(self.client.download_artifacts(run_id, place, str(destination)))
-        return Path(shutil.copytree(fetched, destination, dirs_exist_ok=True))
+        return Path(shutil.copytree(fetched, destination, symlinks=True, dirs_exist_ok=True))
+
+    def upload(self, run_id: str, folder: Path, place: str) -> None:
+        """Copy the files of a folder among the artifacts of a run.
+
+        Args:
+            run_id: The run.
+            folder: What is copied.
+            place: Path of the folder among the artifacts.
+        """
+        self.client.log_artifacts(run_id, str(folder), place)
 
     # Guards
 
@@ -336,14 +358,17 @@ class Tracking:
             raise StoreError(f"{doing}: MLflow at {self.uri} failed: {_first_line(error)}") from error
 
 
-def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.DataFrame, pd.DataFrame] | None) -> None:
-    """Write a pyfunc model that holds a copy of a folder, names its loader module and has no pickle.
+def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.DataFrame, pd.DataFrame] | None) -> str:
+    """Write all files of a pyfunc model but the copy of its folder; it names its loader module and has no pickle.
 
     Args:
         path: Where to; the folder must not exist.
         folder: What the loader is given a copy of.
         loader_module: Importable module with `_load_pyfunc(path)`.
         frames: An input and the output that `predict` gives for it, for the model's signature; None for no signature.
+
+    Returns:
+        Where the copy of the folder belongs, relative to `path`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an example would be welcome
@@ -354,18 +379,92 @@ def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.D
             signature=infer_signature(*frames) if frames is not None else None,
             pip_requirements=["esci-tournament"],
         )
+    data = pyfunc_data(path).relative_to(path)
+    shutil.rmtree(path / data)
+    return data.as_posix()
 
 
 def pyfunc_data(path: Path) -> Path:
     """Return the folder that the loader of a saved pyfunc model is given.
+
+    Nothing else that the model's `MLmodel` says is followed: no module is imported, no environment made.
 
     Args:
         path: Folder of the model, with its `MLmodel`.
 
     Returns:
         The folder below `path`.
+
+    Raises:
+        IntegrityError: If `MLmodel` cannot be read, or names a folder that is not below `path`.
     """
-    return path / str(Model.load(str(path)).flavors["python_function"]["data"])
+    try:
+        data = mlmodel(path)["flavors"]["python_function"]["data"]
+        if not isinstance(data, str) or not data:
+            raise ValueError(f"data: {str(data)[:100]!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{path / 'MLmodel'} does not say where the model's data is: {error}") from error
+    return inside(path, data, "data")
+
+
+def mlmodel(path: Path) -> dict[str, Any]:
+    """Return what the file `MLmodel` of a model's folder holds.
+
+    Args:
+        path: Folder of the model.
+
+    Returns:
+        Plain dicts, lists, text and numbers; no object that YAML names is made.
+
+    Raises:
+        ValueError: If there is no such file, or it is a link, too large, no YAML mapping, or refers to itself.
+    """
+    file = path / "MLmodel"
+    if file.is_symlink() or not file.is_file():
+        raise ValueError("it is no file")
+    if file.stat().st_size > _LONGEST_MLMODEL:
+        raise ValueError(f"it is larger than {_LONGEST_MLMODEL >> 10} KiB")
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+    except (OSError, yaml.YAMLError, RecursionError, OverflowError) as error:
+        raise ValueError(f"it is no plain YAML: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError("it is no mapping")
+    return content
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """Return a folder below another, by a relative path that somebody else wrote.
+
+    Args:
+        folder: The outer folder.
+        name: The path, with `/`.
+        what: What names it, as the message begins.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        IntegrityError: If the path is absolute, goes up, or leads through a symbolic link.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
+        raise IntegrityError(f"{what}: {name[:200]!r} leaves {folder}; it is not followed")
+    place = folder
+    for part in parts:
+        place = place / part
+        if place.is_symlink():
+            raise IntegrityError(f"{what}: {name[:200]!r} leads through a symbolic link in {folder}; it is not followed")
+    return place
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references: a few letters with references can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to a part of itself")
+        return super().compose_node(parent, index)
 
 
 def quieten() -> None:

@@ -165,6 +165,28 @@ def policy_complaint(policy: Policy, approvals: Sequence[Approval], registrants:
     return ""
 
 
+def naming_manifest(rows: Rows, verdict: int) -> dict[str, str]:
+    """Return what a decision or an approval says of the files that it is about.
+
+    Args:
+        rows: The rows that a transaction sees.
+        verdict: Number of the verdict that is decided on.
+
+    Returns:
+        `manifest_digest`; {} for an ensemble that was registered before manifests were kept.
+    """
+    judged = rows.one(tables.verdicts, {"id": verdict})
+    built = judged and rows.one(tables.ensembles, {"tournament": judged["tournament"]})
+    digest = EnsembleRecord.of(built).manifest_digest if built else ""
+    return {"manifest_digest": digest} if digest else {}
+
+
+def of_manifest(approvals: Iterable[Approval], ensemble: EnsembleRecord) -> list[Approval]:
+    """Return the approvals that name the manifest of an ensemble: who approved other files has not approved these."""
+    wanted = ensemble.manifest_digest
+    return [one for one in approvals if str(one.payload.get("manifest_digest") or "") == wanted]
+
+
 def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> str:
     """Return why a promotion or rollback does not count after those before it that do, "" when it does."""
     if promotion.sequence <= before.sequence:
@@ -183,12 +205,27 @@ def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> st
     ensemble = evidence.ensembles.get(verdict.tournament)
     if ensemble is None or (ensemble.name, ensemble.version) != (promotion.ensemble, promotion.version):
         return f"its decision is on the challenger of {verdict.tournament}, which is another version"
+    if wrong := _of_manifest(evidence, decision, ensemble):
+        return wrong
     inaugural = "champion" in verdict.payload.get("missing", ()) and before.champion is None
     if verdict.outcome != "promote" and not inaugural:
         return f"its verdict is {verdict.outcome!r}"
     if before.champion_at(verdict.against) != before.champion_at(before.sequence):
         return "its verdict was reached against another champion"
     return _against_policy(evidence, promotion, verdict, ensemble)
+
+
+def _of_manifest(evidence: _Evidence, decision: Decision, ensemble: EnsembleRecord) -> str:
+    """Return why a decision is not about the files that an ensemble has on record, "" when it is."""
+    named = str(decision.payload.get("manifest_digest") or "")
+    if named != ensemble.manifest_digest:
+        on_record = f"manifest {ensemble.manifest_digest[:12]}" if ensemble.manifest_digest else "none"
+        return f"its decision names manifest {named[:12] or 'none'}, and the ensemble has {on_record} on record"
+    if not ensemble.manifest_digest and any(
+        one.manifest_digest for one in evidence.ensembles.values() if one.id < ensemble.id
+    ):
+        return "its ensemble has no manifest, though ensembles before it have one"
+    return ""
 
 
 def _against_policy(evidence: _Evidence, promotion: Promotion, verdict: VerdictRecord, ensemble: EnsembleRecord) -> str:
@@ -203,7 +240,8 @@ def _against_policy(evidence: _Evidence, promotion: Promotion, verdict: VerdictR
     if not policy.requires_review:  # who registered is not asked then: scorers replay the ledger every few seconds
         return ""
     registrants = registrants_of(evidence.rows, ensemble)
-    return policy_complaint(policy, evidence.approvals.get(verdict.id, ()), registrants)
+    approvals = of_manifest(evidence.approvals.get(verdict.id, ()), ensemble)
+    return policy_complaint(policy, approvals, registrants)
 
 
 def _among(rows: Rows, table: Table, column: str, values: Sequence[Any]) -> Iterable[Mapping[Any, Any]]:

@@ -18,7 +18,7 @@ STATE_TAG, REFUSED_TAG, FAILED_TAG, FLOW_RUN_TAG = (
     *("tournament.state", "tournament.refused"),
     *("tournament.failed", "tournament.flow_run"),
 )
-MEMBERS_TAG, ID_TAG = "tournament.members", "tournament.id"
+MEMBERS_TAG, ID_TAG, MANIFEST_TAG = "tournament.members", "tournament.id", "tournament.manifest"
 REGISTERED_BY_TAG = "tournament.registered_by"
 
 
