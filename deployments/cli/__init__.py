@@ -17,7 +17,7 @@ from importlib.metadata import version
 from esci_tournament.deployments.cli.common import Output
 
 COMMANDS = (
-    "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy",
+    "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy", "ledger",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
 )  # fmt: skip
 
@@ -38,6 +38,7 @@ exit codes:
   1 failed            4 a spec is wrong         7 budget too small        10 not found
   2 wrong usage       5 a leak was stopped      8 a store failed          11 a server did not come up
                                                                           12 the policy forbids it
+                                                                          13 the ledger was tampered with
                                                                           130 interrupted
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.
