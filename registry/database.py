@@ -17,12 +17,17 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from esci_tournament.registry import tables
+from esci_tournament.registry import tables, triggers
 from esci_tournament.registry.errors import BusyError, StoreError, UsageError
 from esci_tournament.registry.files import is_disk_full, make_folder
+from esci_tournament.registry.links import Chain
+from esci_tournament.registry.rows import Rows, now
 
 BUSY_SECONDS = 30.0
 KEEP_SECONDS = 10.0  # a lock that is kept is taken again within this time after a restart of the database
+REPAIRED = "ledger_repaired"  # kind of event: triggers were put back; payload: "faults", "reason"
+CHAIN_SINCE = 4  # the schema that brought the hash chain
+INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's SQLSTATE
 _WRITER_LOCK = 0x45534349  # "ESCI": the advisory lock under which all of PostgreSQL's ledger writes are made
 
 # A server, role or database may be set to answer a commit before it is on the disk; the ledger's commits wait for it.
@@ -225,21 +230,21 @@ class Database:
             ended.set()
             thread.join()
 
-    def create_schema(self, at: Any, who: str) -> None:
-        """Create what is missing of the schema; safe when several processes do it at once.
+    def create_schema(self, who: str) -> None:
+        """Bring the schema to the version that this code knows; safe when several processes do it at once.
 
         Args:
-            at: Moment that the row of the new schema version is given, an aware datetime.
-            who: Who that row is signed by, user@host.
+            who: Who the rows that say so are signed by, user@host.
 
         Raises:
-            StoreError: If the database has a newer schema than this code knows.
+            StoreError: If the database has a newer schema than this code knows, or an older one that this role of
+                PostgreSQL may not change.
         """
         with self.reading() as connection:
             found = self._schema_version(connection)
         if found == tables.SCHEMA_VERSION:
             return
-        with self.writing() as connection:
+        with self._as_owner(found), self.writing() as connection:
             found = self._schema_version(connection)
             if found > tables.SCHEMA_VERSION:
                 raise StoreError(
@@ -247,10 +252,34 @@ class Database:
                     f"{tables.SCHEMA_VERSION}; upgrade esci-tournament, or name another ledger_url"
                 )
             if found < tables.SCHEMA_VERSION:
-                tables.metadata.create_all(connection, checkfirst=True)
-                tables.forbid_changes(connection)
-                row = {"version": tables.SCHEMA_VERSION, "at": at, "who": who, "payload": {}}
-                connection.execute(tables.schema_versions.insert().values(**row))
+                self._migrate(connection, found, who)
+
+    def _migrate(self, connection: Connection, found: int, who: str) -> None:
+        from esci_tournament.registry.migrations import upgrade  # alembic is needed for this alone
+
+        damage = triggers.faults(connection)
+        upgrade(connection, found)
+        triggers.put_in_place(connection)
+        if found < CHAIN_SINCE:
+            Chain(connection).begin(now(), who)
+        rows = Rows(connection, who)
+        rows.insert(tables.schema_versions, {"version": tables.SCHEMA_VERSION}, {"from": found})
+        if damage:  # they are in place again, and that they were not stays on record
+            event = {"tournament": None, "kind": REPAIRED, "subject": "triggers"}
+            rows.insert(tables.events, event, {"faults": damage, "reason": f"migration from schema {found}"})
+
+    @contextmanager
+    def _as_owner(self, found: int) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if getattr(getattr(error.__cause__, "orig", None), "sqlstate", "") != INSUFFICIENT_PRIVILEGE:
+                raise
+            raise StoreError(
+                f"ledger {self.place} has schema {found} and this version of esci-tournament needs "
+                f"{tables.SCHEMA_VERSION}; this role may not change it. As the owner of the database, run: "
+                "tournament ledger migrate"
+            ) from error
 
     def _schema_version(self, connection: Connection) -> int:
         if not inspect(connection).has_table("schema_versions"):

@@ -130,6 +130,12 @@ class IntegrityError(TournamentError):
     exit_code = 13
 
 
+class ChainError(IntegrityError):
+    """Raised when the ledger is not as it was written: its hash chain, a row or a trigger differs."""
+
+    exit_code = 13
+
+
 class ServiceError(TournamentError):
     """Raised when a server of the stack does not come up or does not answer; the message names its log."""
 

@@ -32,13 +32,14 @@ from esci_tournament.registry.records import (
     Ranking,
     Record,
     Review,
+    SchemaRecord,
     ScoreRecord,
     SelectionRecord,
     Standing,
     Tournament,
     VerdictRecord,
 )
-from esci_tournament.registry.rows import Payload, Rows, now
+from esci_tournament.registry.rows import Payload, Rows
 from esci_tournament.registry.validity import judged_promotions, naming_manifest, registrants_of, replay
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
@@ -66,7 +67,7 @@ class Ledger:
 
     @classmethod
     def open(cls, url: str, who: str | None = None) -> Ledger:
-        """Open the ledger at a SQLAlchemy URL, its schema created when missing.
+        """Open the ledger at a SQLAlchemy URL, its schema created when missing and upgraded when old.
 
         Args:
             url: SQLAlchemy URL of a SQLite file or of PostgreSQL.
@@ -76,11 +77,16 @@ class Ledger:
             The open ledger.
 
         Raises:
-            StoreError: If it cannot be opened, or has a newer schema than this code knows.
+            StoreError: If it cannot be opened, has a newer schema than this code knows, or an older one that this
+                role of PostgreSQL may not change.
             UsageError: If `url` names neither a SQLite file nor PostgreSQL.
         """
         database, who = Database.open(url), who or user_and_host()
-        database.create_schema(now(), who)
+        try:
+            database.create_schema(who)
+        except BaseException:
+            database.engine.dispose()
+            raise
         return cls(database, who)
 
     def close(self) -> None:
@@ -126,6 +132,10 @@ class Ledger:
                 return False
         except BusyError:
             return True
+
+    def schemas(self) -> list[SchemaRecord]:
+        """Return which schemas the ledger has had, the oldest that is on record first."""
+        return self._all(SchemaRecord, tables.schema_versions)
 
     # What a tournament is made of
 

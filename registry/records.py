@@ -38,6 +38,13 @@ class Record:
 
 
 @dataclass(frozen=True)
+class SchemaRecord(Record):
+    """A version of the ledger's schema, from the moment it was created or migrated to it on."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class DataVersion(Record):
     """A data version that was validated, under the digest of its content."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.links import Chain
 
 Row = Mapping[Any, Any]
 Payload = Mapping[str, Any] | None
@@ -25,6 +26,7 @@ class Rows:
     def __init__(self, connection: Connection, who: str = "") -> None:
         self.connection = connection
         self.who = who
+        self._chain = Chain(connection)
 
     def all(self, table: Table, /, **equal: Any) -> list[Row]:
         """Return rows in order of appending.
@@ -44,7 +46,7 @@ class Rows:
         return self.connection.execute(select(table).filter_by(**natural)).mappings().first()
 
     def insert(self, table: Table, values: Mapping[str, Any], payload: Payload = None) -> Row:
-        """Append a row and return it.
+        """Append a row, and its entry to the hash chain, and return the row.
 
         Args:
             table: The table.
@@ -55,7 +57,9 @@ class Rows:
             The row as it was stored.
         """
         row = {**values, "at": now(), "who": self.who, "payload": dict(payload or {})}
-        return self.connection.execute(table.insert().values(**row).returning(*table.c)).mappings().one()
+        stored = self.connection.execute(table.insert().values(**row).returning(*table.c)).mappings().one()
+        self._chain.append(table, stored)
+        return stored
 
     def append(
         self, table: Table, natural: Mapping[str, Any], fixed: Mapping[str, Any] | None = None, payload: Payload = None

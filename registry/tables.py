@@ -21,9 +21,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 3  # raise it when a table is added; tables that stand are never altered
+# Raise it with a revision in registry/migrations/. Columns that stand are never altered: the chain has their digests.
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -242,49 +243,16 @@ attempt_steps = _table(
     UniqueConstraint("attempt", "step"),
 )
 
+# One entry for each row of the other tables, written with it; what stands in it is described in registry/links.py.
+chain = _table(
+    "chain",
+    _word("entry_table"),
+    Column("entry_row", BigInteger, nullable=False),
+    _word("digest"),
+    _word("previous"),
+    _word("hash"),
+    UniqueConstraint("entry_table", "entry_row"),
+    UniqueConstraint("previous"),
+)
 
-def forbid_changes(connection: Connection) -> None:
-    """Create the triggers that refuse UPDATE, DELETE, REPLACE and TRUNCATE on every table of the ledger."""
-    if connection.dialect.name == "postgresql":
-        _forbid_on_postgresql(connection)
-    else:
-        _forbid_on_sqlite(connection)
-
-
-def _forbid_on_sqlite(connection: Connection) -> None:
-    for table in metadata.sorted_tables:
-        words = f"SELECT RAISE(ABORT, 'the ledger is append-only: {table.name}')"
-        for verb in ("UPDATE", "DELETE"):
-            connection.exec_driver_sql(
-                f"CREATE TRIGGER IF NOT EXISTS {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
-                f"BEGIN {words}; END"
-            )
-        # INSERT OR REPLACE deletes without a DELETE trigger, so what it would replace is looked for first.
-        for number, columns in enumerate(_unique_columns(table)):
-            match = " AND ".join(f"{column} = NEW.{column}" for column in columns)
-            connection.exec_driver_sql(
-                f"CREATE TRIGGER IF NOT EXISTS {table.name}_no_replace_{number} BEFORE INSERT ON {table.name} "
-                f"WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {match}) BEGIN {words}; END"
-            )
-
-
-def _forbid_on_postgresql(connection: Connection) -> None:
-    connection.exec_driver_sql(
-        "CREATE OR REPLACE FUNCTION ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only: %%', TG_TABLE_NAME; END $$"
-    )
-    for table in metadata.sorted_tables:
-        for name, verbs, level in (("row", "UPDATE OR DELETE", "ROW"), ("table", "TRUNCATE", "STATEMENT")):
-            connection.exec_driver_sql(
-                f"CREATE OR REPLACE TRIGGER {table.name}_append_only_{name} BEFORE {verbs} ON {table.name} "
-                f"FOR EACH {level} EXECUTE FUNCTION ledger_is_append_only()"
-            )
-
-
-def _unique_columns(table: Table) -> list[list[str]]:
-    unique = [
-        sorted(column.name for column in constraint.columns)
-        for constraint in table.constraints
-        if isinstance(constraint, UniqueConstraint)
-    ]
-    return [["id"], *sorted(unique)]
+RECORDED = tuple(table for table in metadata.sorted_tables if table is not chain)  # in order of their foreign keys

@@ -18,7 +18,7 @@ from esci_tournament.deployments.cli.common import Output
 from esci_tournament.deployments.cli.ending import Ended, ending
 
 COMMANDS = (
-    "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy",
+    "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy", "ledger",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
 )  # fmt: skip
 
@@ -39,7 +39,7 @@ exit codes:
   1 failed            4 a spec is wrong         7 budget too small        10 not found
   2 wrong usage       5 a leak was stopped      8 a store failed          11 a server did not come up
                                                                           12 the policy forbids it
-                                                                           13 files differ from their record
+                                                                           13 files or ledger differ from their record
   129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; the same command continues where it stopped
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.

@@ -50,6 +50,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("device", _device),
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
+        ("ledger's chain", lambda: _chain(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
         ("prefect", lambda: check_prefect(settings)),
     ]
@@ -118,6 +119,16 @@ def _ledger(workspace: Any) -> str:
     where = "an address of its own" if workspace.settings.ledger_url else "SQLite in the home"
     governed = f"policy {policy.version}" if policy else "no policy yet"
     return f"{where}, {len(history)} promotions and rollbacks, {governed}"
+
+
+def _chain(workspace: Any) -> str:
+    from esci_tournament.registry.chain import verify_home
+
+    settings = workspace.settings
+    report = verify_home(workspace.ledger, settings.home, settings.ledger_address)
+    report.checkpoint()  # its error says what is wrong and what to do
+    before = f", {report.before:,} of them of rows from before the chain" if report.before else ""
+    return "; ".join([f"{report.entries:,} entries verified{before}, all triggers in force", *report.repairs])
 
 
 def _mlflow(workspace: Any) -> str:
