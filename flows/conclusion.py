@@ -104,6 +104,7 @@ def summarise(
             early_exit=early_exit(workspace, context, challenge) if wins(workspace, context, trial) else {},
             drift=context.drift,
             excluded=context.excluded,
+            differences=context.differences,
             **sides(trial),
             **worth_tables(challenge.result),
         )
@@ -132,6 +133,8 @@ def register(
     if not wins(workspace, context, trial):
         workspace.models.log_report(context.id, files, summary.ensemble.by_name())
         return None
+    if known := workspace.roll.challenger(context.id):
+        return known
     with stage("register the challenger"):
         folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
@@ -143,9 +146,10 @@ def register(
             context.id,
             metrics=summary.ensemble.by_name(),
             files=files,
+            taken=workspace.roll.numbers(),
         )
         takes = rejudging_inputs(workspace, context, _costs_of(summary))
-        content = {"members": list(challenge.members)} | takes
+        content = {"members": list(challenge.members), "run_id": version.run_id} | takes
         workspace.ledger.record_ensemble(context.id, version.name, version.version, content)
         return version
 
