@@ -173,7 +173,7 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
 
     for spec in specs:
         check_spec(spec, workspace.settings)
-    return [workspace.models.register_candidate(spec) for spec in specs]
+    return [workspace.roll.register(spec).version for spec in specs]
 
 
 def load_champion(home: StrPath | None = None, *, device: str = "auto", **settings: object) -> ChampionModel:

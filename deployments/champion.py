@@ -88,4 +88,4 @@ def _champion_of(workspace: Workspace) -> tuple[EnsembleVersion | None, tuple[st
     if standing.sequence == 0:
         return models.champion(), ()
     warnings = tuple(map(str, [*standing.invalid, *drift(ledger, models)]))
-    return (models.ensemble(standing.champion.version) if standing.champion else None), warnings
+    return (workspace.roll.ensemble(standing.champion.version) if standing.champion else None), warnings

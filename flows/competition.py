@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from esci_tournament.flows.context import TournamentContext, named_stage_task, stage_task
+from esci_tournament.flows.differences import tell
 from esci_tournament.flows.judging import (
     champion_side,
     judge_and_record,
+    kept_recipes,
     pairs_of,
     prices,
     read_cost,
@@ -17,7 +20,7 @@ from esci_tournament.flows.judging import (
 )
 from esci_tournament.flows.lease import gpu
 from esci_tournament.flows.progress_reporting import report_progress, stage
-from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.errors import CandidateError, NotFoundError
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import FAILED_TAG
 from esci_tournament.registry.workspace import Workspace
@@ -128,7 +131,8 @@ def _without(
     for candidate, reason in failed.items():
         if known.get(candidate) != reason:
             workspace.ledger.record_event("candidate_failed", candidate, context.id, {"reason": reason})
-        workspace.models.set_tags(candidate, {FAILED_TAG: reason[:4000]})
+        with suppress(NotFoundError):  # its version was deleted
+            workspace.models.set_tags(candidate, {FAILED_TAG: reason[:4000]})
     left = [entrant for entrant in entrants if entrant.id not in failed]
     if not left:
         raise CandidateError("no candidate could be trained and scored: " + "; ".join(failed.values()))
@@ -138,10 +142,14 @@ def _without(
 def _attach(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> None:
     """Put the weights beside the spec in MLflow, and the digest of the scores into the ledger."""
     inputs = entrant.inputs
-    if FAILED_TAG in entrant.version.tags:  # it failed before, and does not any more
-        workspace.models.set_tags(entrant.id, {FAILED_TAG: None})
     folder = inputs.model_folder(workspace.stages, whole=True)
-    workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": fit_record(folder)["seconds"]})
+    seconds = fit_record(folder)["seconds"]
+    try:
+        if FAILED_TAG in entrant.version.tags:  # it failed before, and does not any more
+            workspace.models.set_tags(entrant.id, {FAILED_TAG: None})
+        workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": seconds})
+    except NotFoundError as deleted:  # its version or its run: this home has the weights
+        tell(workspace, {f"weights of {entrant.id}": str(deleted)})
     stored = workspace.scores.get(entrant.id, context.source.version, inputs.digest())
     workspace.ledger.record_scores(entrant.id, context.source.version, inputs.digest(), stored.provenance["digest"])
 
@@ -259,7 +267,10 @@ def judge(
             champion_side(workspace, context.champion, prices(costs), workspace.settings) if context.champion else None
         )
         challenger = side_of(challenge.aggregator, prices(costs), workspace.settings)
-        scores = scores_of(workspace, context.source.version, recipes_of(entrants))
+        recipes = recipes_of(entrants)
+        if champion:  # members that cannot take part any more have scores on this data, if they took part before
+            recipes = kept_recipes(workspace, context, champion.aggregator.members) | recipes
+        scores = scores_of(workspace, context.source.version, recipes)
         trial, _ = judge_and_record(workspace, context, scores, challenger, champion, workspace.settings)
         return trial
 

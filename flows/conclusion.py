@@ -108,6 +108,7 @@ def summarise(
             early_exit=early_exit(workspace, context, challenge) if wins(workspace, context, trial) else {},
             drift=context.drift,
             excluded=context.excluded,
+            differences=context.differences,
             **sides(trial),
             **worth_tables(challenge.result),
         )
@@ -140,6 +141,8 @@ def register(
     if not wins(workspace, context, trial):
         workspace.models.log_report(context.id, files, summary.ensemble.by_name())
         return None
+    if known := workspace.roll.challenger(context.id):
+        return known
     with stage("register the challenger"):
         folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
@@ -160,9 +163,10 @@ def register(
             metrics=summary.ensemble.by_name(),
             files=files,
             package=package,
+            taken=workspace.roll.numbers(),
         )
         manifest = Manifest.read(package / MANIFEST_FILE)
-        content = {"members": list(challenge.members)} | takes | as_payload(manifest)
+        content = {"members": list(challenge.members), "run_id": version.run_id} | takes | as_payload(manifest)
         workspace.ledger.record_ensemble(context.id, version.name, version.version, content)
         return version
 

@@ -137,6 +137,7 @@ class TournamentContext:
         drift: What has changed in the data since the last tournament, JSON of
             `esci_tournament.tasks.data.drift.DriftReport`.
         excluded: Candidate id -> why it is not on the bench this time.
+        differences: Id of a candidate or ensemble version -> in which way MLflow differs from its record.
     """
 
     attempt: Attempt
@@ -150,6 +151,7 @@ class TournamentContext:
     judged: Roles | None = None
     drift: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

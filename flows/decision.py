@@ -7,6 +7,7 @@ done again after a kill, by any process, and takes effect once.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from esci_tournament.flows.announce import announce
 from esci_tournament.flows.report_files import log_report, read_summary, write_report
 from esci_tournament.flows.review_runs import links, open_round
 from esci_tournament.registry import promotion
-from esci_tournament.registry.errors import BusyError, PolicyError, UsageError
+from esci_tournament.registry.errors import BusyError, NotFoundError, PolicyError, UsageError
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.policy import Policy, person
 from esci_tournament.registry.proof import Proof
@@ -130,13 +131,15 @@ def settle(workspace: Workspace, case: Case) -> str:
 
     Raises:
         BusyError: If another process settles reviews of the ensemble for too long, or the champion keeps changing.
+        UsageError: If the case has not been decided.
     """
     ledger = workspace.ledger
     with ledger.exclusive(f"reviews of {case.ensemble.name}", LOCK_S):
         case = find_case(ledger, case.ensemble.name, case.id)
         decision = case.decision
-        assert decision is not None
-        version = workspace.models.ensemble(case.ensemble.version)
+        if decision is None:
+            raise UsageError(f"verdict {case.id} is not decided; there is nothing to carry out yet")
+        version = workspace.roll.ensemble(case.ensemble.version)
         if decision.outcome != "approve":
             kind, came_of = "review", _close(workspace, case, version, decision)
         else:
@@ -152,7 +155,7 @@ def _carry_out(workspace: Workspace, case: Case, version: EnsembleVersion, decis
     """Promote, or judge again; return the kind of message that follows, and what came of it."""
     try:
         promoted = case.promotion or _promote(workspace, case, version, decision)
-    except PolicyError as error:  # the policy asks for more than when the decision was made
+    except (PolicyError, NotFoundError) as error:  # the policy asks for more by now, or the version was deleted
         _tell_report(workspace, case, version, decision, promoted=False)
         return "review", f"version {version.version} was approved by {decision.reviewer} and stays out: {error}"
     if promoted is not None:
@@ -247,7 +250,8 @@ def _tell_report(
         awaits_review=False,
     )
     _write(workspace, version, summary)
-    workspace.models.tag(version, {f"tournament.{name}": text for name, text in _tags(decision).items()})
+    with suppress(NotFoundError):  # the version was deleted
+        workspace.models.tag(version, {f"tournament.{name}": text for name, text in _tags(decision).items()})
 
 
 def _tags(decision: Decision) -> dict[str, str]:

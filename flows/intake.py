@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.governed import governed
+from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.poll import Sighting
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.records import Arrival
 from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.candidates.enter import readable, unaltered
+from esci_tournament.tasks.candidates.enter import readable
 
 
 def news(queue: Queue, sightings: Sequence[Sighting]) -> list[Sighting]:
@@ -38,13 +39,12 @@ def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival |
     Returns:
         The arrival, queued, refused or tried; None when another process recorded it before.
     """
-    candidate = sighting.candidate()
-    entered = {"entered": candidate.entered}
+    known = workspace.roll.seen(sighting.candidate())
+    candidate, entered = known.version, {"entered": known.version.entered}
     if candidate.id in queue.tried([candidate.id]):
         return queue.arrive(candidate.id, sighting.digest, "tried", entered)
-    known = queue.recorded(candidate.id)
-    complaint = readable(candidate, governed(workspace)) or unaltered(candidate, known)
-    if complaint or candidate.spec is None:
+    complaint = known.refusal or readable(candidate, governed(workspace))
+    if complaint:
         arrival = queue.arrive(candidate.id, sighting.digest, "refused", entered | {"complaint": complaint})
         if arrival is not None:
             title = f"Candidate {candidate.id} is refused"
@@ -55,14 +55,25 @@ def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival |
 
 
 def put_on_record(workspace: Workspace, candidate: CandidateVersion) -> None:
-    """Record a candidate with its spec and who registered it.
+    """Record a candidate with its spec, when it was registered and by whom; one that is on record stays as it is.
 
     The registry is asked now and not again: what its tags say later changes nothing.
 
     Args:
         workspace: Settings and stores.
         candidate: A version whose spec can be read.
+
+    Raises:
+        SpecError: If its spec cannot be read.
     """
-    assert candidate.spec is not None
-    content = {"registered_by": workspace.models.registrants(candidate), "spec": candidate.spec.model_dump(mode="json")}
-    workspace.ledger.record_candidate(candidate.id, candidate.digest, candidate.spec.family, content)
+    if workspace.roll.seen(candidate).recorded:
+        return
+    spec = candidate.spec
+    if spec is None:
+        raise SpecError(candidate.complaint)
+    content = {
+        "registered_by": workspace.models.registrants(candidate),
+        "spec": spec.model_dump(mode="json"),
+        "entered": candidate.entered,
+    }
+    workspace.ledger.record_candidate(candidate.id, spec.digest(), spec.family, content)

@@ -10,9 +10,10 @@ import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
 from esci_tournament.flows.looks import looks_before
+from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.tournaments import DECISIVE
+from esci_tournament.registry.tournaments import DECISIVE, finished
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates import profile
@@ -121,9 +122,46 @@ def champion_side(
 
     Raises:
         BudgetError: If some members were measured on a CPU and others on a GPU.
-        NotFoundError: If the registry does not have the ensemble's files.
+        NotFoundError: If neither the registry nor this home has the ensemble's files.
     """
-    return side_of(Aggregator.load(workspace.models.download(champion) / "aggregator"), costs, settings)
+    return side_of(Aggregator.load(files_of(workspace, champion) / "aggregator"), costs, settings)
+
+
+def files_of(workspace: Workspace, champion: EnsembleVersion) -> Path:
+    """Return the folder with the files of a registered ensemble: MLflow's, or else what this home has registered.
+
+    Raises:
+        NotFoundError: If neither has them.
+    """
+    try:
+        return workspace.models.download(champion)
+    except NotFoundError:
+        kept = workspace.stages.find(workspace.stages.key("ensemble", tournament=champion.tournament))
+        if kept is None:
+            raise
+        return kept
+
+
+def kept_recipes(workspace: Workspace, context: TournamentContext, candidates: Iterable[str]) -> dict[str, str]:
+    """Return the recipes of scores that candidates have from earlier tournaments with the same data and roles.
+
+    Args:
+        workspace: The home with ledger and score store.
+        context: The tournament whose data and roles count.
+        candidates: Candidate ids.
+
+    Returns:
+        Candidate id -> recipe, of those whose scores are in the store.
+    """
+    data, fitted, wanted = context.source.version, [context.source.version, context.roles.key], set(candidates)
+    found = {}
+    for held in finished(workspace.ledger):
+        models, recipes = held.payload.get("models", {}), held.payload.get("recipes", {})
+        for candidate in wanted & recipes.keys():
+            same = held.data_version == data and models.get(candidate) == fitted
+            if same and workspace.scores.has(candidate, data, recipes[candidate]):
+                found[candidate] = recipes[candidate]
+    return found
 
 
 def judge_and_record(

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext, recall, stage_task
+from esci_tournament.flows.differences import tell
 from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.progress_reporting import report_progress, stage
-from esci_tournament.flows.roster import Roster, call_back, incumbent, judged_roles, noticed
+from esci_tournament.flows.roster import Roster, call_back, incumbents, judged_roles, noticed
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.live_data import set_live_data
 from esci_tournament.registry.promotion import reconcile
+from esci_tournament.registry.roll import Enrolled
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.tournaments import (
     find_attempt,
@@ -22,11 +24,11 @@ from esci_tournament.registry.tournaments import (
     last_other_data,
     tournament_digest,
     tournament_facts,
-    untried,
+    tried,
 )
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.enter import Entrant, make_inputs, newcomers, readable, unaltered
+from esci_tournament.tasks.candidates.enter import Entrant, make_inputs, newcomers, readable
 from esci_tournament.tasks.data.drift import DriftLimits, measure_drift, read_drift
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
@@ -199,37 +201,20 @@ def enter(
         The tournament, recorded as started; with `unchanged` when it has been held before.
 
     Raises:
-        NotFoundError: If there is neither a champion nor a candidate that may enter.
+        NotFoundError: If there is neither a champion nor a candidate that may enter, or one that is named is unknown.
         SpecError: If a named spec points to something that is no checkpoint.
         DataError: If no pair is left to learn from or to judge, without those that a model of older data has seen.
     """
     with stage("enter"):
-        ledger, models, settings = workspace.ledger, workspace.models, workspace.settings
-        reconcile(ledger, models)
-        known = {one.candidate: one.digest for one in ledger.candidates()}
-        if not (specs or versions):
-            for version in models.candidates(with_metrics=False):
-                if version.spec is not None and version.id not in known:
-                    put_on_record(workspace, version)
-        wanted = newcomers(models, specs, untried(ledger), settings, versions)
+        ledger, settings = workspace.ledger, workspace.settings
+        reconcile(ledger, workspace.models)
+        wanted = newcomers(workspace.roll, specs, tried(ledger), settings, versions)
         roster = call_back(workspace, source, roles) if again else Roster()
         if again:
             waiting = noticed(workspace) | {one.id for one in roster.entrants} | set(roster.excluded)
-            wanted = [version for version in wanted if version.id not in waiting]
-        refused = {
-            version.id: reason
-            for version in wanted
-            if (reason := readable(version, settings) or unaltered(version, known.get(version.id, "")))
-        }
-        device = str(resolve_device(settings.device))
-        fresh = [
-            Entrant(version, "newcomer", make_inputs(version, source.version, roles.key, settings.seed, device))
-            for version in wanted
-            if version.id not in refused
-        ]
-        for entrant in fresh:
-            if entrant.id not in known:
-                put_on_record(workspace, entrant.version)
+            wanted = [one for one in wanted if one.id not in waiting]
+        differences = _differences(workspace, wanted, roster)
+        fresh, refused = _admitted(workspace, source, roles, wanted)
         said = settings.model_dump(mode="json")
         recipes = {one.id: one.inputs.digest() for one in (*roster.entrants, *fresh)}
         question = tournament_digest(source.version, [[*one] for one in recipes.items()], said)
@@ -238,18 +223,23 @@ def enter(
             attempt = held_before(ledger, source.version, recipes, said) or attempt
         if attempt.state == "finished":
             unchanged = recall(workspace, attempt.tournament)
-            return TournamentContext(attempt, source, roles, unchanged=unchanged, excluded=roster.excluded)
-        champion = models.ensemble(attempt.champion) if attempt.champion is not None else None
-        incumbents = champion.members if champion else ()
+            return TournamentContext(
+                attempt, source, roles, unchanged=unchanged, excluded=roster.excluded, differences=differences
+            )
+        champion = workspace.roll.ensemble(attempt.champion) if attempt.champion is not None else None
+        members, left_out = incumbents(workspace, source, roles, champion)
+        theirs = champion.members if champion else ()
+        refused = {id: why for id, why in refused.items() if id not in theirs} | left_out
         entrants = [
-            *(incumbent(workspace, source, roles, member, champion) for member in incumbents),
-            *(replace(one, role="bench") for one in roster.entrants if one.id not in incumbents),
-            *(one for one in fresh if one.id not in incumbents),
+            *members,
+            *(replace(one, role="bench") for one in roster.entrants if one.id not in theirs),
+            *(one for one in fresh if one.id not in theirs),
         ]
         if not entrants:
             waits = "; ".join(refused.values()) if refused else "no candidate waits"
+            without = "there is no champion" if champion is None else "no member of the champion can"
             raise NotFoundError(
-                f"no candidate enters: there is no champion and {waits}; name some with --candidates FILE "
+                f"no candidate enters: {without} and {waits}; name some with --candidates FILE "
                 "or register them with `tournament register FILE`"
             )
         judged = judged_roles(workspace, source, roles, entrants)
@@ -273,4 +263,31 @@ def enter(
             judged=judged,
             drift=dict(drift or {}),
             excluded=roster.excluded,
+            differences=differences,
         )
+
+
+def _admitted(
+    workspace: Workspace, source: Source, roles: Roles, wanted: Sequence[Enrolled]
+) -> tuple[list[Entrant], dict[str, str]]:
+    """Return the newcomers that may enter, now on record, and why others may not: candidate id -> reason."""
+    settings = workspace.settings
+    reasons = {one.id: one.refusal or readable(one.version, settings) for one in wanted}
+    refused = {id: reason for id, reason in reasons.items() if reason}
+    device = str(resolve_device(settings.device))
+    fresh = [
+        Entrant(one.version, "newcomer", make_inputs(one.version, source.version, roles.key, settings.seed, device))
+        for one in wanted
+        if one.id not in refused
+    ]
+    for entrant in fresh:
+        put_on_record(workspace, entrant.version)
+    return fresh, refused
+
+
+def _differences(workspace: Workspace, wanted: Sequence[Enrolled], roster: Roster) -> dict[str, str]:
+    """Tell in which way MLflow differs from the record of champion, bench and newcomers, and return it by id."""
+    benched = [workspace.roll.candidate(one.id) for one in roster.entrants if one.role == "bench"]
+    looked = workspace.roll.champion_differences() | {one.id: one.difference for one in (*benched, *wanted)}
+    tell(workspace, looked)
+    return {id: text for id, text in looked.items() if text}

@@ -39,7 +39,7 @@ def judge_again(workspace: Workspace, case: Case) -> VerdictRecord:
     standing = workspace.ledger.standing(case.ensemble.name)
     if standing.champion is None:
         raise NotFoundError(f"{case.ensemble.name} has no champion to judge {case.ensemble.version} against")
-    champion = workspace.models.ensemble(standing.champion.version)
+    champion = workspace.roll.ensemble(standing.champion.version)
     told = {"judged_again": {"verdict": case.id, "champion": champion.version}}
     try:
         return _judge(workspace, case, standing, champion, told)
@@ -60,7 +60,7 @@ def _judge(
     settings = _settings(workspace, facts)
     context = _held(workspace, case, standing, facts)
     costs = _costs(workspace, champion) | _as_costs(facts["costs"])
-    challenger = workspace.models.ensemble(case.ensemble.version)
+    challenger = workspace.roll.ensemble(case.ensemble.version)
     ours, theirs = (_side(workspace, one, costs, settings) for one in (challenger, champion))
     recipes = _recipes(workspace, context, champion, settings) | facts["recipes"]
     wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members])

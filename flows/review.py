@@ -191,8 +191,9 @@ def _close(workspace: Workspace, case: Case, outcome: str, reason: str, via: str
 
 def _end_runs(workspace: Workspace, case: Case, ended: set[str]) -> list[str]:
     """End the flow runs that still wait for a decision which is made."""
-    said = []
-    assert case.decision is not None
+    said: list[str] = []
+    if case.decision is None:
+        return said
     for one in case.reviews:
         flow_run = one.payload.get("flow_run")
         if not flow_run or flow_run in ended:

@@ -82,10 +82,10 @@ def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), dead
     Raises:
         NotFoundError: If the registry does not have the challenger, or neither it nor this home has the summary.
     """
-    version = workspace.models.ensemble(case.ensemble.version)
+    version = workspace.roll.ensemble(case.ensemble.version)
     summary = read_summary(workspace, case.tournament, version)
     champion = champion_at(workspace.ledger, case.ensemble.name, case.verdict.against)
-    before = workspace.models.ensemble(champion).members if champion is not None else ()
+    before = workspace.roll.ensemble(champion).members if champion is not None else ()
     when = (deadline or case.deadline(workspace.settings) or _from_now(workspace.settings)).astimezone(dt.UTC)
     return review_markdown(summary, before, links(workspace, case), notes, f"on {when:%Y-%m-%d at %H:%M} UTC")
 
@@ -103,7 +103,7 @@ def links(workspace: Workspace, case: Case) -> dict[str, str]:
     Raises:
         NotFoundError: If the registry does not have the challenger.
     """
-    version = workspace.models.ensemble(case.ensemble.version)
+    version = workspace.roll.ensemble(case.ensemble.version)
     found = {"Full report": str(reports_folder(workspace, case.tournament) / "report.html")}
     found |= workspace.models.addresses(version)
     if address := ui_link(f"artifacts/key/{_key('report', case)}"):
@@ -147,7 +147,7 @@ def open_round(workspace: Workspace, case: Case, note: str = "", because: str = 
     review = workspace.ledger.record_review(case.id, number, content)
     if review.payload["token"] != token:
         return ""
-    summary = read_summary(workspace, case.tournament, workspace.models.ensemble(case.ensemble.version))
+    summary = read_summary(workspace, case.tournament, workspace.roll.ensemble(case.ensemble.version))
     if flow_run:
         _publish(workspace, case, flow_run, as_markdown(summary), note)
     where = run_link(flow_run) or f"tournament review show {case.id}"

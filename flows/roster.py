@@ -8,12 +8,14 @@ from pathlib import Path
 
 from esci_tournament.flows.context import Roles, Source
 from esci_tournament.registry.bench import find_bench
+from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.roll import Enrolled
 from esci_tournament.registry.tournaments import model_of
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
-from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs, readable, unaltered, with_model_of
+from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs, readable, with_model_of
 from esci_tournament.tasks.candidates.provenance import Seen, without_seen
 from esci_tournament.tasks.candidates.steps import FULL, Origin
 from esci_tournament.tasks.data.plans import read_roles
@@ -27,7 +29,7 @@ class Roster:
 
     Attributes:
         entrants: Members first, each group in its own order.
-        excluded: Candidate id -> why it is not tried.
+        excluded: Candidate id -> why it is not tried, members among them.
     """
 
     entrants: list[Entrant] = field(default_factory=list)
@@ -45,15 +47,15 @@ def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
         roles: The role of each pair.
 
     Returns:
-        The entrants, and who of the bench is excluded and why.
+        The entrants, and who is excluded and why.
     """
     ledger, settings = workspace.ledger, workspace.settings
     standing = ledger.standing(settings.ensemble_name)
-    champion = workspace.models.ensemble(standing.champion.version) if standing.champion else None
+    champion = workspace.roll.ensemble(standing.champion.version) if standing.champion else None
     members = champion.members if champion else ()
-    entrants = [incumbent(workspace, source, roles, member, champion) for member in members]
+    entrants, excluded = incumbents(workspace, source, roles, champion)
     bench = find_bench(ledger, settings.ensemble_name, members, settings.bench_size)
-    excluded = dict(bench.excluded)
+    excluded |= bench.excluded
     for candidate, tournament in bench.tournaments.items():
         found = _seat(workspace, source, roles, candidate, tournament)
         if isinstance(found, str):
@@ -63,10 +65,36 @@ def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
     return Roster(entrants, excluded)
 
 
+def incumbents(
+    workspace: Workspace, source: Source, roles: Roles, champion: EnsembleVersion | None
+) -> tuple[list[Entrant], dict[str, str]]:
+    """Return the members of the champion, each with the model that serves.
+
+    Args:
+        workspace: Settings and stores.
+        source: The data that they are scored on.
+        roles: The role of each pair.
+        champion: The champion, None when there is none.
+
+    Returns:
+        The entrants; and candidate id -> why, of the members that cannot take part any more and stop no others.
+    """
+    entrants, left_out = [], {}
+    for member in champion.members if champion else ():
+        try:
+            entrants.append(incumbent(workspace, source, roles, member, champion))
+        except NotFoundError as missing:
+            left_out[member] = str(missing)
+    return entrants, left_out
+
+
 def incumbent(
     workspace: Workspace, source: Source, roles: Roles, member: str, champion: EnsembleVersion | None
 ) -> Entrant:
     """Return a member of the champion with the model that serves.
+
+    Its spec is the one of record, whatever its tags in MLflow say. One whose version was deleted goes on with the model
+    that this home has, and is not fitted again.
 
     Args:
         workspace: Settings and stores.
@@ -77,8 +105,16 @@ def incumbent(
 
     Returns:
         The entrant. Its model is fitted again if settings say so, or if it is not in the stage store any more.
+
+    Raises:
+        NotFoundError: If no spec of it is on record that can be read, or neither its version nor its model is there.
     """
-    fresh = _entrant(workspace, source, roles, member, "member")
+    known = workspace.roll.candidate(member)
+    if known.version.spec is None:
+        raise NotFoundError(known.version.complaint)
+    fresh = _entrant(workspace, source, roles, known, "member")
+    if known.gone:
+        return _with_kept_model(workspace, fresh, champion)
     if champion is None:
         return fresh
     return _with_its_model(workspace, fresh, champion.tournament) or fresh
@@ -120,15 +156,14 @@ def judged_roles(workspace: Workspace, source: Source, roles: Roles, entrants: S
 
 def _seat(workspace: Workspace, source: Source, roles: Roles, candidate: str, tournament: str) -> Entrant | str:
     """Return a model of the bench, or why it cannot compete."""
-    version = workspace.models.candidate(candidate)
-    known = {one.candidate: one.digest for one in workspace.ledger.candidates()}
-    reason = readable(version, workspace.settings) or unaltered(version, known[candidate])
-    if reason:
+    known = workspace.roll.candidate(candidate)
+    if known.gone:
+        return "its version was deleted from MLflow; register its spec again to have it tried"
+    if reason := readable(known.version, workspace.settings):
         return reason
-    assert version.spec is not None
-    if not (workspace.settings.keep_score_files or candidate_class(version.spec.family).answers_new_pairs):
+    fresh = _entrant(workspace, source, roles, known, "bench")
+    if not (workspace.settings.keep_score_files or candidate_class(fresh.inputs.spec.family).answers_new_pairs):
         return "a score file answers only for the pairs it holds"
-    fresh = _entrant(workspace, source, roles, candidate, "bench")
     found = _with_its_model(workspace, fresh, tournament)
     return found or "its model is not in the stage store any more, or not all that it has seen is on record"
 
@@ -138,12 +173,30 @@ def _with_its_model(workspace: Workspace, entrant: Entrant, tournament: str) -> 
     settings = workspace.settings
     if settings.refit or settings.out_of_sample == "kfold":  # fold models of older data do not cover the new queries
         return entrant
+    return _with_older_model(workspace, entrant, tournament)
+
+
+def _with_older_model(workspace: Workspace, entrant: Entrant, tournament: str) -> Entrant | None:
     known = model_of(workspace.ledger, tournament, entrant.id)
     inputs = with_model_of(entrant.inputs, Origin(*known), workspace.stages) if known else None
     return replace(entrant, inputs=inputs) if inputs else None
 
 
-def _entrant(workspace: Workspace, source: Source, roles: Roles, candidate: str, role: Role) -> Entrant:
-    version, settings = workspace.models.candidate(candidate), workspace.settings
+def _with_kept_model(workspace: Workspace, entrant: Entrant, champion: EnsembleVersion | None) -> Entrant:
+    """Return an entrant whose version was deleted, with a model that is in the stage store."""
+    kept = [entrant]
+    if champion is not None and (older := _with_older_model(workspace, entrant, champion.tournament)):
+        kept.append(older)
+    for one in kept:
+        if workspace.stages.find(one.inputs.train_key(workspace.stages, FULL)) is not None:
+            return one
+    raise NotFoundError(
+        f"candidate {entrant.id}: its version was deleted from MLflow, and its model is not in the stage store of this "
+        "home; register its spec again to have it tried"
+    )
+
+
+def _entrant(workspace: Workspace, source: Source, roles: Roles, known: Enrolled, role: Role) -> Entrant:
+    settings = workspace.settings
     device = str(resolve_device(settings.device))
-    return Entrant(version, role, make_inputs(version, source.version, roles.key, settings.seed, device))
+    return Entrant(known.version, role, make_inputs(known.version, source.version, roles.key, settings.seed, device))

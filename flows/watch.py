@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from esci_tournament.flows.announce import announce
+from esci_tournament.flows.differences import tell
 from esci_tournament.flows.dispatch import Dispatcher
 from esci_tournament.flows.intake import news, take_in
 from esci_tournament.flows.review import reconcile_reviews
@@ -78,6 +79,7 @@ class Watch:
                 self._step(swept, lambda: reconcile_reviews(self._workspace))
                 self._step(swept, self._tell_drift)
                 self._step(swept, self._tell_invalid)
+                self._step(swept, lambda: tell(self._workspace, self._workspace.roll.champion_differences()))
                 self._step(swept, self._tell_states)
         except BusyError:
             pass
@@ -101,6 +103,9 @@ class Watch:
         for sighting in news(self._queue, self._unread):
             try:
                 arrival = take_in(self._workspace, self._queue, sighting)
+            except NotFoundError as deleted:  # since it was seen
+                done.append(str(deleted))
+                continue
             except Exception as error:  # one that cannot be checked now does not hold up the others
                 left.append(sighting)
                 trouble = error

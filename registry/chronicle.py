@@ -27,8 +27,8 @@ def chronicle(workspace: Workspace) -> list[Row]:
         A dict a row, moments as ISO text in UTC, with these keys:
 
         - `sequence`, `at`, `kind` (promote or rollback), `version`
-        - `members`, `came`, `went`: candidate ids, the last two against the champion before; empty when the
-          version was deleted from the registry
+        - `members`, `came`, `went`: candidate ids, the last two against the champion before; empty when neither
+          ledger nor registry has the version
         - `by`, `via` (how the decision was given), `reason`
         - `invalid`: why the row does not count, "" when it does
         - `tournament`, `verdict` (its number), `outcome`, `said` (the verdict's reason); None, `said` "", without a
@@ -91,8 +91,8 @@ def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row
         "links": {},
     }
     try:
-        version = workspace.models.ensemble(promotion.version)
-    except NotFoundError:  # deleted from the registry since; the ledger still knows that it was champion
+        version = workspace.roll.ensemble(promotion.version)
+    except NotFoundError:  # the ledger still knows that it was champion
         return row
     after = version.members
     row["members"] = list(after)

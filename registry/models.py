@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ class Models:
 
     # Candidates
 
-    def register_candidate(self, spec: CandidateSpec, tags: Mapping[str, str] | None = None) -> CandidateVersion:
+    def register_candidate(
+        self, spec: CandidateSpec, tags: Mapping[str, str] | None = None, known: Mapping[int, str] | None = None
+    ) -> CandidateVersion:
         """Return the version of `spec`, registered when its digest is new under its name.
 
         The version's source holds `spec.json`; its tags name family, digest, when it entered and who registered it.
@@ -88,13 +90,20 @@ class Models:
         Args:
             spec: What the candidate is.
             tags: More tags of a new version.
+            known: Version -> digest of its spec, of the versions under this name that are on record, in the registry or
+                not. Of others the digest is computed from the spec in their tag. No new version gets their numbers,
+                which MLflow gives again when a registered model was deleted.
 
         Returns:
             The version; the oldest one when several have the digest.
         """
-        digest = spec.digest()
+        digest, known = spec.digest(), known or {}
         with self._tracking.guard(f"register candidate {spec.name}"), self._tracking.lock("register"):
-            found = self._tracking.search(f"name = '{spec.name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+            found = [
+                version
+                for version in self._tracking.search(f"name = '{spec.name}'")
+                if (known.get(int(version.version)) or as_candidate(version, {}).digest) == digest
+            ]
             if not found:
                 run = self._tracking.run_with(
                     CANDIDATE_EXPERIMENT, spec.name, {DIGEST_TAG: digest, "tournament.name": spec.name}
@@ -108,9 +117,10 @@ class Models:
                     FAMILY_TAG: spec.family,
                     REGISTERED_BY_TAG: user_and_host(),
                 }
+                taken = {number for number, other in known.items() if other != digest}
                 found = [
                     self._tracking.create_version(
-                        spec.name, run, "candidate", {**words, **(tags or {})}, spec.description
+                        spec.name, run, "candidate", {**words, **(tags or {})}, spec.description, taken
                     )
                 ]
             return as_candidate(min(found, key=lambda version: int(version.version)), {})
@@ -136,11 +146,12 @@ class Models:
             The version with its new tags and metrics.
 
         Raises:
-            NotFoundError: If the version does not exist, or the folder is missing or empty.
+            NotFoundError: If the version or its run does not exist any more, or the folder is missing or empty.
         """
         if not folder.is_dir() or not any(folder.iterdir()):
             raise NotFoundError(f"weights of {version.id}: folder {folder} is missing or empty; save the model first")
-        with self._tracking.guard(f"attach weights to {version.id}"):
+        missing = f"{version.id}: its version or its run is not in MLflow any more, so its weights are not put there"
+        with self._tracking.guard(f"attach weights to {version.id}", missing):
             place = f"candidate/weights/{folder_digest(folder)[:16]}"
             known = self._tracking.client.get_model_version(version.name, str(version.version))
             if known.tags.get(WEIGHTS_TAG) != place:
@@ -169,9 +180,7 @@ class Models:
             f"candidate {id}", missing=f"no candidate {id!r} in the registry; list the candidates"
         ):
             version = self._tracking.client.get_model_version(name, number)
-            run_id = run_of(version)
-            metrics = self._tracking.client.get_run(run_id).data.metrics if run_id else {}
-            return as_candidate(version, metrics)
+            return as_candidate(version, self._tracking.metrics_of(run_of(version)))
 
     def candidates(self, name: str | None = None, with_metrics: bool = True) -> list[CandidateVersion]:
         """Return all candidates in the order they were registered, those registered through plain MLflow as well.
@@ -194,7 +203,7 @@ class Models:
             for version in found:
                 run_id = run_of(version)
                 if with_metrics and run_id and run_id not in metrics:
-                    metrics[run_id] = self._tracking.client.get_run(run_id).data.metrics
+                    metrics[run_id] = self._tracking.metrics_of(run_id)
                 candidates.append(as_candidate(version, metrics.get(run_id, {})))
         return sorted(candidates, key=lambda candidate: (candidate.entered, candidate.name, candidate.version))
 
@@ -202,15 +211,22 @@ class Models:
         """Return who registered a candidate, by every source there is: its tag, its run's user, the server's own word.
 
         They should agree. Where they do not, each is kept from approving it; empty when nobody knows.
+
+        Raises:
+            NotFoundError: If the version was deleted.
         """
-        with self._tracking.guard(f"who registered {version.id}"):
+        with self._tracking.guard(f"who registered {version.id}", f"{version.id} was deleted from the registry"):
             users = self._tracking.users(version.name, version.version, version.run_id)
         names = [version.tags.get(REGISTERED_BY_TAG, ""), *users]
         return list(dict.fromkeys(name for name in names if name not in ("", "unknown", "anonymous")))
 
     def tag(self, version: CandidateVersion | EnsembleVersion, tags: Mapping[str, str]) -> None:
-        """Set tags of a version, such as its state in a tournament or why it was refused."""
-        with self._tracking.guard(f"tag {version.id}"):
+        """Set tags of a version, such as its state in a tournament or why it was refused.
+
+        Raises:
+            NotFoundError: If the version was deleted.
+        """
+        with self._tracking.guard(f"tag {version.id}", missing=f"no version {version.id!r} in the registry"):
             for key, value in tags.items():
                 self._tracking.client.set_model_version_tag(version.name, str(version.version), key, str(value))
 
@@ -262,6 +278,7 @@ class Models:
         frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
         tags: Mapping[str, str] | None = None,
         package: Path | None = None,
+        taken: Collection[int] = (),
     ) -> EnsembleVersion:
         """Return the ensemble version of `tournament`, registered when there is none yet.
 
@@ -279,6 +296,8 @@ class Models:
             tags: More tags of the version.
             package: What :func:`package_ensemble` wrote for `folder`; default: it is made here. With it, a version that
                 was registered before is compared with its manifest.
+            taken: Numbers of versions that are on record, of other tournaments: none is returned, and a new version
+                gets none of them, which MLflow gives again when the registered model was deleted.
 
         Returns:
             The version; one that was registered before stays as it is.
@@ -290,7 +309,7 @@ class Models:
         with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
             same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
             manifest = None if package is None else Manifest.read(package / MANIFEST_FILE)
-            found = self._tracking.search(same)
+            found = [version for version in self._tracking.search(same) if int(version.version) not in taken]
             if manifest is not None:  # one of other files was registered by a process that was killed: it serves nobody
                 found = [one for one in found if one.tags.get(MANIFEST_TAG) == manifest.digest]
             if found:
@@ -312,9 +331,8 @@ class Models:
                         self._tracking.client.log_artifact(run.info.run_id, str(path), "ensemble")
             self._log_report(run.info.run_id, files, metrics or {})
             words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), MANIFEST_TAG: manifest.digest}
-            return as_ensemble(
-                self._tracking.create_version(self.ensemble_name, run, "ensemble", words | dict(tags or {}))
-            )
+            made = words | dict(tags or {})
+            return as_ensemble(self._tracking.create_version(self.ensemble_name, run, "ensemble", made, taken=taken))
 
     def log_report(self, tournament: str, files: Sequence[Path], metrics: Mapping[str, float] | None = None) -> None:
         """Log the report of a tournament whose challenger is not registered, to a run of its own.
@@ -375,8 +393,12 @@ class Models:
         """Let an alias name a version, or remove it when `version` is None.
 
         Only promotions may do this: an alias that is moved otherwise is reported as drift from the ledger.
+
+        Raises:
+            NotFoundError: If the version was deleted.
         """
-        with self._tracking.guard(f"set alias {alias} of {self.ensemble_name} to {version}"):
+        missing = f"no version {version} of {self.ensemble_name} in the registry"
+        with self._tracking.guard(f"set alias {alias} of {self.ensemble_name} to {version}", missing):
             if version is not None:
                 self._tracking.client.set_registered_model_alias(self.ensemble_name, alias, str(version))
             elif self._tracking.aliased(self.ensemble_name, alias) is not None:

@@ -24,13 +24,21 @@ class AliasDrift:
         alias: champion or previous.
         ledger: The version by the ledger, None for no version.
         mlflow: The version that the alias names in MLflow, None for no version.
+        deleted: Whether the version by the ledger is not in MLflow any more, so that no alias can name it.
     """
 
     alias: str
     ledger: int | None
     mlflow: int | None
+    deleted: bool = False
 
     def __str__(self) -> str:
+        if self.deleted:
+            return (
+                f"alias {self.alias!r} names {_name(self.mlflow)}: {_name(self.ledger)}, which the ledger says, was "
+                "deleted from MLflow. What this home has of it goes on to serve; hold a tournament, or go back: "
+                "tournament champion rollback --reason"
+            )
         return (
             f"alias {self.alias!r} names {_name(self.mlflow)} and the ledger says {_name(self.ledger)}: it was moved "
             "by hand. Put it back: tournament champion restore. Or make the change with a reason: by a review, or "
@@ -85,7 +93,7 @@ def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None =
 
     Raises:
         UsageError: If the reason is blank.
-        NotFoundError: If there is no champion before this one.
+        NotFoundError: If there is no champion before this one, or its version was deleted from MLflow.
         BusyError: If another promotion or rollback came first.
     """
     if not reason.strip():
@@ -96,6 +104,7 @@ def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None =
     standing = ledger.standing(models.ensemble_name)
     if standing.previous is None:
         raise NotFoundError(f"{models.ensemble_name} has no champion before this one; there is nothing to go back to")
+    models.ensemble(standing.previous.version)
     promotion = ledger.record_promotion(
         models.ensemble_name,
         "rollback",
@@ -162,7 +171,20 @@ def drift(ledger: Ledger, models: Models) -> list[AliasDrift]:
         if ledger.standing(models.ensemble_name).sequence == before.sequence:
             break
     expected = {alias: promotion.version if promotion else None for alias, promotion in truth.items()}
-    return [AliasDrift(alias, expected[alias], said[alias]) for alias in truth if said[alias] != expected[alias]]
+    found = []
+    for alias in truth:
+        if said[alias] != expected[alias]:
+            deleted = not _exists(models, expected[alias])
+            if not (deleted and alias == PREVIOUS and said[alias] is None):  # old versions may be cleared away
+                found.append(AliasDrift(alias, expected[alias], said[alias], deleted))
+    return found
+
+
+def _exists(models: Models, version: int | None) -> bool:
+    try:
+        return version is None or models.ensemble(version) is not None
+    except NotFoundError:
+        return False
 
 
 def _project(ledger: Ledger, models: Models, pending: list[Promotion]) -> None:
@@ -171,7 +193,10 @@ def _project(ledger: Ledger, models: Models, pending: list[Promotion]) -> None:
     for alias, promotion in ((CHAMPION, standing.champion), (PREVIOUS, standing.previous)):
         wanted = promotion.version if promotion else None
         if models.alias(alias) != wanted:
-            models.set_alias(alias, wanted)
+            try:
+                models.set_alias(alias, wanted)
+            except NotFoundError:  # the version was deleted: no alias is better than a wrong one
+                models.set_alias(alias, None)
         for each in pending:
             ledger.record_step(each.id, f"{alias}_moved", {"version": wanted})
     for each in pending:

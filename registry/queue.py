@@ -145,12 +145,6 @@ class Queue:
         with self._ledger.reading() as rows:
             return set(rows.connection.scalars(query))
 
-    def recorded(self, candidate: str) -> str:
-        """Return the digest of the spec that a candidate is on record with, "" when it is not."""
-        with self._ledger.reading() as rows:
-            row = rows.one(tables.candidates, {"candidate": candidate})
-            return row["digest"] if row else ""
-
     # Who is sent into which tournament
 
     def dispatch(self, device: str, share: int) -> Dispatch | None:

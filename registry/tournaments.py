@@ -216,11 +216,10 @@ def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
     )
 
 
-def untried(ledger: Ledger) -> set[str]:
-    """Return the ids of the candidates in the ledger that no finished tournament has tried."""
+def tried(ledger: Ledger) -> set[str]:
+    """Return the ids of the candidates that a finished tournament has tried."""
     finished = {one.tournament for one in ledger.events(kind="finished")}
-    tried = {entry.candidate for entry in ledger.entries() if entry.tournament in finished}
-    return {one.candidate for one in ledger.candidates()} - tried
+    return {entry.candidate for entry in ledger.entries() if entry.tournament in finished}
 
 
 def _attempt(row: Tournament, state: State) -> Attempt:

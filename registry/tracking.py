@@ -7,11 +7,11 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
@@ -45,6 +45,8 @@ from esci_tournament.registry.errors import (  # noqa: E402
     TournamentError,
 )
 from esci_tournament.registry.files import is_disk_full  # noqa: E402
+
+Read = TypeVar("Read")
 
 WAIT_SECONDS = 120.0
 _LONGEST_MLMODEL = 256 * 2**10  # bytes; that of an ensemble has less than one KiB, a signature takes a few
@@ -134,6 +136,10 @@ class Tracking:
             if not token:
                 return found
 
+    def metrics_of(self, run_id: str) -> dict[str, float]:
+        """Return the metrics of one run; {} for no run (""), or one that was deleted."""
+        return _unless_deleted(lambda: dict(self.client.get_run(run_id).data.metrics), {}) if run_id else {}
+
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Log metrics to a run, at step 0 and the current moment."""
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
@@ -192,7 +198,13 @@ class Tracking:
         return list(self.client.search_model_versions(condition, most, order, token))
 
     def create_version(
-        self, name: str, run: Run, folder: str, tags: Mapping[str, str], description: str = ""
+        self,
+        name: str,
+        run: Run,
+        folder: str,
+        tags: Mapping[str, str],
+        description: str = "",
+        taken: Collection[int] = (),
     ) -> ModelVersion:
         """Register the artifact folder of a run as the next version of a registered model, and end the run.
 
@@ -202,6 +214,7 @@ class Tracking:
             folder: Path of the folder among its artifacts.
             tags: Tags of the version.
             description: Description of the version.
+            taken: Numbers that it must not get; versions that get one are deleted again.
 
         Returns:
             The new version.
@@ -216,9 +229,16 @@ class Tracking:
                 raise
         source = f"{run.info.artifact_uri.rstrip('/')}/{folder}"
         words = {key: str(value) for key, value in tags.items()}
-        version = self.client.create_model_version(
-            name, source, run.info.run_id, words, description=description or None
-        )
+        passed = []
+        while True:
+            version = self.client.create_model_version(
+                name, source, run.info.run_id, words, description=description or None
+            )
+            if int(version.version) not in taken:
+                break
+            passed.append(str(version.version))
+        for number in passed:  # only now: MLflow counts from the highest number that there is
+            self.client.delete_model_version(name, number)
         self.client.set_terminated(run.info.run_id)
         return version
 
@@ -235,11 +255,13 @@ class Tracking:
         """Return who made a version: by the version itself, by its run and by its logged model, where each says."""
         known = self.client.get_model_version(name, str(version))
         found = [getattr(known, "user_id", None) or ""]
-        if run_id:
-            found.append(self.client.get_run(run_id).data.tags.get("mlflow.user", ""))
         model_id = (known.source or "").removeprefix("models:/")
+        if run_id:
+            found.append(_unless_deleted(lambda: self.client.get_run(run_id).data.tags.get("mlflow.user", ""), ""))
         if model_id.startswith("m-"):
-            found.append(self.client.get_logged_model(model_id).tags.get("mlflow.user", ""))
+            found.append(
+                _unless_deleted(lambda: self.client.get_logged_model(model_id).tags.get("mlflow.user", ""), "")
+            )
         return [name for name in found if name]
 
     def addresses(self, ui: str, name: str, version: int, run_id: str) -> dict[str, str]:
@@ -258,10 +280,15 @@ class Tracking:
             return {"MLflow version": f"models:/{name}/{version}"}
         base = f"{ui.rstrip('/')}/#"
         found = {"MLflow version": f"{base}/models/{name}/versions/{version}"}
-        if run_id:
-            run = f"{base}/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+        experiment = self._experiment_of(run_id)
+        if experiment:
+            run = f"{base}/experiments/{experiment}/runs/{run_id}"
             found |= {"MLflow run": run, "Full report": f"{run}/artifacts/report/report.html"}
         return found
+
+    def _experiment_of(self, run_id: str) -> str:
+        """Return the experiment of a run, "" without a run or when it was deleted."""
+        return _unless_deleted(lambda: str(self.client.get_run(run_id).info.experiment_id), "") if run_id else ""
 
     # Files
 
@@ -454,7 +481,9 @@ def inside(folder: Path, name: str, what: str) -> Path:
     for part in parts:
         place = place / part
         if place.is_symlink():
-            raise IntegrityError(f"{what}: {name[:200]!r} leads through a symbolic link in {folder}; it is not followed")
+            raise IntegrityError(
+                f"{what}: {name[:200]!r} leads through a symbolic link in {folder}; it is not followed"
+            )
     return place
 
 
@@ -471,6 +500,16 @@ def quieten() -> None:
     """Let MLflow and alembic log warnings only."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _unless_deleted(read: Callable[[], Read], otherwise: Read) -> Read:
+    """Return what is read from MLflow, or something else when it was deleted there."""
+    try:
+        return read()
+    except MlflowException as error:
+        if error.error_code in _MISSING:
+            return otherwise
+        raise
 
 
 def _local_path(uri: str) -> Path | None:

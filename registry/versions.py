@@ -55,7 +55,7 @@ class CandidateVersion:
         version: Its version there.
         run_id: Run that holds its weights and metrics, "" when it has none.
         spec: Its spec; None when it cannot be read, `complaint` then says why.
-        entered: When it was registered (UTC, ISO).
+        entered: When it was registered (UTC, ISO), by the clock of the registry.
         weights: Artifact path of its weights in its run, "" before there are any.
         tags: All tags of the version.
         metrics: Metrics of its run; {} when they were not read.
@@ -79,8 +79,8 @@ class CandidateVersion:
 
     @property
     def digest(self) -> str:
-        """The digest it was registered under, which stays when another release of the product computes another one."""
-        return self.tags.get(DIGEST_TAG) or (self.spec.digest() if self.spec else "")
+        """The digest of its spec, "" without one; what its tag says of that is not believed."""
+        return self.spec.digest() if self.spec else ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,11 @@ class EnsembleVersion:
 
 
 def run_of(version: RegisteredVersion) -> str:
-    """Return the run that holds a version's weights and metrics, "" when it has none."""
-    return version.tags.get(RUN_TAG) or version.run_id or ""
+    """Return the run that holds a version's weights and metrics, "" when it has none.
+
+    The run it was registered with cannot be changed; only a version that was registered without one goes by its tag.
+    """
+    return version.run_id or version.tags.get(RUN_TAG) or ""
 
 
 def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> CandidateVersion:
@@ -139,7 +142,7 @@ def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> Ca
         version=int(version.version),
         run_id=run_of(version),
         spec=spec,
-        entered=version.tags.get(ENTERED_TAG) or created.isoformat(timespec="microseconds"),
+        entered=created.isoformat(timespec="microseconds"),  # a tag could say anything, and who waits longest is next
         weights=version.tags.get(WEIGHTS_TAG, ""),
         tags=dict(version.tags),
         metrics=dict(metrics),

@@ -13,6 +13,7 @@ from esci_tournament.registry.settings import Settings
 if TYPE_CHECKING:
     from esci_tournament.registry.ledger import Ledger
     from esci_tournament.registry.models import Models
+    from esci_tournament.registry.roll import Roll
     from esci_tournament.registry.scores import ScoreStore
     from esci_tournament.registry.stages import StageStore
 
@@ -78,3 +79,10 @@ class Workspace:
         self.folder()
         settings = self.settings
         return Models(settings.tracking_uri, settings.home, settings.ensemble_name, settings.mlflow_ui)
+
+    @cached_property
+    def roll(self) -> Roll:
+        """The candidates and ensembles of record, which the ledger has and MLflow shows."""
+        from esci_tournament.registry.roll import Roll
+
+        return Roll(self.ledger, self.models)

@@ -28,9 +28,10 @@ def work(options: argparse.Namespace, output: Output) -> None:
     known = states(workspace.ledger, workspace.settings.ensemble_name)
     running = workspace.folder("progress")
     rows = []
-    for version in workspace.models.candidates():
+    for candidate in workspace.roll.candidates():
+        version = candidate.version
         one = known.get(version.id, CandidateState())
-        state, why = one.state, one.reason
+        state, why = one.state, "; ".join(filter(None, [one.reason, candidate.difference]))
         if state == "registered" and version.complaint:
             state, why = "refused", version.complaint
         link = version.tags.get(FLOW_RUN_TAG, "")
@@ -48,6 +49,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
                 "entered": version.entered,
                 "metrics": version.metrics,
                 "reason": why,
+                "spec": version.spec.model_dump(mode="json") if version.spec else None,
+                "differs": candidate.difference,
             }
         )
         shown = state if share is None else f"{state} {share:.0%}"

@@ -62,14 +62,15 @@ def show(options: argparse.Namespace, output: Output) -> None:
         for one in invalid:
             output.say(f"warning:  {one}")
         raise NotFoundError("there is no champion yet; hold a tournament first: tournament run --help")
-    version = models.ensemble(promotion.version)
+    version = workspace.roll.ensemble(promotion.version)
     moved = drift(ledger, models)
+    differences = [text for text in workspace.roll.champion_differences().values() if text]
     uri, address = f"models:/{version.name}@champion", without_password(models.tracking_uri)
     output.say(f"champion: version {version.version} of {version.name}, since {promotion.at:%Y-%m-%d %H:%M} UTC")
     output.say(f"members:  {', '.join(version.members)}")
     output.say(f"because:  {promotion.reason}")
     output.say(f"load it:  mlflow.pyfunc.load_model({uri!r})  with MLFLOW_TRACKING_URI={address}")
-    for words in map(str, [*moved, *invalid]):
+    for words in map(str, [*moved, *invalid, *differences]):
         output.say(f"warning:  {words}")
     output.document(
         {
@@ -83,6 +84,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
             "tracking_uri": address,
             "drift": [str(one) for one in moved],
             "invalid": [str(one) for one in invalid],
+            "differences": differences,
         }
     )
 

@@ -14,6 +14,7 @@ from esci_tournament.deployments.cli.common import Output, command, settings_of
 
 if TYPE_CHECKING:
     from esci_tournament.registry.settings import Settings
+    from esci_tournament.registry.workspace import Workspace
 
 PACKAGES = (
     "torch", "transformers", "torch-geometric", "lightgbm", "shap", "mlflow", "prefect", "great-expectations",
@@ -52,6 +53,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("ledger", lambda: _ledger(workspace)),
         ("ledger's chain", lambda: _chain(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
+        ("record", lambda: _record(workspace)),
         ("prefect", lambda: check_prefect(settings)),
     ]
     rows, failed = [], []
@@ -141,6 +143,17 @@ def _mlflow(workspace: Any) -> str:
     return f"{where}, " + (
         f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
     )
+
+
+def _record(workspace: Workspace) -> str:
+    """Compare champion, members and candidates in MLflow with what is on record; those of the champion must agree."""
+    champion = {id: text for id, text in workspace.roll.champion_differences().items() if text}
+    if champion:
+        raise RuntimeError("; ".join(champion.values()))
+    known = workspace.roll.candidates(with_metrics=False)
+    others = [one.difference for one in known if one.difference]
+    told = f"; {'; '.join(others)}" if others else ""
+    return f"{sum(one.recorded for one in known)} candidates, {len(others)} of them otherwise in MLflow{told}"
 
 
 def check_prefect(settings: Settings) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.models import Models
+from esci_tournament.registry.roll import Enrolled, Roll
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.stages import StageStore
@@ -65,38 +65,38 @@ def check_spec(spec: CandidateSpec, settings: Settings | None = None) -> None:
 
 
 def newcomers(
-    models: Models,
+    roll: Roll,
     specs: Sequence[CandidateSpec],
-    untried: set[str],
+    tried: Collection[str],
     settings: Settings | None = None,
     versions: Sequence[str] = (),
-) -> list[CandidateVersion]:
-    """Return the versions that are to enter: those that are named, or else all that wait.
+) -> list[Enrolled]:
+    """Return the candidates that are to enter: those that are named, or else all that wait.
 
     Specs that are named and not registered yet are registered now.
 
     Args:
-        models: The registry.
+        roll: The candidates of the home.
         specs: Candidates that were named; every one is checked before the first is registered.
-        untried: Ids that the ledger knows and no finished tournament has tried. A version whose spec cannot be read is
-            not in the ledger; it is returned too, so that the report says why it cannot compete.
+        tried: Ids that a finished tournament has tried; with none named, all others in MLflow wait. One whose spec
+            cannot be read is returned too, so that the report says why it cannot compete.
         settings: As :func:`check_spec`.
         versions: Candidate ids ("name/version") that were named, tried before or not.
 
     Returns:
-        Distinct versions, `versions` before `specs`; with none named, in the order of the registry.
+        Distinct candidates, `versions` before `specs`; with none named, in the order in which they were registered.
 
     Raises:
         SpecError: If a named spec cannot be used, or is not allowed.
-        NotFoundError: If the registry has no such version.
+        NotFoundError: If neither the ledger nor the registry has a version that was named.
     """
     if specs or versions:
         for spec in specs:
             check_spec(spec, settings)
-        named = [models.candidate(id) for id in versions] + [models.register_candidate(spec) for spec in specs]
-        return list({version.id: version for version in named}.values())
-    known = models.candidates(with_metrics=False)
-    return [version for version in known if version.id in untried or version.spec is None]
+        named = [roll.candidate(id) for id in versions] + [roll.register(spec) for spec in specs]
+        return list({one.id: one for one in named}.values())
+    # One that was deleted before it was tried was withdrawn.
+    return [one for one in roll.candidates(with_metrics=False) if one.id not in tried and not one.gone]
 
 
 def readable(version: CandidateVersion, settings: Settings | None = None) -> str:
@@ -127,31 +127,13 @@ def readable(version: CandidateVersion, settings: Settings | None = None) -> str
     return ""
 
 
-def unaltered(version: CandidateVersion, digest: str) -> str:
-    """Return why a version's spec keeps it from competing because it has changed since it was recorded.
-
-    Args:
-        version: The version.
-        digest: Digest of the spec that the ledger has for it, "" when it has none.
-
-    Returns:
-        The reason in a sentence, or "" when the digests agree or none is on record.
-    """
-    if digest and version.digest != digest:
-        return (
-            f"candidate {version.id}: its spec is another one than when it entered; put it back, or register the new "
-            "spec as a version of its own"
-        )
-    return ""
-
-
 def make_inputs(
     version: CandidateVersion, data_version: str, roles: str, seed: int, device: str, fitted: Origin | None = None
 ) -> CandidateInputs:
     """Return what the stages of a candidate with a readable spec are keyed by.
 
     Args:
-        version: The version; it must have a spec.
+        version: The version, as it is on record.
         data_version: Version of the data.
         roles: Key of the stage that gave every pair its role.
         seed: Seed of the tournament; that of the spec, if it has one, takes precedence.
@@ -160,9 +142,13 @@ def make_inputs(
 
     Returns:
         The inputs.
+
+    Raises:
+        SpecError: If its spec cannot be read; the message says why.
     """
-    assert version.spec is not None
     spec = version.spec
+    if spec is None:
+        raise SpecError(version.complaint or f"candidate {version.id}: it has no spec; register it again")
     return CandidateInputs(
         fitted=fitted,
         candidate=version.id,

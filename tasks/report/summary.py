@@ -147,6 +147,8 @@ class Summary:
         drift: JSON of `esci_tournament.tasks.data.drift.DriftReport` since the data of the last tournament; {} when
             none was measured.
         excluded: Candidate id -> why it is not on the bench, of a re-evaluation.
+        differences: Id of a candidate or ensemble version -> in which way MLflow differed from its record, and what to
+            do.
     """
 
     tournament: str
@@ -183,6 +185,7 @@ class Summary:
     awaits_review: bool = False
     drift: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order of the fields."""

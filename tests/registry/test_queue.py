@@ -80,13 +80,11 @@ def test_the_oldest_goes_first_and_the_next_when_the_device_is_free(queue):
 def test_devices_are_free_of_each_other_and_who_was_tried_by_hand_is_left_out(queue, ledger):
     arrive(queue, "a/1", "b/1", "c/1")
     ledger.record_data_version("data")
-    assert queue.recorded("b/1") == ""
     ledger.record_candidate("b/1", "digest", "scores")
     ledger.start_tournament("by-hand", "data", {"b/1": "newcomer"})
     assert queue.tried(["a/1", "b/1"]) == set()
     ledger.finish_tournament("by-hand")
     assert queue.tried(["a/1", "b/1"]) == {"b/1"}
-    assert queue.recorded("b/1") == "digest"
     assert queue.dispatch("cpu", 1).candidates == ("a/1",)
     assert queue.dispatch("cuda", 2).candidates == ("c/1",)
     assert queue.waiting() == []

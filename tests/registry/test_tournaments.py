@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.tournaments import Attempt, find_attempt, tournament_digest, untried
+from esci_tournament.registry.tournaments import Attempt, find_attempt, tournament_digest, tried
 from tests.registry.conftest import approved
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
@@ -209,12 +209,12 @@ def test_data_newcomers_and_their_recipes_are_the_question() -> None:
     assert len(questions) == 5
 
 
-def test_a_candidate_is_untried_until_a_tournament_it_entered_is_finished(ledger: Ledger) -> None:
+def test_a_candidate_is_not_tried_until_a_tournament_it_entered_is_finished(ledger: Ledger) -> None:
     ledger.record_data_version("data-1")
     for name in ("a/1", "b/1"):
         ledger.record_candidate(name, f"digest of {name}", "graph_network")
     ledger.start_tournament("t-1", "data-1", {"a/1": "newcomer"})
     ledger.fail_tournament("t-1", "killed")
-    assert untried(ledger) == {"a/1", "b/1"}
+    assert tried(ledger) == set()
     ledger.finish_tournament("t-1")
-    assert untried(ledger) == {"b/1"}
+    assert tried(ledger) == {"a/1"}
