@@ -70,20 +70,15 @@ def opened(path: Path, what: str, bounds: Bounds, texts: Sequence[str] = ()) -> 
         if not stat.S_ISREG(found.st_mode):
             raise SpecError(f"{what} {path} is no ordinary file")
         _at_most(path, what, found.st_size, bounds.file_mib * MIB, "bytes")
-        with parquet.ParquetFile(
-            path,
-            memory_map=False,
-            buffer_size=MIB,
-            read_dictionary=list(texts),
-            thrift_string_size_limit=_FOOTER_STRING,
-            thrift_container_size_limit=_FOOTER_ITEMS,
-        ) as source:
+        with _open(path, ()) as source:
             footer = source.metadata
             _at_most(path, what, footer.num_rows, bounds.rows, "rows")
             _at_most(path, what, footer.num_columns, bounds.columns, "columns")
             _at_most(path, what, footer.num_row_groups, bounds.groups, "row groups")
             unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
             _at_most(path, what, unpacked, bounds.unpacked_mib * MIB, "unpacked bytes")
+            chosen = [name for name in texts if name in source.schema_arrow.names]
+        with _open(path, chosen) as source:
             yield source
     except FileNotFoundError as error:
         raise SpecError(f"{what} {path} is not there; correct the spec") from error
@@ -144,6 +139,17 @@ def write_numbers(path: str, parts: Sequence[np.ndarray]) -> int:
         for part in parts:
             file.write(np.ascontiguousarray(part).tobytes())
     return sum(part.size for part in parts)
+
+
+def _open(path: Path, dictionaries: Sequence[str]) -> parquet.ParquetFile:
+    return parquet.ParquetFile(
+        path,
+        memory_map=False,
+        buffer_size=MIB,
+        read_dictionary=list(dictionaries),
+        thrift_string_size_limit=_FOOTER_STRING,
+        thrift_container_size_limit=_FOOTER_ITEMS,
+    )
 
 
 def _longest(column: pa.Array) -> int:
