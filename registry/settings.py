@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     )
     data_sql_rows: int = Field(50_000, ge=1, description="rows that are fetched from the database at a time")
 
+    data_max_gib: float = Field(
+        64.0, gt=0, description="size of a file of the newest data that is fetched, and of an unpacked archive, GiB"
+    )
+
     # When newer data counts as drifted
     drift_distance: float = Field(
         0.1, gt=0, le=1, description="Jensen-Shannon distance (base 2) from which a distribution may count as drifted"

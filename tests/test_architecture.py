@@ -21,7 +21,7 @@ KNOWN_IN = {
         "deployments/mlflow_plugin.py",  # MLflow imports it, and is told so in MLflow's own error
     },
     "great_expectations": {"tasks/data/expectations.py"},
-    "lightgbm": {"tasks/ensemble/aggregate.py", "tasks/ensemble/fitting.py"},
+    "lightgbm": {"tasks/ensemble/aggregate.py", "tasks/ensemble/booster.py", "tasks/ensemble/fitting.py"},
 }
 
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as parquet
 
-from esci_tournament.registry.errors import DataError, LeakError, SpecError
+from esci_tournament.registry.errors import DataError, LeakError
 from esci_tournament.registry.specs import NamedSpec
-from esci_tournament.tasks.data.dataset import query_keys
+from esci_tournament.tasks.candidates.listed_queries import read_listed
 from esci_tournament.tasks.families.declared import DeclaredSpec
 from esci_tournament.tasks.families.protocol import FitData
 
@@ -132,27 +130,10 @@ def read_queries(path: Path) -> Seen:
         The queries, as `ids` or as `keys`.
 
     Raises:
-        SpecError: If the file cannot be read or has neither, or lists nothing.
+        SpecError: If the file cannot be read, has neither, lists nothing, or is larger than it may be.
     """
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise SpecError(f"trained_queries {path} cannot be read as parquet: {error}") from error
-    names = set(table.column_names)
-    if not table.num_rows:
-        raise SpecError(
-            f"trained_queries {path} lists no query; a model that saw none declares trained_on = other_queries"
-        )
-    if "query_id" in names and pa.types.is_integer(table["query_id"].type) and not table["query_id"].null_count:
-        return Seen(ids=np.unique(table["query_id"].to_numpy()).astype(np.int64))
-    if names >= {"query", "product_locale"} and not table["query"].null_count:
-        queries, locales = table["query"].to_pylist(), table["product_locale"].to_pylist()
-        return Seen(np.unique(query_keys(map(str, queries), map(str, locales))))
-    found = ", ".join(table.column_names)
-    raise SpecError(
-        f"trained_queries {path}: needed is a column query_id of whole numbers without gaps, or query and "
-        f"product_locale; found {found}"
-    )
+    keys, ids = read_listed(path)
+    return Seen(keys, ids)
 
 
 def without_seen(roles: pd.DataFrame, pairs: pd.DataFrame, models: Iterable[Seen]) -> pd.DataFrame:

@@ -23,6 +23,8 @@ FILES = (EXAMPLES_FILE, PRODUCTS_FILE)
 
 ATTEMPTS = 5  # in a row without a single new byte, before giving up
 TIMEOUT_SECONDS = 30.0
+MOST_BYTES = 64 * 2**30  # of one file, by default; the official files have 1 to 2 GiB
+_POINTER_BYTES = 4096
 
 Progress = Callable[[float, str], None]
 
@@ -110,19 +112,25 @@ def has_pointers(base_url: str) -> bool:
         return _answer(client, url, lambda response: response.status_code == 200)
 
 
-def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share, doing: None) -> list[Path]:
+def fetch_folder(
+    base_url: str,
+    folder: Path,
+    progress: Progress = lambda share, doing: None,
+    most_bytes: int = MOST_BYTES,
+) -> list[Path]:
     """Fetch the official files and the logs of behaviour beside them from an address that has no pointers.
 
     Args:
         base_url: Folder of the files; logs that it does not have are left out, and removed from `folder`.
         folder: An existing folder.
         progress: Called with the share of files that is there, in [0, 1], and which file is fetched.
+        most_bytes: Bytes that a file may have.
 
     Returns:
         The paths of the files that were fetched, official ones first.
 
     Raises:
-        DataError: If the server cannot be reached, refuses, or has no official file, or a file breaks off.
+        DataError: If the server cannot be reached, refuses, or has no official file, or a file breaks off or is larger.
     """
     base_url, found = base_url.rstrip("/"), []
     names = (*FILES, *LOG_FILES)
@@ -132,7 +140,7 @@ def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share,
             progress((number + share) / len(names), f"fetching {name}")
 
         part = folder / f"{name}.part"
-        if fetch_address(f"{base_url}/{name}", part, report, optional=name in LOG_FILES):
+        if fetch_address(f"{base_url}/{name}", part, report, optional=name in LOG_FILES, most_bytes=most_bytes):
             publish(part, folder / name)
             found.append(folder / name)
         else:
@@ -141,7 +149,12 @@ def fetch_folder(base_url: str, folder: Path, progress: Progress = lambda share,
 
 
 def fetch_address(
-    url: str, path: Path, report: Callable[[float], None], optional: bool = False, pause_seconds: float = 1.0
+    url: str,
+    path: Path,
+    report: Callable[[float], None],
+    optional: bool = False,
+    pause_seconds: float = 1.0,
+    most_bytes: int = MOST_BYTES,
 ) -> bool:
     """Fetch one address into a file, from its beginning.
 
@@ -151,21 +164,30 @@ def fetch_address(
         report: Called with the share of the file that is there, in [0, 1]; 0 while the server does not tell its size.
         optional: Whether an answer 404 or 410 is no error.
         pause_seconds: Pause before a second attempt; it doubles with each further one.
+        most_bytes: Bytes that it may have.
 
     Returns:
         False when the file is optional and not there, else True.
 
     Raises:
-        DataError: If the server cannot be reached, refuses, or breaks off in each of :data:`ATTEMPTS` attempts.
+        DataError: If the server cannot be reached, refuses, sends more, or breaks off in each of :data:`ATTEMPTS`
+            attempts.
     """
 
     def take(response: httpx.Response) -> bool:
         if optional and response.status_code in (404, 410):
             return False
         _refuse_errors(response, url)
-        total = int(response.headers.get("Content-Length", 0))
+        told = response.headers.get("Content-Length", "")
+        total = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else 0
         with path.open("wb") as file:
             for chunk in response.iter_raw():
+                if file.tell() + len(chunk) > most_bytes:
+                    raise DataError(
+                        f"the server sends more than {most_bytes / 2**30:.3g} GiB",
+                        file=without_secrets(url),
+                        advice="raise the setting data_max_gib if that is right",
+                    )
                 file.write(chunk)
                 report(min(1.0, file.tell() / total) if total else 0.0)
             if total and file.tell() != total:
@@ -221,7 +243,7 @@ def parse_pointer(text: str, url: str) -> Pointer:
         DataError: If the text is no pointer.
     """
     sha256 = re.search(r"^oid sha256:([0-9a-f]{64})$", text, re.MULTILINE)
-    size = re.search(r"^size (\d+)$", text, re.MULTILINE)
+    size = re.search(r"^size ([0-9]{1,18})$", text, re.MULTILINE)
     if not (text.startswith("version https://git-lfs.github.com/spec/") and sha256 and size):
         raise DataError(
             f"the server's answer is no Git LFS pointer: {text[:60]!r}", file=url, advice="check the address"
@@ -232,9 +254,14 @@ def parse_pointer(text: str, url: str) -> Pointer:
 def _pointer(client: httpx.Client, url: str, pause_seconds: float) -> Pointer:
     for attempt in range(ATTEMPTS):
         try:
-            response = client.get(url)
-            _refuse_errors(response, url)
-            return parse_pointer(response.text, url)
+            with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+                _refuse_errors(response, url)
+                content = b""
+                for chunk in response.iter_raw():
+                    content += chunk
+                    if len(content) > _POINTER_BYTES:
+                        break
+                return parse_pointer(content[:_POINTER_BYTES].decode(errors="replace"), url)
         except httpx.TransportError as error:
             _wait_or_give_up(attempt, url, error, pause_seconds)
     raise AssertionError("unreachable: the last attempt raises")

@@ -50,17 +50,20 @@ def obtain(settings: Settings, data: str | None = None, progress: Progress = lam
     if wanted == SQL:
         return _put(settings.home, SQL, lambda folder: read_database(settings, folder, progress))
     if wanted.startswith(("http://", "https://")):
-        return _put(settings.home, f"url-{_name_of(wanted)}", lambda folder: _fetch(wanted, folder, progress), True)
+        most = int(settings.data_max_gib * 2**30)
+        return _put(
+            settings.home, f"url-{_name_of(wanted)}", lambda folder: _fetch(wanted, folder, progress, most), True
+        )
     return Path(wanted).expanduser()
 
 
-def _fetch(url: str, folder: Path, progress: Progress) -> None:
+def _fetch(url: str, folder: Path, progress: Progress, most_bytes: int) -> None:
     if is_archive(url):
-        fetch_archive(url, folder, progress)
+        fetch_archive(url, folder, progress, most_bytes)
     elif has_pointers(url):
         download(folder, url, progress=progress)
     else:
-        fetch_folder(url, folder, progress)
+        fetch_folder(url, folder, progress, most_bytes)
 
 
 def _put(home: Path, name: str, fill: Callable[[Path], object], resumable: bool = False) -> Path:

@@ -12,17 +12,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightgbm
 import numpy as np
 
 from esci_tournament.registry.errors import StoreError, UsageError
 from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.foreign import read_bounded, read_json_file
 from esci_tournament.registry.labels import CLASSES
 from esci_tournament.registry.processes import usable_cores
+from esci_tournament.tasks.ensemble.booster import open_booster, try_files
+from esci_tournament.tasks.ensemble.model_text import LONGEST, read_model
 from esci_tournament.tasks.ensemble.pool import Pool
-from esci_tournament.tasks.ensemble.trees import FlatTrees
+from esci_tournament.tasks.ensemble.trees import FlatTrees, Tree
+
+if TYPE_CHECKING:
+    import lightgbm
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"
 _ROWS_WORTH_THREADS = 20_000
@@ -120,19 +125,47 @@ class AggregatorParameters:
 class Aggregator:
     """A fitted aggregator.
 
+    Its trees are read by :func:`read_model`. LightGBM gets their text only for more than 1,000 pairs at once, and the
+    text of a file only after a child process has survived it.
+
     Attributes:
         members: k names, the order of the columns.
-        booster: the LightGBM model over 4 k columns, member by member, E, S, C, I within each.
+        text: LightGBM's text of a model over 4 k columns, member by member, E, S, C, I within each.
         rounds: boosting rounds; 0 where the pool alone is best.
         parameters: what it was fitted with.
         pool: what the trees start from; None for nothing.
+        file: where the text was read from; None for one that this process has fitted.
     """
 
     members: tuple[str, ...]
-    booster: lightgbm.Booster
+    text: str = field(repr=False)
     rounds: int
     parameters: AggregatorParameters = field(default_factory=AggregatorParameters)
     pool: Pool | None = None
+    file: Path | None = field(default=None, compare=False)
+
+    @cached_property
+    def booster(self) -> lightgbm.Booster:
+        """LightGBM's model.
+
+        Raises:
+            StoreError: if the text comes from a file and LightGBM cannot read it.
+        """
+        if self.file is not None:
+            try_files([self.file])
+        return open_booster(self.text)
+
+    @cached_property
+    def trees(self) -> list[Tree]:
+        """The trees in their order; tree i belongs to class i modulo 4.
+
+        Raises:
+            StoreError: if the text is not as LightGBM writes it.
+        """
+        try:
+            return read_model(self.text, CLASSES * len(self.members))
+        except ValueError as error:
+            raise StoreError(f"the aggregator's trees cannot be read: {error}; fit it again") from error
 
     def raw_scores(self, columns: np.ndarray) -> np.ndarray:
         """Return the scores before the softmax.
@@ -166,7 +199,7 @@ class Aggregator:
 
     def _text(self) -> str:
         """Return LightGBM's text of the trees, with 1 for the number of threads: it is the same on any machine."""
-        return re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", self.booster.model_to_string())
+        return re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", self.text)
 
     def prepared(self) -> Aggregator:
         """Read the trees now, which takes some 80 ms, so that the first request need not wait for it.
@@ -179,7 +212,7 @@ class Aggregator:
 
     @cached_property
     def _trees(self) -> FlatTrees:
-        return FlatTrees.of(self.booster.model_to_string())
+        return FlatTrees.joined(self.trees)
 
     def predict_proba(self, columns: np.ndarray) -> np.ndarray:
         """Return class probabilities.
@@ -211,9 +244,11 @@ class Aggregator:
         parameters = {name: value for name, value in asdict(self.parameters).items() if name != "threads"}
         card: dict[str, Any] = {"members": list(self.members), "rounds": self.rounds, "parameters": parameters}
         card["pool"] = self.pool.to_json() if self.pool else None
+        text = self._text()
+        card["digest"] = _digest(text)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / _MODEL, self._text())
+            _write(folder / _MODEL, text)
             _write(folder / _CARD, json.dumps(card, indent=2) + "\n")
         except OSError as error:
             raise StoreError(
@@ -223,6 +258,9 @@ class Aggregator:
     @classmethod
     def load(cls, folder: Path) -> Aggregator:
         """Return the aggregator that `save` wrote.
+
+        Nothing in the files is believed: the text has to have the digest that the card names (cards of earlier releases
+        name none) and to be a whole model, before anything is computed with it.
 
         Args:
             folder: where `save` wrote.
@@ -234,20 +272,49 @@ class Aggregator:
             StoreError: if a file is missing, damaged or of another shape than its card says.
         """
         try:
-            card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-            booster = lightgbm.Booster(model_str=(folder / _MODEL).read_text(encoding="utf-8"))
-            pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # a card may lack the key
+            card = read_json_file(folder / _CARD)
+            text = read_bounded(folder / _MODEL, LONGEST)
+            members, pool, rounds = _facts(card)
             saved = {name: value for name, value in card["parameters"].items() if name != "threads"}  # this machine's
-            parameters = AggregatorParameters(**saved)
-            aggregator = cls(tuple(card["members"]), booster, int(card["rounds"]), parameters, pool)
-        except (OSError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+            parameters = _typed(AggregatorParameters(**saved))
+            _compare(text, card)
+            aggregator = cls(members, text, rounds, parameters, pool, folder / _MODEL)
+            aggregator.__dict__["trees"] = read_model(text, CLASSES * len(members))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
             raise StoreError(f"aggregator in {folder} cannot be read: {error}; fit it again") from error
-        if booster.num_feature() != CLASSES * len(aggregator.members):
-            raise StoreError(
-                f"aggregator in {folder} has {booster.num_feature()} columns, its card names {len(aggregator.members)} "
-                "members of four columns each; fit it again"
-            )
         return aggregator
+
+
+def _facts(card: dict[str, Any]) -> tuple[tuple[str, ...], Pool | None, int]:
+    """Return members, pool and rounds of a card, or raise ValueError, KeyError or TypeError."""
+    members = tuple(card["members"])
+    if not members or not all(isinstance(name, str) for name in members) or len(set(members)) != len(members):
+        raise ValueError("its card names no members, or one twice")
+    pool = Pool.from_json(card["pool"]) if card.get("pool") else None  # a card may lack the key
+    if pool is not None:
+        if len(pool.weights) != len(members):
+            raise ValueError(f"its pool is about {len(pool.weights)} members, its card names {len(members)}")
+        if not all(np.isfinite(part).all() for part in (pool.weights, pool.bias, pool.average)):
+            raise ValueError("its pool has a number that is not finite")
+    return members, pool, int(card["rounds"])
+
+
+def _typed(parameters: AggregatorParameters) -> AggregatorParameters:
+    """Return parameters whose values are of the types of the defaults, or raise TypeError."""
+    for name, value in asdict(AggregatorParameters(threads=1)).items():
+        found = getattr(parameters, name)
+        if isinstance(found, bool) or not isinstance(found, (int, float) if isinstance(value, float) else type(value)):
+            raise TypeError(f"its parameter {name} is {found!r:.100}")
+    return parameters
+
+
+def _compare(text: str, card: dict[str, Any]) -> None:
+    if card.get("digest", _digest(text)) != _digest(text):
+        raise ValueError(f"{_MODEL} is not what was saved, its digest is another")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flatten(columns: np.ndarray, members: Sequence[str]) -> np.ndarray:

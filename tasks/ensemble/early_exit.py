@@ -13,6 +13,7 @@ import numpy as np
 
 from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
 from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.foreign import read_json_file
 
 FILE = "early_exit.json"
 CONFIDENCE = 0.95
@@ -168,12 +169,12 @@ class EarlyExit:
         """
         path = folder / FILE
         try:
-            rule = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            rule = cls.from_json(read_json_file(path))
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{path} is not there: the ensemble was made without early exit; all members are asked"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise StoreError(f"{path} cannot be read: {error}; run a tournament to make the ensemble again") from error
         return rule if risk is None else rule.at(risk)
 

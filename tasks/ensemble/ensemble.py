@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.registry.foreign import below, read_json_file
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
@@ -57,7 +58,7 @@ class Ensemble:
             OSError: if there is no manifest.
             CandidateError: if a member cannot be loaded.
             SpecError: if a member's spec cannot be read.
-            StoreError: if the aggregator is missing or damaged.
+            StoreError: if the manifest is damaged, or the aggregator missing or damaged.
         """
         members = {name: load_candidate(place, device) for name, place in member_folders(folder).items()}
         return cls(members, Aggregator.load(folder / AGGREGATOR))
@@ -107,11 +108,15 @@ def member_folders(folder: Path) -> dict[str, Path]:
 
     Raises:
         OSError: if there is no manifest.
-        ValueError: if the manifest is no JSON.
-        KeyError: if the manifest lacks a field.
+        StoreError: if the manifest is damaged, or names a folder elsewhere.
     """
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return {one["id"]: folder / one["folder"] for one in manifest["members"]}
+    try:
+        manifest = read_json_file(folder / MANIFEST)
+        return {str(one["id"]): below(folder, one["folder"]) for one in manifest["members"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{folder / MANIFEST} cannot be read: {error}; let a tournament make the ensemble anew"
+        ) from error
 
 
 def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

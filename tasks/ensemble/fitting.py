@@ -126,8 +126,8 @@ def fit_aggregator(
         if booster.update():
             break
     # The round trip through text drops the training data and makes a fresh fit and a loaded one the same object
-    text = booster.model_to_string()
-    return Aggregator(tuple(members), lightgbm.Booster(model_str=text), rounds, parameters, pool)
+    text = lightgbm.Booster(model_str=booster.model_to_string()).model_to_string()
+    return Aggregator(tuple(members), text, rounds, parameters, pool)
 
 
 def _dataset(

@@ -23,7 +23,9 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.pool import Pool
-from esci_tournament.tasks.ensemble.trees import Tree, parse_trees
+from esci_tournament.tasks.ensemble.trees import Tree
+
+_MOST_ENTRIES = 2**27  # of eight bytes each
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def tabulate(aggregator: Aggregator) -> Forest:
         The tables, which do not depend on the pairs that are explained.
 
     Raises:
-        UsageError: if a path reads more than 16 distinct columns, or a split is categorical.
+        UsageError: if a path reads more than 16 distinct columns, or the tables would take more than 1 GiB.
     """
-    trees = parse_trees(aggregator.booster.model_to_string())
+    trees = aggregator.trees
     groups = len(aggregator.members)
     base = np.zeros(CLASSES)
     paths = _Paths()
@@ -98,6 +100,11 @@ def tabulate(aggregator: Aggregator) -> Forest:
     distinct = [np.unique(member[start:stop]) for start, stop in pairwise(starts)]
     group_start = np.concatenate([[0], np.cumsum([len(each) for each in distinct])]).astype(np.int64)
     table_start = np.concatenate([[0], np.cumsum([len(each) << d for each, d in zip(distinct, bits, strict=True)])])
+    if table_start[-1] > _MOST_ENTRIES:
+        raise UsageError(
+            f"the aggregator's tables would have {table_start[-1]:,} entries, {_MOST_ENTRIES:,} at most can be made; "
+            "lower `depth`"
+        )
     group = np.concatenate([*distinct, np.zeros(0, np.int64)]).astype(np.int64)
     slot = np.concatenate(
         [*(np.searchsorted(each, member[a:b]) for each, a, b in zip(distinct, starts[:-1], starts[1:], strict=True)),

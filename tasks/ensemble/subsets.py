@@ -13,6 +13,7 @@ import numpy as np
 
 from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
 from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.foreign import below, read_json_file
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, check_shapes
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of
 from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
@@ -157,8 +158,9 @@ class Subsets:
                 raise NotFoundError(f"{folder} holds no aggregators of subsets; the ensemble was made without them")
             return cls(complete.members, (Subset(complete.members, complete, 0.0),))
         try:
-            card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-            entries = [(tuple(one["members"]), folder / one["folder"], float(one["value"])) for one in card["subsets"]]
+            card = read_json_file(folder / _CARD)
+            found = [(tuple(one["members"]), below(folder, one["folder"]), one["value"]) for one in card["subsets"]]
+            entries = [(names, place, float(value)) for names, place, value in found]
             members = tuple(card["members"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(

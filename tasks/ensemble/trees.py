@@ -7,6 +7,7 @@ of the sums: the scores are LightGBM's, bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +116,18 @@ class FlatTrees:
         Raises:
             UsageError: if a split is categorical or a leaf linear.
         """
-        trees = parse_trees(text)
+        return cls.joined(parse_trees(text))
+
+    @classmethod
+    def joined(cls, trees: Sequence[Tree]) -> FlatTrees:
+        """Return trees one after the other; tree i belongs to class i modulo 4.
+
+        Args:
+            trees: the trees.
+
+        Returns:
+            The arrays.
+        """
 
         def joined(name: str, kind: type) -> np.ndarray:
             return np.concatenate([np.zeros(0, kind), *(getattr(tree, name).astype(kind) for tree in trees)])

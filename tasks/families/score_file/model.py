@@ -8,17 +8,14 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as parquet
 
-from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.ensemble.scores import check_distributions
 from esci_tournament.tasks.families.protocol import Candidate, FitData
+from esci_tournament.tasks.families.score_file.reading import ID, check_file, read_file
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
-
-_ID = "example_id"
 
 
 class ScoreFile(Candidate):
@@ -66,11 +63,12 @@ class ScoreFile(Candidate):
             The candidate itself.
 
         Raises:
-            SpecError: if the file is missing, no parquet, or its columns are not example_id, E, S, C and I.
+            SpecError: if the file is missing, no parquet, damaged or too large, or its columns are not example_id, E,
+                S, C and I.
             CandidateError: if an id is there twice, a row is no distribution, or all rows are the same.
         """
         data.progress(0.0, "reading the score file")
-        ids, values = _read(Path(self.spec.file))
+        ids, values = read_file(Path(self.spec.file))
         if len(np.unique(ids)) != len(ids):
             raise CandidateError(f"{self.spec.file}: {len(ids) - len(np.unique(ids))} example ids stand there twice")
         check_distributions(self.spec.name, values, ids)
@@ -138,9 +136,9 @@ class ScoreFile(Candidate):
         return 0
 
     def _look_up(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        if _ID not in pairs or not len(self._ids):  # a pair that is served has no id
+        if ID not in pairs or not len(self._ids):  # a pair that is served has no id
             return np.zeros(len(pairs), dtype=np.int64), np.zeros(len(pairs), dtype=bool)
-        wanted = pairs[_ID].to_numpy()
+        wanted = pairs[ID].to_numpy()
         place = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
         return place, self._ids[place] == wanted
 
@@ -152,45 +150,6 @@ def check_score_file(spec: ScoresSpec) -> None:
         spec: names the file.
 
     Raises:
-        SpecError: if it is missing, no parquet, or its columns are others.
+        SpecError: if it is missing, no parquet, too large, or its columns are others.
     """
-    _check_columns(Path(spec.file), _opened(Path(spec.file)).schema_arrow)
-
-
-def _opened(path: Path) -> parquet.ParquetFile:
-    try:
-        return parquet.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise SpecError(f"score file {path} is not there; correct `file`") from error
-    except (OSError, pa.ArrowException) as error:
-        raise SpecError(f"score file {path} cannot be read as parquet: {error}") from error
-
-
-def _check_columns(path: Path, schema: pa.Schema) -> None:
-    wanted = (_ID, *LABELS)
-    names = [name for name in schema.names if not name.startswith("__index_level_")]  # what pandas adds
-    if sorted(names) != sorted(wanted):
-        raise SpecError(
-            f"score file {path} has the columns {', '.join(names)}; it must have {', '.join(wanted)}: "
-            "one example_id and the probabilities of four classes"
-        )
-    wrong = [_ID] if not pa.types.is_integer(schema.field(_ID).type) else []
-    wrong += [label for label in LABELS if not pa.types.is_floating(schema.field(label).type)]
-    if wrong:
-        raise SpecError(
-            f"score file {path}: column {wrong[0]} is {schema.field(wrong[0]).type}; "
-            "example_id is a whole number, E, S, C and I are floats"
-        )
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    source = _opened(path)
-    _check_columns(path, source.schema_arrow)
-    try:
-        table = source.read()
-    except (OSError, pa.ArrowException) as error:
-        raise SpecError(f"score file {path} is damaged: {error}") from error
-    if table[_ID].null_count:
-        raise SpecError(f"score file {path}: example_id is missing in {table[_ID].null_count} rows")
-    columns = [table[label].to_numpy().astype(np.float32) for label in LABELS]
-    return table[_ID].to_numpy().astype(np.int64), np.stack(columns, axis=1)
+    check_file(Path(spec.file))

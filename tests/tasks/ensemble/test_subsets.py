@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -85,12 +86,17 @@ def test_an_ensemble_without_the_folder_answers_with_all_members_only(tmp_path: 
 
 def test_damage_is_noticed(tmp_path: Path, subsets: Subsets) -> None:
     subsets.save(tmp_path)
-    first, second = (tmp_path / name / "aggregator.json" for name in ("001", "002"))
-    content = first.read_text(encoding="utf-8")
-    first.write_text(second.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "001").rename(tmp_path / "kept")
+    shutil.copytree(tmp_path / "002", tmp_path / "001")
     with pytest.raises(StoreError, match="names"):
         Subsets.load(tmp_path)
-    first.write_text(content, encoding="utf-8")
+    shutil.rmtree(tmp_path / "001")
+    (tmp_path / "kept").rename(tmp_path / "001")
+    card = (tmp_path / "subsets.json").read_text(encoding="utf-8")
+    (tmp_path / "subsets.json").write_text(card.replace('"001"', '"../001"'), encoding="utf-8")
+    with pytest.raises(StoreError, match="leads out of its folder"):
+        Subsets.load(tmp_path)
+    (tmp_path / "subsets.json").write_text(card, encoding="utf-8")
     (tmp_path / "002" / "aggregator.txt").write_text("tree", encoding="utf-8")
     with pytest.raises(StoreError, match="cannot be read"):
         Subsets.load(tmp_path)
