@@ -12,6 +12,8 @@ from prefect.events import Event
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
+from esci_tournament.registry.foreign import plain
+
 Kind = Literal["verdict", "review", "promotion", "failure"]
 
 # Seconds to wait before each try: a server that is being restarted is back within them, a flow is not held up longer.
@@ -20,6 +22,9 @@ TRIES_S = (0.0, 2.0, 6.0)
 
 def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None) -> bool:
     """Send the event `tournament.<kind>` about a tournament, an ensemble version or a candidate. Never raises.
+
+    Title and text may quote what somebody else wrote: what a chat or mail program would take for a link, a mention or
+    mark-up is neutralised in both.
 
     Args:
         kind: What happened.
@@ -33,6 +38,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
     if not PREFECT_API_URL.value():
         return False
     try:
+        content = {"title": f"{kind}: {subject}", "text": "", "links": {}} | dict(payload or {})
         event = Event(
             event=f"tournament.{kind}",
             resource={
@@ -41,7 +47,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
                 "prefect.resource.role": kind,
             },
             related=_flow_run(),
-            payload={"title": f"{kind}: {subject}", "text": "", "links": {}} | dict(payload or {}),
+            payload=content | {name: plain(str(content[name])) for name in ("title", "text")},
         )
         # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
         body = [event.model_dump(mode="json")]

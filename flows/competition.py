@@ -61,8 +61,8 @@ def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) ->
             scores=workspace.folder("scores"),
             log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
             threads=threads_of(workspace.settings, context),
-            timeout_s=workspace.settings.candidate_timeout_s,
-            memory_gib=workspace.settings.candidate_memory_gib,
+            timeout_s=workspace.settings.candidate_time,
+            memory_gib=workspace.settings.candidate_memory,
             environment=worker_environment(workspace.settings, [entrant.inputs.spec.family]),
             progress=lambda share, doing: report_progress(name, share, doing),
         )
@@ -186,7 +186,8 @@ def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence
                     scores=workspace.folder("scores"),
                     log=workspace.folder("logs") / "profile.log",
                     threads=workspace.settings.cores,
-                    memory_gib=workspace.settings.candidate_memory_gib,
+                    timeout_s=workspace.settings.candidate_time,
+                    memory_gib=workspace.settings.candidate_memory,
                     environment=worker_environment(workspace.settings, [one.inputs.spec.family for one in missing]),
                     progress=lambda share, doing: report_progress("profile", share, doing),
                 )

@@ -11,6 +11,10 @@ LONGEST = 100_000  # characters; MLflow keeps tags of versions up to this length
 LONGEST_FILE = 1_000_000  # bytes of a file
 DEEPEST = 32  # brackets inside brackets; a spec has two
 
+# What moves a terminal's cursor or turns the direction of text; and what begins a mention in a chat
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]|(?<!\w)@")
+_MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
+
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -108,3 +112,43 @@ def below(folder: Path, name: object) -> Path:
     if not parts or parts[0] == "/" or ".." in parts:
         raise ValueError(f"the path {name!r:.200} leads out of its folder")
     return folder.joinpath(*parts)
+
+
+def plain(text: str) -> str:
+    """Return a text in which chat and mail programs find no link, mention or mark-up, and terminals no control.
+
+    Args:
+        text: What somebody else may have written, or a message that quotes it.
+
+    Returns:
+        The text with quotation marks in place of angle brackets, "?" in place of what has a meaning, and spaces inside
+        links.
+
+    Example:
+        >>> plain("<!channel> <https://evil.example|Approve here> [a](b) @all ana@host")
+        '‹!channel› ‹https:/ /evil.example|Approve here› [a] (b) ?all ana@host'
+    """
+    return _CONTROL.sub("?", text).translate(_MARKUP).replace("://", ":/ /").replace("](", "] (")
+
+
+def shown(value: object, longest: int = 100) -> str:
+    """Return a foreign value as messages quote it: as Python writes it, cut, and without mark-up.
+
+    Args:
+        value: What was read.
+        longest: Characters at most; the rest is left out.
+
+    Returns:
+        One line of text.
+
+    Example:
+        >>> shown("<script>")
+        "'‹script›'"
+        >>> shown([1] * 1000, longest=12)
+        '[1, 1, 1, ...'
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        text = f"a {type(value).__name__} that is too large to be shown"
+    return plain(text if len(text) <= longest else f"{text[: longest - 2]}...")

@@ -1,4 +1,4 @@
-"""How a module of ours is started as a process of its own, and how many cores this process may use."""
+"""How a module of ours is started as a process of its own, and how many cores and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import getpass
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import esci_tournament
 
 # The folder that holds the package, as it was found: in an editable install a folder of links, not where they lead.
 _PLACE = str(Path(esci_tournament.__path__[0]).absolute().parent)
+
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -37,6 +40,16 @@ def python_module(module: str, *arguments: str) -> list[str]:
 def usable_cores() -> int:
     """Return the number of cores that this process may use, which a container may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or what its container was given."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [physical]
+    for file in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            limits.append(int(file.read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 def module_path() -> dict[str, str]:

@@ -16,7 +16,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
-from esci_tournament.registry.processes import usable_cores
+from esci_tournament.registry.processes import usable_cores, usable_memory
+
+_SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
 
 
 class Settings(BaseSettings):
@@ -128,14 +130,19 @@ class Settings(BaseSettings):
         None, ge=1, description="threads that compute at once on this machine; default: the cores that may be used"
     )
     candidate_timeout_s: float | None = Field(
-        None, gt=0, description="seconds a candidate may train; default: no limit"
+        86_400.0, ge=0, description="seconds a process may take to train, score or profile candidates; 0: no limit"
+    )
+    candidate_parameters: int = Field(
+        3_000_000_000, ge=1, description="parameters a candidate's model may have, by its recipe or its checkpoint"
     )
     refit: bool = Field(
         False, description="fit models again when the data is new; else they are scored on it as they serve (`blend`)"
     )
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
     candidate_memory_gib: float | None = Field(
-        None, gt=0, description="memory a candidate's process may take, GiB; default: no limit"
+        None,
+        ge=0,
+        description="memory a candidate's process may take, GiB; default: 80 % of the machine's; 0: no limit",
     )
     allowed_pyfunc_sources: tuple[str, ...] = Field(
         (), description="where pyfuncs may come from: folders, or beginnings of models:/ addresses; default: nowhere"
@@ -277,6 +284,22 @@ class Settings(BaseSettings):
     def cores(self) -> int:
         """Threads that compute at once: the setting, else the cores that this process may use."""
         return self.threads or usable_cores()
+
+    @property
+    def candidate_time(self) -> float | None:
+        """Seconds that a candidate's process may take, None for no limit."""
+        return self.candidate_timeout_s or None
+
+    @property
+    def candidate_memory(self) -> float | None:
+        """Memory that a candidate's process may take, GiB, None for no limit.
+
+        The default depends on the machine and is not what the setting itself holds: a tournament is the same one on
+        every machine, and the one that it was before there was a default.
+        """
+        if self.candidate_memory_gib is None:
+            return _SHARE_OF_MEMORY * usable_memory() / 2**30
+        return self.candidate_memory_gib or None
 
     def only(self, names: Collection[str]) -> Settings:
         """Return these settings for a stage that declares which of them it follows from.

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.foreign import shown
 from esci_tournament.registry.plugins import families, spec_class
+
+# Bounds of every value of every spec, plug-ins' too; a field's own bounds are narrower
+LONGEST_TEXT = 10_000  # characters
+LARGEST_NUMBER = 2**63 - 1
+MOST_ENTRIES = 10_000  # of a list or table
+DEEPEST = 16  # lists and tables in each other
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses keys it does not know."""
+    """A frozen model that refuses keys it does not know, numbers that are not finite, and booleans as numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=LONGEST_TEXT)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, content: Any) -> Any:
+        """Refuse True and False where the field has no place for them; pydantic takes them for 1 and 0."""
+        for name, field in cls.model_fields.items():
+            value = content.get(name) if isinstance(content, dict) else None
+            if _holds_boolean(value) and not _may_be_boolean(field.annotation):
+                raise ValueError(f"{name} is no boolean")
+        return content
 
 
 class NamedSpec(Strict):
@@ -32,7 +50,9 @@ class NamedSpec(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="name of the registered model")
     description: str = ""
-    seed: int | None = Field(None, ge=0, description="seed of this candidate; default: the tournament's")
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="seed of this candidate; default: the tournament's"
+    )
 
     if TYPE_CHECKING:  # each family's spec has it as a field, with its own name as the only value and the default
 
@@ -81,7 +101,9 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
     found = spec_class(family) if isinstance(family, str) else None
     if found is None:
         known = ", ".join(families()) or "none, because esci-tournament is not installed: install it again"
-        raise SpecError(f"{origin}: family is {family!r}; it must be one of {known}")
+        raise SpecError(f"{origin}: family is {shown(family)}; it must be one of {known}")
+    if complaint := _out_of_bounds(content):
+        raise SpecError(f"{origin}: {complaint}")
     try:
         spec: NamedSpec = found.model_validate(content)
     except ValidationError as error:
@@ -106,7 +128,7 @@ def read_specs(path: str | Path) -> list[CandidateSpec]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"candidates file {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, no Unicode, an integer of 10,000 digits
         raise SpecError(f"candidates file {path} is no TOML: {error}") from error
     unknown = set(document) - {"candidate"}
     if unknown or not isinstance(document.get("candidate"), list) or not document["candidate"]:
@@ -116,7 +138,7 @@ def read_specs(path: str | Path) -> list[CandidateSpec]:
     for number, table in enumerate(document["candidate"], 1):
         if not isinstance(table, dict) or not isinstance(table.get("recipe", {}), dict):
             raise SpecError(
-                f"{path}, candidate {number}: the candidate and its recipe are tables (got {table!r}); "
+                f"{path}, candidate {number}: the candidate and its recipe are tables (got {shown(table)}); "
                 "write [[candidate]] and [candidate.recipe]"
             )
         _resolve_paths(table, path.parent)
@@ -148,10 +170,48 @@ def _owner(content: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
     return content, key
 
 
+def _out_of_bounds(content: Any, key: str = "", depth: int = 0) -> str:
+    """Return why a value of a spec is out of the bounds of all values, in a sentence; "" if it is not."""
+    place = key or "spec"
+    if isinstance(content, dict | list | tuple):
+        if depth == DEEPEST:
+            return f"{place}: nested deeper than {DEEPEST} levels"
+        if len(content) > MOST_ENTRIES:
+            return f"{place}: {len(content):,} entries; {MOST_ENTRIES:,} are allowed"
+        if isinstance(content, dict):
+            inner = [(f"{key}.{shown(name)[1:-1]}".lstrip("."), value) for name, value in content.items()]
+            inner += [(f"a key of {place}", name) for name in content]
+        else:
+            inner = [(place, value) for value in content]
+        return next((found for name, value in inner if (found := _out_of_bounds(value, name, depth + 1))), "")
+    if isinstance(content, float) and not math.isfinite(content):
+        return f"{place}: Input should be a finite number (got {content})"
+    if isinstance(content, int) and abs(content) > LARGEST_NUMBER:
+        return f"{place}: an integer of {content.bit_length()} bits; {LARGEST_NUMBER} is the largest allowed"
+    if isinstance(content, str) and len(content) > LONGEST_TEXT:
+        return f"{place}: a text of {len(content):,} characters; {LONGEST_TEXT:,} are allowed"
+    return ""
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_boolean, value.values()))
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_boolean, value)))
+
+
+def _may_be_boolean(annotation: Any) -> bool:
+    """Tell whether a field's type has a place for a boolean; a nested model looks after its own fields."""
+    if annotation in (bool, Any, object) or isinstance(annotation, bool):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(map(_may_be_boolean, get_args(annotation)))
+
+
 def _first_complaint(error: ValidationError, origin: str) -> str:
     first = error.errors()[0]
     named = [str(part) for part in first["loc"]]
     key = ".".join(part for part in named if "[" not in part) or "spec"  # with a bracket it is a type of a union
     if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key!r}; remove it or correct its spelling"
-    return f"{origin}: {key}: {first['msg']} (got {first.get('input')!r})"
+        return f"{origin}: unknown key {shown(key)}; remove it or correct its spelling"
+    return f"{origin}: {shown(key)[1:-1]}: {first['msg']} (got {shown(first.get('input'))})"

@@ -15,18 +15,20 @@ GNNArchitecture = Literal["graphsage", "gcn", "gatv2", "rgcn", "hgt"]
 class GraphNetworkRecipe(Strict):
     """The hyperparameters of a graph network and of its training run; each field's description has its unit."""
 
-    hidden_size: int = Field(128, ge=8)
+    hidden_size: int = Field(128, ge=8, le=8192)
     layers: int = Field(2, ge=1, le=3, description="hops of message passing")
-    fanout: int = Field(8, ge=1, description="neighbours used of each node; several relations share them evenly")
+    fanout: int = Field(
+        8, ge=1, le=1024, description="neighbours used of each node; several relations share them evenly"
+    )
     encoder: str = Field("lsa", description="frozen text encoder: `lsa`, or a Hugging Face folder or hub id")
-    text_dimensions: int = Field(128, ge=8, description="dimensions of `lsa`")
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    text_dimensions: int = Field(128, ge=8, le=8192, description="dimensions of `lsa`")
+    epochs: int = Field(10, ge=1, le=10_000)
+    batch_size: int = Field(256, ge=1, le=1_000_000)
+    learning_rate: float = Field(2e-3, gt=0, le=10)
+    weight_decay: float = Field(1e-4, ge=0, le=10)
     dropout: float = Field(0.1, ge=0, lt=1)
     class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
-    heads: int = Field(4, ge=1, description="attention heads of gatv2 and hgt")
+    heads: int = Field(4, ge=1, le=256, description="attention heads of gatv2 and hgt")
 
 
 class GraphNetworkSpec(NamedSpec):
@@ -43,6 +45,16 @@ class GraphNetworkSpec(NamedSpec):
     architecture: GNNArchitecture
     relation: Relation | tuple[Relation, ...] = "impressions"
     recipe: GraphNetworkRecipe = GraphNetworkRecipe()
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network, estimated from the recipe before anything is allocated.
+
+        A layer counts four matrices of hidden_size x hidden_size for itself and for each relation: what HGT, the
+        largest architecture, has.
+        """
+        recipe, width = self.recipe, self.recipe.hidden_size
+        return width * (recipe.text_dimensions + 4 * width * recipe.layers * (1 + len(self.relations)))
 
     @property
     def relations(self) -> tuple[Relation, ...]:
