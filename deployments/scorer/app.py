@@ -13,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from esci_tournament.deployments.scorer import schemas
 from esci_tournament.deployments.scorer.admission import Overloaded
@@ -23,7 +24,7 @@ from esci_tournament.deployments.scorer.swap import Following
 
 _log = logging.getLogger("scorer")
 _MIB = 2**20
-_BODY_SECONDS = 10.0
+_CLIENT_GONE = 499  # in the metrics only
 _MOST_COMPLAINTS = 20
 
 Running = Callable[[], AbstractAsyncContextManager[None]]  # entered while the application runs
@@ -84,10 +85,13 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         status = 500
         try:
             await gate.admit(request)
-            page = _read(await _body(request, int(scorer.settings.body_mib * _MIB)))
+            page = _read(await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s))
             content = await scorer.answer(page, begun)
             status = 200
             return Response(content, media_type=JSON)
+        except ClientDisconnect:  # nobody reads the answer
+            status = _CLIENT_GONE
+            return Response(status_code=status)
         except Exception as error:
             response = problem_of(error)
             status = response.status_code
@@ -212,7 +216,7 @@ def _word_of(error: Exception) -> str:
     return "too_many_requests" if isinstance(error, Overloaded) else words.get(type(error), "internal")
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int, seconds: float) -> bytes:
     """Return the body of a request.
 
     Raises:
@@ -229,14 +233,14 @@ async def _body(request: Request, most: int) -> bytes:
         raise too_large
     parts, size = [], 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 size += len(part)
                 if size > most:
                     raise too_large
                 parts.append(part)
     except TimeoutError:
-        raise Refused(408, "body_timeout", f"the body did not come within {_BODY_SECONDS:g} s") from None
+        raise Refused(408, "body_timeout", f"the body did not come within {seconds:g} s") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from esci_tournament.deployments.connections import BACKLOG, ConnectionLimits, limited_protocol
 from esci_tournament.deployments.scorer.address import check_address, is_loopback
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
@@ -34,7 +35,6 @@ from esci_tournament.registry.workspace import Workspace
 
 _SHOW_SECONDS = 0.25
 SWITCH_SECONDS = 0.0005  # Python's default, 5 ms, would let a cached page wait that long for another thread
-_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -159,19 +159,35 @@ def serve(
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     rig = build_scorer(settings, catalogue=catalogue, open_to_all=is_loopback(host))
     sys.setswitchinterval(SWITCH_SECONDS)
+    protocol = limited_protocol(limits_of(settings), rig.scorer.metrics.connection_refused)
+    rig.scorer.metrics.connections.set_function(lambda: len(protocol.crowd))
     config = uvicorn.Config(
         rig.app,
-        log_level="warning",
+        http=protocol,
+        ws="none",
+        log_level="error",  # what is no HTTP is no news, and would fill the log
         access_log=False,
         server_header=False,
         date_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=round(settings.drain_s),
-        timeout_keep_alive=75,
     )
     with _bound(host, port) as listening:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def limits_of(settings: Settings) -> ConnectionLimits:
+    """Return what the clients of a scorer with these settings may hold."""
+    return ConnectionLimits(
+        connections=settings.connections,
+        per_address=settings.connections_per_address,
+        proxies=settings.trusted_proxies,
+        head_s=settings.head_timeout_s,
+        body_s=settings.body_timeout_s,
+        bodies_bytes=int(settings.bodies_mib * 2**20),
+        idle_s=settings.idle_timeout_s,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

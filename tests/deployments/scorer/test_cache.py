@@ -22,7 +22,15 @@ def test_a_key_follows_from_everything_that_a_label_follows_from() -> None:
     def key(version: int = 1, locale: str = "us", query: str = "red mug", product: str = "B0", text: int = 7) -> bytes:
         return pair_keys(version, locale, query, [product], np.array([text], np.uint64)).tobytes()
 
-    others = [key(2), key(locale="es"), key(query="red mugs"), key(query="Red\tMUG "), key(product="B1"), key(text=8), key(text=2**64 - 1)]
+    others = [
+        key(2),
+        key(locale="es"),
+        key(query="red mugs"),
+        key(query="Red\tMUG "),
+        key(product="B1"),
+        key(text=8),
+        key(text=2**64 - 1),
+    ]
     assert len({key(), *others}) == 8
     assert key() == pair_keys(1, "us", "red mug", ["B0"], [7]).tobytes()
 
