@@ -229,6 +229,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = Field(
         (), description="addresses or networks (10.0.0.0/8) of proxies before the scorer, which come for many clients"
     )
+    public_hosts: tuple[str, ...] = Field(
+        (), description="names under which a scorer on loopback is asked through a proxy; others than its own are 403"
+    )
     head_timeout_s: float = Field(10.0, gt=0, description="seconds that the header of a request may take to arrive")
     body_timeout_s: float = Field(10.0, gt=0, description="seconds that the body of a request may take to arrive")
     idle_timeout_s: float = Field(75.0, gt=0, description="seconds that a connection may be unused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from esci_tournament.deployments.scorer import schemas
 from esci_tournament.deployments.scorer.admission import Overloaded
-from esci_tournament.deployments.scorer.gate import Gate, Stranger
-from esci_tournament.deployments.scorer.openapi import JSON, answers, describe, score_operation
+from esci_tournament.deployments.scorer.gate import Closed, Gate, OwnHost, Stranger
+from esci_tournament.deployments.scorer.openapi import JSON, PAGE_POLICY, answers, describe, page_of, score_operation
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
 from esci_tournament.deployments.scorer.swap import Following
 
@@ -50,7 +50,13 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
-def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running = _nothing) -> FastAPI:
+def make_app(
+    scorer: Scorer,
+    gate: Gate,
+    following: Following,
+    running: Running = _nothing,
+    hosts: Collection[str] | None = None,
+) -> FastAPI:
     """Return the application with the routes `/v1/score`, `/v1/champion`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
@@ -58,6 +64,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         gate: checks API keys and rates.
         following: state of the thread that follows the ledger, shown by `/readyz`.
         running: returns a context manager that is entered while the application runs, for what runs beside it.
+        hosts: names under which it may be asked; None for any.
 
     Returns:
         The application.
@@ -74,8 +81,12 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         summary="Labels query-product pairs Exact, Substitute, Complement or Irrelevant with the champion ensemble.",
         lifespan=lifespan,
         redoc_url=None,
+        docs_url=None,  # FastAPI's page loads scripts of another host
+        openapi_url=None,
     )
     describe(app)
+    if hosts is not None:
+        app.add_middleware(OwnHost, hosts=hosts, answer=lambda message: problem_of(Refused(403, "forbidden", message)))
 
     @app.post("/v1/score", **score_operation())
     async def score(request: Request) -> Response:
@@ -130,11 +141,17 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         return Response(b'{"alive":true}', media_type=JSON)
 
     @app.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
-    async def readyz() -> Response:
-        """Return whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
+    async def readyz(request: Request) -> Response:
+        """Return whether pages can be answered. Send no traffic while this is not 200.
+
+        Whoever may score is told what is wrong, too.
+        """
         serving = scorer.active.champion
         members = [] if serving is None else list(serving.members.values())
-        ready = serving is not None and serving.usable
+        ready = serving is not None and serving.usable and gate.works
+        status = 200 if ready else 503
+        if not await gate.admits(request):
+            return Response(orjson.dumps({"ready": ready}), status_code=status, media_type=JSON)
         facts = {
             "ready": ready,
             "champion": serving.card.version if serving else None,
@@ -146,7 +163,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
             "refused": following.refused,
             "looked_s_ago": round(time.time() - following.looked, 1) if following.looked else None,
         }
-        return Response(orjson.dumps(facts), status_code=200 if ready else 503, media_type=JSON)
+        return Response(orjson.dumps(facts), status_code=status, media_type=JSON)
 
     @app.get(
         "/metrics",
@@ -158,10 +175,32 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         await gate.admit(request)
         return Response(scorer.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> Response:
+        await gate.admit(request)
+        return Response(orjson.dumps(app.openapi()), media_type=JSON)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        await gate.admit(request)
+        return Response(
+            page_of(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
+        )
+
     async def on_error(_request: Request, error: Exception) -> Response:
         return problem_of(error)
 
-    for kind in (Refused, Stranger, Overloaded, NoChampion, NothingInTime, NobodyAnswers, HTTPException, Exception):
+    for kind in (
+        Refused,
+        Stranger,
+        Closed,
+        Overloaded,
+        NoChampion,
+        NothingInTime,
+        NobodyAnswers,
+        HTTPException,
+        Exception,
+    ):
         app.add_exception_handler(kind, on_error)
     return app
 
@@ -185,6 +224,8 @@ def problem_of(error: Exception) -> Response:
         status, fields = error.status, error.fields
     elif isinstance(error, Stranger):
         status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, Closed):
+        status, headers = 503, {"Retry-After": "5"}
     elif isinstance(error, Overloaded):
         status, headers = 429, {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, NoChampion):
@@ -209,6 +250,7 @@ def _word_of(error: Exception) -> str:
         return {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
     words = {
         Stranger: "unauthorized",
+        Closed: "keys_unreadable",
         NoChampion: "no_champion",
         NothingInTime: "deadline",
         NobodyAnswers: "members_failed",
