@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from esci_tournament.deployments.scorer import schemas
 from esci_tournament.deployments.scorer.admission import Overloaded
 from esci_tournament.deployments.scorer.gate import Closed, Gate, OwnHost, Stranger
+from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.deployments.scorer.openapi import JSON, PAGE_POLICY, answers, describe, page_of, score_operation
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
 from esci_tournament.deployments.scorer.swap import Following
@@ -85,18 +86,21 @@ def make_app(
         openapi_url=None,
     )
     describe(app)
+    trimmer = Trimmer()
     if hosts is not None:
         app.add_middleware(OwnHost, hosts=hosts, answer=lambda message: problem_of(Refused(403, "forbidden", message)))
 
     @app.post("/v1/score", **score_operation())
     async def score(request: Request) -> Response:
         """Label a page: one query and up to 1,000 products, each given by id or by text."""
-        begun = time.perf_counter()
+        begun, size = time.perf_counter(), 0
         scorer.metrics.in_flight.inc()
         status = 500
         try:
             await gate.admit(request)
-            page = _read(await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s))
+            body = await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s)
+            size, page = len(body), _read(body)
+            del body
             content = await scorer.answer(page, begun)
             status = 200
             return Response(content, media_type=JSON)
@@ -111,6 +115,7 @@ def make_app(
             scorer.metrics.refused.labels(_word_of(error)).inc()
             return response
         finally:
+            trimmer.after(size)
             scorer.metrics.in_flight.dec()
             scorer.metrics.requests.labels(str(status)).inc()
 
