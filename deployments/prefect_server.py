@@ -24,8 +24,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from esci_tournament.deployments.browser_login import BrowserLogin
+from esci_tournament.deployments.connections import ConnectionLimits, limited_protocol
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
+
+# Workers and the UI share an address, and the bodies of runs are larger than those of pages
+LIMITS = ConnectionLimits(
+    connections=2000, per_address=None, reserved_paths=frozenset({"/api/health"}), bodies_bytes=256 * 2**20, body_s=60.0
+)
 
 # FastAPI's pages about the API load their scripts from another host, into the origin whose pages keep the password.
 FOREIGN_SCRIPTS = ("/docs", "/docs/oauth2-redirect", "/redoc")
@@ -91,6 +97,7 @@ def main(arguments: Sequence[str]) -> None:
         run = uvicorn.run
 
         def run_protected(app: ASGIApp, **options: Any) -> None:
+            options.setdefault("http", limited_protocol(LIMITS))
             run(protect(app, said.host, said.port, said.login_folder), **options)
 
         uvicorn.run = run_protected  # type: ignore[assignment]

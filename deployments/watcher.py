@@ -21,8 +21,9 @@ for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUE
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
+from esci_tournament.deployments.connections import BACKLOG, limited_protocol  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
-from esci_tournament.deployments.webhook import PATH, Guard, make_app  # noqa: E402
+from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402
 from esci_tournament.registry.addresses import without_password  # noqa: E402
 from esci_tournament.registry.errors import TournamentError  # noqa: E402
@@ -149,7 +150,14 @@ def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
     """
     app = make_app(Guard(secret, settings.webhook_age_s), watcher.wake, watcher.health)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.watcher_port, log_level="warning", timeout_graceful_shutdown=3
+        app,
+        host=settings.host,
+        port=settings.watcher_port,
+        http=limited_protocol(LIMITS),
+        ws="none",
+        backlog=BACKLOG,
+        log_level="warning",
+        timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)
 

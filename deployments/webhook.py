@@ -16,12 +16,15 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from starlette.requests import ClientDisconnect
 
+from esci_tournament.deployments.connections import ConnectionLimits
 from esci_tournament.registry.versions import SPEC_TAG
 
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"
 PATH = "/mlflow-webhook"
 LARGEST_BYTES = 1_000_000  # a spec is a tag of at most 100,000 characters
+LIMITS = ConnectionLimits(connections=200, per_address=None, bodies_bytes=16_000_000, idle_s=30.0)
 _DELIVERIES = 100_000  # ids kept before those too old to be accepted are dropped
 
 
@@ -133,16 +136,19 @@ def make_app(guard: Guard, wake: Callable[[str], None], health: Callable[[], dic
 
     @app.post(PATH, status_code=202)
     async def receive(request: Request) -> dict[str, str]:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_BYTES:
-                raise HTTPException(413, f"the body is larger than {LARGEST_BYTES} bytes")
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BYTES:
+                    raise HTTPException(413, f"the body is larger than {LARGEST_BYTES} bytes")
+        except ClientDisconnect:
+            raise HTTPException(408, "the body did not come") from None
         headers = request.headers
         said = (headers.get(SIGNATURE, ""), headers.get(TIMESTAMP, ""), headers.get(DELIVERY, ""))
-        if complaint := guard.complaint(*said, body):
+        if complaint := guard.complaint(*said, bytes(body)):
             raise HTTPException(401, complaint)
-        if version := version_of(body):
+        if version := version_of(bytes(body)):
             wake(version)
         return {"status": "received"}
 

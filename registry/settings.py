@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,12 @@ from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_
 from esci_tournament.registry.processes import usable_cores, usable_memory
 
 _SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
+
+
+def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        ipaddress.ip_network(one, strict=False)
+    return given
 
 
 class Settings(BaseSettings):
@@ -223,6 +230,22 @@ class Settings(BaseSettings):
     member_retry_s: float = Field(15.0, gt=0, description="seconds until a fenced member is tried again")
     swap_interval_s: float = Field(2.0, gt=0, description="seconds between looks for a new champion")
     body_mib: float = Field(8.0, gt=0, description="size of a request at most, MiB; a larger one is refused (413)")
+    bodies_mib: float = Field(
+        64.0, gt=0, description="size of all requests under way together, MiB; a request for which none is left is 503"
+    )
+    connections: int = Field(1000, ge=16, description="connections to the scorer at once; fewer if files are limited")
+    connections_per_address: int | None = Field(
+        500, ge=1, description="connections of one address at once; those of `trusted_proxies` are not counted"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = Field(
+        (), description="addresses or networks (10.0.0.0/8) of proxies before the scorer, which come for many clients"
+    )
+    public_hosts: tuple[str, ...] = Field(
+        (), description="names under which a scorer on loopback is asked through a proxy; others than its own are 403"
+    )
+    head_timeout_s: float = Field(10.0, gt=0, description="seconds that the header of a request may take to arrive")
+    body_timeout_s: float = Field(10.0, gt=0, description="seconds that the body of a request may take to arrive")
+    idle_timeout_s: float = Field(75.0, gt=0, description="seconds that a connection may be unused")
     rate_per_s: float | None = Field(
         None, gt=0, description="requests a second of one API key, unless the key has its own; default: no limit"
     )

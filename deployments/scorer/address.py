@@ -26,6 +26,22 @@ def check_address(settings: Settings, host: str) -> None:
         )
 
 
+def own_names(settings: Settings, host: str) -> frozenset[str] | None:
+    """Return the names under which a scorer may be asked; None, any name, for one that other machines reach.
+
+    Args:
+        settings: `public_hosts` are names of a proxy on this machine.
+        host: address that the scorer listens on.
+
+    Example:
+        >>> sorted(own_names(Settings(public_hosts=("Scores.example",)), "127.0.0.1"))
+        ['127.0.0.1', '::1', 'localhost', 'scores.example']
+    """
+    if not is_loopback(host):
+        return None
+    return frozenset({"127.0.0.1", "localhost", "::1", host.lower(), *map(str.lower, settings.public_hosts)})
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address is reachable from this machine only.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
@@ -13,17 +13,19 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from esci_tournament.deployments.scorer import schemas
 from esci_tournament.deployments.scorer.admission import Overloaded
-from esci_tournament.deployments.scorer.gate import Gate, Stranger
-from esci_tournament.deployments.scorer.openapi import JSON, answers, describe, score_operation
+from esci_tournament.deployments.scorer.gate import Closed, Gate, OwnHost, Stranger
+from esci_tournament.deployments.scorer.memory import Trimmer
+from esci_tournament.deployments.scorer.openapi import JSON, PAGE_POLICY, answers, describe, page_of, score_operation
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
 from esci_tournament.deployments.scorer.swap import Following
 
 _log = logging.getLogger("scorer")
 _MIB = 2**20
-_BODY_SECONDS = 10.0
+_CLIENT_GONE = 499  # in the metrics only
 _MOST_COMPLAINTS = 20
 
 Running = Callable[[], AbstractAsyncContextManager[None]]  # entered while the application runs
@@ -49,7 +51,13 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
-def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running = _nothing) -> FastAPI:
+def make_app(
+    scorer: Scorer,
+    gate: Gate,
+    following: Following,
+    running: Running = _nothing,
+    hosts: Collection[str] | None = None,
+) -> FastAPI:
     """Return the application with the routes `/v1/score`, `/v1/champion`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
@@ -57,6 +65,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         gate: checks API keys and rates.
         following: state of the thread that follows the ledger, shown by `/readyz`.
         running: returns a context manager that is entered while the application runs, for what runs beside it.
+        hosts: names under which it may be asked; None for any.
 
     Returns:
         The application.
@@ -73,21 +82,31 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         summary="Labels query-product pairs Exact, Substitute, Complement or Irrelevant with the champion ensemble.",
         lifespan=lifespan,
         redoc_url=None,
+        docs_url=None,  # FastAPI's page loads scripts of another host
+        openapi_url=None,
     )
     describe(app)
+    trimmer = Trimmer()
+    if hosts is not None:
+        app.add_middleware(OwnHost, hosts=hosts, answer=lambda message: problem_of(Refused(403, "forbidden", message)))
 
     @app.post("/v1/score", **score_operation())
     async def score(request: Request) -> Response:
         """Label a page: one query and up to 1,000 products, each given by id or by text."""
-        begun = time.perf_counter()
+        begun, size = time.perf_counter(), 0
         scorer.metrics.in_flight.inc()
         status = 500
         try:
             await gate.admit(request)
-            page = _read(await _body(request, int(scorer.settings.body_mib * _MIB)))
+            body = await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s)
+            size, page = len(body), _read(body)
+            del body
             content = await scorer.answer(page, begun)
             status = 200
             return Response(content, media_type=JSON)
+        except ClientDisconnect:  # nobody reads the answer
+            status = _CLIENT_GONE
+            return Response(status_code=status)
         except Exception as error:
             response = problem_of(error)
             status = response.status_code
@@ -96,6 +115,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
             scorer.metrics.refused.labels(_word_of(error)).inc()
             return response
         finally:
+            trimmer.after(size)
             scorer.metrics.in_flight.dec()
             scorer.metrics.requests.labels(str(status)).inc()
 
@@ -126,11 +146,17 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         return Response(b'{"alive":true}', media_type=JSON)
 
     @app.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
-    async def readyz() -> Response:
-        """Return whether pages can be answered, and what is wrong. Send no traffic while this is not 200."""
+    async def readyz(request: Request) -> Response:
+        """Return whether pages can be answered. Send no traffic while this is not 200.
+
+        Whoever may score is told what is wrong, too.
+        """
         serving = scorer.active.champion
         members = [] if serving is None else list(serving.members.values())
-        ready = serving is not None and serving.usable
+        ready = serving is not None and serving.usable and gate.works
+        status = 200 if ready else 503
+        if not await gate.admits(request):
+            return Response(orjson.dumps({"ready": ready}), status_code=status, media_type=JSON)
         facts = {
             "ready": ready,
             "champion": serving.card.version if serving else None,
@@ -142,7 +168,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
             "refused": following.refused,
             "looked_s_ago": round(time.time() - following.looked, 1) if following.looked else None,
         }
-        return Response(orjson.dumps(facts), status_code=200 if ready else 503, media_type=JSON)
+        return Response(orjson.dumps(facts), status_code=status, media_type=JSON)
 
     @app.get(
         "/metrics",
@@ -154,10 +180,32 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
         await gate.admit(request)
         return Response(scorer.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> Response:
+        await gate.admit(request)
+        return Response(orjson.dumps(app.openapi()), media_type=JSON)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        await gate.admit(request)
+        return Response(
+            page_of(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
+        )
+
     async def on_error(_request: Request, error: Exception) -> Response:
         return problem_of(error)
 
-    for kind in (Refused, Stranger, Overloaded, NoChampion, NothingInTime, NobodyAnswers, HTTPException, Exception):
+    for kind in (
+        Refused,
+        Stranger,
+        Closed,
+        Overloaded,
+        NoChampion,
+        NothingInTime,
+        NobodyAnswers,
+        HTTPException,
+        Exception,
+    ):
         app.add_exception_handler(kind, on_error)
     return app
 
@@ -181,6 +229,8 @@ def problem_of(error: Exception) -> Response:
         status, fields = error.status, error.fields
     elif isinstance(error, Stranger):
         status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, Closed):
+        status, headers = 503, {"Retry-After": "5"}
     elif isinstance(error, Overloaded):
         status, headers = 429, {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, NoChampion):
@@ -205,6 +255,7 @@ def _word_of(error: Exception) -> str:
         return {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
     words = {
         Stranger: "unauthorized",
+        Closed: "keys_unreadable",
         NoChampion: "no_champion",
         NothingInTime: "deadline",
         NobodyAnswers: "members_failed",
@@ -212,7 +263,7 @@ def _word_of(error: Exception) -> str:
     return "too_many_requests" if isinstance(error, Overloaded) else words.get(type(error), "internal")
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int, seconds: float) -> bytes:
     """Return the body of a request.
 
     Raises:
@@ -229,14 +280,14 @@ async def _body(request: Request, most: int) -> bytes:
         raise too_large
     parts, size = [], 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 size += len(part)
                 if size > most:
                     raise too_large
                 parts.append(part)
     except TimeoutError:
-        raise Refused(408, "body_timeout", f"the body did not come within {_BODY_SECONDS:g} s") from None
+        raise Refused(408, "body_timeout", f"the body did not come within {seconds:g} s") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -9,8 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from esci_tournament.tasks.data.dataset import normalise_query
-
 EARLY = 1  # flag of an early exit: its label is good, its probabilities are those of the members that were asked only
 ENTRY = np.dtype([("label", "u1"), ("flags", "u1"), ("probabilities", "<u2", (4,))])
 KEY_BYTES = 16
@@ -81,16 +79,19 @@ def pair_keys(
 ) -> np.ndarray:
     """Return the cache key of each pair of a page: BLAKE2b of everything that its label depends on.
 
-    The hash is a cryptographic one because requests bring products of their own: nobody must be able to make up a
-    product whose key is that of another one.
+    Pairs with equal keys are the same input of every model. So the query is part of the key as it was sent, as models
+    read it in a tournament too: were it normalised here, whoever asked first in another spelling would decide on the
+    label of all spellings. The hash is a cryptographic one because requests bring products of their own: nobody must be
+    able to make up a product whose key is that of another one.
 
     Args:
         version: number of the champion, :attr:`Card.number <esci_tournament.deployments.scorer.champion.Card.number>`.
         locale: locale of the page.
-        query: query of the page; it is normalised here.
+        query: query of the page, as it was sent.
         product_ids: n ids, "" for a product without one.
         text_versions: n whole numbers that change with the products' texts, see
-            :func:`~esci_tournament.deployments.scorer.catalogue.text_version`.
+            :func:`~esci_tournament.deployments.scorer.catalogue.text_version` and
+            :func:`~esci_tournament.deployments.scorer.catalogue.own_version`.
 
     Returns:
         uint8 (n, 16), in the order of `product_ids`.
@@ -98,9 +99,9 @@ def pair_keys(
     Example:
         >>> keys = pair_keys(3, "us", "Red  LAMP", ["B07XJ8C8F5"], [7])
         >>> keys.shape, bool((keys == pair_keys(3, "us", "red lamp", ["B07XJ8C8F5"], [7])).all())
-        ((1, 16), True)
+        ((1, 16), False)
     """
-    text = normalise_query(query).encode("utf-8", "surrogatepass")
+    text = query.encode("utf-8", "surrogatepass")
     page = hashlib.blake2b(b"%d\x1f%s\x1f%d\x1f%s" % (version, locale.encode(), len(text), text), digest_size=KEY_BYTES)
     digests = []
     numbers = text_versions.tolist() if isinstance(text_versions, np.ndarray) else text_versions

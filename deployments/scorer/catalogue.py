@@ -31,7 +31,7 @@ _OFFICIAL = {
     "bullets": "product_bullet_point",
     "description": "product_description",
 }
-_HEADER, _FORMAT = "index.json", 1
+_HEADER, _FORMAT = "index.json", 2
 _ARRAYS = ("keys", "rows", "versions")
 
 
@@ -62,8 +62,32 @@ def text_version(text: Text) -> int:
         >>> text_version(lamp) == text_version(lamp._replace(color="blue"))
         False
     """
-    content = "\x1f".join(text[1:]).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    return int.from_bytes(_digest_of_text(text, 8), "little")
+
+
+def own_version(text: Text) -> int:
+    """Return the version of a text that a request brings: 128 bits, and one more that no :func:`text_version` has.
+
+    64 bits are enough to notice that a product of the catalogue has changed. They are too few where anybody may send
+    texts until one has the version of a product of the catalogue.
+
+    Args:
+        text: The product.
+
+    Returns:
+        A whole number from 2**128 to 2**129 - 1.
+    """
+    return int.from_bytes(_digest_of_text(text, 16), "little") | 1 << 128
+
+
+def _digest_of_text(text: Text, size: int) -> bytes:
+    """Return BLAKE2b of the five text fields, each after its length, so that none can pass for another one."""
+    digest = hashlib.blake2b(digest_size=size)
+    for field in text[1:]:
+        content = field.encode("utf-8", "surrogatepass")
+        digest.update(b"%d\x1f" % len(content))
+        digest.update(content)
+    return digest.digest()
 
 
 class ProductCatalogue:

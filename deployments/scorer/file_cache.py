@@ -30,7 +30,7 @@ _log = logging.getLogger("scorer")
 
 FILE, LOCK = "labels.lmdb", "labels.lock"
 _OLD_FILES = ("labels.bin", "labels.bin.next")  # caches in a format that is no longer read; they are removed
-_FORM = b"labels 1"  # version of the format of keys and entries
+_FORM = b"labels 2"  # version of the format of keys and entries
 _TABLES = (b"first", b"second")
 _LEAST_BYTES = 2**20
 _SHARE = 0.4  # of the file's pages that a table takes; the rest is for pages that a write replaces

@@ -1,14 +1,22 @@
-"""API keys and rates of requests."""
+"""Who is let in: API keys and rates of requests, and the names that a scorer on loopback answers to."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from esci_tournament.deployments.same_origin import SameOrigin
 from esci_tournament.deployments.scorer.admission import Bucket, Overloaded
 from esci_tournament.deployments.scorer.keys import Key, Keys
+from esci_tournament.registry.errors import StoreError
+
+_log = logging.getLogger("scorer")
 
 # Keys that may wait for scrypt; more are refused with 429. One is computed at a time, so that guessing takes no more
 # than one core.
@@ -17,6 +25,10 @@ _VERIFYING = 16
 
 class Stranger(Exception):
     """Raised for a request without a good API key, where one is needed."""
+
+
+class Closed(Exception):
+    """Raised for every request that needs a key while the keys cannot be read."""
 
 
 @dataclass
@@ -37,6 +49,7 @@ class Gate:
     _buckets: dict[str, Bucket] = field(default_factory=dict)
     _one_at_a_time: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _waiting: int = 0
+    _told: str = ""
 
     async def admit(self, request: Request) -> None:
         """Check a request's API key and take one request off its rate.
@@ -46,11 +59,16 @@ class Gate:
 
         Raises:
             Stranger: if a key is needed and the request has no good one.
+            Closed: if the keys cannot be read.
             Overloaded: if the key has used up its rate, or too many unknown keys are being verified.
         """
-        if self.open and not self.keys.configured:
-            return
-        key = await self._key(_text(request))
+        try:
+            if self.open and not self.keys.required:
+                return
+            key = await self._key(_text(request))
+        except StoreError as error:
+            self._tell(str(error))
+            raise Closed("the API keys cannot be read; the scorer's log says why") from error
         rate = key.rate_per_s or self.rate_per_s
         if rate is None:
             return
@@ -58,6 +76,29 @@ class Gate:
         if bucket is None or bucket.rate != rate:
             bucket = self._buckets[key.id] = Bucket(rate, self.burst_s)
         bucket.take()
+
+    async def admits(self, request: Request) -> bool:
+        """Tell whether :meth:`admit` lets a request in; it takes one request off the rate, too."""
+        try:
+            await self.admit(request)
+        except (Stranger, Closed, Overloaded):
+            return False
+        return True
+
+    @property
+    def works(self) -> bool:
+        """Whether the keys can be read, if there are any."""
+        try:
+            self.keys.all()
+        except StoreError as error:
+            self._tell(str(error))
+            return False
+        return True
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._told:
+            _log.error("nobody is let in: %s", trouble)
+            self._told = trouble
 
     async def _key(self, text: str) -> Key:
         known = self.keys.known(text) if text else False
@@ -73,6 +114,31 @@ class Gate:
         if not isinstance(known, Key):
             raise Stranger("a good API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY")
         return known
+
+
+class OwnHost:
+    """ASGI middleware that refuses requests of pages of other sites, and under other names, with 403.
+
+    A page of another site can have a name of its own resolve to this machine, and so speak to a server on loopback.
+
+    Args:
+        app: the application behind it.
+        hosts: names that `Host` may have, with any port.
+        answer: called with a sentence; returns the response that refuses.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], answer: Callable[[str], ASGIApp]) -> None:
+        self._app, self._answer = app, answer
+        self._rule = SameOrigin(app, [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")], hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and self._rule.complaint(scope):
+            host = Headers(scope=scope).get("host", "")
+            message = f"a page of another site may not ask this scorer, and it does not go by the name {host[:100]!r}"
+            await self._answer(f"{message}; add the name to the setting public_hosts")(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _text(request: Request) -> str:

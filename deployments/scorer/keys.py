@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from esci_tournament.registry.errors import NotFoundError, StoreError, UsageErro
 from esci_tournament.registry.files import disk_in_words, write_atomically
 
 FILE = "scorer-keys.json"
+MARK = ".required"  # suffix of the file that says that keys were made, whatever becomes of them
 _PREFIX = "esci"
 _SHAPE = re.compile(rf"{_PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43}})")
 _COST = {"n": 2**14, "r": 8, "p": 1}
@@ -59,12 +61,13 @@ class Keys:
     """The keys of one home. Changes of the file, by any process, are seen by the next call.
 
     Args:
-        file: JSON file in which they are kept; while it is absent, no key was ever made.
+        file: JSON file in which they are kept.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._seen = False  # whether this process has seen a key
         self._keys: dict[str, Key] = {}
         self._pepper = secrets.token_bytes(32)
         # Results of scrypt, under a hash of the key's text that is keyed by this process
@@ -128,9 +131,35 @@ class Keys:
 
     @property
     def configured(self) -> bool:
-        """Whether a key was ever made; from then on every request needs one, even when all are revoked."""
+        """Whether there are keys, though all may be revoked.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
         self._read()
         return bool(self._keys)
+
+    @property
+    def required(self) -> bool:
+        """Whether a key was ever made: from then on requests need one, even when all are revoked or the file is gone.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        self._read()
+        return self._seen or self._mark_file.exists()
+
+    def settle(self) -> None:
+        """Leave the mark that keys were made, for keys that an earlier version has made; a damaged file counts too."""
+        with suppress(OSError, StoreError):
+            self._read()
+        if self._seen and not self._mark_file.exists():
+            with suppress(OSError):
+                self._mark_file.touch(mode=0o600)
+
+    @property
+    def _mark_file(self) -> Path:
+        return self.file.with_suffix(MARK)
 
     def known(self, text: str) -> Key | bool | None:
         """Look up a key's text without computing its hash.
@@ -182,19 +211,21 @@ class Keys:
     def _read(self) -> None:
         try:
             facts = self.file.stat()
-        except OSError:
+            stamp = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
+            if stamp == self._stamp:
+                return
+            rows = json.loads(self.file.read_text(encoding="utf-8"))["keys"]
+            self._keys = {key.id: key for key in map(_checked, rows)}
+        except (FileNotFoundError, NotADirectoryError):
             self._stamp, self._keys = None, {}
             return
-        stamp = (facts.st_mtime_ns, facts.st_ino)
-        if stamp != self._stamp:
-            try:
-                rows = json.loads(self.file.read_text(encoding="utf-8"))["keys"]
-                self._keys = {row["id"]: Key(**row) for row in rows}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"the API keys in {self.file} cannot be read: {error}; restore it, or remove it and make new keys"
-                ) from error
-            self._stamp = stamp
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self._seen, self._stamp = True, None
+            raise StoreError(
+                f"the API keys in {self.file} cannot be read: {error}; restore it, or remove it and make new keys"
+            ) from error
+        self._stamp = stamp
+        self._seen = self._seen or bool(self._keys)
 
     def _writing(self) -> _Writing:
         return _Writing(self)
@@ -224,10 +255,28 @@ class _Writing:
             if kind is None:
                 content = {"keys": [asdict(key) for key in self._changed.values()]}
                 with disk_in_words("API keys", self._keys.file.parent):
+                    self._keys._mark_file.touch(mode=0o600)
                     write_atomically(self._keys.file, json.dumps(content, indent=1, ensure_ascii=False).encode())
                     self._keys.file.chmod(0o600)
         finally:
             self._lock.release()
+
+
+def _checked(row: Any) -> Key:
+    """Return the key in a row of the file.
+
+    Raises:
+        ValueError: if a value is not what it should be.
+        TypeError: if one is missing, unknown or no text.
+    """
+    key = Key(**row)
+    texts = (key.id, key.name, key.salt, key.hash, key.created, key.revoked)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a value of a key is no text")
+    bytes.fromhex(key.salt), bytes.fromhex(key.hash)
+    if key.rate_per_s is not None and not (isinstance(key.rate_per_s, int | float) and key.rate_per_s > 0):
+        raise ValueError(f"{key.rate_per_s!r} is no rate")
+    return key
 
 
 def _hash(secret: str, salt: bytes) -> bytes:

@@ -35,15 +35,17 @@ class Labels:
         if cache is not None:
             self._thread.start()
 
-    def keys(self, version: int, locale: str, query: str, ids: Sequence[str], versions: np.ndarray) -> np.ndarray:
+    def keys(
+        self, version: int, locale: str, query: str, ids: Sequence[str], versions: np.ndarray | Sequence[int]
+    ) -> np.ndarray:
         """Return the cache key of each pair of a page.
 
         Args:
             version: number of the champion, `Card.number`.
             locale: locale of the page.
-            query: query of the page, not normalised.
+            query: query of the page, as it was sent.
             ids: n product ids, "" for a product without one.
-            versions: uint64 (n,), text version of each product.
+            versions: text version of each product, n whole numbers.
 
         Returns:
             uint8 (n, 16), see :func:`~esci_tournament.deployments.scorer.cache.pair_keys`; zeros without a cache.

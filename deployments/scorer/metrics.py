@@ -50,6 +50,8 @@ class ScorerMetrics:
             "looks_failed", "looks for a new champion that failed, by what failed", "what"
         )
         self.last_look = self._gauge("last_look_timestamp_seconds", "when the ledger was last read, Unix time")
+        self.connections = self._gauge("connections", "open connections")
+        self.connections_refused = self._counter("connections_refused", "connections cut short, by reason", "reason")
         self.cache_failures = self._counter("labels_lost", "look-ups and writes of labels that came to nothing")
 
     def batch(self, member: str, pairs: int, requests: int, seconds: float) -> None:
@@ -100,6 +102,14 @@ class ScorerMetrics:
         """Remove the gauge of a member that no longer serves."""
         with suppress(KeyError):
             self.member_fenced.remove(member)
+
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that was closed, or a request that was refused, because of a limit on connections.
+
+        Args:
+            reason: a word, see :class:`~esci_tournament.deployments.connections.Crowd`.
+        """
+        self.connections_refused.labels(reason).inc()
 
     def show_cache(self, cache: LabelCache) -> None:
         """Add the figures of the label cache, which are read at each scrape."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from html import escape
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,9 +23,47 @@ _WORDS = {
     422: "A field is wrong; `fields` names it.",
     429: "Too much waits, or this key asks too often.",
     502: "Every member failed on this page.",
-    503: "No champion serves yet.",
+    503: "No champion serves yet, the API keys cannot be read, or other requests take all the room there is.",
     504: "No member answered before the deadline.",
 }
+
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}pre{background:#eee;padding:1em;overflow:auto}"
+
+
+def page_of(document: dict[str, Any]) -> str:
+    """Return an OpenAPI document as a page of HTML, without scripts.
+
+    Args:
+        document: as FastAPI makes it.
+
+    Example:
+        >>> facts = {"info": {"title": "A <b>", "version": "1"}, "paths": {}, "components": {"schemas": {}}}
+        >>> "<h1>A &lt;b&gt; 1</h1>" in page_of(facts)
+        True
+    """
+    title = escape(f"{document['info']['title']} {document['info']['version']}")
+    parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"]
+    parts.append('<p>The whole description, for tools: <a href="/openapi.json">openapi.json</a></p>')
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"<h2>{escape(method.upper())} {escape(path)}</h2>")
+            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
+            content = operation.get("requestBody", {}).get("content", {}).get(JSON, {})
+            for example in content.get("examples", {}).values():
+                parts.append(f"<p>{escape(example['summary'])}</p><pre>{escape(_indented(example['value']))}</pre>")
+            rows = (
+                f"<li>{escape(status)}: {escape(one['description'])}" for status, one in operation["responses"].items()
+            )
+            parts.append(f"<ul>{''.join(rows)}</ul>")
+    for name, schema in document["components"]["schemas"].items():
+        parts.append(f"<h3>{escape(name)}</h3><pre>{escape(_indented(schema))}</pre>")
+    return "".join(parts)
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from esci_tournament.deployments.scorer.cache import ENTRY, KEY_BYTES, CacheStat
 from esci_tournament.registry.errors import UsageError
 
 _log = logging.getLogger("scorer")
-_PREFIX = b"esci:label:1:"  # the number is the version of the entries' format
+_PREFIX = b"esci:label:2:"  # the number is the version of the entries' format
 _SHORTEST_S, _LONGEST_S = 0.25, 15.0  # pause after a failure, doubled with each
 
 

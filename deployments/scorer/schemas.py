@@ -130,15 +130,17 @@ class MemberState(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether pages can be answered, and what is wrong."""
+    """Whether pages can be answered; and what is wrong, for those who may score."""
 
     ready: bool
-    champion: int | None = Field(description="version that serves")
-    members: list[MemberState]
-    queued_pairs: int = Field(description="pairs that wait for the members or are being scored")
-    trouble: str = Field(description='why the ledger or MLflow could not be read at the last look, "" when they could')
-    refused: dict[str, str] = Field(description="champions that failed their warm-up, and why")
-    looked_s_ago: float | None = Field(description="seconds since the ledger was last read")
+    champion: int | None = Field(None, description="version that serves")
+    members: list[MemberState] = Field(default_factory=list)
+    queued_pairs: int = Field(0, description="pairs that wait for the members or are being scored")
+    trouble: str = Field(
+        "", description='why the ledger or MLflow could not be read at the last look, "" when they could'
+    )
+    refused: dict[str, str] = Field(default_factory=dict, description="champions that failed their warm-up, and why")
+    looked_s_ago: float | None = Field(None, description="seconds since the ledger was last read")
 
 
 class Problem(BaseModel):

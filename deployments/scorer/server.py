@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from esci_tournament.deployments.scorer.address import check_address, is_loopback
+from esci_tournament.deployments.connections import BACKLOG, ConnectionLimits, limited_protocol
+from esci_tournament.deployments.scorer.address import check_address, is_loopback, own_names
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
 from esci_tournament.deployments.scorer.chosen_cache import open_cache
@@ -34,7 +35,6 @@ from esci_tournament.registry.workspace import Workspace
 
 _SHOW_SECONDS = 0.25
 SWITCH_SECONDS = 0.0005  # Python's default, 5 ms, would let a cached page wait that long for another thread
-_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,20 @@ class ScorerParts:
     gate: Gate
 
 
-def build_scorer(settings: Settings, *, catalogue: Path | None = None, open_to_all: bool = True) -> ScorerParts:
+def build_scorer(
+    settings: Settings,
+    *,
+    catalogue: Path | None = None,
+    open_to_all: bool = True,
+    hosts: Collection[str] | None = None,
+) -> ScorerParts:
     """Build a scorer for the champion of a home; its label cache is opened, but no champion is loaded yet.
 
     Args:
         settings: those in force.
         catalogue: folder of the products; default: the data set of the champion's tournament.
         open_to_all: whether requests need no API key as long as none was ever made.
+        hosts: names under which it may be asked; None for any.
 
     Returns:
         The parts; `app` is what is served.
@@ -81,12 +88,14 @@ def build_scorer(settings: Settings, *, catalogue: Path | None = None, open_to_a
     labels = Labels(cache, metrics)
     preparation = Preparation(settings, labels, settings.home / "serving")
     scorer = Scorer(settings, metrics, engine, labels, arrivals, preparation.frequent)
-    gate = Gate(Keys(settings.home / FILE), settings.rate_per_s, settings.rate_burst_s, open_to_all)
+    keys = Keys(settings.home / FILE)
+    keys.settle()
+    gate = Gate(keys, settings.rate_per_s, settings.rate_burst_s, open_to_all)
     fleets = Fleets(settings, settings.device, settings.home / "serving" / "vectors")
     beside = _Beside(scorer, preparation, fleets)
     follower = Follower(workspace, shared, fleets, preparation, scorer.active.take, beside.wait_for, catalogue)
     beside.follower = follower
-    app = make_app(scorer, gate, follower.state, beside.running)
+    app = make_app(scorer, gate, follower.state, beside.running, hosts)
     return ScorerParts(app, scorer, follower, gate)
 
 
@@ -157,21 +166,37 @@ def serve(
     # A registry that is out of reach must not hold up the follower for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    rig = build_scorer(settings, catalogue=catalogue, open_to_all=is_loopback(host))
+    rig = build_scorer(settings, catalogue=catalogue, open_to_all=is_loopback(host), hosts=own_names(settings, host))
     sys.setswitchinterval(SWITCH_SECONDS)
+    protocol = limited_protocol(limits_of(settings), rig.scorer.metrics.connection_refused)
+    rig.scorer.metrics.connections.set_function(lambda: len(protocol.crowd))
     config = uvicorn.Config(
         rig.app,
-        log_level="warning",
+        http=protocol,
+        ws="none",
+        log_level="error",  # what is no HTTP is no news, and would fill the log
         access_log=False,
         server_header=False,
         date_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=round(settings.drain_s),
-        timeout_keep_alive=75,
     )
     with _bound(host, port) as listening:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def limits_of(settings: Settings) -> ConnectionLimits:
+    """Return what the clients of a scorer with these settings may hold."""
+    return ConnectionLimits(
+        connections=settings.connections,
+        per_address=settings.connections_per_address,
+        proxies=settings.trusted_proxies,
+        head_s=settings.head_timeout_s,
+        body_s=settings.body_timeout_s,
+        bodies_bytes=int(settings.bodies_mib * 2**20),
+        idle_s=settings.idle_timeout_s,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

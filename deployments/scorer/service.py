@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from esci_tournament.deployments.scorer.catalogue import TEXTS, Text, text_version
+from esci_tournament.deployments.scorer.catalogue import TEXTS, Text, own_version
 from esci_tournament.deployments.scorer.champion import Combined, ServingChampion
 from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequests
 from esci_tournament.deployments.scorer.compute.pairs import Pairs
@@ -68,7 +68,7 @@ class _Page:
         texts: position in the request -> texts, of products that brought their own.
         places: positions in the request of the products that can be scored, k of them, ascending.
         ids: their product ids, "" for none.
-        versions: their text versions, uint64 (k,).
+        versions: their text versions, see `text_version` and `own_version`, k of them.
         errors: position in the request -> code and message, of the other products.
     """
 
@@ -76,7 +76,7 @@ class _Page:
     texts: dict[int, Text]
     places: list[int]
     ids: list[str]
-    versions: np.ndarray
+    versions: list[int]
     errors: dict[int, dict[str, str]]
 
     @property
@@ -255,20 +255,22 @@ def _find(champion: ServingChampion, request: ScoreRequest) -> _Page:
         else:
             errors[place] = _EMPTY
     rows = [-1] * len(products)
-    versions = np.zeros(len(products), dtype=np.uint64)
+    versions = [0] * len(products)
     if asked:
         found = champion.catalogue.find(request.locale, [products[place].id or "" for place in asked])
         known = found >= 0
-        versions[np.asarray(asked)[known]] = champion.catalogue.versions(found[known])
+        numbers = iter(champion.catalogue.versions(found[known]).tolist())
         for place, row in zip(asked, found.tolist(), strict=True):
             rows[place] = row
-            if row < 0:
+            if row >= 0:
+                versions[place] = next(numbers)
+            else:
                 errors[place] = _UNKNOWN
     for place, text in texts.items():
-        versions[place] = text_version(text)
+        versions[place] = own_version(text)
     places = [place for place in range(len(products)) if place not in errors] if errors else list(range(len(products)))
     ids = [products[place].id or "" for place in places]
-    return _Page(rows, texts, places, ids, versions[places], errors)
+    return _Page(rows, texts, places, ids, [versions[place] for place in places], errors)
 
 
 def _products(

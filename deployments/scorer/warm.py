@@ -11,13 +11,12 @@ import numpy as np
 
 from esci_tournament.deployments.scorer.cache import LabelCache, entries_of, pair_keys
 from esci_tournament.registry.files import write_atomically
-from esci_tournament.tasks.data.dataset import normalise_query
 
-_FORM = 1
+_FORM = 2
 _TEXT_OF_AN_ID = 200  # characters; pairs with longer ids or queries are not counted, to bound the memory
 _TEXT_OF_A_QUERY = 1000
 
-Page = tuple[str, str, list[str]]  # locale, normalised query, product ids
+Page = tuple[str, str, list[str]]  # locale, query, product ids
 
 
 class Frequent:
@@ -37,7 +36,7 @@ class Frequent:
     Example:
         >>> frequent = Frequent(capacity=100)
         >>> frequent.seen("us", "red lamp", ["B1", "B2"])
-        >>> frequent.seen("us", "Red  Lamp", ["B1"])
+        >>> frequent.seen("us", "red lamp", ["B1"])
         >>> frequent.most(1)
         [(('us', 'red lamp', 'B1'), 2)]
     """
@@ -56,17 +55,17 @@ class Frequent:
 
         Args:
             locale: locale of the page.
-            query: query of the page; it is normalised here. A page with one of more than 1,000 characters is ignored.
+            query: query of the page as it was sent, as in the cache's keys. A page with one of more than 1,000
+                characters is ignored.
             product_ids: ids of the products; those of more than 200 characters are ignored.
         """
         if len(query) > _TEXT_OF_A_QUERY:
             return
-        text = normalise_query(query)
         with self._lock:
             counts = self._counts
             for product in product_ids:
                 if len(product) <= _TEXT_OF_AN_ID:
-                    pair = locale, text, product
+                    pair = locale, query, product
                     counts[pair] = counts.get(pair, 0) + 1
             self.total += len(product_ids)
             if len(counts) > 2 * self.capacity:
@@ -79,7 +78,7 @@ class Frequent:
             limit: number of pairs.
 
         Returns:
-            Each pair as (locale, normalised query, product id), and its count.
+            Each pair as (locale, query, product id), and its count.
         """
         with self._lock:
             ranked = sorted(self._counts.items(), key=lambda one: (-one[1], one[0]))
@@ -93,7 +92,7 @@ class Frequent:
             size: largest number of products of a page; a query with more gives several pages.
 
         Yields:
-            Locale, normalised query and product ids.
+            Locale, query and product ids.
         """
         products: dict[tuple[str, str], list[str]] = {}
         for (locale, query, product), _ in self.most(limit):
@@ -157,7 +156,7 @@ def fill(
 
     Args:
         cache: the label cache.
-        pages: locale, normalised query and product ids each, see :meth:`Frequent.pages`.
+        pages: locale, query and product ids each, see :meth:`Frequent.pages`.
         version: number of the champion that will serve, `Card.number`.
         text_versions: called with a locale and product ids; returns the ids that the catalogue knows, and their text
             versions, uint64 (n,).

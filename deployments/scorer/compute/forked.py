@@ -25,7 +25,8 @@ from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.processes import module_path, python_module, usable_cores
 
-_REMEMBERED = 64  # newest pages that need not be sent to a replica again; it keeps twice as many
+_REMEMBERED = 64  # newest pages that need not be sent to a replica again; it is told which ones to forget
+_REMEMBERED_BYTES = 4 * 2**20  # of these pages together, encoded
 _START_SECONDS = 120.0
 _BYTES = 4 * len(LABELS)  # of a pair's scores
 
@@ -264,6 +265,7 @@ class ProcessReplica(asyncio.Protocol):
         self._sent: dict[int, Done] = {}
         self._number = 0
         self._pages: OrderedDict[int, tuple[int, Pairs]] = OrderedDict()
+        self._remembered_bytes = 0
         self._told_to_end = False
         self.pid = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -287,11 +289,19 @@ class ProcessReplica(asyncio.Protocol):
                 known = self._pages[id(pairs)] = number, pairs
                 pages.append((number, len(pairs.encoded)))
                 content.append(pairs.encoded)
+                self._remembered_bytes += len(pairs.encoded)
             places.append((known[0], start, stop))
-        header = {"batch": self._number, "member": member, "pages": pages, "slices": places}
+        header = {"batch": self._number, "member": member, "pages": pages, "slices": places, "forget": self._forget()}
         self._write(pack(header, content))
-        while len(self._pages) > _REMEMBERED:
-            self._pages.popitem(last=False)
+
+    def _forget(self) -> list[int]:
+        """Forget the oldest pages when there are too many or too large ones, and return their numbers."""
+        numbers = []
+        while len(self._pages) > _REMEMBERED or self._remembered_bytes > _REMEMBERED_BYTES:
+            _, (number, pairs) = self._pages.popitem(last=False)
+            self._remembered_bytes -= len(pairs.encoded)
+            numbers.append(number)
+        return numbers
 
     def hold(self) -> None:
         """Tell the process to use the product vectors that are in their folder now."""

@@ -21,7 +21,6 @@ import socket
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,13 +35,13 @@ from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.replica import answers_of
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
+from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.registry.children import end_when_closed
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.tasks.data.store import read_frame
 from esci_tournament.tasks.families.protocol import Candidate
 
 _PATIENCE = 10  # nice value of processes that no request waits for
-_REMEMBERED = 128  # newest pages that a replica keeps; the scorer relies on half of them (`forked`)
 _SWITCH_SECONDS = 0.0005  # between threads: a message must not wait for the model's Python
 
 
@@ -255,7 +254,8 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
     slots = job.slots or (1 if device == "cpu" else max(len(members), 1))
     hold(job, members)
     connection.sendall(pack({"replica": os.getpid(), "slots": slots}))
-    pages: OrderedDict[int, Pairs] = OrderedDict()
+    pages: dict[int, Pairs] = {}  # that the scorer relies on; it says which ones to forget
+    trimmer = Trimmer()
     sending = threading.Lock()
 
     def compute(header: Header, slices: list[Pairs]) -> None:
@@ -275,12 +275,15 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
             continue
         _remember(pages, header["pages"], content)
         slices = [pages[page].between(start, stop) for page, start, stop in header["slices"]]
-        while len(pages) > _REMEMBERED:
-            pages.popitem(last=False)
+        for page in header["forget"]:
+            del pages[page]
+        size = len(content)
         if slots == 1:
             compute(header, slices)
         else:
             pool.submit(compute, header, slices)
+        del message, content, slices  # they hold pages while the next message is waited for
+        trimmer.after(size)
 
 
 def hold(job: Job, members: Mapping[str, Candidate]) -> None:
@@ -296,7 +299,7 @@ def hold(job: Job, members: Mapping[str, Candidate]) -> None:
     hold_vectors(without, job.vectors, job.data_version, job.precomputed)
 
 
-def _remember(pages: OrderedDict[int, Pairs], arrived: Iterable[tuple[int, int]], content: memoryview) -> None:
+def _remember(pages: dict[int, Pairs], arrived: Iterable[tuple[int, int]], content: memoryview) -> None:
     start = 0
     for page, size in arrived:
         pages[page] = Pairs.decoded(content[start : start + size])

@@ -8,6 +8,8 @@ import time
 import httpx
 import pytest
 
+from esci_tournament.deployments.scorer.address import own_names
+from esci_tournament.deployments.scorer.app import make_app
 from tests.deployments.scorer.conftest import NAMES, PAGE, ask, get
 
 
@@ -138,3 +140,76 @@ def test_unknown_paths_and_methods_are_problems_like_any_other(stand):
     answer = get(stand, "/v1/score")
     assert (answer.status_code, answer.json()["error"]) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+
+
+def test_when_the_keys_are_gone_or_damaged_nobody_is_let_in(stand):
+    """S5.3, S5.4: it was open to all, or answered 500 while it said that it was ready."""
+    _, text = stand.gate.keys.create("shop")
+    with_key = {"headers": {"x-api-key": text}}
+    assert ask(stand, PAGE, **with_key)[0].status_code == 200
+    stand.gate.keys.file.unlink()
+    assert ask(stand, PAGE)[0].status_code == 401
+    stand.gate.keys.file.write_text("{")
+    for answer in (ask(stand, PAGE, **with_key)[0], get(stand, "/metrics", **with_key), get(stand, "/v1/champion")):
+        assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (
+            503,
+            "keys_unreadable",
+            "5",
+        )
+    ready = get(stand, "/readyz")
+    assert (ready.status_code, ready.json()) == (503, {"ready": False})
+    assert get(stand, "/healthz").status_code == 200
+
+
+def test_without_a_key_little_is_told(stand):
+    """S5.5: names of members, refusals and troubles were."""
+    _, text = stand.gate.keys.create("shop")
+    stand.following.trouble = "the ledger at db.internal is away"
+    assert (get(stand, "/readyz").status_code, get(stand, "/readyz").json()) == (200, {"ready": True})
+    for path in ("/openapi.json", "/docs", "/v1/champion", "/metrics"):
+        assert get(stand, path).status_code == 401
+    told = get(stand, "/readyz", headers={"x-api-key": text}).json()
+    assert told["trouble"] == "the ledger at db.internal is away"
+    assert [one["name"] for one in told["members"]] == list(NAMES)
+    assert get(stand, "/openapi.json", headers={"x-api-key": text}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8080"}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "[::1]:8080"}, 200),
+        ({"host": "scores.example"}, 200),
+        ({"host": "evil"}, 403),
+        ({"host": ""}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"host": "localhost", "origin": "https://evil.example"}, 403),
+        ({"host": "localhost", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}, 403),
+    ],
+)
+def test_on_loopback_it_answers_under_its_own_names_and_to_no_page_of_another_site(stand, headers, status):
+    """S4.3."""
+    hosts = own_names(stand.scorer.settings.model_copy(update={"public_hosts": ("scores.example",)}), "127.0.0.1")
+    app = make_app(stand.scorer, stand.gate, stand.following, hosts=hosts)
+
+    async def go():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://scorer") as client:
+            return [await client.get(path, headers=headers) for path in ("/healthz", "/v1/champion")]
+
+    assert [answer.status_code for answer in stand.run(go())] == [status, status]
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_no_failure_of_the_scorer(stand, caplog):
+    said = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/score", "query_string": b"", "http_version": "1.1"}
+    stand.run(stand.app(scope | {"headers": [(b"content-type", b"application/json")]}, receive, send))
+    assert said[0]["status"] == 499
+    assert not caplog.records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esci_tournament.deployments.scorer.cache import (
@@ -14,16 +14,47 @@ from esci_tournament.deployments.scorer.cache import (
     pair_keys,
     probabilities_of,
 )
+from esci_tournament.deployments.scorer.catalogue import Text, own_version, text_version
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
 
 
 def test_a_key_follows_from_everything_that_a_label_follows_from() -> None:
     def key(version: int = 1, locale: str = "us", query: str = "red mug", product: str = "B0", text: int = 7) -> bytes:
         return pair_keys(version, locale, query, [product], np.array([text], np.uint64)).tobytes()
 
-    others = [key(2), key(locale="es"), key(query="red mugs"), key(product="B1"), key(text=8), key(text=2**64 - 1)]
-    assert len({key(), *others}) == 7
-    assert key(query="  Red\tMUG ") == key()
+    others = [
+        key(2),
+        key(locale="es"),
+        key(query="red mugs"),
+        key(query="Red\tMUG "),
+        key(product="B1"),
+        key(text=8),
+        key(text=2**64 - 1),
+    ]
+    assert len({key(), *others}) == 8
     assert key() == pair_keys(1, "us", "red mug", ["B0"], [7]).tobytes()
+
+
+_WORDS = st.text(st.sampled_from("aA\uff21 \x1f1"), max_size=4)  # \uff21 is a full-width A
+_PAIRS = st.tuples(st.sampled_from(["us", "jp"]), _WORDS, st.builds(Text, *[_WORDS] * 6))
+
+
+@given(_PAIRS, _PAIRS)
+@example(("us", "usb", Text("", *"abcde")), ("us", "\uff55sb", Text("", *"abcde")))
+@example(("us", "a", Text("", "b\x1f", "", "", "", "")), ("us", "a", Text("", "b", "\x1f", "", "", "")))
+def test_pairs_with_equal_keys_are_the_same_input_of_every_model(one, other) -> None:
+    """S3.1, S3.2: a spelling, or a field's end, that the key does not tell apart gives its label to others."""
+
+    def key(locale: str, query: str, text: Text) -> bytes:
+        return pair_keys(1, locale, query, [text.product_id], [own_version(text)]).tobytes()
+
+    def of_catalogue(locale: str, query: str, text: Text) -> bytes:
+        return pair_keys(1, locale, query, [text.product_id], [text_version(text)]).tobytes()
+
+    for digest in (key, of_catalogue):
+        same = Pairs(one[1], one[0], [one[2]]).encoded == Pairs(other[1], other[0], [other[2]]).encoded
+        assert (digest(*one) == digest(*other)) == same
+    assert key(*one) != of_catalogue(*one)
 
 
 def test_no_query_or_id_can_pass_for_another_by_its_separators() -> None:

@@ -48,6 +48,16 @@ def test_paths_that_need_a_key_say_so_and_no_others(stand):
         assert named == set(document["components"]["securitySchemes"])
 
 
+def test_the_page_about_requests_loads_and_runs_nothing(stand):
+    """S4.3: it loaded a script from another host."""
+    page = get(stand, "/docs")
+    assert page.status_code == 200
+    assert "POST /v1/score" in page.text
+    assert "red desk lamp" in page.text
+    assert not any(word in page.text for word in ("<script", "src=", "http://", "https://"))
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+
+
 def test_problems_are_documented_in_words_and_whoever_should_wait_is_told_how_long():
     documented = answers(401, 429, 503)
     assert all(one["description"] for one in documented.values())

@@ -37,7 +37,7 @@ def known(stand: Stand, labels: Labels, *ids: str) -> list[bool]:
 
 def test_what_is_asked_for_most_is_labelled_ahead_and_what_the_catalogue_lost_is_left_out(stand, labels, tmp_path):
     preparation = prepared(labels, tmp_path, warm_pairs=3)
-    preparation.frequent.seen("us", "Red Lamp", ["P1", "gone", "P2", "P3"])
+    preparation.frequent.seen("us", "red lamp", ["P1", "gone", "P2", "P3"])
     preparation.frequent.seen("us", "red lamp", ["P1", "gone", "P2"])
     preparation.ready(stand.champion, stand.run, lambda: True)
     assert known(stand, labels, "P1", "P2", "P3") == [True, True, False]

@@ -31,7 +31,7 @@ def test_frequent_pairs_are_kept_and_counts_are_bounded(stream: list[int], capac
 def test_the_most_frequent_come_first_and_by_query() -> None:
     counter = Frequent(100)
     for _ in range(3):
-        counter.seen("us", " Red  Mug", ["a", "b"])
+        counter.seen("us", "red mug", ["a", "b"])
     counter.seen("us", "red mug", ["a"])
     counter.seen("jp", "red mug", ["c"] * 2)
     assert counter.most(2) == [(("us", "red mug", "a"), 4), (("us", "red mug", "b"), 3)]

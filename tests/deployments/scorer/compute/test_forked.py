@@ -21,6 +21,7 @@ from esci_tournament.deployments.scorer.compute.dispatcher import PendingRequest
 from esci_tournament.deployments.scorer.compute.fleet import Fleets
 from esci_tournament.deployments.scorer.compute.forked import ProcessReplica
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.memory import trim
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings
@@ -104,6 +105,33 @@ def test_processes_answer_as_members_in_this_process_do(manned, ensemble):
         whole = Pairs("lamp", "es", PAGE.texts * 20)
         for found in await asyncio.gather(*(answers(champion, pairs) for pairs in [*pages, whole])):
             assert all(np.allclose(one[0], expected[name][0]) for one, name in zip(found, NAMES, strict=True))
+
+    manned(work)
+
+
+def test_large_pages_are_not_kept(manned):
+    """S2: the newest pages were kept whatever their size, by the scorer and by each replica."""
+
+    def taken(champion: ServingChampion) -> list[int]:
+        return [
+            psutil.Process(pid).memory_full_info().uss
+            for pid in (os.getpid(), *(one.pid for one in replicas(champion)))
+        ]
+
+    async def work(champion: ServingChampion) -> None:
+        await answers(champion)
+        before = taken(champion)
+        for number in range(24):
+            large = PAGE.texts[0]._replace(description=f"{number} lamp " * 700_000)
+            await answers(champion, Pairs(f"lamp {number}", "us", [large]))
+        await asyncio.sleep(0)
+        end = time.monotonic() + 10
+        while any(now - then > 40 * 2**20 for now, then in zip(taken(champion), before, strict=True)):
+            assert time.monotonic() < end, (before, taken(champion))
+            await asyncio.sleep(0.2)
+            trim()
+        for replica in replicas(champion):
+            assert sum(len(pairs.encoded) for _, pairs in replica._pages.values()) == replica._remembered_bytes
 
     manned(work)
 
