@@ -3,17 +3,30 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Versions and hashes of every file: what is not in a lock, or is another file, is not installed
+LOCKED := -m pip install --quiet --no-deps --require-hashes --requirement
+TOOLS := build/tools
 # Slow tests start servers and wait for them: two at once take little more than half the time on two cores
 PROCESSES ?= 2
 
-.PHONY: help install demo test slow coverage fast lint types format lock clean
+.PHONY: help install demo test slow coverage fast lint types format lock sbom audit images clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(INSTALLED): pyproject.toml requirements.lock
+# torch for Linux on PyPI comes with CUDA's libraries. Its CPU build is taken where pip is set up to find it.
+$(INSTALLED): pyproject.toml requirements.lock requirements-cuda.lock docker/torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,postgres,lora]'
+	$(BIN)/python $(LOCKED) docker/torch.txt 2>/dev/null || [ "$$(uname)" != Linux ] \
+		|| $(BIN)/python $(LOCKED) requirements-cuda.lock
+	$(BIN)/python $(LOCKED) requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+$(TOOLS)/.installed: .ci/tools.lock
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python $(LOCKED) .ci/tools.lock
 	@touch $@
 
 install: $(INSTALLED)  ## make the virtual environment and install into it
@@ -50,14 +63,18 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock:  ## put the newest versions that pyproject.toml allows into requirements.lock; then run `make test`
-	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet 'uv>=0.9'
-	build/lock/bin/uv pip compile --quiet --upgrade --python-version 3.11 --all-extras --no-annotate --no-header \
-		--output-file build/lock/resolved.txt pyproject.toml
-	grep '^#' requirements.lock > build/lock/requirements.lock
-	cat build/lock/resolved.txt >> build/lock/requirements.lock
-	mv build/lock/requirements.lock requirements.lock
+lock: $(TOOLS)/.installed  ## lock the newest versions that pyproject.toml allows, with hashes; then run `make test`
+	$(TOOLS)/bin/python .ci/lock.py
+
+sbom: $(INSTALLED) $(TOOLS)/.installed  ## write what is installed to build/sbom.json (CycloneDX)
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--spec-version 1.6 --output-format JSON --output-file build/sbom.json $(BIN)/python
+
+audit: $(TOOLS)/.installed  ## ask PyPI which locked versions have known vulnerabilities
+	$(TOOLS)/bin/python .ci/audit.py
+
+images:  ## pin the base images to the newest digests of their tags; needs Docker and its registry
+	docker/pin-images.sh
 
 clean:  ## remove the environment and caches, never a home folder
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

@@ -166,13 +166,11 @@ def test_the_image_has_no_complaint_of_hadolint(file: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_image_runs_as_nobody_in_particular_and_takes_the_torch_of_the_lock() -> None:
+def test_the_image_runs_as_nobody_in_particular() -> None:
     lines = (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    runtime = lines[lines.index("FROM python:${PYTHON} AS runtime") :]
+    runtime = lines[lines.index("FROM ${PYTHON} AS runtime") :]
     assert [line for line in runtime if line.startswith("USER ")] == ["USER 10001:10001"]
     assert any(line.startswith("HEALTHCHECK ") for line in runtime)
-    torch = next(line for line in (DOCKER / "torch.txt").read_text().splitlines() if line.startswith("torch"))
-    assert torch in (ROOT / "requirements.lock").read_text().splitlines()
 
 
 @pytest.mark.parametrize("script", sorted(DOCKER.rglob("*.sh")), ids=lambda path: path.name)
