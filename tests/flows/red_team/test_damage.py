@@ -43,11 +43,20 @@ def test_weights_that_change_after_they_were_scored_are_neither_registered_nor_p
     assert world.champion() == 1
 
 
-def test_an_ensemble_that_changes_before_it_is_registered_is_made_again(world: Any) -> None:
-    """F2: the same for what the stage store holds of the ensemble itself."""
-    case = world.challenge("t-first", ["weak"])
+def test_an_ensemble_that_changes_before_it_is_registered_is_made_again(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F2: the same for what the stage store holds of the ensemble itself, between its making and its registration."""
     work = world.workspace
-    key = work.stages.key("ensemble", tournament=case.tournament)
+
+    def unreachable(*_asked: object, **_more: object) -> None:
+        raise StoreError("MLflow does not answer")
+
+    monkeypatch.setattr(type(work.models), "register_ensemble", unreachable)
+    with pytest.raises(StoreError, match="does not answer"):
+        world.challenge("t-first", ["weak"])
+    monkeypatch.undo()
+    key = work.stages.key("ensemble", tournament="t-first")
     aggregator = next(work.stages.find(key).rglob("*.txt"))
     before = aggregator.read_bytes()
     flip_a_bit(aggregator)
