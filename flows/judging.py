@@ -10,6 +10,7 @@ import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
 from esci_tournament.flows.looks import looks_before
+from esci_tournament.registry.attestation import attested
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import DECISIVE
@@ -21,6 +22,7 @@ from esci_tournament.tasks.data.plans import judged_pairs
 from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, run_trial, total_cost
 
@@ -122,8 +124,11 @@ def champion_side(
     Raises:
         BudgetError: If some members were measured on a CPU and others on a GPU.
         NotFoundError: If the registry does not have the ensemble's files.
+        IntegrityError: If its aggregator is not the one that was approved.
     """
-    return side_of(Aggregator.load(workspace.models.download(champion) / "aggregator"), costs, settings)
+    manifest = attested(workspace.ledger, champion.name, champion.version).manifest
+    folder = workspace.models.download(champion, manifest=manifest, part=AGGREGATOR)
+    return side_of(Aggregator.load(folder / AGGREGATOR), costs, settings)
 
 
 def judge_and_record(

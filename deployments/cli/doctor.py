@@ -51,6 +51,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
+        ("champion", lambda: _champion(workspace)),
         ("prefect", lambda: check_prefect(settings)),
     ]
     rows, failed = [], []
@@ -130,6 +131,12 @@ def _mlflow(workspace: Any) -> str:
     return f"{where}, " + (
         f"champion is version {champion.version} of {workspace.settings.ensemble_name}" if champion else "no champion"
     )
+
+
+def _champion(workspace: Any) -> str:
+    from esci_tournament.registry.attestation import champion_in_words
+
+    return champion_in_words(workspace)
 
 
 def check_prefect(settings: Settings) -> str:
