@@ -233,7 +233,8 @@ class Follower:
     def _ready(self, card: Card, folder: Path, products: Path | None) -> ServingChampion:
         """Return a champion that is loaded and warm, and knows the labels asked for most."""
         catalogue = self._catalogue_of(card, products)
-        fleet = self._fleets.fleet(folder, products, card.data_version, self._preparation.retrieved())
+        retrieved = self._preparation.retrieved()
+        fleet = self._fleets.fleet(folder, products, card.data_version, retrieved, lambda: self.copies.checked(card))
         try:
             champion = ServingChampion.load(folder, card, catalogue, fleet, self._shared)
         except BaseException:
