@@ -197,7 +197,7 @@ def check_loaded(folder: Path, ledger: Ledger, ensemble: str) -> tuple[str, ...]
     root = _model_of(folder)
     if root is None:
         if known.manifest is not None:
-            check(folder, known.manifest.served, f"the model in {folder}", _NOT_LOADED)
+            _check_model(folder, known.manifest)
             return ()
         if champion is not None and not _any_manifest(ledger, ensemble):
             check_plain(folder, f"the model in {folder}")
@@ -221,6 +221,15 @@ def _model_of(folder: Path) -> Path | None:
     """Return the folder of the model, whose loader is given `folder`, when a manifest stands in it; else None."""
     root = folder.absolute().parent.parent  # its data stands in data/NAME
     return root if (root / FILE).exists() else None
+
+
+def _check_model(folder: Path, manifest: Manifest) -> None:
+    """Compare a model, or what its loader is given when that stands alone; IntegrityError if it differs."""
+    model, what = folder.absolute().parent.parent, f"the model in {folder}"
+    if (model / "MLmodel").exists():
+        check(model, manifest, what, _NOT_LOADED)
+    else:
+        check(folder, manifest.served, what, _NOT_LOADED)
 
 
 def _any_manifest(ledger: Ledger, ensemble: str) -> bool:
