@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esci_tournament.registry.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from esci_tournament.registry.versions import EnsembleVersion
@@ -23,7 +26,8 @@ class ChampionModel:
         version: Version number of the ensemble in MLflow.
         members: Candidate ids (`name/version`), in the order of the aggregator's columns.
         ensemble: The fitted members and the aggregator over their scores.
-        warnings: What somebody should look into: an alias in MLflow that was moved by hand, and is not followed.
+        warnings: What somebody should look into: an alias in MLflow that was moved by hand, and is not followed; files
+            that could be compared with nothing.
     """
 
     version: int
@@ -56,6 +60,8 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
     It is the one that the ledger says, wherever the alias in MLflow points to. A home whose ledger has no promotion,
     such as one that has only MLflow's address in common with the tournaments, goes by the alias.
 
+    Its files are compared with the manifest that was approved before any of them is parsed.
+
     Args:
         workspace: The settings and the stores of a home.
         device: Where the members compute: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
@@ -66,6 +72,7 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
     Raises:
         NotFoundError: if there is no champion yet, or MLflow has no files of it.
         StoreError: if MLflow cannot be reached.
+        IntegrityError: if MLflow holds other files than those that were approved.
         UsageError: if the machine has no such device.
     """
     from esci_tournament.tasks.candidates.device import resolve_device
@@ -75,8 +82,28 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
     if version is None:
         told = f" ({'; '.join(warnings)})" if warnings else ""
         raise NotFoundError(f"there is no champion yet{told}; hold a tournament first: tournament run --help")
-    ensemble = Ensemble.load(workspace.models.download(version), str(resolve_device(device)))
-    return ChampionModel(version.version, tuple(ensemble.members), ensemble, warnings)
+    folder, unsure = _files_of(workspace, version)
+    ensemble = Ensemble.load(folder, str(resolve_device(device)))
+    return ChampionModel(version.version, tuple(ensemble.members), ensemble, (*warnings, *unsure))
+
+
+def _files_of(workspace: Workspace, version: EnsembleVersion) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder of a champion's files, compared with its manifest, and what makes that less than sure."""
+    from esci_tournament.registry.attestation import UNATTESTED, attested, check_unknown, tell_difference
+    from esci_tournament.registry.errors import IntegrityError, StoreError
+
+    ledger, models = workspace.ledger, workspace.models
+    if ledger.standing(models.ensemble_name).sequence == 0:
+        folder = models.download(version)
+        return folder, check_unknown(folder, version.id, workspace.settings.manifest_digest)
+    known = attested(ledger, version.name, version.version)
+    try:
+        folder = models.download(version, manifest=known.manifest)
+    except IntegrityError as error:
+        with suppress(StoreError):  # the refusal stands whether or not the ledger can be written
+            tell_difference(ledger, version.id, str(error), "score")
+        raise
+    return folder, () if known.manifest else (f"{version.id} {UNATTESTED}",)
 
 
 def _champion_of(workspace: Workspace) -> tuple[EnsembleVersion | None, tuple[str, ...]]:

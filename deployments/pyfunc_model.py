@@ -5,6 +5,7 @@ Importing it must be cheap: :mod:`esci_tournament.deployments.mlflow_plugin` imp
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,33 @@ class EnsembleModel:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> EnsembleModel:
-    """Return the model stored at `path`; MLflow calls this by name."""
+    """Return the model stored at `path`, after its files were compared; MLflow calls this by name.
+
+    They are compared with the manifest in the ledger, where the settings of this process name one that exists; else
+    with the setting `manifest_digest`; else with the manifest beside the model, and a warning says that this proves
+    nothing about who made the files.
+
+    Raises:
+        IntegrityError: if the files differ, or the ledger does not know them.
+        StoreError: if the ledger cannot be read.
+    """
     from esci_tournament.tasks.candidates.device import resolve_device
     from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
+    for words in _compared(Path(path)):
+        warnings.warn(words, UserWarning, stacklevel=2)
     return EnsembleModel(Ensemble.load(Path(path), str(resolve_device("auto"))))
+
+
+def _compared(folder: Path) -> tuple[str, ...]:
+    """Compare the files of a model with what this process knows of them, and return what is not sure."""
+    from esci_tournament.registry.attestation import check_loaded, check_unknown
+    from esci_tournament.registry.ledger import Ledger
+    from esci_tournament.registry.settings import read_settings
+
+    settings = read_settings()
+    if settings.ledger_url or (settings.home / "ledger.db").is_file():
+        with Ledger.open(settings.ledger_address) as ledger:
+            if ledger.standing(settings.ensemble_name).sequence:
+                return check_loaded(folder, ledger, settings.ensemble_name)
+    return check_unknown(folder, f"the model in {folder}", settings.manifest_digest)

@@ -323,6 +323,7 @@ def close(
         summary,
         decision=decided,
         ensemble_version=str(version.version) if version else "",
+        manifest=next((one.manifest_digest for one in workspace.ledger.ensembles(context.id)), ""),
         promoted=promoted is not None,
         awaits_review=version is not None and decision is None,
     )

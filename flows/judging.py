@@ -10,7 +10,9 @@ import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
 from esci_tournament.flows.looks import looks_before
-from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.attestation import attested
+from esci_tournament.registry.errors import IntegrityError, NotFoundError
+from esci_tournament.registry.manifests import check
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import DECISIVE, finished
@@ -22,6 +24,7 @@ from esci_tournament.tasks.data.plans import judged_pairs
 from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, run_trial, total_cost
 
@@ -123,22 +126,30 @@ def champion_side(
     Raises:
         BudgetError: If some members were measured on a CPU and others on a GPU.
         NotFoundError: If neither the registry nor this home has the ensemble's files.
+        IntegrityError: If its aggregator is not the one that was approved.
     """
-    return side_of(Aggregator.load(files_of(workspace, champion) / "aggregator"), costs, settings)
+    return side_of(Aggregator.load(files_of(workspace, champion) / AGGREGATOR), costs, settings)
 
 
 def files_of(workspace: Workspace, champion: EnsembleVersion) -> Path:
-    """Return the folder with the files of a registered ensemble: MLflow's, or else what this home has registered.
+    """Return the folder of a registered ensemble whose aggregator is the one that was approved.
+
+    It is MLflow's, or else what this home has registered.
 
     Raises:
-        NotFoundError: If neither has them.
+        NotFoundError: If neither has it.
+        IntegrityError: If MLflow has another one, and this home none.
     """
+    manifest = attested(workspace.ledger, champion.name, champion.version).manifest
     try:
-        return workspace.models.download(champion)
-    except NotFoundError:
+        return workspace.models.download(champion, manifest=manifest, part=AGGREGATOR)
+    except (NotFoundError, IntegrityError):
         kept = workspace.stages.find(workspace.stages.key("ensemble", tournament=champion.tournament))
         if kept is None:
             raise
+        if manifest is not None:
+            part = manifest.served.part(AGGREGATOR)
+            check(kept / AGGREGATOR, part, f"the aggregator of {champion.id} in {kept}")
         return kept
 
 

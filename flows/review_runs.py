@@ -87,7 +87,8 @@ def describe(workspace: Workspace, case: Case, notes: tuple[str, ...] = (), dead
     champion = champion_at(workspace.ledger, case.ensemble.name, case.verdict.against)
     before = workspace.roll.ensemble(champion).members if champion is not None else ()
     when = (deadline or case.deadline(workspace.settings) or _from_now(workspace.settings)).astimezone(dt.UTC)
-    return review_markdown(summary, before, links(workspace, case), notes, f"on {when:%Y-%m-%d at %H:%M} UTC")
+    until, manifest = f"on {when:%Y-%m-%d at %H:%M} UTC", case.ensemble.manifest_digest
+    return review_markdown(summary, before, links(workspace, case), notes, until, manifest)
 
 
 def links(workspace: Workspace, case: Case) -> dict[str, str]:

@@ -17,6 +17,7 @@ from esci_tournament.flows.intake import news, take_in
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import has_api, run_link
 from esci_tournament.registry import promotion
+from esci_tournament.registry.attestation import DIFFERS
 from esci_tournament.registry.errors import BusyError, NotFoundError
 from esci_tournament.registry.poll import Poll, Sighting
 from esci_tournament.registry.queue import Queue
@@ -25,6 +26,7 @@ from esci_tournament.registry.workspace import Workspace
 
 DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
 INVALID = "promotion_invalid"  # kind of event; subject: the promotion's id
+ANNOUNCED = "difference_announced"  # kind of event; subject: id of the event that says what differs
 
 _log = logging.getLogger("watch")
 
@@ -80,6 +82,7 @@ class Watch:
                 self._step(swept, self._tell_drift)
                 self._step(swept, self._tell_invalid)
                 self._step(swept, lambda: tell(self._workspace, self._workspace.roll.champion_differences()))
+                self._step(swept, self._tell_differences)
                 self._step(swept, self._tell_states)
         except BusyError:
             pass
@@ -153,6 +156,18 @@ class Watch:
                 title = f"Somebody wrote a promotion of {ensemble} into the ledger by hand"
                 announce("failure", ensemble, {"title": title, "text": words})
         return [words for id, words in invalid.items() if id not in told]
+
+    def _tell_differences(self) -> list[str]:
+        """Announce, once each, that something found files of an ensemble other than those that were approved."""
+        ledger = self._workspace.ledger
+        found = ledger.events(kind=DIFFERS)
+        told = {event.subject for event in ledger.events(kind=ANNOUNCED)} if found else set()
+        new = [event for event in found if str(event.id) not in told]
+        for event in new:
+            ledger.record_event(ANNOUNCED, str(event.id))
+            title = f"Files of {event.subject} are not those that were approved"
+            announce("failure", event.subject, {"title": title, "text": event.payload["text"]})
+        return [event.payload["text"] for event in new]
 
     def _tell_states(self) -> list[str]:
         """Set the tags in the registry to what the ledger says."""

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Literal
 
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import IntegrityError, NotFoundError, UsageError
-from esci_tournament.registry.manifests import Manifest, as_payload, manifest_of, recorded
+from esci_tournament.registry.manifests import (
+    FILE,
+    Manifest,
+    as_payload,
+    check,
+    check_plain,
+    manifest_of,
+    recorded,
+)
 from esci_tournament.registry.tracking import pyfunc_data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from esci_tournament.registry.ledger import Ledger
     from esci_tournament.registry.records import Event
     from esci_tournament.registry.versions import EnsembleVersion
@@ -27,6 +37,8 @@ UNATTESTED = (
     "was promoted before manifests were kept: nothing says which files were approved, so they are compared with "
     "nothing. Record those that MLflow holds now: tournament champion attest --reason WHY"
 )
+
+_NOT_LOADED = "it is not loaded. Load the champion (models:/NAME@champion), or restore its files from a backup"
 
 Source = Literal["approved", "attested later", ""]
 
@@ -125,6 +137,109 @@ def tell_difference(ledger: Ledger, id: str, words: str, where: str) -> Event | 
     if digest in told:
         return None
     return ledger.record_event(DIFFERS, id, payload={"text": words[:2000], "noticed_by": where, "of": digest})
+
+
+def check_unknown(folder: Path, what: str, digest: str | None) -> tuple[str, ...]:
+    """Compare an ensemble with the manifest beside it, in a process to which no ledger says which one is right.
+
+    Args:
+        folder: The folder that the ensemble's loader is given.
+        what: What the ensemble is, as messages begin.
+        digest: Digest that the manifest must have (setting `manifest_digest`); None when that is not known either.
+
+    Returns:
+        Warnings: that nothing says who made the manifest, or that there is none.
+
+    Raises:
+        IntegrityError: If the files differ from the manifest, or the manifest from `digest`.
+    """
+    root = _model_of(folder)
+    if root is None:
+        if digest is not None:
+            raise IntegrityError(f"{what}: no {FILE} beside the model, so its files cannot be those of {digest[:12]}")
+        check_plain(folder, what)
+        return (f"{what}: there is no manifest beside the model, so its files were compared with nothing",)
+    manifest = Manifest.read(root / FILE)
+    if digest is not None and manifest.digest != digest:
+        raise IntegrityError(
+            f"{what} has manifest {manifest.digest[:12]}, and the setting manifest_digest says {digest[:12]}; it is "
+            "not loaded"
+        )
+    check(root, manifest, what, "it is not loaded")
+    if digest is not None:
+        return ()
+    return (
+        f"{what}: its files are whole by the manifest beside them. Who made that manifest is not known here: let the "
+        "process know the ledger (TOURNAMENT_HOME or TOURNAMENT_LEDGER_URL) or TOURNAMENT_MANIFEST_DIGEST",
+    )
+
+
+def check_loaded(folder: Path, ledger: Ledger, ensemble: str) -> tuple[str, ...]:
+    """Compare an ensemble that MLflow loads with the ledger, which has the manifest of every ensemble.
+
+    Which version it is MLflow does not say. The ledger must have the manifest that stands beside the model; without
+    one, the files must be those of the champion.
+
+    Args:
+        folder: The folder that the ensemble's loader is given.
+        ledger: The ledger.
+        ensemble: Name of the ensemble.
+
+    Returns:
+        Warnings: that it is not the champion, or that there was nothing to compare with.
+
+    Raises:
+        IntegrityError: If the ledger knows no such files.
+    """
+    standing = ledger.standing(ensemble)
+    champion = standing.champion
+    known = attested(ledger, ensemble, champion.version) if champion else Attested(None, "")
+    root = _model_of(folder)
+    if root is None:
+        if known.manifest is not None:
+            _check_model(folder, known.manifest)
+            return ()
+        if champion is not None and not _any_manifest(ledger, ensemble):
+            check_plain(folder, f"the model in {folder}")
+            return (f"{ensemble}/{champion.version} {UNATTESTED}",)
+        raise IntegrityError(f"the model in {folder} has no manifest, and the ledger has none for it; {_NOT_LOADED}")
+    beside = Manifest.read(root / FILE).digest
+    version = _version_of(ledger, ensemble, beside)
+    if version is None:
+        raise IntegrityError(f"the ledger has no ensemble with manifest {beside[:12]}, that of {root}; {_NOT_LOADED}")
+    manifest = attested(ledger, ensemble, version).manifest
+    if manifest is None or manifest.digest != beside:
+        raise IntegrityError(f"the ledger's manifest of {ensemble}/{version} is not {beside[:12]}; {_NOT_LOADED}")
+    check(root, manifest, f"{ensemble}/{version} in {root}", _NOT_LOADED)
+    if champion is None or champion.version != version:
+        now = f"version {champion.version}" if champion else "none"
+        return (f"version {version} of {ensemble} is loaded; the champion by the ledger is {now}",)
+    return ()
+
+
+def _model_of(folder: Path) -> Path | None:
+    """Return the folder of the model, whose loader is given `folder`, when a manifest stands in it; else None."""
+    root = folder.absolute().parent.parent  # its data stands in data/NAME
+    return root if (root / FILE).exists() else None
+
+
+def _check_model(folder: Path, manifest: Manifest) -> None:
+    """Compare a model, or what its loader is given when that stands alone; IntegrityError if it differs."""
+    model, what = folder.absolute().parent.parent, f"the model in {folder}"
+    if (model / "MLmodel").exists():
+        check(model, manifest, what, _NOT_LOADED)
+    else:
+        check(folder, manifest.served, what, _NOT_LOADED)
+
+
+def _any_manifest(ledger: Ledger, ensemble: str) -> bool:
+    return any(one.name == ensemble and one.manifest_digest for one in ledger.ensembles())
+
+
+def _version_of(ledger: Ledger, ensemble: str, digest: str) -> int | None:
+    """Return the version of the ensemble whose manifest has a digest, None when there is none."""
+    found = [one.version for one in ledger.ensembles() if (one.name, one.manifest_digest) == (ensemble, digest)]
+    return found[0] if found else None
 
 
 def champion_in_words(workspace: Workspace) -> str:

@@ -437,10 +437,7 @@ class Ledger:
     def record_approval(
         self, verdict: int, person: str, reviewer: str, reason: str, payload: Payload = None
     ) -> Approval:
-        """Record a reviewer's yes to a verdict; the same person's second one changes nothing.
-
-        Like a decision, it names the manifest of the ensemble that the verdict is on.
-        """
+        """Record a reviewer's yes to a verdict, which names the manifest; the same person's second one is ignored."""
         natural, fixed = {"verdict": verdict, "person": person}, {"reviewer": reviewer, "reason": reason}
         with self._writing() as rows:
             content = naming_manifest(rows, verdict) | dict(payload or {})

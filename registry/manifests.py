@@ -26,9 +26,10 @@ from esci_tournament.registry.foreign import read_json
 FORMAT = 1
 SERIALIZATION = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
 FILE = "ensemble_manifest.json"  # where it stands beside the model in MLflow, for whoever has no ledger
-# At the root of a model: the manifest itself, and a note that MLflow adds when it downloads a version. No reader of
-# ours opens the latter.
+# Beside a model's `MLmodel`: the manifest itself, and a note that MLflow adds when it downloads a version. No reader
+# of ours opens the latter.
 BESIDE = frozenset({FILE, "registered_model_meta"})
+_MODEL = "MLmodel"
 SHOWN = 3  # differences that a message names
 
 _LONGEST = 16 * 2**20  # characters of a manifest that is read from a file
@@ -93,18 +94,7 @@ class Manifest:
             IntegrityError: If it is none: a field is missing, a path leaves the folder, a digest is no SHA-256.
         """
         try:
-            if content["format"] != FORMAT or content["serialization"] != SERIALIZATION:
-                raise ValueError(f"its format is none that this release knows ({FORMAT}, SHA-256 of each file)")
-            files: dict[str, FileEntry] = {}
-            for one in content["resources"]:
-                name, entry = _path(one["name"]), FileEntry(one["size"], one["digest"])
-                if type(entry.size) is not int or entry.size < 0 or not _SHA256.fullmatch(entry.digest):
-                    raise ValueError(f"size or digest of {name}")
-                if name in files:
-                    raise ValueError(f"{name} stands in it twice")
-                files[name] = entry
-            data = content["data"] and _path(content["data"])
-            return cls(files, data, dict(content["facts"]))
+            return cls(_files(content), content["data"] and _path(content["data"]), dict(content["facts"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityError(f"this is no manifest of an ensemble: {error}") from error
 
@@ -122,11 +112,7 @@ class Manifest:
             IntegrityError: If there is no such file, or what it holds is no manifest.
         """
         try:
-            if path.is_symlink() or not path.is_file():
-                raise ValueError("it is no file")
-            if path.stat().st_size > _LONGEST:
-                raise ValueError(f"it is larger than {_LONGEST >> 20} MiB")
-            return cls.of(read_json(path.read_text(encoding="utf-8"), _LONGEST))
+            return cls.of(read_json(text_of(path, _LONGEST), _LONGEST))
         except (OSError, ValueError) as error:
             raise IntegrityError(f"the manifest {path} cannot be read: {error}") from error
 
@@ -160,7 +146,7 @@ def manifest_of(folder: Path, data: str = "", facts: Mapping[str, Any] | None = 
     """Return the manifest of the files in a folder as they are now.
 
     Args:
-        folder: The folder; files named in :data:`BESIDE` at its top are left out.
+        folder: The folder; of a model's, files named in :data:`BESIDE` are left out.
         data: The folder below it that a loader is given.
         facts: What the files were made from.
 
@@ -171,11 +157,11 @@ def manifest_of(folder: Path, data: str = "", facts: Mapping[str, Any] | None = 
         IntegrityError: If the folder has a symbolic link or something that is neither file nor folder, or a file
             cannot be read.
     """
-    files = {}
+    files, beside = {}, BESIDE if (folder / _MODEL).is_file() else frozenset()
     for name, complaint in _walk(folder):
         if complaint:
             raise IntegrityError(f"{folder}: {complaint}; an ensemble consists of plain files")
-        if name not in BESIDE:
+        if name not in beside:
             found = _entry(folder / name)
             if isinstance(found, str):
                 raise IntegrityError(f"{folder}: {_shown(name)} {found}")
@@ -199,10 +185,10 @@ def differences(folder: Path, manifest: Manifest) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         return ["the folder is missing"]
     found: dict[str, str] = {}
-    seen = set()
+    seen, beside = set(), BESIDE if _MODEL in manifest.files else frozenset()
     for name, complaint in _walk(folder):
         seen.add(name)
-        if name in BESIDE and not complaint:
+        if name in beside and not complaint:
             continue
         wanted = manifest.files.get(name)
         if complaint:
@@ -293,6 +279,43 @@ def as_payload(manifest: Manifest) -> dict[str, Any]:
 def write(manifest: Manifest, path: Path) -> None:
     """Write a manifest into a file."""
     path.write_text(json.dumps(manifest.to_dict(), indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+
+
+def text_of(path: Path, longest: int) -> str:
+    """Return the text of a small file that somebody else wrote.
+
+    Args:
+        path: The file.
+        longest: Bytes it may have.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: If it is a link or no file, too large, or no UTF-8.
+    """
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as stream:
+        content = stream.read(longest + 1)
+    if len(content) > longest:
+        raise ValueError(f"it is larger than {longest >> 10} KiB")
+    return content.decode()
+
+
+def _files(content: Any) -> dict[str, FileEntry]:
+    """Return the files in a manifest as JSON; ValueError and others when it is none."""
+    if content["format"] != FORMAT or content["serialization"] != SERIALIZATION:
+        raise ValueError(f"its format is none that this release knows ({FORMAT}, SHA-256 of each file)")
+    files: dict[str, FileEntry] = {}
+    for one in content["resources"]:
+        name, entry = _path(one["name"]), FileEntry(one["size"], one["digest"])
+        if type(entry.size) is not int or entry.size < 0 or not _SHA256.fullmatch(entry.digest):
+            raise ValueError(f"size or digest of {name}")
+        if name in files:
+            raise ValueError(f"{name} stands in it twice")
+        files[name] = entry
+    return files
 
 
 def _walk(folder: Path, below: str = "") -> Iterator[tuple[str, str]]:

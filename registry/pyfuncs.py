@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
-from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.tracking import quieten
+from esci_tournament.registry.errors import IntegrityError, SpecError
+from esci_tournament.registry.tracking import inside, mlmodel, quieten
 
 # Not part of a model: importing its code creates it, and copies of artifacts may lack it.
 _COMPILED = shutil.ignore_patterns("__pycache__")
@@ -52,14 +52,33 @@ def check_pyfunc(folder: Path) -> None:
         folder: The folder with `MLmodel`.
 
     Raises:
-        SpecError: If it is no MLflow model, or has no python_function flavour.
+        SpecError: If it is no MLflow model, has no python_function flavour, or names files that are not in the folder:
+            the digest of the candidate would say nothing of them.
     """
     try:
-        flavors = Model.load(str(folder)).flavors
-    except (MlflowException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        flavors = dict(mlmodel(folder)["flavors"])
+    except (ValueError, TypeError, KeyError) as error:
         raise SpecError(f"{folder} is no MLflow model: {str(error).splitlines()[0]}") from error
     if "python_function" not in flavors:
-        raise SpecError(f"{folder}: its flavours are {', '.join(flavors) or 'none'}; python_function is not among them")
+        names = ", ".join(map(str, flavors)) or "none"
+        raise SpecError(f"{folder}: its flavours are {names}; python_function is not among them")
+    try:
+        for name in _paths(flavors["python_function"]):
+            inside(folder, name, f"{folder.name}/MLmodel")
+    except IntegrityError as error:
+        raise SpecError(str(error)) from error
+
+
+def _paths(flavor: Any) -> Iterator[str]:
+    """Yield the paths of files that a python_function flavour names; MLflow's loader takes them as they stand."""
+    if not isinstance(flavor, dict):
+        return
+    artifacts = flavor.get("artifacts")
+    listed = artifacts.values() if isinstance(artifacts, dict) else ()
+    found = [one.get("path") for one in listed if isinstance(one, dict)]
+    for path in (*(flavor.get(key) for key in ("data", "code", "python_model")), *found):
+        if path is not None:
+            yield str(path)
 
 
 def open_pyfunc(folder: Path) -> Any:

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in `home`")
     ensemble_name: str = Field("esci-ensemble", description="registered model that holds the champion")
 
+    manifest_digest: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the manifest of the one ensemble that a process without a ledger may load",
+    )
+
     # What runs all the time (`tournament up`)
     data: str | None = Field(
         None, description="what registered candidates compete on: a folder with the ESCI files, a URL, or `sql`"

@@ -45,6 +45,7 @@ from esci_tournament.registry.errors import (  # noqa: E402
     TournamentError,
 )
 from esci_tournament.registry.files import is_disk_full  # noqa: E402
+from esci_tournament.registry.manifests import text_of  # noqa: E402
 
 Read = TypeVar("Read")
 
@@ -426,9 +427,7 @@ def pyfunc_data(path: Path) -> Path:
         IntegrityError: If `MLmodel` cannot be read, or names a folder that is not below `path`.
     """
     try:
-        data = mlmodel(path)["flavors"]["python_function"]["data"]
-        if not isinstance(data, str) or not data:
-            raise ValueError(f"data: {str(data)[:100]!r}")
+        data = _text(mlmodel(path)["flavors"]["python_function"]["data"])
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{path / 'MLmodel'} does not say where the model's data is: {error}") from error
     return inside(path, data, "data")
@@ -446,18 +445,20 @@ def mlmodel(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If there is no such file, or it is a link, too large, no YAML mapping, or refers to itself.
     """
-    file = path / "MLmodel"
-    if file.is_symlink() or not file.is_file():
-        raise ValueError("it is no file")
-    if file.stat().st_size > _LONGEST_MLMODEL:
-        raise ValueError(f"it is larger than {_LONGEST_MLMODEL >> 10} KiB")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+        content = _yaml(text_of(path / "MLmodel", _LONGEST_MLMODEL))
     except (OSError, yaml.YAMLError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is no plain YAML: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError("it is no mapping")
     return content
+
+
+def _text(value: Any) -> str:
+    """Return a value that is text and not empty; ValueError for others."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"it says {str(value)[:100]!r}")
+    return value
 
 
 def inside(folder: Path, name: str, what: str) -> Path:
@@ -487,13 +488,11 @@ def inside(folder: Path, name: str, what: str) -> Path:
     return place
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without references: a few letters with references can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it refers to a part of itself")
-        return super().compose_node(parent, index)
+def _yaml(text: str) -> Any:
+    """Return what a YAML text holds; ValueError for references, of which a few letters can stand for gigabytes."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it refers to a part of itself")
+    return yaml.safe_load(text)
 
 
 def quieten() -> None:

@@ -33,7 +33,12 @@ def add_parser(commands: Any) -> None:
     newer.add_argument(
         "--data", metavar="DIR|URL|sql", help="folder, archive or base address with the official files, or sql"
     )
-    works = ((showing, show), (past, history), (back, rollback), (right, put_right), (newer, refresh))
+    kept = parts.add_parser("attest", help="record which files a champion from before manifests were kept consists of")
+    kept.add_argument("--reason", required=True, help="why these files are the right ones; recorded in the ledger")
+    works = (
+        *((showing, show), (past, history), (back, rollback)),
+        *((right, put_right), (newer, refresh), (kept, attest)),
+    )
     for part, work in works:
         add_common_options(part)
         part.set_defaults(work=work)
@@ -50,6 +55,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
         NotFoundError: if there is no champion yet.
     """
     from esci_tournament.registry.addresses import without_password
+    from esci_tournament.registry.attestation import UNATTESTED, attested
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.registry.promotion import drift, reconcile
 
@@ -70,7 +76,11 @@ def show(options: argparse.Namespace, output: Output) -> None:
     output.say(f"members:  {', '.join(version.members)}")
     output.say(f"because:  {promotion.reason}")
     output.say(f"load it:  mlflow.pyfunc.load_model({uri!r})  with MLFLOW_TRACKING_URI={address}")
-    for words in map(str, [*moved, *invalid, *differences]):
+    known = attested(ledger, promotion.ensemble, promotion.version)
+    if known.manifest:
+        output.say(f"files:    manifest {known.digest[:12]}, {known.source}; tournament doctor compares them")
+    unsure = [] if known.manifest else [f"version {version.version} {UNATTESTED}"]
+    for words in map(str, [*moved, *invalid, *differences, *unsure]):
         output.say(f"warning:  {words}")
     output.document(
         {
@@ -85,6 +95,8 @@ def show(options: argparse.Namespace, output: Output) -> None:
             "drift": [str(one) for one in moved],
             "invalid": [str(one) for one in invalid],
             "differences": differences,
+            "manifest": known.digest or None,
+            "attested": known.source or None,
         }
     )
 
@@ -156,3 +168,28 @@ def put_right(options: argparse.Namespace, output: Output) -> None:
     if not found:
         output.say("the aliases agree with the ledger; nothing was changed")
     output.document([{"alias": one.alias, "was": one.mlflow, "is": one.ledger} for one in found])
+
+
+def attest(options: argparse.Namespace, output: Output) -> None:
+    """Record the manifest of the files that MLflow holds of the champion, which was promoted without one.
+
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        NotFoundError: if there is no champion.
+    """
+    from esci_tournament.registry.attestation import attest as record
+    from esci_tournament.registry.errors import NotFoundError
+
+    workspace = workspace_of(options)
+    promotion = workspace.ledger.standing(workspace.models.ensemble_name).champion
+    if promotion is None:
+        raise NotFoundError("there is no champion, so there is nothing to attest")
+    manifest = record(workspace, workspace.models.ensemble(promotion.version), options.reason)
+    output.say(
+        f"version {promotion.version}: manifest {manifest.digest[:12]} of {len(manifest.files)} files is recorded"
+    )
+    output.say("from now on they are compared with it; a scorer that runs does so from its next start")
+    output.document({"version": promotion.version, "manifest": manifest.digest, "files": len(manifest.files)})

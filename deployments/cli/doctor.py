@@ -54,6 +54,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("ledger's chain", lambda: _chain(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
         ("record", lambda: _record(workspace)),
+        ("champion", lambda: _champion(workspace)),
         ("prefect", lambda: check_prefect(settings)),
     ]
     rows, failed = [], []
@@ -154,6 +155,12 @@ def _record(workspace: Workspace) -> str:
     others = [one.difference for one in known if one.difference]
     told = f"; {'; '.join(others)}" if others else ""
     return f"{sum(one.recorded for one in known)} candidates, {len(others)} of them otherwise in MLflow{told}"
+
+
+def _champion(workspace: Workspace) -> str:
+    from esci_tournament.registry.attestation import champion_in_words
+
+    return champion_in_words(workspace)
 
 
 def check_prefect(settings: Settings) -> str:

@@ -57,6 +57,8 @@ class Card:
         members: candidate ids (`name/version`).
         refreshed: whether `data_version` is newer than the tournament's data.
         edges: version of newer data whose edges its graph networks use since they were fitted, "" for none.
+        manifest: digest of the manifest that was approved, "" for a champion from before manifests were kept.
+        content: digest of the manifest of this copy's own files when it is refreshed, else "".
 
     Example:
         >>> card = Card("esci-ensemble", 3, "t-1", "0123456789abcdef", ("minilm/1",))
@@ -71,6 +73,8 @@ class Card:
     members: tuple[str, ...]
     refreshed: bool = False
     edges: str = ""
+    manifest: str = ""
+    content: str = ""
 
     @property
     def id(self) -> str:

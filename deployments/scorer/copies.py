@@ -1,4 +1,8 @@
-"""Local copies of champions, so that a scorer can serve while MLflow is out of reach."""
+"""Local copies of champions, so that a scorer can serve while MLflow is out of reach.
+
+Beside a copy stands the manifest that was approved, and its digest in the copy's card. A copy that knows newer data has
+a manifest of its own too: weights, aggregator and all members that were not refreshed are the approved ones.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from esci_tournament.deployments.scorer.champion import Card
-from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.errors import IntegrityError, StoreError
 from esci_tournament.registry.files import disk_in_words, publish, temporary_folder, write_atomically
+from esci_tournament.registry.manifests import Manifest, check, check_plain, manifest_of, write
 from esci_tournament.registry.models import Models
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
+_APPROVED, _OWN = "approved_manifest.json", "own_manifest.json"
+_WEIGHTS = ".safetensors"
 KEPT = 5  # the champion and the one before it, each as registered and with newer data, and the next one
 
 
@@ -21,13 +28,14 @@ class Copies:
 
     Args:
         folder: where they are kept; made when something is written.
+        approved: called with a card; returns the manifest that the ledger has for it, None when it has none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, approved: Callable[[Card], Manifest | None] = lambda card: None) -> None:
+        self.folder, self._approved = folder, approved
 
     def find(self, name: str, version: int, data: str = "") -> tuple[Path, Card] | None:
-        """Find a copy.
+        """Find a copy; its files are not read, see :meth:`checked`.
 
         Args:
             name: name of the registered model.
@@ -39,8 +47,37 @@ class Copies:
         """
         return _read(self._place(name, version, data))
 
+    def checked(self, card: Card) -> Path:
+        """Return the ensemble's folder of a copy after all its files were compared; nothing in it is parsed before.
+
+        Args:
+            card: which copy.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StoreError: if the copy is gone.
+            IntegrityError: if its files are not those that were approved, or that it had when it was refreshed.
+        """
+        place = self._place_of(card)
+        found = _read(place)
+        if found is None or found[1] != card:
+            raise StoreError(f"the copy of {card.title} is gone from {self.folder}")
+        folder, what = found[0], f"the copy of {card.title} in {place}"
+        if card.manifest:
+            approved = _kept(place / _APPROVED, card.manifest, what).served
+            if card.refreshed:
+                own = _kept(place / _OWN, card.content, what)
+                _check_refreshed(own, approved, what)
+                approved = own
+            check(folder, approved, what, "it is not used")
+        else:
+            check_plain(folder, what)
+        return folder
+
     def fetch(self, models: Models, card: Card) -> Path:
-        """Copy a version from MLflow, in place of a copy that may be there.
+        """Copy a version from MLflow, in place of a copy that may be there, and compare it with its manifest.
 
         Args:
             models: MLflow's registry.
@@ -52,25 +89,28 @@ class Copies:
         Raises:
             StoreError: if MLflow cannot be read or the disk is full.
             NotFoundError: if MLflow has no such version, or no files of it.
+            IntegrityError: if MLflow holds other files than those that were approved; nothing of them is kept.
         """
-        place = self._place_of(card)
+        place, manifest = self._place_of(card), self._manifest(card)
         with disk_in_words("copy of the champion", self.folder), temporary_folder(self.folder, place.name) as made:
-            data = models.download(models.ensemble(card.version), made / "download")
-            if not data.is_dir():
-                raise StoreError(f"MLflow has no files of {card.id} in {data.name}; is its artifact store reachable?")
+            data = models.download(models.ensemble(card.version), made / "download", manifest)
+            if not data.is_relative_to(made):  # what is not our own copy is neither moved nor removed
+                raise IntegrityError(f"{card.id} in MLflow leads to {data}; it is not used")
             (made / _ENSEMBLE).mkdir()
             publish(data, made / _ENSEMBLE / data.name)
             shutil.rmtree(made / "download", ignore_errors=True)
+            if manifest is not None:
+                write(manifest, made / _APPROVED)
             self._keep(made, card)
         return place / _ENSEMBLE / data.name
 
-    def refresh(self, card: Card, data: str, write: Callable[[Path, Path], dict[str, int]]) -> Card:
+    def refresh(self, card: Card, data: str, refreshed: Callable[[Path, Path], dict[str, int]]) -> Card:
         """Make a copy that knows newer data from an existing one.
 
         Args:
             card: card of the existing copy.
             data: version of the newer data.
-            write: called with the folder of the existing ensemble and an empty folder, into which it writes the new
+            refreshed: called with the folder of the existing ensemble and an empty folder, into which it writes the new
                 one; returns candidate id -> number of products computed anew, for the members that use the new edges.
 
         Returns:
@@ -78,18 +118,18 @@ class Copies:
 
         Raises:
             StoreError: if the copy is gone or the disk is full.
+            IntegrityError: if its files are not those that were approved, or the new copy has other weights.
         """
-        found = _read(self._place_of(card))
-        if found is None:
-            raise StoreError(f"the copy of {card.title} is gone from {self.folder}")
-        place = self._place(card.name, card.version, data)
+        folder, place = self.checked(card), self._place(card.name, card.version, data)
         with disk_in_words("refreshed champion", self.folder), temporary_folder(self.folder, place.name) as made:
-            target = made / _ENSEMBLE / found[0].name
+            target = made / _ENSEMBLE / folder.name
             target.mkdir(parents=True)
-            changed = write(found[0], target)
+            changed = refreshed(folder, target)
             fresh = replace(
                 card, data_version=data, refreshed=True, edges=data if any(changed.values()) else card.edges
             )
+            if card.manifest:
+                fresh = replace(fresh, content=self._sealed(made, target, card).digest)
             self._keep(made, fresh)
         return fresh
 
@@ -123,6 +163,24 @@ class Copies:
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written: {error}; the champion serves all the same") from error
 
+    def _manifest(self, card: Card) -> Manifest | None:
+        """Return the manifest that was approved of a card, None for one from before manifests were kept."""
+        if not card.manifest:
+            return None
+        found = self._approved(card)
+        if found is None or found.digest != card.manifest:
+            raise IntegrityError(f"the ledger does not have manifest {card.manifest[:12]} of {card.id}; it is not used")
+        return found
+
+    def _sealed(self, made: Path, target: Path, card: Card) -> Manifest:
+        """Write the manifests of a copy that has just been refreshed, and return its own."""
+        what = f"the refreshed copy of {card.id}"
+        approved, own = _kept(self._place_of(card) / _APPROVED, card.manifest, what), manifest_of(target)
+        _check_refreshed(own, approved.served, what)
+        write(approved, made / _APPROVED)
+        write(own, made / _OWN)
+        return own
+
     def _keep(self, made: Path, card: Card) -> None:
         """Move a finished copy to its final place."""
         (made / _CARD).write_text(card.to_json(), encoding="utf-8")
@@ -142,3 +200,20 @@ def _read(place: Path) -> tuple[Path, Card] | None:
         return next((place / _ENSEMBLE).iterdir()), card
     except (OSError, ValueError, TypeError, KeyError, StopIteration):
         return None
+
+
+def _kept(path: Path, digest: str, what: str) -> Manifest:
+    """Return a manifest that stands beside a copy, which must be the one that the copy's card names."""
+    found = Manifest.read(path)
+    if found.digest != digest:
+        raise IntegrityError(f"{what}: {path.name} is not manifest {digest[:12]}; it is not used")
+    return found
+
+
+def _check_refreshed(own: Manifest, approved: Manifest, what: str) -> None:
+    """Refuse a refreshed copy in which more differs from the approved files than what members compute ahead."""
+    # What a member computes ahead stands in the member's folder. Weights, and all that is no member's, never change.
+    for name in sorted(own.files.keys() | approved.files.keys()):
+        fixed = name.endswith(_WEIGHTS) or not name.startswith("members/")
+        if fixed and own.files.get(name) != approved.files.get(name):
+            raise IntegrityError(f"{what}: {name} is not the approved one; only what members compute ahead may change")

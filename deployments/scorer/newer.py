@@ -100,4 +100,4 @@ class NewerData:
 
 
 def _same(one: Card, other: Card) -> bool:
-    return (one.id, one.tournament) == (other.id, other.tournament)
+    return (one.id, one.tournament, one.manifest) == (other.id, other.tournament, other.manifest)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.copies import Copies
 from esci_tournament.deployments.scorer.newer import NewerData
 from esci_tournament.deployments.scorer.preparation import Await, Preparation
-from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, TournamentError
+from esci_tournament.registry.attestation import UNATTESTED, Attested, attested, tell_difference
+from esci_tournament.registry.errors import BusyError, IntegrityError, NotFoundError, StoreError, TournamentError
 from esci_tournament.registry.records import Promotion, Tournament
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.dataset import LOCALES
@@ -87,7 +88,7 @@ class Follower:
     @cached_property
     def copies(self) -> Copies:
         """The copies of champions in the home."""
-        return Copies(self._workspace.folder("serving", "champions"))
+        return Copies(self._workspace.folder("serving", "champions"), lambda card: self._attested(card).manifest)
 
     def start(self) -> None:
         """Start the thread that follows the ledger."""
@@ -111,7 +112,7 @@ class Follower:
             standing = self._workspace.ledger.standing(self._workspace.settings.ensemble_name)
             promotion = standing.champion
             wanted = self._card(promotion) if promotion is not None else None
-        except (StoreError, BusyError) as error:
+        except (StoreError, BusyError, IntegrityError) as error:
             self._trouble("ledger", error)
             return self._serving is None and self._take_last_good()
         self.state.looked, self.state.trouble = time.time(), "; ".join(map(str, standing.invalid))
@@ -122,6 +123,10 @@ class Follower:
             folder = self._folder(wanted)
         except (StoreError, NotFoundError, BusyError) as error:
             self._trouble("mlflow", error)
+            return self._serving is None and self._take_last_good()
+        except IntegrityError as error:  # MLflow holds other files than those that were approved
+            self._refused = promotion.id, wanted
+            self._refuse(wanted, error)
             return self._serving is None and self._take_last_good()
         taken = self._take(wanted, folder, begun)
         self._refused = None if taken else (promotion.id, wanted)
@@ -150,21 +155,50 @@ class Follower:
             raise StoreError(f"the ledger names {name}/{version} as champion, but no tournament that built it")
         held = next(one for one in ledger.tournaments() if one.tournament == record.tournament)
         card = Card(name, version, record.tournament, held.data_version, tuple(record.payload.get("members", ())))
+        card = replace(card, manifest=self._attested(card).digest)
+        if not card.manifest:
+            _log.warning("%s %s", card.id, UNATTESTED)
         self._found[name, version] = card, held
         return card, held
+
+    def _attested(self, card: Card) -> Attested:
+        return attested(self._workspace.ledger, card.name, card.version)
 
     def _folder(self, card: Card) -> Path:
         found = self.copies.find(card.name, card.version, card.data_version if card.refreshed else "")
         if found is not None and found[1] == card:
-            return found[0]
+            try:
+                return self.copies.checked(card)
+            except IntegrityError as error:
+                self._discard(card, error)
+                if card.refreshed:  # made anew from the champion as it was registered, at one of the next looks
+                    raise StoreError(f"{error}; it is made anew") from error
         return self.copies.fetch(self._workspace.models, card)
+
+    def _discard(self, card: Card, error: StoreError | IntegrityError) -> None:
+        """Remove a copy whose files have changed, and tell."""
+        self._trouble("copies", error)
+        if isinstance(error, IntegrityError):
+            self._tell_difference(card, error)
+        self.copies.discard(card)
+
+    def _tell_difference(self, card: Card, error: IntegrityError) -> None:
+        try:
+            tell_difference(self._workspace.ledger, card.id, str(error), f"scorer {self._workspace.ledger.who}")
+        except (StoreError, BusyError) as failed:
+            self._trouble("ledger", failed)
 
     def _take_last_good(self) -> bool:
         """Load the champion that served last on this machine; return whether it serves."""
         found = self.copies.last_good()
         if found is None or found[1].title in self.state.refused:
             return False
-        folder, card = found
+        card = found[1]
+        try:
+            folder = self.copies.checked(card)
+        except (StoreError, IntegrityError) as error:
+            self._discard(card, error)
+            return False
         _log.warning("serving the local copy of %s, which served last", card.title)
         return self._take(card, folder, time.monotonic())
 
@@ -199,7 +233,8 @@ class Follower:
     def _ready(self, card: Card, folder: Path, products: Path | None) -> ServingChampion:
         """Return a champion that is loaded and warm, and knows the labels asked for most."""
         catalogue = self._catalogue_of(card, products)
-        fleet = self._fleets.fleet(folder, products, card.data_version, self._preparation.retrieved())
+        retrieved = self._preparation.retrieved()
+        fleet = self._fleets.fleet(folder, products, card.data_version, retrieved, lambda: self.copies.checked(card))
         try:
             champion = ServingChampion.load(folder, card, catalogue, fleet, self._shared)
         except BaseException:
@@ -237,6 +272,8 @@ class Follower:
         self.copies.discard(card)  # what is promoted again under this version is copied again
         if card.refreshed:
             self._newer.give_up(card)
+        if isinstance(error, IntegrityError):
+            self._tell_difference(card, error)
         try:
             self._workspace.ledger.record_event("scorer_refused", card.id, payload={"reason": reason[:2000]})
         except (StoreError, BusyError) as failed:

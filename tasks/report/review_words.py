@@ -25,6 +25,7 @@ def review_markdown(
     links: Mapping[str, str],
     notes: Sequence[str] = (),
     deadline: str = "",
+    manifest: str = "",
 ) -> str:
     """Return all that a reviewer needs to decide, as Markdown with every foreign text escaped.
 
@@ -34,6 +35,7 @@ def review_markdown(
         links: Title -> address; what is no web address is shown as text.
         notes: What to say first, such as why the question is asked again; a sentence each.
         deadline: When the review closes without an answer, in words such as "on 3 May"; "" leaves it out.
+        manifest: Digest of the manifest of the challenger's files, "" leaves it out.
 
     Returns:
         Markdown that ends with a line break.
@@ -56,6 +58,8 @@ def review_markdown(
     parts += findings(summary)
     if links:
         parts.append("  \n".join(link(title, address) for title, address in links.items() if address))
+    if manifest:
+        parts.append(f"The decision is on the files of manifest `{escape(manifest[:12])}`; others are never served.")
     if deadline:
         parts.append(f"Without an answer the challenger is not promoted: the review closes {escape(deadline)}.")
     return "\n\n".join(parts) + "\n"

@@ -134,6 +134,7 @@ class Summary:
             "passed", "value", "threshold", "sentence"}], ...}.
         decision: {"decision", "by", "reason"} or {} when none was made.
         ensemble_version: Version of the challenger in MLflow, or "".
+        manifest: Digest of the manifest of the challenger's files, "" when it is not registered.
         promoted: Whether the challenger became champion.
         links: Title -> address or path (MLflow run, ledger, Data Docs, Prefect flow run).
         ensemble_calibration_error: Expected calibration error of the challenger on the test split, in [0, 1].
@@ -186,6 +187,7 @@ class Summary:
     drift: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     differences: dict[str, str] = field(default_factory=dict)
+    manifest: str = ""
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order of the fields."""

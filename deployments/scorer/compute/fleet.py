@@ -113,7 +113,14 @@ class Fleets:
         if self._settings.replicas != 0:
             self._zygote.start()
 
-    def fleet(self, ensemble: Path, products: Path | None, data_version: str, retrieved: dict[str, int]) -> Fleet:
+    def fleet(
+        self,
+        ensemble: Path,
+        products: Path | None,
+        data_version: str,
+        retrieved: dict[str, int],
+        check: Callable[[], object] = lambda: None,
+    ) -> Fleet:
         """Make the fleet of a champion; blocks while its members are loaded.
 
         Args:
@@ -121,6 +128,7 @@ class Fleets:
             products: Arrow file of the catalogue, None for none.
             data_version: version of the catalogue's data.
             retrieved: product id -> how often it was asked for.
+            check: called whenever the members are loaded again; raises when their files are not what they were.
 
         Returns:
             The fleet, ready to make replicas.
@@ -145,7 +153,7 @@ class Fleets:
         )
         if settings.replicas == 0:
             return _local(job)
-        fleet = ProcessFleet(self._zygote, job, settings.replicas)
+        fleet = ProcessFleet(self._zygote, job, settings.replicas, check)
         fleet.start()
         return fleet
 

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -150,14 +150,18 @@ class ProcessFleet:
         zygote: the process that the keeper is forked from.
         job: what is loaded, and how.
         replicas: number of replicas; None for one on each core or GPU.
+        check: called before the members are loaded again, when their keeper has died; raises when their files are not
+            what they were.
 
     Attributes:
         size: number of replicas that the champion should have.
         devices: torch devices that they compute on.
     """
 
-    def __init__(self, zygote: Zygote, job: Job, replicas: int | None) -> None:
-        self._zygote, self._job, self._replicas = zygote, job, replicas
+    def __init__(
+        self, zygote: Zygote, job: Job, replicas: int | None, check: Callable[[], object] = lambda: None
+    ) -> None:
+        self._zygote, self._job, self._replicas, self._check = zygote, job, replicas, check
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._closed = False
@@ -238,6 +242,7 @@ class ProcessFleet:
                     self._control = None
             if self._closed:
                 raise ConnectionError("it was told to end")
+            self._check()
             self._control, _ = self._zygote.keeper(self._job, _START_SECONDS)
             send_with(self._control, header, its)
             if self._closed:

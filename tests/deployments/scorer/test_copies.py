@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esci_tournament.deployments.scorer.champion import Card
 from esci_tournament.deployments.scorer.copies import KEPT, Copies
-from esci_tournament.registry.errors import NotFoundError, StoreError
-from esci_tournament.registry.models import Models
+from esci_tournament.registry.errors import IntegrityError, NotFoundError, StoreError
+from esci_tournament.registry.models import Models, package_ensemble
 
 NAME = "esci-ensemble"
 
@@ -131,3 +133,73 @@ def test_a_copy_with_a_damaged_card_is_absent(models: Models, copies: Copies, da
     assert copies.last_good() is None
     copies.fetch(models, card())
     assert copies.last_good() is not None
+
+
+# What is compared
+
+
+@pytest.fixture
+def approved(models: Models, tmp_path: Path) -> tuple[Copies, Card, Path]:
+    """Copies that know what was approved, the card of a champion, and the folder of its files in MLflow."""
+    folder = tmp_path / "ensemble"
+    for name in ("ensemble.json", "aggregator/trees", "members/a-1/head.safetensors", "members/a-1/ahead.npy"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name, encoding="utf-8")
+    manifest = package_ensemble(folder, tmp_path / "package", {})
+    version = models.register_ensemble(folder, ["a/1"], f"t-{tmp_path.name}", package=tmp_path / "package")
+    made = Card(NAME, version.version, version.tournament, "data", ("a/1",), manifest=manifest.digest)
+    return Copies(tmp_path / "copies", lambda card: manifest), made, models.download(version)
+
+
+def write_also(name: str, content: str) -> Callable[[Path, Path], dict[str, int]]:
+    def write(old: Path, new: Path) -> dict[str, int]:
+        shutil.copytree(old, new, dirs_exist_ok=True)
+        (new / name).write_text(content, encoding="utf-8")
+        return {"a/1": 1}
+
+    return write
+
+
+def test_a_copy_is_compared_when_it_is_made_and_when_it_is_opened(models: Models, approved: Any) -> None:
+    """A1."""
+    copies, made, stored = approved
+    weights = "members/a-1/head.safetensors"
+    (stored / weights).write_text("others", encoding="utf-8")
+    with pytest.raises(IntegrityError, match="in MLflow differs from manifest"):
+        copies.fetch(models, made)
+    assert names(copies) == set()
+    (stored / weights).write_text(weights, encoding="utf-8")
+    folder = copies.fetch(models, made)
+    assert copies.checked(made) == folder
+    (folder / weights).write_text("others", encoding="utf-8")
+    with pytest.raises(IntegrityError, match="the copy of"):
+        copies.checked(made)
+    with pytest.raises(IntegrityError, match="the copy of"):
+        copies.refresh(made, "newer", write_also("x", "x"))
+    assert names(copies) == {folder.parents[1].name}
+    with pytest.raises(StoreError, match="is gone"):
+        copies.checked(replace(made, manifest="0" * 64))
+    with pytest.raises(IntegrityError, match="the ledger does not have manifest"):
+        copies.fetch(models, replace(made, manifest="0" * 64))
+
+
+def test_a_refreshed_copy_has_the_approved_weights_and_a_manifest_of_its_own(models: Models, approved: Any) -> None:
+    copies, made, _ = approved
+    copies.fetch(models, made)
+    fresh = copies.refresh(made, "newer", write_also("members/a-1/ahead.npy", "newer"))
+    folder = copies.checked(fresh)
+    assert (folder / "members/a-1/ahead.npy").read_text() == "newer"
+    assert Card.from_json(fresh.to_json()) == fresh
+    (folder / "members/a-1/ahead.npy").unlink()  # a hard link in other copies, so it is not written into
+    (folder / "members/a-1/ahead.npy").write_text("worse", encoding="utf-8")
+    with pytest.raises(IntegrityError, match=r"ahead\.npy has another content"):
+        copies.checked(fresh)
+
+
+@pytest.mark.parametrize("name", ["ensemble.json", "aggregator/trees", "members/a-1/head.safetensors", "more"])
+def test_a_refresh_changes_nothing_but_what_members_compute_ahead(models: Models, approved: Any, name: str) -> None:
+    copies, made, _ = approved
+    place = copies.fetch(models, made).parents[1]
+    with pytest.raises(IntegrityError, match="is not the approved one"):
+        copies.refresh(made, "newer", write_also(name, "changed"))
+    assert names(copies) == {place.name}

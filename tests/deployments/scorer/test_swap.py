@@ -19,6 +19,9 @@ import pytest
 from esci_tournament.deployments.scorer.champion import ServingChampion
 from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, ScorerParts, build_scorer
 from esci_tournament.registry import promotion
+from esci_tournament.registry.attestation import DIFFERS
+from esci_tournament.registry.manifests import as_payload
+from esci_tournament.registry.models import package_ensemble
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
@@ -78,8 +81,10 @@ def made(fitted: tuple[Aggregator, Subsets], tiny_dataset, tmp_path_factory) -> 
         folders.append(constant_ensemble(root / f"ensemble-{number}", fitted, number))
         tournament = f"t-{number}"
         workspace.ledger.start_tournament(tournament, tiny_dataset.version)
-        version = workspace.models.register_ensemble(folders[-1], NAMES, tournament)
-        workspace.ledger.record_ensemble(tournament, version.name, version.version, {"members": list(NAMES)})
+        package = root / f"package-{number}"
+        content = {"members": list(NAMES)} | as_payload(package_ensemble(folders[-1], package, {}))
+        version = workspace.models.register_ensemble(folders[-1], NAMES, tournament, package=package)
+        workspace.ledger.record_ensemble(tournament, version.name, version.version, content)
         versions.append(version)
     return Realm(settings, workspace, versions, folders)
 
@@ -254,6 +259,62 @@ def test_a_promotion_that_cannot_be_copied_yet_is_taken_over_as_soon_as_it_can(r
             assert not rig.follower.state.trouble
 
     asyncio.run(go())
+
+
+def flip(path: Path) -> bytes:
+    """Change one bit in the middle of a file, and return what it held."""
+    before = path.read_bytes()
+    content = bytearray(before)
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return before
+
+
+def test_a_champion_whose_files_are_not_those_that_were_approved_is_refused_and_the_old_one_goes_on(realm):
+    """A1: weights in MLflow's store, and in the scorer's own copy, are changed after the approval."""
+    realm.promote(0)
+    rig, models, ledger = realm.rig(), realm.workspace.models, realm.workspace.ledger
+    first, second = (one.version for one in realm.versions[:2])
+    stored = next(models.download(realm.versions[1]).glob("members/*/spec.json"))
+    title = f"esci-ensemble/{second}"
+
+    async def go() -> None:
+        async with running(rig) as http:
+            await asyncio.to_thread(realm.promote, 1)
+            await until(lambda: rig.follower.state.refused)
+            assert "spec.json has another content" in (await http.get("/readyz")).json()["refused"][title]
+            assert (await http.post("/v1/score", json=PAGE)).json()["champion"]["version"] == first
+            assert "scorer_swaps_refused_total 1.0" in (await http.get("/metrics")).text
+        again = realm.rig()  # a process that begins now goes on with who served before
+        async with running(again):
+            assert voice(again) == first
+
+    before = flip(stored)
+    try:
+        asyncio.run(go())
+    finally:
+        stored.write_bytes(before)
+    assert {one.subject for one in ledger.events(kind="scorer_refused")} == {title}
+    assert [one.subject for one in ledger.events(kind=DIFFERS)] == [title], "told once, for the watcher to announce"
+    asyncio.run(damaged_copy(realm, first))
+
+
+async def damaged_copy(realm: Realm, first: int) -> None:
+    """Damage the scorer's own copy: it is fetched again, and not served while MLflow is out of reach."""
+    realm.rollback()
+    copies = realm.settings.home / "serving" / "champions" / f"esci-ensemble-{first}"
+    copy = next(copies.glob("ensemble/*/members/*/spec.json"))
+    before = flip(copy)
+    async with running(realm.rig()) as http:
+        assert (await http.get("/readyz")).json()["ready"]
+        assert next(copies.glob("ensemble/*/members/*/spec.json")).read_bytes() == before
+    flip(next(copies.glob("ensemble/*/members/*/spec.json")))
+    alone = realm.rig(mlflow_uri="http://127.0.0.1:9")
+    async with running(alone, champion=False) as http:
+        await until(lambda: alone.follower.state.trouble)
+        await asyncio.sleep(0.2)
+        assert voice(alone) is None
+        assert (await http.get("/readyz")).status_code == 503
 
 
 def test_what_is_asked_for_most_is_known_when_a_new_champion_takes_its_seat(realm, tiny_dataset):
