@@ -268,7 +268,7 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
             report.tell(f"the checkpoint of {one.at} is of another ledger, or the whole chain was made anew since")
         elif one.entries > report.entries:
             report.tell(
-                f"the chain ends at entry {report.entries}, and had {one.entries} at the checkpoint of {one.at}: "
+                f"the chain is shorter than the {one.entries} entries that it had at the checkpoint of {one.at}: "
                 "its end was removed, or an older backup was restored"
             )
     for row in rows.all(tables.events, kind=REPAIRED):
