@@ -7,6 +7,7 @@ recorded under a natural key. Registering a candidate is enough for a sweep to f
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -18,7 +19,9 @@ from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import has_api, run_link
 from esci_tournament.registry import promotion
 from esci_tournament.registry.attestation import DIFFERS
+from esci_tournament.registry.chain import ADVICE, verify_home
 from esci_tournament.registry.errors import BusyError, NotFoundError
+from esci_tournament.registry.files import digest_of
 from esci_tournament.registry.poll import Poll, Sighting
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.states import CandidateState, states, tags_of
@@ -27,6 +30,7 @@ from esci_tournament.registry.workspace import Workspace
 DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
 INVALID = "promotion_invalid"  # kind of event; subject: the promotion's id
 ANNOUNCED = "difference_announced"  # kind of event; subject: id of the event that says what differs
+TAMPERED = "ledger_tampered"  # kind of event; subject: a digest of what was found
 
 _log = logging.getLogger("watch")
 
@@ -58,6 +62,7 @@ class Watch:
         self._dispatcher = Dispatcher(workspace)
         self._unread: list[Sighting] = []  # seen, and not taken in because something was not there
         self._mark: object = None
+        self._verified: float | None = None  # when the ledger was verified, on the monotonic clock
         self._told: dict[str, CandidateState] = {}
         self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
 
@@ -84,6 +89,7 @@ class Watch:
                 self._step(swept, lambda: tell(self._workspace, self._workspace.roll.champion_differences()))
                 self._step(swept, self._tell_differences)
                 self._step(swept, self._tell_states)
+                self._step(swept, self._verify_ledger)
         except BusyError:
             pass
         except Exception as error:
@@ -168,6 +174,22 @@ class Watch:
             title = f"Files of {event.subject} are not those that were approved"
             announce("failure", event.subject, {"title": title, "text": event.payload["text"]})
         return [event.payload["text"] for event in new]
+
+    def _verify_ledger(self) -> list[str]:
+        """Verify the ledger's hash chain every `verify_ledger_s` seconds; report what is found, once."""
+        ledger, settings = self._workspace.ledger, self._workspace.settings
+        now = time.monotonic()
+        if self._verified is not None and now - self._verified < settings.verify_ledger_s:
+            return []
+        report = verify_home(ledger, settings.home, settings.ledger_address)
+        self._verified = now
+        found = digest_of(report.findings)
+        if not report.count or any(event.subject == found for event in ledger.events(kind=TAMPERED)):
+            return []
+        text = f"{report.complaint()}. {ADVICE}"
+        ledger.record_event(TAMPERED, found, payload={"findings": report.findings, "count": report.count})
+        announce("failure", settings.ensemble_name, {"title": "The ledger is not as it was written", "text": text})
+        return [f"the ledger is not as it was written: {text}"]
 
     def _tell_states(self) -> list[str]:
         """Set the tags in the registry to what the ledger says."""

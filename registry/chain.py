@@ -4,7 +4,7 @@ What :func:`verify` notices, of what somebody may do who can write to the databa
 
 - a row that was changed, removed, inserted by hand, or renumbered, in any table;
 - an entry of the chain that was changed, removed or inserted, other than at its end;
-- a trigger that is missing, changed or switched off, and one that is not the ledger's.
+- a trigger that is missing, changed or switched off, and one that is not the ledger's; a missing constraint or index.
 
 What the chain alone cannot tell, and a checkpoint can, which :func:`checkpoint` returns and which has to be kept where
 that person cannot write:
@@ -259,7 +259,7 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
         report.tell(f"the table {name} is missing")
     if missing:
         return report
-    _check_triggers(connection, report)
+    _check_schema(connection, report)
     _check_entries(connection, report, checkpoints)
     for table in tables.RECORDED:
         _check_coverage(connection, report, table)
@@ -268,7 +268,7 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
             report.tell(f"the checkpoint of {one.at} is of another ledger, or the whole chain was made anew since")
         elif one.entries > report.entries:
             report.tell(
-                f"the chain ends at entry {report.entries}, and had {one.entries} at the checkpoint of {one.at}: "
+                f"the chain is shorter than the {one.entries} entries that it had at the checkpoint of {one.at}: "
                 "its end was removed, or an older backup was restored"
             )
     for row in rows.all(tables.events, kind=REPAIRED):
@@ -277,12 +277,19 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
     return report
 
 
-def _check_triggers(connection: Connection, report: Report) -> None:
+def _check_schema(connection: Connection, report: Report) -> None:
+    """Look at triggers, constraints and indexes, and have SQLite compare its indexes with its tables."""
+    from esci_tournament.registry.migrations import lacking  # alembic is needed for this alone
+
     wrong = list(triggers.faults(connection).values())
     if len(wrong) > 10:  # they do not hide what else there is
         wrong = [f"{len(wrong)} triggers are not as they have to be: {'; '.join(wrong[:3])}; ..."]
-    for words in wrong:
+    for words in [*wrong, *lacking(connection)]:
         report.tell(words)
+    if connection.dialect.name == "sqlite":
+        for words in connection.exec_driver_sql(f"PRAGMA integrity_check({SHOWN})").scalars():
+            if words != "ok":
+                report.tell(f"the database is damaged: {words}")
 
 
 def _check_entries(connection: Connection, report: Report, checkpoints: Sequence[Checkpoint]) -> None:

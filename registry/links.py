@@ -14,7 +14,7 @@ import datetime as dt
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -103,7 +103,7 @@ class Chain:
         return (last.id, last.hash) if last else (0, secrets.token_hex(32))
 
 
-def batches(connection: Connection, table: Table) -> Iterator[list[Mapping[Any, Any]]]:
+def batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[Any, Any]]]:
     """Yield the rows of a table in order of their ids, `BATCH` at a time.
 
     Args:

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     full_look_s: float = Field(
         900.0, gt=0, description="seconds between two looks at every version, cheap looks beside them"
     )
+    verify_ledger_s: float = Field(
+        3600.0, gt=0, description="seconds between two verifications of the ledger's hash chain by the watcher"
+    )
     share_tournament: int = Field(1, ge=1, description="waiting candidates that may share one tournament")
     dispatch_failures: int = Field(3, ge=1, description="tournaments of a candidate that may fail until it is given up")
     dispatch_losses: int = Field(

@@ -51,7 +51,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         ("device", _device),
         ("home", lambda: _home(workspace)),
         ("ledger", lambda: _ledger(workspace)),
-        ("ledger's chain", lambda: _chain(workspace)),
+        ("ledger's chain", lambda: check_chain(workspace)),
         ("mlflow", lambda: _mlflow(workspace)),
         ("record", lambda: _record(workspace)),
         ("champion", lambda: _champion(workspace)),
@@ -124,7 +124,12 @@ def _ledger(workspace: Any) -> str:
     return f"{where}, {len(history)} promotions and rollbacks, {governed}"
 
 
-def _chain(workspace: Any) -> str:
+def check_chain(workspace: Any) -> str:
+    """Return in words that every row and trigger of the ledger is as it was written.
+
+    Raises:
+        ChainError: if something differs.
+    """
     from esci_tournament.registry.chain import verify_home
 
     settings = workspace.settings

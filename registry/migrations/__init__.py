@@ -10,12 +10,15 @@ to `tests/registry/schemas/`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Constraint, Index
 
+from esci_tournament.registry import tables
 from esci_tournament.registry.errors import ChainError
 
 
@@ -43,6 +46,25 @@ def upgrade(connection: Connection, found: int) -> None:
     if found:
         context.stamp(scripts, str(found))
     context.run_migrations(op=Operations(context))
+
+
+def lacking(connection: Connection) -> list[str]:
+    """Return which columns, indexes and constraints of the newest schema a ledger does not have, a sentence each.
+
+    What it has beyond them, such as an index of the operator's, is not asked.
+
+    Args:
+        connection: A connection in a transaction that reads.
+    """
+    context = MigrationContext.configure(connection)
+    found = []
+    for difference in compare_metadata(context, tables.metadata):
+        kind, *what = difference if isinstance(difference, tuple) else difference[0]
+        if str(kind).startswith("add_"):
+            thing: Any = what[0] if isinstance(what[0], Constraint | Index) else what[-1]
+            columns = ", ".join(column.name for column in getattr(thing, "columns", ())) or thing.name
+            found.append(f"the table {thing.table.name} lacks {str(kind).removeprefix('add_')} ({columns})")
+    return found
 
 
 def newest() -> int:

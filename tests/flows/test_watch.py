@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from esci_tournament.flows.watch import DRIFTED, MENDED, Watch
+from esci_tournament.flows.watch import DRIFTED, MENDED, TAMPERED, Watch
 from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.models import CHAMPION
 from esci_tournament.registry.promotion import promote
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.specs import parse_spec
+from esci_tournament.registry.workspace import Workspace
 from tests.flows.conftest import SPEC, plain, state, sweep
 
 
@@ -74,3 +75,19 @@ def test_an_alias_that_was_moved_by_hand_is_told_once_for_each_time(workspace, t
         models.set_alias(CHAMPION, 2)
         assert sweep(watch) == ["the aliases of esci-ensemble say what the ledger says again"]
     assert [len(ledger.events(kind=kind)) for kind in (DRIFTED, MENDED)] == [2, 2]
+
+
+def test_a_ledger_that_was_tampered_with_is_told_once(workspace):
+    """L1.3: history was rewritten after a trigger had been dropped, and nobody was told."""
+    workspace.ledger.record_event("one", "")
+    often = Workspace(workspace.settings.model_copy(update={"verify_ledger_s": 1e-9}))
+    watch = Watch(often)
+    assert sweep(watch) == []
+    with often.ledger.writing() as rows:
+        rows.connection.exec_driver_sql("DROP TRIGGER events_no_update")
+        rows.connection.exec_driver_sql("UPDATE events SET who = 'nobody' WHERE kind = 'one'")
+    [said] = sweep(watch)
+    assert "row 1 of events was changed" in said
+    assert "the trigger events_no_update is missing" in said
+    assert sweep(watch) == sweep(Watch(often)) == []
+    assert len(often.ledger.events(kind=TAMPERED)) == 1

@@ -118,7 +118,7 @@ def test_a_ledger_that_was_only_appended_to_verifies(ledger: Ledger) -> None:
     assert verify(ledger, [report.checkpoint()]).findings == []
 
 
-@effort(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@effort(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_single_change_of_any_row_is_noticed(template: Path, ledger_folder: Path, data: st.DataObject) -> None:
     """L1.3 as a law: a value edited, a row removed, doubled, renumbered, or two that change places, in any table."""
@@ -240,7 +240,7 @@ def test_rows_cut_off_with_their_entries_are_noticed_by_a_checkpoint_alone(ledge
         triggers.put_in_place(rows.connection)
     assert verify(ledger).findings == []
     [found] = verify(ledger, [kept]).findings
-    assert f"ends at entry {kept.entries - 1}, and had {kept.entries}" in found
+    assert f"is shorter than the {kept.entries} entries" in found
 
 
 def test_a_checkpoint_of_another_ledger_is_told(ledger: Ledger, tmp_path: Path) -> None:
@@ -325,6 +325,20 @@ def test_a_table_that_is_gone_is_told(ledger: Ledger) -> None:
     with ledger.writing() as rows:
         rows.connection.exec_driver_sql("DROP TABLE rankings")
     assert verify(ledger).findings == ["the table rankings is missing"]
+
+
+@pytest.mark.parametrize("constraint", ["index", "unique"])
+def test_a_constraint_that_was_dropped_is_told(ledger: Ledger, constraint: str) -> None:
+    drops = {
+        "index": "DROP INDEX events_one_end",
+        "unique": "ALTER TABLE looks DROP CONSTRAINT looks_test_split_number_key",
+    }
+    if constraint == "unique" and not ledger._database.is_postgresql:
+        return  # SQLite cannot drop one; a table that was made anew in its place lacks its triggers
+    with ledger.writing() as rows:
+        rows.connection.exec_driver_sql(drops[constraint])
+    table = {"index": "events", "unique": "looks"}[constraint]
+    assert [words for words in verify(ledger).findings if f"the table {table} lacks" in words] != []
 
 
 # The same on both databases

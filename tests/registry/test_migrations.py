@@ -96,7 +96,7 @@ def test_a_ledger_of_an_old_schema_is_upgraded_and_replays_to_the_same_champion(
         assert standing.champion is not None
         assert (standing.champion.version, standing.sequence, standing.invalid) == (1, 3, ())
         assert standing.champion.at == dt.datetime(2026, 11, 22, 10, 28, 7, 250, dt.UTC)
-        assert [one.reason for one in ledger.history("esci")] == ["better"] * 3
+        assert [one.promotion.reason for one in ledger.history("esci")] == ["better"] * 3
         assert [one.version for one in ledger.schemas()] == [schema, tables.SCHEMA_VERSION]
         assert (current(ledger) is not None) == (schema >= 3)
         report = verify(ledger)
@@ -137,16 +137,11 @@ def test_triggers_that_an_old_ledger_lacks_are_put_back_on_record(ledger_url: st
         assert f"the trigger {name.split()[0]} is missing" in report.repairs[0]
 
 
-@pytest.mark.parametrize(
-    "tampering", ["DELETE FROM schema_versions", "UPDATE schema_versions SET version = 3", "UPDATE alembic_version SET version_num = '2'"]
-)  # fmt: skip
+@pytest.mark.parametrize("tampering", ["DELETE FROM schema_versions", "UPDATE schema_versions SET version = 3"])
 def test_a_schema_whose_number_was_forged_is_not_migrated_again(ledger_url: str, tampering: str) -> None:
     with Ledger.open(ledger_url) as ledger, ledger.writing() as rows:
         off(rows.connection)
         rows.connection.execute(text(tampering))
-    if "alembic" in tampering:  # it is read for migrations alone
-        Ledger.open(ledger_url).close()
-        return
     with pytest.raises(ChainError, match=r"schema_versions says.*alembic_version that it has 4"):
         Ledger.open(ledger_url)
 
@@ -226,7 +221,7 @@ def test_each_service_may_do_what_it_does_and_nothing_else(services: dict[str, s
                 "DROP TRIGGER events_append_only_row ON events",
                 "ALTER TABLE events DISABLE TRIGGER ALL",
                 "SET session_replication_role = replica",
-                "CREATE OR REPLACE FUNCTION ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN END $$",
+                "CREATE OR REPLACE FUNCTION ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS '' ",
                 "CREATE TRIGGER mine BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION ledger_is_append_only()",
                 "CREATE RULE mine AS ON INSERT TO events DO INSTEAD NOTHING",
                 "ALTER TABLE events ADD COLUMN mine integer",

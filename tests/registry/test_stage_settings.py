@@ -22,6 +22,7 @@ CHANGES_NO_RESULT = {
     *("home", "mlflow_uri", "mlflow_ui", "ledger_url", "data", "host", "prefect_port", "mlflow_port", "watcher_port"),
     *("startup_timeout_s", "hang_timeout_s", "worker_processes", "gpu_slots", "weekly_cron", "notify_block"),
     *("watch_interval_s", "full_look_s", "share_tournament", "dispatch_failures", "dispatch_losses", "retry_s"),
+    "verify_ledger_s",
     *("lost_after_s", "webhook_secret", "webhook_url", "webhook_age_s", "lease", "lease_s"),
     *("data_sql_url", "data_sql_examples", "data_sql_products", "data_sql_behaviour", "data_sql_rows"),
     *("workers", "threads", "device", "candidate_timeout_s"),
