@@ -11,8 +11,8 @@ import pandas as pd
 from esci_tournament.flows.context import TournamentContext
 from esci_tournament.flows.looks import looks_before
 from esci_tournament.registry.attestation import attested
-from esci_tournament.registry.errors import IntegrityError, NotFoundError
-from esci_tournament.registry.manifests import check
+from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.manifests import differences
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import DECISIVE, finished
@@ -127,30 +127,39 @@ def champion_side(
         BudgetError: If some members were measured on a CPU and others on a GPU.
         NotFoundError: If neither the registry nor this home has the ensemble's files.
         IntegrityError: If its aggregator is not the one that was approved.
+        StoreError: If the files are those of other members than the ensemble is on record with.
     """
-    return side_of(Aggregator.load(files_of(workspace, champion) / AGGREGATOR), costs, settings)
+    aggregator = Aggregator.load(files_of(workspace, champion) / AGGREGATOR)
+    if champion.members and aggregator.members != champion.members:
+        raise StoreError(
+            f"the files of {champion.id} are those of an ensemble of {', '.join(aggregator.members)}, and it is on "
+            f"record with {', '.join(champion.members)}: somebody has changed them; put them back, or go back to the "
+            "champion before: tournament champion rollback --reason"
+        )
+    return side_of(aggregator, costs, settings)
 
 
 def files_of(workspace: Workspace, champion: EnsembleVersion) -> Path:
     """Return the folder of a registered ensemble whose aggregator is the one that was approved.
 
-    It is MLflow's, or else what this home has registered.
+    It is what this home has registered, or else what MLflow has.
+
+    Args:
+        workspace: The home with stage store and model registry.
+        champion: The ensemble version.
+
+    Returns:
+        The folder, which must not be changed.
 
     Raises:
         NotFoundError: If neither has it.
-        IntegrityError: If MLflow has another one, and this home none.
+        IntegrityError: If this home has none, or another one, and MLflow has another one.
     """
     manifest = attested(workspace.ledger, champion.name, champion.version).manifest
-    try:
-        return workspace.models.download(champion, manifest=manifest, part=AGGREGATOR)
-    except (NotFoundError, IntegrityError):
-        kept = workspace.stages.find(workspace.stages.key("ensemble", tournament=champion.tournament))
-        if kept is None:
-            raise
-        if manifest is not None:
-            part = manifest.served.part(AGGREGATOR)
-            check(kept / AGGREGATOR, part, f"the aggregator of {champion.id} in {kept}")
+    kept = workspace.stages.find(workspace.stages.key("ensemble", tournament=champion.tournament))
+    if kept and not (manifest and differences(kept / AGGREGATOR, manifest.served.part(AGGREGATOR))):
         return kept
+    return workspace.models.download(champion, manifest=manifest, part=AGGREGATOR)
 
 
 def kept_recipes(workspace: Workspace, context: TournamentContext, candidates: Iterable[str]) -> dict[str, str]:
@@ -164,15 +173,18 @@ def kept_recipes(workspace: Workspace, context: TournamentContext, candidates: I
     Returns:
         Candidate id -> recipe, of those whose scores are in the store.
     """
-    data, fitted, wanted = context.source.version, [context.source.version, context.roles.key], set(candidates)
-    found = {}
+    data, roles = context.source.version, context.roles.key
+    known: dict[str, str] = {}
     for held in finished(workspace.ledger):
-        models, recipes = held.payload.get("models", {}), held.payload.get("recipes", {})
-        for candidate in wanted & recipes.keys():
-            same = held.data_version == data and models.get(candidate) == fitted
-            if same and workspace.scores.has(candidate, data, recipes[candidate]):
-                found[candidate] = recipes[candidate]
-    return found
+        if held.data_version == data:
+            models, recipes = held.payload.get("models", {}), held.payload.get("recipes", {})
+            known |= {one: recipe for one, recipe in recipes.items() if models.get(one) == [data, roles]}
+    for built in workspace.ledger.ensembles():
+        facts = built.payload
+        if (facts.get("data"), facts.get("roles"), facts.get("judged")) == (data, roles, roles):
+            known |= facts["recipes"]
+    wanted = {one: known[one] for one in candidates if one in known}
+    return {one: recipe for one, recipe in wanted.items() if workspace.scores.has(one, data, recipe)}
 
 
 def judge_and_record(

@@ -29,7 +29,7 @@ class Roster:
 
     Attributes:
         entrants: Members first, each group in its own order.
-        excluded: Candidate id -> why it is not tried, members among them.
+        excluded: Candidate id -> why it is not tried.
     """
 
     entrants: list[Entrant] = field(default_factory=list)
@@ -47,15 +47,15 @@ def call_back(workspace: Workspace, source: Source, roles: Roles) -> Roster:
         roles: The role of each pair.
 
     Returns:
-        The entrants, and who is excluded and why.
+        The entrants, and who of the bench is excluded and why.
     """
     ledger, settings = workspace.ledger, workspace.settings
     standing = ledger.standing(settings.ensemble_name)
     champion = workspace.roll.ensemble(standing.champion.version) if standing.champion else None
     members = champion.members if champion else ()
-    entrants, excluded = incumbents(workspace, source, roles, champion)
+    entrants, _ = incumbents(workspace, source, roles, champion)
     bench = find_bench(ledger, settings.ensemble_name, members, settings.bench_size)
-    excluded |= bench.excluded
+    excluded = dict(bench.excluded)
     for candidate, tournament in bench.tournaments.items():
         found = _seat(workspace, source, roles, candidate, tournament)
         if isinstance(found, str):

@@ -154,13 +154,17 @@ def findings(summary: Summary) -> list[str]:
 
     Returns:
         Markdown lists with a heading each, as far as there is anything: failed checks, cautions, models that failed,
-        failed checks of the data.
+        what MLflow says otherwise than the record, failed checks of the data.
     """
     failed = [check["sentence"] for check in summary.verdict.get("checks", ()) if not check["passed"]]
     cautions = list(summary.verdict.get("cautions", ()))
     broken = [f"{words.display_name(model)} failed: {model.reason}" for model in words.others(summary, "failed")]
     data = [check["sentence"] for check in summary.checks if not check["passed"]]
-    rows = (("Checks that failed", failed), ("Cautions", cautions), ("Models", broken), ("Data", data))
+    edited = list(summary.differences.values())
+    rows = (
+        *(("Checks that failed", failed), ("Cautions", cautions), ("Models", broken)),
+        *(("Edited or deleted in MLflow", edited), ("Data", data)),
+    )
     return [f"**{title}:**\n" + "\n".join(f"- {escape(one)}" for one in found) for title, found in rows if found]
 
 

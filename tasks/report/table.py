@@ -42,6 +42,8 @@ def render_table(summary: Summary, console: Console) -> None:
     for model in words.others(summary, "evicted") + words.others(summary, "failed"):
         if model.reason:
             console.print(Text(f"{words.display_name(model)} {model.status}: {words.clean(model.reason)}", style="dim"))
+    for text in summary.differences.values():
+        console.print(Text(words.clean(text), style="yellow"))
     console.print(Text(words.comparison(summary)))
     console.print(Text(f"{words.capitalised(words.metric_name(words.primary_metric(summary)))}: {_locales(summary)}"))
     console.print(Text("; ".join(f"{row['name']}: {row['sentence']}" for row in words.budget_rows(summary))))
@@ -69,6 +71,8 @@ def as_markdown(summary: Summary) -> str:
     if reasons := [model for model in summary.models if model.reason]:
         lines = (f"- {escape(words.display_name(model))}, {model.status}: {escape(model.reason)}" for model in reasons)
         parts.append("\n".join(lines))
+    if summary.differences:
+        parts.append("\n".join(f"- {escape(text)}" for text in summary.differences.values()))
     parts.append(_markdown_changes(summary))
     if checks := summary.verdict.get("checks"):
         rows = [
