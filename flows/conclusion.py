@@ -81,7 +81,7 @@ def summarise(
         summary = Summary(
             tournament=context.id,
             started=context.started.isoformat(timespec="seconds"),
-            seconds=time.time() - context.started.timestamp(),
+            seconds=max(0.0, time.time() - context.started.timestamp()),  # the clock may have been put back
             machine=describe_machine(context.entrants[0].inputs.device),
             data=describe_data(open_dataset(context.source.folder), read_roles(context.judged_roles.folder)),
             checks=checked.checks,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -239,8 +240,9 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
     """
     make_folder(parent)
     prefix = f".making-{label}-{_host_mark()}-"
-    for abandoned in parent.glob(f"{prefix}*"):
-        if not _is_alive(int(abandoned.name.removeprefix(prefix).split("-")[0])):
+    for abandoned in parent.glob(f"{glob.escape(prefix)}*"):  # a label may hold what patterns are made of
+        owner = abandoned.name.removeprefix(prefix).split("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
             shutil.rmtree(abandoned, ignore_errors=True)
     folder = parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
