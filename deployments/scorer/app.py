@@ -83,6 +83,7 @@ def make_app(
         try:
             await gate.admit(request)
             body = await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s)
+            gate.charge(request, len(body))
             size, page = len(body), read_page(body)
             del body
             content = await scorer.answer(page, begun)
