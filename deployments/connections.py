@@ -18,7 +18,7 @@ import json
 import logging
 import resource
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _log = logging.getLogger("connections")
 
@@ -245,7 +245,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.waiting, self.since, self.address, self.taken = Waiting.HEAD, time.monotonic(), "", 0
         self._reading = "nothing"  # or head, or body: the part of a request that has begun
-        self._owed = self._answered = 0  # requests that have a header and no answer yet; that have one
+        self._owed: deque[RequestResponseCycle] = deque()  # requests with a header and no answer yet, oldest first
+        self._answered = False  # whether one has an answer
         self._head = self._framing = self._thrown = 0  # bytes
         self._refused = False
 
@@ -345,14 +346,16 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self.crowd.crowded and self.url.partition(b"?")[0].decode("latin-1") not in self._reserved:
             self.crowd.refused("connections")
             self._refuse(503, "too_many_connections", "all connections are in use", retry=1)
-        elif self._owed >= _PIPELINED:
+        elif len(self._owed) >= _PIPELINED:
             self.crowd.refused("pipeline")
             self._refuse(429, "too_many_requests", "too many requests of this connection wait", retry=1)
         if self._refused:
             raise httptools.HttpParserError
         self._reading, self._head, self._framing = "body", 0, 0
-        self._owed += 1
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:  # else it is an upgrade
+            self._owed.append(self.cycle)
 
     @property
     def _reserved(self) -> frozenset[str]:
@@ -381,8 +384,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Note that a request is answered; called by uvicorn."""
-        self._owed -= 1
-        self._answered += 1
+        self._owed.popleft()
+        self._answered = True
         if not self._owed:
             self._give_back()
         super().on_response_complete()
@@ -406,7 +409,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(400, "bad_request", "this is no valid HTTP request")
 
     def _settle(self) -> None:
-        if self._reading == "body" and self._owed < 2:
+        if self._reading == "body" and len(self._owed) < 2:
             kind = Waiting.BODY if self._owed else Waiting.LINGER
         elif self._owed:
             kind = Waiting.BUSY
@@ -432,11 +435,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, error: str, message: str, retry: int | None = None) -> None:
         """Answer in place of the application, and close the connection once the client has read it."""
         self._refused = True
-        cycle = self.cycle
-        silent = cycle is not None and cycle.response_started and not cycle.response_complete
-        if cycle is not None and not cycle.response_complete:
+        silent = any(cycle.response_started for cycle in self._owed)
+        for cycle in self._owed:
             cycle.disconnected = True
             cycle.message_event.set()
+        self.pipeline.clear()
         self._give_back()
         if silent:  # an answer is being sent: another one would stand in its middle
             self.drop()

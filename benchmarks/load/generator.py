@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from urllib.parse import urlsplit
@@ -57,13 +57,12 @@ class Answer:
         return self.status == "200"
 
 
-def request(address: str, path: str, body: bytes) -> bytes:
-    """Return a POST of JSON as it goes over the wire."""
+def request(address: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return a POST of JSON, with some more headers, as it goes over the wire."""
     host = urlsplit(address).netloc
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return f"{head}{more}\r\n".encode() + body
 
 
 def closed_loop(address: str, requests: list[bytes], clients: int, seconds: float) -> Load:
@@ -84,7 +83,12 @@ def arrivals(per_second: float, seconds: float, seed: int = 0) -> list[float]:
 
 
 def trace(
-    address: str, requests: Iterable[bytes], moments: Sequence[float], connections: int = 64, patience_s: float = 30.0
+    address: str,
+    requests: Iterable[bytes],
+    moments: Sequence[float],
+    connections: int = 64,
+    patience_s: float = 30.0,
+    tries: int = 1,
 ) -> list[Answer]:
     """Send one request at each moment, and return all that came of it, by the moment that each was due.
 
@@ -94,8 +98,9 @@ def trace(
         moments: seconds from the beginning, growing.
         connections: open at once.
         patience_s: seconds after which an answer is not waited for any more.
+        tries: how often a request is sent that is not answered with 200; the time between counts.
     """
-    return _run(_trace(address, requests, moments, connections, patience_s))
+    return _run(_trace(address, requests, moments, connections, patience_s, tries))
 
 
 def _run(work):
@@ -154,7 +159,7 @@ async def _open(address: str, requests: Iterator[bytes], per_second: float, seco
 
 
 async def _trace(
-    address: str, requests: Iterable[bytes], moments: Sequence[float], connections: int, patience_s: float
+    address: str, requests: Iterable[bytes], moments: Sequence[float], connections: int, patience_s: float, tries: int
 ) -> list[Answer]:
     free: asyncio.Queue[_Connection] = asyncio.Queue()
     for _ in range(connections):
@@ -165,7 +170,11 @@ async def _trace(
         await asyncio.sleep(max(begun + due - time.perf_counter(), 0))
         connection = await free.get()
         try:
-            status, body = await connection.exchange(content, patience_s)
+            for number in range(tries):
+                await asyncio.sleep(0.1 * number)
+                status, body = await connection.exchange(content, patience_s)
+                if status == "200":
+                    break
         finally:
             free.put_nowait(connection)
         return Answer(due, time.perf_counter() - begun, status, body)

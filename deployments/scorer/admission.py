@@ -84,6 +84,14 @@ class Bucket:
         self.rate, self._most = rate, max(rate * burst_s, 1.0)
         self._tokens, self._at = self._most, time.monotonic()
 
+    def charge(self, requests: int) -> None:
+        """Take further tokens for a request that was let in; those that are missing are waited for by the next one.
+
+        Args:
+            requests: number of tokens.
+        """
+        self._tokens -= requests
+
     def take(self) -> None:
         """Take one token for one request.
 

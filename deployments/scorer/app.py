@@ -11,7 +11,6 @@ from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,30 +19,15 @@ from esci_tournament.deployments.scorer.admission import Overloaded
 from esci_tournament.deployments.scorer.gate import Closed, Gate, OwnHost, Stranger
 from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.deployments.scorer.openapi import JSON, PAGE_POLICY, answers, describe, page_of, score_operation
+from esci_tournament.deployments.scorer.reading import Refused, read_page
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
 from esci_tournament.deployments.scorer.swap import Following
 
 _log = logging.getLogger("scorer")
 _MIB = 2**20
 _CLIENT_GONE = 499  # in the metrics only
-_MOST_COMPLAINTS = 20
 
 Running = Callable[[], AbstractAsyncContextManager[None]]  # entered while the application runs
-
-
-class Refused(Exception):
-    """Raised when a request is refused because its body cannot be used.
-
-    Args:
-        status: HTTP status of the response.
-        error: Code for programs, such as "body_too_large".
-        message: A sentence for people.
-        fields: One mapping for each wrong field, with the keys field and message.
-    """
-
-    def __init__(self, status: int, error: str, message: str, fields: list[dict[str, str]] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.error, self.fields = status, error, fields or []
 
 
 @asynccontextmanager
@@ -99,7 +83,8 @@ def make_app(
         try:
             await gate.admit(request)
             body = await _body(request, int(scorer.settings.body_mib * _MIB), scorer.settings.body_timeout_s)
-            size, page = len(body), _read(body)
+            gate.charge(request, len(body))
+            size, page = len(body), read_page(body)
             del body
             content = await scorer.answer(page, begun)
             status = 200
@@ -289,22 +274,3 @@ async def _body(request: Request, most: int, seconds: float) -> bytes:
     except TimeoutError:
         raise Refused(408, "body_timeout", f"the body did not come within {seconds:g} s") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _read(body: bytes) -> schemas.ScoreRequest:
-    """Return the page in a body.
-
-    Raises:
-        Refused: naming each wrong field (422), or because of too many products (413).
-    """
-    try:
-        return schemas.ScoreRequest.model_validate_json(body)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)
-        if any(one["type"] == "too_long" and one["loc"] == ("products",) for one in wrong):
-            message = f"a page has {schemas.MOST_PRODUCTS} products at most; send several pages"
-            raise Refused(413, "too_many_products", message) from None
-        fields = [{"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in wrong[:_MOST_COMPLAINTS]]
-        first = fields[0]
-        where = f"field {first['field']}" if first["field"] else "the body"
-        raise Refused(422, "invalid_request", f"{where}: {first['message']}", fields) from None

@@ -20,6 +20,9 @@ from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 
 _CHECK_SECONDS = 60.0
+# Of a page whose answer is still waited for after its deadline. The body of a request counts until it is answered, so
+# these would not count any more, and whoever sends large pages with a short deadline could fill the memory.
+_LATE_CHARACTERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ class Engine:
         if all(question.done for question in questions):
             self._leave(champion, pairs)
             return
-        if self.admission.crowded:
+        if self.admission.crowded or pairs.characters > _LATE_CHARACTERS:
             for question in questions:
                 question.drop()
         else:

@@ -18,6 +18,7 @@ from esci_tournament.registry.errors import StoreError
 
 _log = logging.getLogger("scorer")
 
+ONE_REQUEST_BYTES = 2**18  # a larger body counts as several requests
 # Keys that may wait for scrypt; more are refused with 429. One is computed at a time, so that guessing takes no more
 # than one core.
 _VERIFYING = 16
@@ -76,6 +77,18 @@ class Gate:
         if bucket is None or bucket.rate != rate:
             bucket = self._buckets[key.id] = Bucket(rate, self.burst_s)
         bucket.take()
+        request.state.bucket = bucket
+
+    def charge(self, request: Request, size: int) -> None:
+        """Take a large request off its key's rate as often as it is larger than others.
+
+        Args:
+            request: one that was let in.
+            size: of its body, bytes.
+        """
+        bucket = getattr(request.state, "bucket", None)
+        if bucket is not None:
+            bucket.charge(size // ONE_REQUEST_BYTES)
 
     async def admits(self, request: Request) -> bool:
         """Tell whether :meth:`admit` lets a request in; it takes one request off the rate, too."""

@@ -35,8 +35,16 @@ class Server:
         self.protocol: type[LimitedProtocol] = limited_protocol(limits, self.refusals.append)
         self.free = threading.Event()
         self.disconnected = 0
+        self.failures: list[Exception] = []
 
     async def app(self, scope, receive, send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        except Exception as error:
+            self.failures.append(error)
+            raise
+
+    async def _answer(self, scope, receive, send) -> None:
         size, message = 0, {"more_body": True}
         if scope["path"] != "/early":
             while message.get("more_body"):
@@ -263,8 +271,13 @@ def test_chunks_of_one_byte_are_refused_and_others_are_not(server, connect) -> N
 def test_requests_that_do_not_wait_for_answers_are_bounded(server, connect) -> None:
     one = connect()
     one.sendall(post(0, "/busy") * 5000)
-    until(lambda: server.refusals == ["pipeline"])
+    answer = heard(one)
+    assert server.refusals == ["pipeline"]
+    assert answer.startswith(b"HTTP/1.1 429"), "the first request is still being answered: its answer must not follow"
     server.free.set()
+    time.sleep(0.1)
+    assert gone(one)
+    assert not server.failures
 
 
 def test_several_requests_of_one_connection_are_answered_and_an_unused_one_is_closed(server, connect) -> None:

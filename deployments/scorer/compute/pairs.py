@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ class Pairs:
     def frames(self) -> Frames:
         """Pairs and products as candidates read them, see :func:`frames_of`; made once for all members."""
         return frames_of([self])
+
+    @property
+    def characters(self) -> int:
+        """Length of all texts."""
+        return sum(map(len, itertools.chain.from_iterable(self.texts)))
 
     @cached_property
     def encoded(self) -> bytes:

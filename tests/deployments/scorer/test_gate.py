@@ -9,7 +9,7 @@ import pytest
 from fastapi import Request
 
 from esci_tournament.deployments.scorer.admission import Overloaded
-from esci_tournament.deployments.scorer.gate import Gate, Stranger
+from esci_tournament.deployments.scorer.gate import ONE_REQUEST_BYTES, Gate, Stranger
 from esci_tournament.deployments.scorer.keys import Keys
 
 
@@ -92,3 +92,16 @@ def test_of_many_who_guess_at_once_most_are_sent_away_before_scrypt_is_asked(key
         return len(waiting), len(refused)
 
     assert asyncio.run(go()) == (16, 24)
+
+
+def test_a_large_request_counts_as_several(keys: Keys) -> None:
+    gate = Gate(keys, rate_per_s=4.0, burst_s=2.0, open=False)
+    _, text = keys.create("rival")
+    large = request(x_api_key=text)
+    assert admit(gate, large) == ["in"]
+    gate.charge(large, 28 * ONE_REQUEST_BYTES)
+    with pytest.raises(Overloaded) as refused:
+        asyncio.run(gate.admit(request(x_api_key=text)))
+    assert 5 <= refused.value.retry_after_s <= 6
+    _, other = keys.create("shop")
+    assert admit(gate, request(x_api_key=other)) == ["in"]

@@ -1,0 +1,106 @@
+"""From a request's body to a page: what is no page is refused quickly, with the field that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from esci_tournament.deployments.scorer import schemas
+
+_MOST_COMPLAINTS = 20
+# A body may not have more of these: a page of 1,000 products has a small part of them, its texts included. Each stands
+# for a Python object, which takes ten times the memory of its text, and time in which nobody else is answered.
+_MOST = {b'"': 200_000, b"{": 100_000, b"[": 100_000, b",": 1_000_000}
+_EXTRA = "Extra inputs are not permitted"
+
+
+class Refused(Exception):
+    """Raised when a request is refused because its body cannot be used.
+
+    Args:
+        status: HTTP status of the response.
+        error: Code for programs, such as "body_too_large".
+        message: A sentence for people.
+        fields: One mapping for each wrong field, with the keys field and message.
+    """
+
+    def __init__(self, status: int, error: str, message: str, fields: list[dict[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.error, self.fields = status, error, fields or []
+
+
+def read_page(body: bytes) -> schemas.ScoreRequest:
+    """Return the page in a body.
+
+    Args:
+        body: JSON, UTF-8.
+
+    Returns:
+        The page, validated.
+
+    Raises:
+        Refused: naming each wrong field (422), or because of too many products (413).
+
+    Example:
+        >>> read_page(b'{"query": "lamp", "locale": "us", "products": [{"id": "B1", "colour": "red"}]}')
+        Traceback (most recent call last):
+        ...
+        esci_tournament.deployments.scorer.reading.Refused: field products.0.colour: Extra inputs are not permitted
+    """
+    for sign, most in _MOST.items():
+        if len(body) > most and body.count(sign) > most:
+            fields = [{"field": "", "message": f"more than {most} times {sign.decode()}: that is no page"}]
+            raise Refused(422, "invalid_request", _sentence(fields), fields)
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        fields = [{"field": "", "message": f"Invalid JSON: {error}"[:200]}]
+        raise Refused(422, "invalid_request", _sentence(fields), fields) from None
+    _check_sizes(content)
+    try:
+        return schemas.ScoreRequest.model_validate(content)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_COMPLAINTS]
+        fields = [{"field": ".".join(map(str, one["loc"]))[:200], "message": one["msg"]} for one in wrong]
+        raise Refused(422, "invalid_request", _sentence(fields), fields) from None
+
+
+def _check_sizes(content: Any) -> None:
+    """Refuse a page with too many products or with unknown fields: pydantic makes an object of each complaint.
+
+    Raises:
+        Refused: for too many products (413), or unknown fields (422).
+    """
+    if not isinstance(content, dict):
+        return
+    unknown = _unknown(content, schemas.ScoreRequest, "")
+    products = content.get("products")
+    if isinstance(products, list):
+        if len(products) > schemas.MOST_PRODUCTS:
+            message = f"a page has {schemas.MOST_PRODUCTS} products at most; send several pages"
+            raise Refused(413, "too_many_products", message)
+        for number, product in enumerate(products):
+            if len(unknown) < _MOST_COMPLAINTS and isinstance(product, dict):
+                unknown += _unknown(product, schemas.Product, f"products.{number}.")
+    if unknown:
+        raise Refused(422, "invalid_request", _sentence(unknown), unknown[:_MOST_COMPLAINTS])
+
+
+def _unknown(
+    content: dict[str, Any], model: type[schemas.ScoreRequest | schemas.Product], at: str
+) -> list[dict[str, str]]:
+    found = []
+    for name in content:
+        if name not in model.model_fields:
+            found.append({"field": f"{at}{name}"[:200], "message": _EXTRA})
+            if len(found) == _MOST_COMPLAINTS:
+                break
+    return found
+
+
+def _sentence(fields: list[dict[str, str]]) -> str:
+    first = fields[0]
+    where = f"field {first['field']}" if first["field"] else "the body"
+    return f"{where}: {first['message']}"
