@@ -1,4 +1,4 @@
-"""How a module of ours is started as a process of its own, and how many cores and how much memory this process may use."""
+"""How a module of ours is started as a process of its own, and the cores and memory that this process may use."""
 
 from __future__ import annotations
 

@@ -151,6 +151,9 @@ class Settings(BaseSettings):
     candidate_parameters: int = Field(
         3_000_000_000, ge=1, description="parameters a candidate's model may have, by its recipe or its checkpoint"
     )
+    allowed_checkpoint_roots: tuple[str, ...] = Field(
+        (), description="folders that local checkpoints may stand in; default: anywhere on this machine"
+    )
     refit: bool = Field(
         False, description="fit models again when the data is new; else they are scored on it as they serve (`blend`)"
     )
@@ -311,6 +314,8 @@ class Settings(BaseSettings):
             one if one.startswith("models:/") or not one else _resolved(one) for one in self.allowed_pyfunc_sources
         )
         object.__setattr__(self, "allowed_pyfunc_sources", tuple(sources))
+        roots = tuple(_resolved(one) for one in self.allowed_checkpoint_roots if one)
+        object.__setattr__(self, "allowed_checkpoint_roots", roots)
 
     @property
     def cores(self) -> int:

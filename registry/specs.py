@@ -50,9 +50,7 @@ class NamedSpec(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="name of the registered model")
     description: str = ""
-    seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="seed of this candidate; default: the tournament's"
-    )
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="seed of this candidate; default: the tournament's")
 
     if TYPE_CHECKING:  # each family's spec has it as a field, with its own name as the only value and the default
 

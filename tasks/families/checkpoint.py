@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,17 +25,65 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from esci_tournament.registry.border import in_child
 from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.foreign import shown
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.families.checkpoint_files import INDEX, WEIGHTS, check_names, plain_words, vetted
 
 # All that is ever fetched from the hub: weights as safetensors, JSON, and the texts of a tokenizer. No code, no pickle.
 WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+_CHECK_SECONDS, _CHECK_MIB = 120.0, 4096  # for a look at a checkpoint
+_log = logging.getLogger("esci_tournament.checkpoint")
 _HUB_ERRORS = (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError)
 
 
+def permit_checkpoint(checkpoint: str, settings: Settings) -> None:
+    """Refuse a local checkpoint outside the operator's folders, or one that is too large; nothing of it is opened.
+
+    Args:
+        checkpoint: a local folder, or a hub id, which is not looked up.
+        settings: `allowed_checkpoint_roots` and `candidate_parameters` are used.
+
+    Raises:
+        SpecError: if it may not be used. A folder outside is not told from one that is not there.
+    """
+    folder = _folder(checkpoint)
+    roots = settings.allowed_checkpoint_roots
+    if roots and (folder is not None or _is_path(checkpoint)):
+        found = Path(checkpoint).expanduser().resolve()
+        if not any(found.is_relative_to(root) for root in roots):
+            _log.warning("checkpoint %s is outside allowed_checkpoint_roots", shown(checkpoint, 1000))
+            raise SpecError(_nowhere(checkpoint))
+    if folder is None:
+        return
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
+    if size > 4 * settings.candidate_parameters:
+        raise SpecError(
+            f"checkpoint {folder}: its weights have {size:,} bytes; the setting candidate_parameters allows "
+            f"{settings.candidate_parameters:,} parameters of 4 bytes"
+        )
+
+
+def too_many(name: str, parameters: int, settings: Settings) -> str:
+    """Return the message about a recipe that asks for too large a model.
+
+    Args:
+        name: of the candidate.
+        parameters: that its model would have.
+        settings: `candidate_parameters` is the limit.
+
+    Returns:
+        A sentence.
+    """
+    return (
+        f"candidate {name}: its recipe makes about {parameters:,} parameters; the setting candidate_parameters allows "
+        f"{settings.candidate_parameters:,}. Choose a smaller hidden_size, vocabulary or number of layers"
+    )
+
+
 def check_checkpoint(checkpoint: str) -> None:
-    """Refuse a checkpoint that cannot be trained; only file names, config and headers are read.
+    """Refuse a checkpoint that cannot be trained; its files are looked at in a child process.
 
     A hub id is looked up on the hub; a hub that cannot be reached is no error when the local cache holds the model.
 
@@ -43,17 +91,18 @@ def check_checkpoint(checkpoint: str) -> None:
         checkpoint: a local folder, or a hub id, `name` or `name@revision`.
 
     Raises:
-        SpecError: if the folder is no checkpoint (the message says what is missing), has its weights as a pickle only,
-            is of an unknown or unsuitable architecture, or if the hub does not have it.
+        SpecError: if it is no checkpoint (the message says what a folder with a checkpoint lacks, and nothing of other
+            paths), has its weights as a pickle only, refers to files outside its folder, is of an unknown or unsuitable
+            architecture, has a tokenizer that takes too long, or if the hub does not have it.
     """
-    folder = Path(checkpoint).expanduser()
-    if folder.exists():
+    folder = _folder(checkpoint)
+    if folder is not None:
         _check_folder(folder)
         return
     repository, revision = _hub_id(checkpoint)
     try:
         files = [entry.rfilename for entry in HfApi().model_info(repository, revision=revision).siblings or []]
-        _check_names(checkpoint, files)
+        check_names(checkpoint, files)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SpecError(_nowhere(checkpoint)) from error
     except _HUB_ERRORS as error:
@@ -73,8 +122,8 @@ def fetch_checkpoint(checkpoint: str) -> Path:
     Raises:
         SpecError: as :func:`check_checkpoint`.
     """
-    folder = Path(checkpoint).expanduser()
-    if not folder.exists():
+    folder = _folder(checkpoint)
+    if folder is None:
         repository, revision = _hub_id(checkpoint)
         try:
             folder = Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED_FILES))
@@ -86,11 +135,12 @@ def fetch_checkpoint(checkpoint: str) -> Path:
     return folder
 
 
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a checkpoint folder; nothing is downloaded and no code of the publisher runs.
 
     Args:
         folder: a checkpoint folder, such as :func:`fetch_checkpoint` returns.
+        kind: transformers' class that opens it; default: the one that its config names.
 
     Returns:
         A fast tokenizer that has a padding token.
@@ -99,10 +149,12 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         SpecError: if it cannot be read or has no fast form, or lacks a padding token.
     """
     try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet(), vetted(folder) as place:
+            tokenizer = kind.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except SpecError:
+        raise
     except Exception as error:  # the library raises whatever a broken file makes it raise
-        raise SpecError(f"checkpoint {folder}: its tokenizer cannot be read ({_short(error)})") from error
+        raise SpecError(f"checkpoint {folder}: its tokenizer cannot be read ({plain_words(error)})") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.pad_token_id is None:
         raise SpecError(
             f"checkpoint {folder}: its tokenizer has no fast form or no padding token; "
@@ -124,10 +176,10 @@ def open_encoder(folder: Path) -> PreTrainedModel:
         SpecError: if weights are missing, of the wrong shape, or not readable.
     """
     try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet(), vetted(folder) as place:
+            config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
             model, info = AutoModel.from_pretrained(
-                folder,
+                place,
                 config=config,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -136,8 +188,10 @@ def open_encoder(folder: Path) -> PreTrainedModel:
                 output_loading_info=True,
                 **without_pooler(config),
             )
+    except SpecError:
+        raise
     except Exception as error:
-        raise SpecError(f"checkpoint {folder} cannot be opened: {_short(error)}") from error
+        raise SpecError(f"checkpoint {folder} cannot be opened: {plain_words(error)}") from error
     missing = [name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name]
     if missing:
         raise SpecError(
@@ -180,47 +234,47 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise SpecError(f"checkpoint {folder} is a file; name the folder that holds config.json and model.safetensors")
-    _check_names(str(folder), [file.name for file in folder.iterdir()])
+def _folder(checkpoint: str) -> Path | None:
+    """Return the folder of a local checkpoint, None when there is none.
+
+    Whether another path exists, and what it is, is logged and not told: who registers a candidate need not know it.
+
+    Raises:
+        SpecError: if it is written as a path that is no checkpoint's.
+    """
+    folder = Path(checkpoint).expanduser()
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise SpecError(f"checkpoint {folder}: config.json is no JSON object ({_short(error)})") from error
-    if kind not in CONFIG_MAPPING:
-        remote = "; it needs the publisher's own code, which is never run" if config.get("auto_map") else ""
-        raise SpecError(f"checkpoint {folder}: architecture {kind!r} is not one that transformers knows{remote}")
-    if config.get("is_encoder_decoder") or config.get("is_decoder"):
-        raise SpecError(f"checkpoint {folder}: {kind} is set up as a decoder; name an encoder, such as BERT or DeBERTa")
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as weights:
-                weights.keys()
-        except (SafetensorError, OSError) as error:
-            raise SpecError(
-                f"checkpoint {folder}: {file.name} is cut or no safetensors file ({_short(error)})"
-            ) from error
+        if folder.is_dir() and any((folder / name).is_file() for name in ("config.json", WEIGHTS, INDEX)):
+            return folder.absolute()
+        why = "holds no checkpoint" if folder.exists() else "is not there"
+    except (OSError, RuntimeError, ValueError) as error:
+        why = f"cannot be looked at ({plain_words(error)})"
+    if _is_path(checkpoint):
+        _log.warning("checkpoint %s: the path %s", shown(checkpoint, 1000), why)
+        raise SpecError(_nowhere(checkpoint))
+    return None
 
 
-def _check_names(checkpoint: str, files: list[str]) -> None:
-    top = [name for name in files if "/" not in name]
-    missing = []
-    if "config.json" not in top:
-        missing.append("config.json")
-    if not any(name in ("model.safetensors", "model.safetensors.index.json") for name in top):
-        pickles = sorted(name for name in top if name.endswith(_PICKLES) and "training_args" not in name)
-        if pickles and "config.json" in top:
-            raise SpecError(
-                f"checkpoint {checkpoint} has its weights only as {pickles[0]}; that is or may be a pickle, which runs "
-                "code when it is read, so it is never opened. Convert it to model.safetensors on a machine you trust"
-            )
-        missing.append("model.safetensors")
-    if not any(name in _TOKENIZER_FILES for name in top):
-        missing.append("tokenizer.json")
-    if missing:
-        raise SpecError(f"checkpoint {checkpoint} is no Hugging Face checkpoint: it has no {', no '.join(missing)}")
+def _is_path(checkpoint: str) -> bool:
+    """Tell whether it is written as a path: the hub has no such ids."""
+    return checkpoint.startswith(("/", "~", ".")) or checkpoint.count("/") > 1 or os.sep in checkpoint.replace("/", "")
+
+
+def _check_folder(folder: Path) -> None:
+    found = in_child(
+        "esci_tournament.tasks.families.checkpoint_files:inspect",
+        {"folder": str(folder)},
+        doing=f"look at the checkpoint {folder}",
+        seconds=_CHECK_SECONDS,
+        memory_mib=_CHECK_MIB,
+        refusal=SpecError,
+        reads=[folder, *folder.iterdir()],
+    )
+    if found["model_type"] not in CONFIG_MAPPING:
+        raise SpecError(
+            f"checkpoint {folder}: architecture {shown(found['model_type'])} is not one that transformers knows; a "
+            "publisher's own code is never run"
+        )
 
 
 def _cached(repository: str, revision: str | None, checkpoint: str, cause: Exception) -> Path:
@@ -228,7 +282,8 @@ def _cached(repository: str, revision: str | None, checkpoint: str, cause: Excep
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except (HFValidationError, *_HUB_ERRORS) as error:
         raise SpecError(
-            f"{_nowhere(checkpoint)}; the hub could not be asked ({_short(cause)}) and the local cache does not hold it"
+            f"{_nowhere(checkpoint)}; the hub could not be asked ({plain_words(cause)}) and the local cache does not "
+            "hold it"
         ) from error
 
 
@@ -238,9 +293,7 @@ def _hub_id(checkpoint: str) -> tuple[str, str | None]:
 
 
 def _nowhere(checkpoint: str) -> str:
-    return f"checkpoint {checkpoint!r} is neither a folder here nor a model on the Hugging Face hub"
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return (
+        f"checkpoint {shown(checkpoint)} is neither a folder here nor a model on the Hugging Face hub (a folder that "
+        "this process may read and the operator allows, with config.json, model.safetensors and tokenizer.json)"
+    )

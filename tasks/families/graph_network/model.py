@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
 from esci_tournament.tasks.data.dataset import normalise_query
-from esci_tournament.tasks.families.checkpoint import check_checkpoint
+from esci_tournament.tasks.families.checkpoint import check_checkpoint, permit_checkpoint, too_many
 from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import (
     echoes,
@@ -104,6 +105,19 @@ class GraphNetwork(Candidate):
         assert isinstance(spec, GraphNetworkSpec)
         if spec.recipe.encoder != "lsa":
             check_checkpoint(spec.recipe.encoder)
+
+    @classmethod
+    def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
+        """Refuse a text encoder that the operator does not allow, or a network with too many parameters.
+
+        Raises:
+            SpecError: if so; the message names the setting.
+        """
+        assert isinstance(spec, GraphNetworkSpec)
+        if spec.recipe.encoder != "lsa":
+            permit_checkpoint(spec.recipe.encoder, settings)
+        if spec.parameters > settings.candidate_parameters:
+            raise SpecError(too_many(spec.name, spec.parameters, settings))
 
     @classmethod
     def describe(cls, spec: CandidateSpec) -> str:

@@ -24,7 +24,7 @@ class GraphNetworkRecipe(Strict):
     text_dimensions: int = Field(128, ge=8, le=8192, description="dimensions of `lsa`")
     epochs: int = Field(10, ge=1, le=10_000)
     batch_size: int = Field(256, ge=1, le=1_000_000)
-    learning_rate: float = Field(2e-3, gt=0, le=10)
+    learning_rate: float = Field(2e-3, gt=0, le=1000)
     weight_decay: float = Field(1e-4, ge=0, le=10)
     dropout: float = Field(0.1, ge=0, lt=1)
     class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"

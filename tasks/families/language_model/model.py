@@ -19,13 +19,16 @@ from transformers import PreTrainedTokenizerFast
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import publish, write_atomically
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
 from esci_tournament.tasks.families.checkpoint import (
     fetch_checkpoint,
     open_encoder,
     open_tokenizer,
+    permit_checkpoint,
     quiet,
+    too_many,
 )
 from esci_tournament.tasks.families.language_model.encoder import check_length, check_origin, new_encoder
 from esci_tournament.tasks.families.language_model.fine_tune import Lesson, fine_tune
@@ -87,6 +90,19 @@ class LanguageModel(Candidate):
         """
         assert isinstance(spec, LanguageModelSpec)
         check_origin(spec)
+
+    @classmethod
+    def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
+        """Refuse a checkpoint that the operator does not allow, or a model with too many parameters.
+
+        Raises:
+            SpecError: if so; the message names the setting.
+        """
+        assert isinstance(spec, LanguageModelSpec)
+        if spec.checkpoint is not None:
+            permit_checkpoint(spec.checkpoint, settings)
+        elif spec.parameters > settings.candidate_parameters:
+            raise SpecError(too_many(spec.name, spec.parameters, settings))
 
     @classmethod
     def describe(cls, spec: CandidateSpec) -> str:
@@ -317,9 +333,7 @@ class LanguageModel(Candidate):
             raise SpecError(f"{folder} holds a model of family {spec.family}, not a language model")
         model = cls(spec)
         model._device = resolve_device(device)
-        with quiet():
-            wrapped = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        model._tokenizer = PairTokenizer(wrapped, spec.recipe)
+        model._tokenizer = PairTokenizer(open_tokenizer(folder, PreTrainedTokenizerFast), spec.recipe)
         network = model._network = model._pair_network(open_encoder(folder))
         network.load_state_dict(head | {f"encoder.{k}": v for k, v in network.encoder.state_dict().items()})
         network.to(model._device).eval()

@@ -25,16 +25,14 @@ class LanguageModelRecipe(Strict):
     epochs: int = Field(3, ge=1, le=1000)
     batch_size: int = Field(32, ge=1, le=65_536, description="pairs an optimiser step")
     accumulation: int = Field(1, ge=1, le=65_536, description="micro-batches an optimiser step is cut into")
-    learning_rate: float = Field(2e-5, gt=0, le=10)
+    learning_rate: float = Field(2e-5, gt=0, le=1000)
     layer_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate for each layer further down")
     warmup_share: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0, le=10)
     class_weights: Literal["none", "balanced", "sqrt_balanced"] = "none"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     frozen_embeddings: bool = False
-    frozen_layers: int = Field(
-        0, ge=0, le=512, description="encoder layers, counted from below, that are not trained"
-    )
+    frozen_layers: int = Field(0, ge=0, le=512, description="encoder layers, counted from below, that are not trained")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     field_tokens: dict[TextField, Tokens] = Field(
         default_factory=dict, description="tokens a field may use at most; a field not named is cut by max_length alone"
@@ -54,7 +52,9 @@ class LanguageModelRecipe(Strict):
         default_factory=dict, description="fields shortened to that many TF-IDF keywords"
     )
     locales: tuple[Literal["us", "es", "jp"], ...] = Field(
-        (), max_length=3, description="locales it is fitted on and answers for, () for all; others get their class shares"
+        (),
+        max_length=3,
+        description="locales it is fitted on and answers for, () for all; others get their class shares",
     )
     # Only for a model trained from scratch (`architecture` in place of `checkpoint`)
     hidden_size: int = Field(64, ge=8, le=16_384)
@@ -82,8 +82,9 @@ class LanguageModelSpec(NamedSpec):
 
     @property
     def parameters(self) -> int:
-        """Parameters of a model from scratch, estimated from the recipe before anything is allocated: its embeddings,
-        and 12 matrices of hidden_size x hidden_size a layer.
+        """Parameters of a model from scratch, estimated from the recipe before anything is allocated.
+
+        They are its embeddings, and 12 matrices of hidden_size x hidden_size a layer.
         """
         recipe = self.recipe
         return recipe.hidden_size * (recipe.vocabulary + recipe.max_length + 12 * recipe.layers * recipe.hidden_size)

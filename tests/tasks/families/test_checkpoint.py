@@ -7,11 +7,13 @@ import torch
 from transformers import BertConfig, BertModel
 
 from esci_tournament.registry.errors import SpecError
+from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.families.checkpoint import (
     check_checkpoint,
     fetch_checkpoint,
     open_encoder,
     open_tokenizer,
+    permit_checkpoint,
 )
 from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
 
@@ -52,9 +54,33 @@ def test_what_a_folder_lacks_is_named(folder, name):
         check_checkpoint(str(folder))
 
 
-def test_a_file_is_no_folder(folder):
-    with pytest.raises(SpecError, match="is a file"):
-        check_checkpoint(str(folder / "config.json"))
+def test_of_other_paths_nothing_is_told(folder, tmp_path, caplog):
+    """R2.7: a folder without a checkpoint, a file, a path that is absent or that nobody may look at read the same."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    places = ["/etc", "/root/.ssh", "/root/absent", str(folder / "config.json"), str(tmp_path / "loop"), "~nobody/x"]
+    told = set()
+    for place in places:
+        with pytest.raises(SpecError) as caught:
+            check_checkpoint(place)
+        told.add(str(caught.value).replace(place, "PATH"))
+    assert len(told) == 1
+    assert "neither a folder here nor a model" in told.pop()
+    assert "holds no checkpoint" in caplog.text
+    assert "is not there" in caplog.text
+
+
+def test_a_folder_outside_those_that_are_allowed_reads_as_if_it_were_not_there(folder, tmp_path):
+    permit_checkpoint(str(folder), Settings(allowed_checkpoint_roots=(str(tmp_path),)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "other" / "link", tmp_path / "other" / ".." / "checkpoint"):
+        with pytest.raises(SpecError, match="neither a folder here nor a model"):
+            permit_checkpoint(str(place), Settings(allowed_checkpoint_roots=(str(tmp_path / "other"),)))
+
+
+def test_weights_that_are_too_large_for_the_operator_are_refused_unopened(folder):
+    with pytest.raises(SpecError, match="candidate_parameters allows 1,000 parameters"):
+        permit_checkpoint(str(folder), Settings(candidate_parameters=1000))
 
 
 def test_cut_weights_are_refused_before_any_training(folder):

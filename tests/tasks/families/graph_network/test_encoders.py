@@ -191,5 +191,5 @@ def test_pretrained_copy_is_self_contained_and_safe(checkpoint, tmp_path) -> Non
 
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path) -> None:
-    with pytest.raises(SpecError, match="no Hugging Face checkpoint"):
+    with pytest.raises(SpecError, match="neither a folder here nor a model"):
         Pretrained(tmp_path, torch.device("cpu"))

@@ -313,7 +313,7 @@ def test_an_edge_of_a_validation_query_is_a_leak(world, tmp_path) -> None:
 
 def test_a_loss_that_is_not_finite_loses(world, tmp_path) -> None:
     with pytest.raises(CandidateError, match="learning rate"):
-        GraphNetwork(make_spec(learning_rate=1e30)).fit(world.data(tmp_path))
+        GraphNetwork(make_spec(learning_rate=1000, weight_decay=10)).fit(world.data(tmp_path))
 
 
 def test_probabilities_that_are_not_finite_are_refused(world, graphsage, tmp_path) -> None:

@@ -38,7 +38,7 @@ def test_two_processes_train_a_model_that_scores_nearly_as_one_does(tmp_path):
 @pytest.mark.slow
 def test_the_reason_of_the_process_that_fails_is_the_candidates_reason(tmp_path):
     frame, products = helpers.world(200)
-    model = LanguageModel(helpers.make_spec(learning_rate=1e30, warmup_share=0.0, processes=2))
+    model = LanguageModel(helpers.make_spec(learning_rate=1000, weight_decay=10, warmup_share=0.0, processes=2))
     with pytest.raises(CandidateError, match=r"loss is .*(nan|inf).* at step \d+"):
         model.fit(helpers.data(frame, products, tmp_path))
 
