@@ -116,6 +116,9 @@ def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
 
 def entry() -> None:
     """Run the command line and end the process with its exit code; the entry point of the program `tournament`."""
+    from esci_tournament.registry.secrecy import hide_environment
+
+    hide_environment()
     sys.exit(main())
 
 
