@@ -27,6 +27,7 @@ from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  #
 from esci_tournament.flows.watch import Watch  # noqa: E402
 from esci_tournament.registry.addresses import without_password  # noqa: E402
 from esci_tournament.registry.errors import TournamentError  # noqa: E402
+from esci_tournament.registry.secrecy import hide_process  # noqa: E402
 from esci_tournament.registry.settings import Settings, read_settings  # noqa: E402
 from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402
 from esci_tournament.registry.workspace import Workspace  # noqa: E402
@@ -168,6 +169,7 @@ def main() -> int:
     Returns:
         The exit code: 0, 1 when the receiver of webhooks has ended by itself, or that of a wrong setting.
     """
+    hide_process()
     # Forced: Prefect gives the root logger a handler of its own, and a level that hides our messages.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     for noisy in ("httpx", "mlflow", "alembic", "prefect"):

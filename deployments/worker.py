@@ -33,6 +33,7 @@ from prefect.utilities.callables import ParameterSchema
 from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings, read_settings
 
 QUERY_S = 2.0  # a resumed review goes on within this time
@@ -47,6 +48,7 @@ _log = logging.getLogger("worker")
 
 def main() -> None:
     """Serve the deployments until SIGTERM, SIGINT or SIGHUP, then end the process; exit code 1 when serving failed."""
+    hide_process()
     _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides our messages
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -269,7 +269,7 @@ class _Child:
         return True
 
     def _failure(self) -> TournamentError:
-        name, message = str(self.answer["failed"]), _plain(str(self.answer.get("message", "")))
+        name, message = str(self.answer["failed"]), plain(str(self.answer.get("message", "")))
         own = getattr(errors, name, None)
         if self.answer.get("own") is True and isinstance(own, type) and issubclass(own, TournamentError):
             return own(message)
@@ -303,13 +303,21 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
-def _plain(text: str) -> str:
-    """Return a message in one line of printable characters."""
+def plain(text: str) -> str:
+    """Return a message of others as one line of at most 1,000 printable characters.
+
+    Args:
+        text: The message.
+
+    Example:
+        >>> plain("one " + chr(27) + "[31m two")
+        'one  [31m two'
+    """
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))[:_LINE]
 
 
 def _death(code: int, printed: bytes) -> str:
-    words = [line for line in map(_plain, printed.decode(errors="replace").splitlines()) if line.strip()]
+    words = [line for line in map(plain, printed.decode(errors="replace").splitlines()) if line.strip()]
     said = f" ({words[-1][:200]})" if words else ""
     if any("bad_alloc" in line or "MemoryError" in line for line in words):
         return f"its process ran out of memory{said}"

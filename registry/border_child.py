@@ -53,11 +53,16 @@ def confine(memory_mib: int, writes_mib: int, files: int, seconds: int) -> None:
     for name, value in limits.items():
         with suppress(OSError, ValueError, AttributeError):  # what this system has not
             resource.setrlimit(getattr(resource, name), (value, value))
+    no_new_privileges()
     with suppress(OSError, AttributeError):
-        system = ctypes.CDLL(None)
-        system.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         if os.geteuid() == 0:
-            system.unshare(_NEWNET)  # no network, where that is allowed
+            ctypes.CDLL(None).unshare(_NEWNET)  # no network, where that is allowed
+
+
+def no_new_privileges() -> None:
+    """Let no program that this process starts be another user's, as `sudo` is; nothing where there is no such call."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
 def become(user: int, group: int) -> None:

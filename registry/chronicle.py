@@ -12,6 +12,7 @@ from typing import Any
 from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.files import disk_in_words, write_atomically
 from esci_tournament.registry.records import Chapter
+from esci_tournament.registry.spreadsheets import harmless
 from esci_tournament.registry.workspace import Workspace
 
 Row = dict[str, Any]
@@ -117,10 +118,5 @@ def _csv(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(stream, columns, restval="")
     writer.writeheader()
-    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
     return stream.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula, since reasons are typed by people."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -121,7 +121,10 @@ def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
 
 def entry() -> None:
     """Run the command line and end the process with its exit code; the entry point of the program `tournament`."""
+    from esci_tournament.registry.secrecy import hide_environment
+
     ending.watch()
+    hide_environment()
     try:
         code = main()
     except SystemExit:

@@ -30,6 +30,7 @@ from esci_tournament.deployments.scorer.preparation import Preparation
 from esci_tournament.deployments.scorer.service import Scorer
 from esci_tournament.deployments.scorer.swap import Follower
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 
@@ -163,6 +164,7 @@ def serve(
     import uvicorn
 
     check_address(settings, host)
+    hide_process()
     # A registry that is out of reach must not hold up the follower for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -16,6 +16,7 @@ from typing import Any
 
 from esci_tournament.registry.children import start_child
 from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch
@@ -61,6 +62,7 @@ def supervise(
     Returns:
         Candidate id -> reason, for the candidates that failed.
     """
+    hide_process()  # a candidate's own code may run below this process
     left, failures = list(steps), dict[str, str]()
     log.parent.mkdir(parents=True, exist_ok=True)
     while left:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from esci_tournament.registry.children import end_with_parent
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.stages import StageStore
 
@@ -30,6 +31,7 @@ def main(job_file: str) -> int:
     Returns:
         The exit status, 0 even when steps failed.
     """
+    hide_process()  # a candidate's own code may run below this process
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
     end_with_parent()

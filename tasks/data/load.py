@@ -38,6 +38,8 @@ from esci_tournament.tasks.data.ubi import read_ubi
 
 Progress = Callable[[float, str], None]
 BATCH_ROWS = 65_536
+# What PyArrow raises on a damaged file; UnicodeDecodeError, a ValueError, for a column's name
+_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError)
 _ARROW: dict[Kind, pa.DataType] = {
     "integer": pa.int64(),
     "number": pa.float64(),
@@ -147,7 +149,7 @@ def structural_problems(folder: Path) -> list[DataError]:
                 problems += _schema_problems(path, file.schema_arrow, columns)
                 if file.metadata.num_rows == 0:
                     problems.append(DataError("the file is empty", file=path, count=0, advice="it must hold rows"))
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             problems.append(_unreadable(path, error))
     return problems
 
@@ -233,7 +235,7 @@ def _read(path: Path, columns: Mapping[str, Kind], progress: Progress, start: fl
                     batches[name].append(array.fill_null("") if kind == "text" else array)
                 row += batch.num_rows
                 progress(start + share * min(1.0, row / file.metadata.num_rows), f"reading {path.name}")
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
     joined = {name: pa.concat_arrays(batches.pop(name)) for name in columns}
     return _Table(joined, {name: fingerprint.hexdigest() for name, fingerprint in fingerprints.items()})

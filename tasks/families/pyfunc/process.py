@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -19,13 +21,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from esci_tournament.registry.border import other_user, plain, scrubbed
 from esci_tournament.registry.errors import CandidateError
-from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.foreign import read_json
+from esci_tournament.registry.processes import python_module
+from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.tasks.candidates.memory import GIB, memory_watch, resident_bytes
 from esci_tournament.tasks.data.store import write_frame
 
-# Environment variables that the process gets; none of them holds a password or an address.
-_HANDED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT")
+_MESSAGE = 65_536  # bytes of a line that the process may say, and lines that may wait
+_WAITING = 16
+_ANSWER = 256 * 2**20  # bytes of an answer
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,13 @@ class ModelProcess:
     def __init__(self, name: str, folder: Path, limits: ProcessLimits) -> None:
         self.name, self.folder, self.limits = name, folder, limits
         self._scratch = Path(tempfile.mkdtemp(prefix="pyfunc-"))
+        # Where it may write; what we write stands beside it, where it cannot lay a link for us to follow.
+        self._its = self._scratch / "its"
+        self._its.mkdir()
+        self._user = other_user([folder])
+        if self._user is not None:
+            self._scratch.chmod(0o755)
+            os.chown(self._its, *self._user)
         self._running: list[subprocess.Popen[bytes]] = []
         self._said: queue.Queue[bytes | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -83,15 +96,19 @@ class ModelProcess:
             if not self._running or self._running[0].poll() is not None:
                 self._start()
             self._asked += 1
-            request = {key: str(self._scratch / f"{key}-{self._asked}") for key in ("frame", "answer")}
-            request["answer"] += ".npy"
+            request = {
+                "frame": str(self._scratch / f"frame-{self._asked}"),
+                "answer": str(self._its / f"answer-{self._asked}.npy"),
+            }
             write_frame(frame, Path(request["frame"]))
             try:
                 self._send(request)
                 self._listen("an answer")
-                return np.load(request["answer"], allow_pickle=False)
+                return _answer(Path(request["answer"]))
             except (OSError, ValueError) as error:
-                raise CandidateError(f"{self.name}: its process left no readable answer ({error})") from error
+                raise CandidateError(
+                    f"{self.name}: its process left no readable answer ({plain(str(error))})"
+                ) from error
             finally:
                 for path in request.values():
                     Path(path).unlink(missing_ok=True)
@@ -102,11 +119,16 @@ class ModelProcess:
 
     def _start(self) -> None:
         self._kill()
-        self._said = queue.Queue()
-        environment = {key: os.environ[key] for key in _HANDED_ON if key in os.environ}
-        environment |= module_path() | {"HOME": str(self._scratch), "TMPDIR": str(self._scratch), "PYTHONHASHSEED": "0"}
-        # Compiled files in the model's own folder would make it another model than the one that was saved.
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        self._said = queue.Queue(_WAITING)
+        hide_process()  # it might read our environment otherwise
+        # No compiled files: in the model's own folder they would make it another model than the one that was saved.
+        environment = scrubbed(HOME=str(self._its), TMPDIR=str(self._its))
+        threads = os.environ.get("OMP_NUM_THREADS")
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "HF_HUB_OFFLINE"):
+            environment.pop(name)
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = threads
+        as_other = {"user": self._user[0], "group": self._user[1], "extra_groups": []} if self._user else {}
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
             python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit)),
@@ -114,6 +136,8 @@ class ModelProcess:
             stdout=subprocess.PIPE,
             env=environment,
             start_new_session=True,  # so that it can be ended with all that it starts
+            cwd=self._its,
+            **as_other,
         )
         self._running.append(process)
         threading.Thread(target=_hear, args=(process, self._said), daemon=True, name="pyfunc-hear").start()
@@ -136,7 +160,7 @@ class ModelProcess:
                     f"{self.name}: {what} did not come within {self.limits.seconds:g} s (setting pyfunc_timeout_s); "
                     "its process was ended"
                 ) from None
-        message = json.loads(line) if line else {}
+        message = _message(line) if line else {}
         if exceeded.is_set():
             problem = f"took more than {self.limits.memory_gib:g} GiB of memory (setting pyfunc_memory_gib)"
             message = {"failed": f"it {problem}; its process was ended"}
@@ -145,11 +169,50 @@ class ModelProcess:
         if "failed" in message:
             if not line or exceeded.is_set():
                 self._kill()
-            raise CandidateError(f"{self.name}: {message['failed']}")
+            raise CandidateError(f"{self.name}: {plain(str(message['failed']))}")
 
     def _kill(self) -> None:
         while self._running:
             _kill(self._running.pop())
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """Return what a line says; one that says nothing is a failure."""
+    try:
+        message = read_json(line.decode(), _MESSAGE)
+    except ValueError:
+        message = None
+    return message if isinstance(message, dict) else {"failed": "its process does not keep to the protocol"}
+
+
+def _answer(path: Path) -> np.ndarray:
+    """Return the array in a file that the process wrote, no larger than the file itself; a link is not followed."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _ANSWER:
+            raise ValueError(f"no file of at most {_ANSWER:,} bytes")
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version of the format")
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+        size = math.prod(shape)
+        if kind != np.float32 or fortran or file.tell() + size * kind.itemsize != facts.st_size:
+            raise ValueError(f"an array {shape} of {kind} in {facts.st_size} bytes")
+        return np.frombuffer(file.read(), dtype=np.float32).reshape(shape)
+
+
+def _hear(process: subprocess.Popen[bytes], said: queue.Queue[bytes | None]) -> None:
+    assert process.stdout is not None
+    try:
+        while line := process.stdout.readline(_MESSAGE):
+            said.put_nowait(line)
+        said.put(None)
+    except queue.Full:  # it says more than it was asked
+        _kill(process)
+
+
+def _kill(self) -> None:
+    while self._running:
+        _kill(self._running.pop())
 
 
 def _hear(process: subprocess.Popen[bytes], said: queue.Queue[bytes | None]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from esci_tournament.registry.border_child import no_new_privileges
 from esci_tournament.registry.children import end_with_parent
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.pyfuncs import open_pyfunc
@@ -43,6 +44,7 @@ def main(folder: str, limit: str) -> int:
 
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    no_new_privileges()
     try:
         model = open_pyfunc(Path(folder))
     except BaseException as error:  # whatever its code raises, SystemExit too
@@ -53,7 +55,7 @@ def main(folder: str, limit: str) -> int:
         request = json.loads(line)
         try:
             answer = as_array(model.predict(read_frame(Path(request["frame"]))))
-            np.save(request["answer"], answer, allow_pickle=False)
+            np.save(request["answer"], np.ascontiguousarray(answer), allow_pickle=False)
         except BaseException as error:
             say(failed=in_words(error))
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,3 +222,55 @@ def test_code_that_a_model_brings_is_not_compiled_into_its_folder(fit, tmp_path:
     fit().save(tmp_path / "saved")
     assert list(tmp_path.rglob("guest_code.py"))
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system shows no environment")
+def test_it_finds_no_password_in_the_environment_of_any_of_its_ancestors(guest, tmp_path):
+    """X3: it read MLFLOW_TRACKING_PASSWORD and the ledger's URL in /proc/PPID/environ.
+
+    The processes between it and this test are two, each started with the passwords: the command line, and the worker of
+    a candidate.
+    """
+    question = (
+        "(lambda up: np.full((len(frame), 4), 1.0 * sum("
+        "b'S3cretPw' in open(f'/proc/{n}/environ', 'rb').read() for n in up(up, os.getpid()))))"
+        "(lambda up, n: [n] + up(up, int(open(f'/proc/{n}/stat').read().rpartition(')')[2].split()[1]))"
+        " if n > 1 else [])"
+    )
+    inner = f"""
+import sys
+from pathlib import Path
+import pandas as pd
+from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
+process = ModelProcess("guest", Path({str(guest.folder)!r}), ProcessLimits(4, 60))
+print("found", process.ask(pd.DataFrame({{"query": [{question!r}] * 2}})).tolist())
+"""
+    outer = f"""
+import subprocess, sys
+from esci_tournament.registry.secrecy import hide_environment
+hide_environment()
+sys.exit(subprocess.run([sys.executable, "-c", {inner!r}]).returncode)
+"""
+    secrets = {"MLFLOW_TRACKING_PASSWORD": "S3cretPw", "TOURNAMENT_LEDGER_URL": "postgresql://a:S3cretPw@b/c"}
+    run = subprocess.run(
+        [sys.executable, "-c", outer],
+        env=os.environ | secrets,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "found [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]" in run.stdout, run.stderr
+
+
+def test_a_channel_that_is_flooded_and_an_answer_that_is_a_link_are_refused(talker):
+    flood = "[os.write(n, b'x' * 200000) for n in range(3, 12) if os.path.exists(f'/proc/self/fd/{n}')]"
+    with pytest.raises(CandidateError, match=r"guest: .*(protocol|ended)"):
+        talker.predict_proba(asking(flood), PRODUCTS)
+    link = "[os.symlink('/etc/passwd', f'answer-{n}.npy') for n in range(2, 9)]"
+    with pytest.raises(CandidateError):
+        talker.predict_proba(asking(link), PRODUCTS)
+    for _ in range(3):
+        talker._process._kill()
+        with contextlib.suppress(CandidateError):
+            assert talker.predict_proba(asking(LETTERS), PRODUCTS).shape == (2, 4)
