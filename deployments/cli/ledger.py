@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,6 @@ def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
         ChainError: if the ledger does not verify; there is no checkpoint then.
         UsageError: if the file is there already.
     """
-    from dataclasses import asdict
-
     from esci_tournament.registry.chain import verify_home
     from esci_tournament.registry.errors import UsageError
     from esci_tournament.registry.files import disk_in_words, write_atomically
@@ -111,7 +110,7 @@ def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
     workspace = workspace_of(options)
     settings = workspace.settings
     found = verify_home(workspace.ledger, settings.home, settings.ledger_address).checkpoint()
-    output.document(asdict(found))
+    output.document(json.loads(found.to_json()))
     if options.out is None:
         output.say(found.to_json().rstrip())
         return

@@ -232,8 +232,9 @@ def test_each_service_may_do_what_it_does_and_nothing_else(services: dict[str, s
                 refused = r"permission denied|must be (owner|able)"
                 with pytest.raises(StoreError, match=refused), one.writing() as rows:
                     rows.connection.exec_driver_sql(statement)
-    with Ledger.open(services["owner"]) as owner:
-        assert verify(owner).findings == []
+    for service in ("owner", "worker"):
+        with Ledger.open(services[service]) as opened:
+            assert verify(opened).findings == []
 
 
 @pytest.mark.databases("postgresql")
