@@ -243,8 +243,9 @@ def verify_home(ledger: Ledger, home: Path, address: str, checkpoints: Sequence[
     if not report.count:
         if not known or known[0].entries < report.entries:
             kept.write(report.checkpoint())
-    elif any(known[0].at in words for words in report.findings if known):
-        report.repairs.append(f"if you restored an older backup yourself, remove {kept.path}: it is of what was before")
+    elif known:
+        hint = f" (it is in {kept.path}; remove that file if you restored an older backup yourself)"
+        report.findings = [words + (hint if known[0].at in words else "") for words in report.findings]
     return report
 
 
