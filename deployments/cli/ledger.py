@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     repairing.add_argument("--reason", required=True, help="why; it stays in the ledger")
     migrating = parts.add_parser("migrate", help="bring the ledger's tables to this version, as their owner")
     granting = parts.add_parser("grant", help="give a role of PostgreSQL what a service needs and nothing more")
-    granting.add_argument("service", choices=("worker", "scorer"), help="worker: read and append; scorer: read")
+    granting.add_argument("service", choices=("worker", "reviewer", "scorer"), help="whose work the role does")
     granting.add_argument("role", metavar="ROLE", help="a role that exists and owns nothing of the ledger")
     works = (
         *((verifying, verify_chain), (marking, take_checkpoint), (repairing, repair_triggers)),
@@ -81,7 +81,7 @@ def verify_chain(options: argparse.Namespace, output: Output) -> None:
         output.say(f"FAIL  {words}")
     if report.count > len(report.findings):
         output.say(f"FAIL  and {report.count - len(report.findings):,} more")
-    for words in report.repairs:
+    for words in report.notes:
         output.say(f"note  {words}")
     if report.count:
         raise ChainError(f"{report.count:,} findings in the ledger. {ADVICE}")

@@ -357,7 +357,7 @@ def test_a_trigger_that_is_missing_changed_or_foreign_is_told_and_put_right_on_r
         assert len(repair(ledger, "an upgrade of the database")) >= len(found)
         report = verify(ledger)
         assert report.findings == [], statements
-        assert len(report.repairs) == number
+        assert len(report.notes) == number
     assert repair(ledger, "nothing to do") == {}
     with pytest.raises(StoreError, match="append-only"), ledger.writing() as rows:
         rows.connection.execute(text("DELETE FROM events"))

@@ -83,7 +83,7 @@ def test_triggers_that_were_dropped_come_back_by_repair_alone_and_stay_on_record
     assert repaired.document["repaired"] == {"decisions_no_update": "the trigger decisions_no_update is missing"}
     verified = ledger("verify")
     assert verified.code == 0
-    assert "triggers were put back (the trigger decisions_no_update is missing)" in verified.document["repairs"][0]
+    assert "triggers were put back (the trigger decisions_no_update is missing)" in verified.document["notes"][0]
     assert ledger("repair", "--reason", "again").document["repaired"] == {}
 
 
