@@ -102,7 +102,7 @@ class Report:
         ledger: Name of the ledger, see :class:`Checkpoint`.
         findings: What is wrong, a sentence each, at most `SHOWN`.
         count: How many findings there are in all.
-        repairs: When triggers were put back and why, a sentence each; no findings, but worth knowing.
+        notes: When triggers were put back, and what was not compared, a sentence each.
     """
 
     entries: int = 0
@@ -111,7 +111,7 @@ class Report:
     ledger: str = ""
     findings: list[str] = field(default_factory=list)
     count: int = 0
-    repairs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def tell(self, words: str) -> None:
         """Add a finding."""
@@ -243,8 +243,9 @@ def verify_home(ledger: Ledger, home: Path, address: str, checkpoints: Sequence[
     if not report.count:
         if not known or known[0].entries < report.entries:
             kept.write(report.checkpoint())
-    elif any(known[0].at in words for words in report.findings if known):
-        report.repairs.append(f"if you restored an older backup yourself, remove {kept.path}: it is of what was before")
+    elif known:
+        hint = f" (it is in {kept.path}; remove that file if you restored an older backup yourself)"
+        report.findings = [words + (hint if known[0].at in words else "") for words in report.findings]
     return report
 
 
@@ -260,9 +261,13 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
     if missing:
         return report
     _check_schema(connection, report)
-    _check_entries(connection, report, checkpoints)
+    closed = _closed(connection)
+    _check_entries(connection, report, checkpoints, closed)
     for table in tables.RECORDED:
-        _check_coverage(connection, report, table)
+        if table.name not in closed:
+            _check_coverage(connection, report, table)
+    if closed:
+        report.notes.append(f"rows of {', '.join(sorted(closed))} were not compared: this role may not read them")
     for one in checkpoints:
         if one.ledger != report.ledger:
             report.tell(f"the checkpoint of {one.at} is of another ledger, or the whole chain was made anew since")
@@ -273,8 +278,16 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
             )
     for row in rows.all(tables.events, kind=REPAIRED):
         faults = "; ".join(row["payload"].get("faults", {}).values())
-        report.repairs.append(f"{row['at']:%Y-%m-%d %H:%M} UTC by {row['who']}: triggers were put back ({faults})")
+        report.notes.append(f"{row['at']:%Y-%m-%d %H:%M} UTC by {row['who']}: triggers were put back ({faults})")
     return report
+
+
+def _closed(connection: Connection) -> set[str]:
+    """Return the tables that this role may not read, such as the secrets of reviewers."""
+    if connection.dialect.name != "postgresql":
+        return set()
+    names = [table.name for table in tables.RECORDED]
+    return {name for name in names if not connection.scalar(select(func.has_table_privilege(name, "SELECT")))}
 
 
 def _check_schema(connection: Connection, report: Report) -> None:
@@ -292,7 +305,7 @@ def _check_schema(connection: Connection, report: Report) -> None:
                 report.tell(f"the database is damaged: {words}")
 
 
-def _check_entries(connection: Connection, report: Report, checkpoints: Sequence[Checkpoint]) -> None:
+def _check_entries(connection: Connection, report: Report, checkpoints: Sequence[Checkpoint], closed: set[str]) -> None:
     """Walk along the chain, and compare the rows that its entries are for."""
     position, previous, heads = 0, "", {(one.entries, one.head): one for one in checkpoints}
     for batch in _batches(connection, tables.chain):
@@ -316,7 +329,8 @@ def _check_entries(connection: Connection, report: Report, checkpoints: Sequence
             report.ledger = report.ledger or entry["previous"]
             report.before += entry["payload"] == BEFORE
             position, previous = id, entry["hash"]
-            entries.append(entry)
+            if entry["entry_table"] not in closed:
+                entries.append(entry)
         _check_rows(connection, report, entries)
     report.entries, report.head = position, previous
 

@@ -1,7 +1,8 @@
 """Least privilege on PostgreSQL: what the roles of services may do with the ledger's tables.
 
-The owner of the tables migrates them and repairs triggers. A worker appends and reads: it cannot change or remove
-anything, or touch a trigger, which only the owner can. A scorer reads, and not the secrets of reviewers.
+The owner of the tables migrates them, changes the policy, enrols reviewers and repairs triggers. Workers and reviewers
+append and read: they cannot change or remove anything, or touch a trigger, which only the owner can. A reviewer's yes
+is written by the reviewer's role alone, where their codes are checked. A scorer reads.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from esci_tournament.registry import tables
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.ledger import Ledger
 
-Service = Literal["worker", "scorer"]
+Service = Literal["worker", "reviewer", "scorer"]
 
-SECRET = ("enrolments", "used_codes")  # tables that a scorer does not read
+_SECRET = {"enrolments", "used_codes"}  # whoever reads them can make codes
+_OPERATORS = {"policies", "enrolments", "schema_versions"}
+# Service -> tables that it does not read, and tables that it does not append to
+_LACKS: dict[Service, tuple[set[str], set[str]]] = {
+    "worker": (_SECRET, _SECRET | _OPERATORS | {"approvals"}),
+    "reviewer": (set(), _OPERATORS),
+    "scorer": (_SECRET, {table.name for table in tables.metadata.sorted_tables}),
+}
 
 
 def statements(service: Service, role: str) -> list[str]:
@@ -25,7 +33,7 @@ def statements(service: Service, role: str) -> list[str]:
     It is run by the owner in the ledger's database, and again after a migration.
 
     Args:
-        service: "worker" (also for the reviewer and the watcher) or "scorer".
+        service: "worker", "reviewer" (also for the watcher) or "scorer".
         role: Name of a role that exists.
 
     Example:
@@ -34,18 +42,17 @@ def statements(service: Service, role: str) -> list[str]:
     """
     quoted = '"' + role.replace('"', '""') + '"'
     names = sorted(table.name for table in tables.metadata.sorted_tables)
-    every, sequences = ", ".join(names), ", ".join(f"{name}_id_seq" for name in names)
-    taken = [
-        f"REVOKE ALL ON {every} FROM PUBLIC, {quoted}",
-        f"REVOKE ALL ON SEQUENCE {sequences} FROM PUBLIC, {quoted}",
+    unread, unwritten = _LACKS[service]
+    read, written = ([name for name in names if name not in lacking] for lacking in (unread, unwritten))
+    done = [
+        f"REVOKE ALL ON {', '.join(names)} FROM PUBLIC, {quoted}",
+        f"REVOKE ALL ON SEQUENCE {_sequences(names)} FROM PUBLIC, {quoted}",
+        f"GRANT SELECT ON {', '.join(read)} TO {quoted}",
     ]
-    if service == "worker":
-        return [
-            *taken,
-            f"GRANT USAGE ON SEQUENCE {sequences} TO {quoted}",
-            f"GRANT SELECT, INSERT ON {every} TO {quoted}",
-        ]
-    return [*taken, f"GRANT SELECT ON {', '.join(name for name in names if name not in SECRET)} TO {quoted}"]
+    if written:
+        done.append(f"GRANT INSERT ON {', '.join(written)} TO {quoted}")
+        done.append(f"GRANT USAGE ON SEQUENCE {_sequences(written)} TO {quoted}")
+    return done
 
 
 def grant(address: str, service: Service, role: str) -> list[str]:
@@ -53,7 +60,7 @@ def grant(address: str, service: Service, role: str) -> list[str]:
 
     Args:
         address: The ledger's address, of the role that owns its tables.
-        service: "worker" or "scorer".
+        service: "worker", "reviewer" or "scorer".
         role: Name of the role.
 
     Returns:
@@ -83,3 +90,7 @@ def grant(address: str, service: Service, role: str) -> list[str]:
         for statement in done:
             connection.exec_driver_sql(statement.replace("%", "%%"))
     return done
+
+
+def _sequences(names: list[str]) -> str:
+    return ", ".join(f"{name}_id_seq" for name in names)

@@ -5,7 +5,8 @@ table are in it, the enrolments of reviewers too: a secret of 160 random bits ca
 
 Digests are made of what the database gives back, in a form that is the same for SQLite and PostgreSQL: moments in UTC
 with microseconds, JSON with sorted keys and with numbers by value (PostgreSQL keeps no difference between 1e2 and 100),
-and columns that are NULL left out, so that a column which a later schema adds changes no digest.
+and columns that are NULL left out, so that a column which a later schema adds changes no digest. A payload whose text
+was changed and whose value was not, such as by white space, has the same digest.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def check_chain(workspace: Any) -> str:
     report = verify_home(workspace.ledger, settings.home, settings.ledger_address)
     report.checkpoint()  # its error says what is wrong and what to do
     before = f", {report.before:,} of them of rows from before the chain" if report.before else ""
-    return "; ".join([f"{report.entries:,} entries verified{before}, all triggers in force", *report.repairs])
+    return "; ".join([f"{report.entries:,} entries verified{before}, all triggers in force", *report.notes])
 
 
 def _mlflow(workspace: Any) -> str:

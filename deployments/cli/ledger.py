@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
     repairing.add_argument("--reason", required=True, help="why; it stays in the ledger")
     migrating = parts.add_parser("migrate", help="bring the ledger's tables to this version, as their owner")
     granting = parts.add_parser("grant", help="give a role of PostgreSQL what a service needs and nothing more")
-    granting.add_argument("service", choices=("worker", "scorer"), help="worker: read and append; scorer: read")
+    granting.add_argument("service", choices=("worker", "reviewer", "scorer"), help="whose work the role does")
     granting.add_argument("role", metavar="ROLE", help="a role that exists and owns nothing of the ledger")
     works = (
         *((verifying, verify_chain), (marking, take_checkpoint), (repairing, repair_triggers)),
@@ -80,7 +81,7 @@ def verify_chain(options: argparse.Namespace, output: Output) -> None:
         output.say(f"FAIL  {words}")
     if report.count > len(report.findings):
         output.say(f"FAIL  and {report.count - len(report.findings):,} more")
-    for words in report.repairs:
+    for words in report.notes:
         output.say(f"note  {words}")
     if report.count:
         raise ChainError(f"{report.count:,} findings in the ledger. {ADVICE}")
@@ -100,8 +101,6 @@ def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
         ChainError: if the ledger does not verify; there is no checkpoint then.
         UsageError: if the file is there already.
     """
-    from dataclasses import asdict
-
     from esci_tournament.registry.chain import verify_home
     from esci_tournament.registry.errors import UsageError
     from esci_tournament.registry.files import disk_in_words, write_atomically
@@ -111,7 +110,7 @@ def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
     workspace = workspace_of(options)
     settings = workspace.settings
     found = verify_home(workspace.ledger, settings.home, settings.ledger_address).checkpoint()
-    output.document(asdict(found))
+    output.document(json.loads(found.to_json()))
     if options.out is None:
         output.say(found.to_json().rstrip())
         return

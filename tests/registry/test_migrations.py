@@ -19,7 +19,10 @@ from esci_tournament.registry.database import Database
 from esci_tournament.registry.errors import ChainError, StoreError
 from esci_tournament.registry.grants import grant
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.policies import current
+from esci_tournament.registry.policies import current, record_policy
+from esci_tournament.registry.policy import Policy
+from esci_tournament.registry.proof import enrol
+from esci_tournament.registry.settings import Settings
 from tests.registry.conftest import RunScript
 
 SCHEMAS = Path(__file__).with_name("schemas")  # the DDL of each schema, as the code of its time created it
@@ -100,7 +103,7 @@ def test_a_ledger_of_an_old_schema_is_upgraded_and_replays_to_the_same_champion(
         assert [one.version for one in ledger.schemas()] == [schema, tables.SCHEMA_VERSION]
         assert (current(ledger) is not None) == (schema >= 3)
         report = verify(ledger)
-        assert (report.findings, report.repairs) == ([], [])
+        assert (report.findings, report.notes) == ([], [])
         assert report.before == 1 + sum(len(ROWS[n]) for n in range(1, schema + 1))
         assert differences(ledger) == []
         with pytest.raises(StoreError, match="append-only"), ledger.writing() as rows:
@@ -134,7 +137,7 @@ def test_triggers_that_an_old_ledger_lacks_are_put_back_on_record(ledger_url: st
     with Ledger.open(ledger_url) as ledger:
         report = verify(ledger)
         assert report.findings == []
-        assert f"the trigger {name.split()[0]} is missing" in report.repairs[0]
+        assert f"the trigger {name.split()[0]} is missing" in report.notes[0]
 
 
 @pytest.mark.parametrize("tampering", ["DELETE FROM schema_versions", "UPDATE schema_versions SET version = 3"])
@@ -184,16 +187,22 @@ def test_processes_that_open_an_old_ledger_at_once_upgrade_it_once(ledger_url: s
 
 @pytest.fixture
 def services(ledger_url: str) -> dict[str, str]:
-    """Addresses of an owner, a worker and a scorer, whose roles exist; nothing is created or granted yet."""
+    """Addresses of an owner, a worker, a reviewer and a scorer; nothing is created or granted yet."""
     import psycopg
 
     database = ledger_url.rpartition("/")[2]
-    roles = {service: f"{service}_{database[-8:]}" for service in ("owner", "worker", "scorer")}
+    roles = {service: f"{service}_{database[-8:]}" for service in ("owner", "worker", "reviewer", "scorer")}
     with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as connection:
         for role in roles.values():
             connection.execute(f"CREATE ROLE {role} LOGIN")
         connection.execute(f"ALTER DATABASE {database} OWNER TO {roles['owner']}")
     return {service: ledger_url.replace("tournament@", f"{role}@") for service, role in roles.items()}
+
+
+def verdict_in(ledger: Ledger) -> int:
+    ledger.record_data_version("data-1")
+    ledger.start_tournament("t1", "data-1")
+    return ledger.record_verdict("t1", "promote").id
 
 
 def role_of(address: str) -> str:
@@ -202,7 +211,7 @@ def role_of(address: str) -> str:
 
 @pytest.mark.databases("postgresql")
 def test_each_service_may_do_what_it_does_and_nothing_else(services: dict[str, str]) -> None:
-    for service in ("worker", "scorer"):
+    for service in ("worker", "reviewer", "scorer"):
         grant(services["owner"], service, role_of(services[service]))
     with Ledger.open(services["worker"]) as worker, Ledger.open(services["scorer"]) as scorer:
         worker.record_event("x", "y")
@@ -211,8 +220,12 @@ def test_each_service_may_do_what_it_does_and_nothing_else(services: dict[str, s
         assert scorer.standing("esci").champion is None
         with pytest.raises(StoreError, match="permission denied"):
             scorer.record_event("x", "y")
-        with pytest.raises(StoreError, match="permission denied"), scorer.reading() as rows:
-            rows.all(tables.enrolments)
+        for one in (worker, scorer):
+            with pytest.raises(StoreError, match="permission denied"), one.reading() as rows:
+                rows.all(tables.enrolments)
+        verdict = verdict_in(worker)
+        with pytest.raises(StoreError, match="permission denied"):
+            worker.record_approval(verdict, "ann", "Ann", "better")
         for one in (worker, scorer):
             for statement in (
                 "UPDATE events SET who = 'me'",
@@ -232,8 +245,17 @@ def test_each_service_may_do_what_it_does_and_nothing_else(services: dict[str, s
                 refused = r"permission denied|must be (owner|able)"
                 with pytest.raises(StoreError, match=refused), one.writing() as rows:
                     rows.connection.exec_driver_sql(statement)
-    with Ledger.open(services["owner"]) as owner:
-        assert verify(owner).findings == []
+    with Ledger.open(services["reviewer"]) as reviewer:
+        reviewer.record_approval(verdict, "ann", "Ann", "better")
+        with pytest.raises(StoreError, match="permission denied"):
+            enrol(reviewer, "ann")
+        with pytest.raises(StoreError, match="permission denied"):
+            record_policy(reviewer, Policy.of(Settings()), "because", 0)
+    for service, address in services.items():
+        with Ledger.open(address) as opened:
+            report = verify(opened)
+            assert report.findings == []
+            assert bool(report.notes) == (service in ("worker", "scorer")), "secrets are not compared by these"
 
 
 @pytest.mark.databases("postgresql")

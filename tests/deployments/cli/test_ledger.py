@@ -83,7 +83,7 @@ def test_triggers_that_were_dropped_come_back_by_repair_alone_and_stay_on_record
     assert repaired.document["repaired"] == {"decisions_no_update": "the trigger decisions_no_update is missing"}
     verified = ledger("verify")
     assert verified.code == 0
-    assert "triggers were put back (the trigger decisions_no_update is missing)" in verified.document["repairs"][0]
+    assert "triggers were put back (the trigger decisions_no_update is missing)" in verified.document["notes"][0]
     assert ledger("repair", "--reason", "again").document["repaired"] == {}
 
 
@@ -94,7 +94,8 @@ def test_a_checkpoint_that_is_kept_elsewhere_notices_a_ledger_that_was_made_anew
     assert ledger("checkpoint", "--out", kept).code == 0
     assert json.loads(kept.read_text())["entries"] == 5
     assert ledger("checkpoint", "--out", kept).code == 2, "never over another"
-    assert ledger("verify", "--checkpoint", kept).code == 0
+    (tmp_path / "said.json").write_text(json.dumps(ledger("checkpoint").document))
+    assert ledger("verify", "--checkpoint", kept, "--checkpoint", tmp_path / "said.json").code == 0
     for path in home.iterdir():
         path.unlink()
     assert ledger("verify").code == 0, "a new home cannot know"
