@@ -11,6 +11,7 @@ from esci_tournament.deployments.scorer.champion import Card
 from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.files import disk_in_words, temporary_folder, write_atomically
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.versions import EnsembleVersion
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
 KEPT = 5  # the champion and the one before it, each as registered and with newer data, and the next one
@@ -39,12 +40,14 @@ class Copies:
         """
         return _read(self._place(name, version, data))
 
-    def fetch(self, models: Models, card: Card) -> Path:
+    def fetch(self, models: Models, card: Card, version: EnsembleVersion | None = None) -> Path:
         """Copy a version from MLflow, in place of a copy that may be there.
 
         Args:
             models: MLflow's registry.
             card: which version.
+            version: the version as it is on record, whose run has the files even when MLflow's version was deleted;
+                default: MLflow is asked for it.
 
         Returns:
             The ensemble's folder.
@@ -55,7 +58,7 @@ class Copies:
         """
         place = self._place_of(card)
         with disk_in_words("copy of the champion", self.folder), temporary_folder(self.folder, place.name) as made:
-            data = models.download(models.ensemble(card.version), made / "download")
+            data = models.download(version or models.ensemble(card.version), made / "download")
             if not data.is_dir():
                 raise StoreError(f"MLflow has no files of {card.id} in {data.name}; is its artifact store reachable?")
             (made / _ENSEMBLE).mkdir()

@@ -157,7 +157,7 @@ class Follower:
         found = self.copies.find(card.name, card.version, card.data_version if card.refreshed else "")
         if found is not None and found[1] == card:
             return found[0]
-        return self.copies.fetch(self._workspace.models, card)
+        return self.copies.fetch(self._workspace.models, card, self._workspace.roll.ensemble(card.version))
 
     def _take_last_good(self) -> bool:
         """Load the champion that served last on this machine; return whether it serves."""
