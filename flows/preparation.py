@@ -228,6 +228,8 @@ def enter(
             )
         champion = workspace.roll.ensemble(attempt.champion) if attempt.champion is not None else None
         members, left_out = incumbents(workspace, source, roles, champion)
+        changed = {f"files of {one.id}": one.note for one in members if one.note}
+        tell(workspace, changed)
         theirs = champion.members if champion else ()
         refused = {id: why for id, why in refused.items() if id not in theirs} | left_out
         entrants = [
@@ -247,7 +249,7 @@ def enter(
             {one.id: one.inputs.digest() for one in entrants},
             {one.id: [one.inputs.origin.data_version, one.inputs.origin.roles] for one in entrants},
             said,
-        )
+        ) | {"contents": {one.id: one.inputs.content for one in entrants}}
         payload = {"question": question, "against": attempt.against, "champion": attempt.champion} | facts
         payload[BEFORE] = named_so_far(ledger)
         row = ledger.start_tournament(
@@ -264,7 +266,7 @@ def enter(
             judged=judged,
             drift=dict(drift or {}),
             excluded=roster.excluded,
-            differences=differences,
+            differences=differences | changed,
         )
 
 

@@ -11,13 +11,13 @@ from esci_tournament.registry.bench import find_bench
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.roll import Enrolled
-from esci_tournament.registry.tournaments import model_of
+from esci_tournament.registry.tournaments import content_of, model_of
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs, readable, with_model_of
 from esci_tournament.tasks.candidates.provenance import Seen, without_seen
-from esci_tournament.tasks.candidates.steps import FULL, Origin
+from esci_tournament.tasks.candidates.steps import FULL, Origin, is_plugged
 from esci_tournament.tasks.data.plans import read_roles
 from esci_tournament.tasks.data.store import open_dataset, write_frame
 from esci_tournament.tasks.families.loading import candidate_class
@@ -93,8 +93,8 @@ def incumbent(
 ) -> Entrant:
     """Return a member of the champion with the model that serves.
 
-    Its spec is the one of record, whatever its tags in MLflow say. One whose version was deleted goes on with the model
-    that this home has, and is not fitted again.
+    Its spec is the one of record, whatever its tags in MLflow say. One whose version was deleted, or whose files have
+    been changed since, goes on with the model that this home has, and is not fitted again under its name.
 
     Args:
         workspace: Settings and stores.
@@ -113,8 +113,18 @@ def incumbent(
     if known.version.spec is None:
         raise NotFoundError(known.version.complaint)
     fresh = _entrant(workspace, source, roles, known, "member")
+    was = content_of(workspace.ledger, champion.tournament, member) if champion else None
+    if was not in (None, fresh.inputs.content) and not is_plugged(fresh.inputs.spec):
+        note = (
+            f"candidate {member}: the files that its spec points to have been changed, or are gone, since it competed"
+        )
+        kept = replace(fresh, inputs=replace(fresh.inputs, content=was))
+        found = _with_kept_model(workspace, kept, champion, note)
+        return replace(
+            found, note=f"{note}; its stored model goes on. Register changed files as a version of their own"
+        )
     if known.gone:
-        return _with_kept_model(workspace, fresh, champion)
+        return _with_kept_model(workspace, fresh, champion, f"candidate {member}: its version was deleted from MLflow")
     if champion is None:
         return fresh
     return _with_its_model(workspace, fresh, champion.tournament) or fresh
@@ -182,8 +192,8 @@ def _with_older_model(workspace: Workspace, entrant: Entrant, tournament: str) -
     return replace(entrant, inputs=inputs) if inputs else None
 
 
-def _with_kept_model(workspace: Workspace, entrant: Entrant, champion: EnsembleVersion | None) -> Entrant:
-    """Return an entrant whose version was deleted, with a model that is in the stage store."""
+def _with_kept_model(workspace: Workspace, entrant: Entrant, champion: EnsembleVersion | None, why: str) -> Entrant:
+    """Return an entrant that is not to be fitted again, with a model that is in the stage store."""
     kept = [entrant]
     if champion is not None and (older := _with_older_model(workspace, entrant, champion.tournament)):
         kept.append(older)
@@ -191,8 +201,7 @@ def _with_kept_model(workspace: Workspace, entrant: Entrant, champion: EnsembleV
         if workspace.stages.find(one.inputs.train_key(workspace.stages, FULL)) is not None:
             return one
     raise NotFoundError(
-        f"candidate {entrant.id}: its version was deleted from MLflow, and its model is not in the stage store of this "
-        "home; register its spec again to have it tried"
+        f"{why}, and its model is not in the stage store of this home; register its spec again to have it tried"
     )
 
 

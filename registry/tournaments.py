@@ -151,6 +151,13 @@ def model_of(ledger: Ledger, tournament: str, candidate: str) -> tuple[str, str]
     return (found[0], found[1]) if found else None
 
 
+def content_of(ledger: Ledger, tournament: str, candidate: str) -> str | None:
+    """Return the digest of the files that an entrant's spec pointed to in a tournament; None when not on record."""
+    row = next((one for one in ledger.tournaments() if one.tournament == tournament), None)
+    found = row.payload.get("contents", {}).get(candidate) if row else None
+    return None if found is None else str(found)
+
+
 def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str, Any]:
     """Return what the last finished tournament measured of an ensemble version on its test split.
 

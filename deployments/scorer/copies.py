@@ -16,6 +16,7 @@ from esci_tournament.registry.errors import IntegrityError, StoreError
 from esci_tournament.registry.files import disk_in_words, publish, temporary_folder, write_atomically
 from esci_tournament.registry.manifests import Manifest, check, check_plain, manifest_of, write
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.versions import EnsembleVersion
 
 _CARD, _ENSEMBLE, _LAST = "card.json", "ensemble", "last-good.json"
 _APPROVED, _OWN = "approved_manifest.json", "own_manifest.json"
@@ -76,12 +77,14 @@ class Copies:
             check_plain(folder, what)
         return folder
 
-    def fetch(self, models: Models, card: Card) -> Path:
+    def fetch(self, models: Models, card: Card, version: EnsembleVersion | None = None) -> Path:
         """Copy a version from MLflow, in place of a copy that may be there, and compare it with its manifest.
 
         Args:
             models: MLflow's registry.
             card: which version.
+            version: the version as it is on record, whose run has the files even when MLflow's version was deleted;
+                default: MLflow is asked for it.
 
         Returns:
             The ensemble's folder.
@@ -93,7 +96,7 @@ class Copies:
         """
         place, manifest = self._place_of(card), self._manifest(card)
         with disk_in_words("copy of the champion", self.folder), temporary_folder(self.folder, place.name) as made:
-            data = models.download(models.ensemble(card.version), made / "download", manifest)
+            data = models.download(version or models.ensemble(card.version), made / "download", manifest)
             if not data.is_relative_to(made):  # what is not our own copy is neither moved nor removed
                 raise IntegrityError(f"{card.id} in MLflow leads to {data}; it is not used")
             (made / _ENSEMBLE).mkdir()

@@ -77,7 +77,7 @@ class NewerData:
             begun = time.monotonic()
             try:
                 if copies.find(base.name, base.version) is None:
-                    copies.fetch(self._workspace.models, base)
+                    copies.fetch(self._workspace.models, base, self._workspace.roll.ensemble(base.version))
                 fresh = copies.refresh(base, data, lambda old, new: self._write(old, folder, new))
             except TournamentError as error:
                 self._give_up(base, data, str(error))

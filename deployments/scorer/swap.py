@@ -173,7 +173,7 @@ class Follower:
                 self._discard(card, error)
                 if card.refreshed:  # made anew from the champion as it was registered, at one of the next looks
                     raise StoreError(f"{error}; it is made anew") from error
-        return self.copies.fetch(self._workspace.models, card)
+        return self.copies.fetch(self._workspace.models, card, self._workspace.roll.ensemble(card.version))
 
     def _discard(self, card: Card, error: StoreError | IntegrityError) -> None:
         """Remove a copy whose files have changed, and tell."""

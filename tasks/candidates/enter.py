@@ -35,11 +35,13 @@ class Entrant:
         version: Its version in the registry.
         role: "member" of the champion, "newcomer", or from the "bench".
         inputs: What its stages are keyed by.
+        note: What people should know of how it takes part, "" for nothing.
     """
 
     version: CandidateVersion
     role: Role
     inputs: CandidateInputs
+    note: str = ""
 
     @property
     def id(self) -> str:

@@ -160,6 +160,11 @@ def content_digest(spec: CandidateSpec) -> str:
     return digest.hexdigest()
 
 
+def is_plugged(spec: CandidateSpec) -> bool:
+    """Return whether code of another distribution makes the candidate: its family, or one of its relations."""
+    return bool(distribution_of(spec.family) or _code_of_relations(spec))
+
+
 def train(
     inputs: CandidateInputs,
     plan: FitPlan,

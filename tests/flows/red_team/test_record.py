@@ -131,7 +131,7 @@ def template(
     place = tmp_path_factory.mktemp("record") / "home"
     place.mkdir()
     shutil.copy(mlflow_template, place / "mlflow.db")
-    world = World(place, tiny_dataset, score_files)
+    world = World(place, tiny_dataset, shutil.copytree(score_files, place.parent / "files"))
     say(world, world.challenge("t-first", ["weak"]), reason="the first")
     case = world.challenge("t-second", ["weak", "good"])
     world.entrant("best", "newcomer")
@@ -227,6 +227,27 @@ def test_an_edit_of_champion_or_member_is_told_and_stops_no_command(
     assert version is None or version.version > 2
     assert list(summary.differences) == ([told] if told else [])
     assert models_of(home) == before, "nobody was trained anew"
+
+
+@pytest.mark.parametrize("edit", ["replaced", "deleted"])
+def test_a_member_whose_files_are_changed_goes_on_with_its_model(home: Home, edit: str) -> None:
+    """R7.3, by its file: it is not scored anew under its old name."""
+    world, file = home.world, home.world.files / "best.parquet"
+    _, version = hold(home, enter(home))
+    case = find_case(world.workspace.ledger, ENSEMBLE, version.tournament)
+    assert "is champion" in say(world, case)
+    before = models_of(home)
+    recipes = {one.id: one.inputs.digest() for one in enter(home, versions=("good/1",)).entrants}
+    content = file.read_bytes()
+    file.unlink() if edit == "deleted" else shutil.copy(world.files / "weak.parquet", file)
+    try:
+        context = enter(home, versions=("good/1",))
+        assert {one.id: one.inputs.digest() for one in context.entrants} == recipes
+        assert "its stored model goes on" in context.differences["files of best/1"]
+        hold(home, context)
+    finally:
+        file.write_bytes(content)
+    assert models_of(home) == before
 
 
 def test_a_difference_that_is_over_is_told_too(home: Home) -> None:
