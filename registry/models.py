@@ -136,6 +136,7 @@ class Models:
             if known.tags.get(WEIGHTS_TAG) != place:
                 run_id = self._run_for(known)
                 self._tracking.client.log_artifacts(run_id, str(folder), place)
+                self._tracking.sync_artifacts(run_id, place)
                 self._tracking.log_metrics(run_id, metrics or {})
                 self._tracking.client.set_model_version_tag(known.name, str(known.version), WEIGHTS_TAG, place)
             for key, value in (tags or {}).items():
@@ -279,6 +280,7 @@ class Models:
                 with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
                     save_pyfunc(Path(temporary) / "ensemble", folder, loader_module, frames)
                     self._tracking.client.log_artifacts(run.info.run_id, f"{temporary}/ensemble", "ensemble")
+                    self._tracking.sync_artifacts(run.info.run_id, "ensemble")
                 self._log_report(run.info.run_id, files, metrics or {})
                 words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), **(tags or {})}
                 found = [self._tracking.create_version(self.ensemble_name, run, "ensemble", words)]
