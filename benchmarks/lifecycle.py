@@ -43,7 +43,7 @@ from esci_tournament.tasks.data.synthesize import synthesize
 
 KILLS, QUICK_KILLS = 1000, 20
 KILLS_A_PART = 125
-CANDIDATES_A_KILL = 0.06
+CANDIDATES_A_KILL = 0.05
 SETTLE_SHARE = 0.35  # of the time at most, after the last kill: whoever waits still has a turn
 BURST = 12  # kills, one every second, before everything has time to get somewhere
 QUIET_S = 18.0  # at most; it ends when a tournament has
