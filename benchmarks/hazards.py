@@ -66,6 +66,38 @@ class Database:
         options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories={self.folder}"
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
 
+    def kill(self, seconds: float = 0.0) -> bool:
+        """Kill the server and all that it has forked, and start it again after some seconds."""
+        if self.url is None or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._kill()
+            time.sleep(seconds)
+            self.begin()
+        finally:
+            self._lock.release()
+        return True
+
+    def _kill(self) -> None:
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(family, timeout=10)
+
+    def stop(self) -> None:
+        """End the cluster and remove it."""
+        if self.url is not None:
+            self._lock.acquire(timeout=60)  # an outage under way starts it again first
+            self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *words: str) -> None:
+        prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+        command = [*prefix, str(self.programs / program), *words]
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, timeout=120)
+
 
 @dataclass
 class Disk:

@@ -43,7 +43,7 @@ from esci_tournament.tasks.data.synthesize import synthesize
 
 KILLS, QUICK_KILLS = 1000, 20
 KILLS_A_PART = 125
-CANDIDATES_A_KILL = 0.06
+CANDIDATES_A_KILL = 0.05
 SETTLE_SHARE = 0.35  # of the time at most, after the last kill: whoever waits still has a turn
 BURST = 12  # kills, one every second, before everything has time to get somewhere
 QUIET_S = 18.0  # at most; it ends when a tournament has
@@ -77,15 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     kills = own.kills or (QUICK_KILLS if options.quick else KILLS)
     chosen, parts = parts_of(own.part, kills)
     known: dict[str, Counts] = json.loads(own.results.read_text()) if own.results and own.results.is_file() else {}
-    for number in chosen:
+    began = time.monotonic()
+    for place, number in enumerate(chosen, 1):
         name = f"{number}/{parts} of {kills} kills, seed {options.seed}"
         if name in known:
             say(f"part {name}: in {own.results}")
             continue
         with tempfile.TemporaryDirectory(prefix="lifecycle-", ignore_cleanup_errors=True) as folder:
             share = kills * number // parts - kills * (number - 1) // parts
+            seconds = 60 * own.minutes / parts * place - (time.monotonic() - began)  # with what earlier ones have left
             seed = options.seed * 1000 + number
-            known[name] = run(Path(folder), share, 60 * own.minutes / parts, seed, on_postgres=number % 2 == 0)
+            known[name] = run(Path(folder), share, seconds, seed, on_postgres=number % 2 == 0)
         if own.results:
             own.results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     wanted = [known[name] for name in known if f"/{parts} of {kills} kills, seed {options.seed}" in name]

@@ -134,6 +134,17 @@ def publish(made: Path, target: Path) -> None:
         _sync_folder(made.parent)
 
 
+def sync(path: Path) -> None:
+    """Have the disk keep a file or folder with all that is in it, and its name and those of the folders above.
+
+    Args:
+        path: What somebody else has written.
+    """
+    _sync_all(path)
+    make_folder(path.parent)
+    _sync_folder(path.parent)
+
+
 def publish_first(made: Path, target: Path) -> bool:
     """Give a finished file its final name as :func:`publish` does, unless another process was faster.
 

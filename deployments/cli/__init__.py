@@ -133,6 +133,11 @@ def entry() -> None:
         if ending.exit_code is None:
             raise
         code = ending.exit_code
+    if ending.exit_code is not None:  # threads of libraries may hold up the interpreter's own end, and stop our clock
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
