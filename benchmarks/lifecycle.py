@@ -1,23 +1,23 @@
-"""Crash test: candidates register, compete, are reviewed and promoted while every process is killed repeatedly.
+"""Crash test: candidates register, compete, are reviewed and promoted while everything is killed repeatedly.
 
-A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher; the ledger on PostgreSQL where its
-programs are installed) on a small generated world. Candidates are score files, each a little better than the last, so
-that nothing trains and there are many verdicts. Every few seconds one of worker, flow run, watcher, Prefect server,
-MLflow server or database is killed with signal 9 and restarted at once. A script approves or refuses open reviews and
-checks the champion all the time. At the end, when all candidates have competed, the ledger is checked.
+A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher) on a small generated world.
+Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. In
+bursts, one of worker, flow run, watcher, Prefect server, MLflow server or database is ended every second, by signal 9
+or by SIGTERM, and restarted at once; between the bursts the disk is full, the registry hangs, or the ledger's database
+does not answer for some seconds. A script approves or refuses open reviews and checks the champion all the time. At the
+end, when all candidates have competed, the ledger is checked.
 
-    python -m benchmarks.lifecycle [--kills 100] [--minutes 24] [--quick] [--json]
+The kills are divided among parts that add up, each with a home of its own, in turn with the ledger on SQLite and, where
+its programs are installed, on PostgreSQL. With `--results FILE` parts that are in the file are not run again.
+
+    python -m benchmarks.lifecycle [--kills 1000] [--minutes 60] [--results kills.json] [--part 2/8] [--quick] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import random
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,12 +27,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from benchmarks.harness import Figure, arguments, figure, report, say
+from benchmarks.hazards import Database, Disk, Outages, free_port, kill
 from esci_tournament.deployments.stack import supervise
 from esci_tournament.deployments.stack.access import name_server
 from esci_tournament.deployments.stack.services import api_url
@@ -40,9 +41,14 @@ from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.synthesize import synthesize
 
-KILLS, QUICK_KILLS = 100, 8
-CANDIDATES_A_KILL = 0.12
+KILLS, QUICK_KILLS = 1000, 20
+KILLS_A_PART = 125
+CANDIDATES_A_KILL = 0.05
 SETTLE_SHARE = 0.35  # of the time at most, after the last kill: whoever waits still has a turn
+BURST = 12  # kills, one every second, before everything has time to get somewhere
+QUIET_S = 18.0  # at most; it ends when a tournament has
+
+Counts = dict[str, Any]  # what a part came to: numbers that add up, and mappings of numbers
 
 
 @dataclass
@@ -55,31 +61,68 @@ class Seen:
     unreachable: int = 0
     aliases: set[int] = field(default_factory=set)
     kills: Counter[str] = field(default_factory=Counter)
+    outages: Counter[str] = field(default_factory=Counter)
     decisions: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--kills", type=int, help=f"processes to kill (default: {KILLS}, with --quick {QUICK_KILLS})")
-    mine.add_argument("--minutes", type=float, default=24.0, help="the run ends after this time, whatever is left")
+    mine.add_argument("--kills", type=int, help=f"in all parts (default: {KILLS}, with --quick {QUICK_KILLS})")
+    mine.add_argument("--minutes", type=float, default=60.0, help="for all parts: each ends in time, whatever is left")
+    mine.add_argument("--part", help="such as 2/8: run this one of eight alone")
+    mine.add_argument("--results", type=Path, help="JSON file that keeps what each part came to")
     own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
     options = arguments("lifecycle", f"{__doc__}\n{mine.format_help()}", rest)
     kills = own.kills or (QUICK_KILLS if options.quick else KILLS)
-    with tempfile.TemporaryDirectory(prefix="lifecycle-") as folder:
-        figures = run(Path(folder), kills, 60 * own.minutes, options.seed)
+    chosen, parts = parts_of(own.part, kills)
+    known: dict[str, Counts] = json.loads(own.results.read_text()) if own.results and own.results.is_file() else {}
+    began = time.monotonic()
+    for place, number in enumerate(chosen, 1):
+        name = f"{number}/{parts} of {kills} kills, seed {options.seed}"
+        if name in known:
+            say(f"part {name}: in {own.results}")
+            continue
+        with tempfile.TemporaryDirectory(prefix="lifecycle-", ignore_cleanup_errors=True) as folder:
+            share = kills * number // parts - kills * (number - 1) // parts
+            seconds = 60 * own.minutes / parts * place - (time.monotonic() - began)  # with what earlier ones have left
+            seed = options.seed * 1000 + number
+            known[name] = run(Path(folder), share, seconds, seed, on_postgres=number % 2 == 0)
+        if own.results:
+            own.results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    wanted = [known[name] for name in known if f"/{parts} of {kills} kills, seed {options.seed}" in name]
+    figures = figures_of(wanted, kills)
     report("lifecycle", figures, options.json)
     return 0 if all(each.met is not False for each in figures) else 1
 
 
-def run(folder: Path, kills: int, seconds: float, seed: int) -> list[Figure]:
-    """Return the figures of one run in `folder`."""
+def parts_of(said: str | None, kills: int) -> tuple[list[int], int]:
+    """Return which parts are run, from 1, and how many there are.
+
+    Without a wish there are as many as have about `KILLS_A_PART` kills each, an even number: half of them on each
+    database.
+
+    Example:
+        >>> parts_of(None, 1000), parts_of("2/8", 1000), parts_of(None, 20)
+        (([1, 2, 3, 4, 5, 6, 7, 8], 8), ([2], 8), ([1, 2], 2))
+    """
+    if said is None:
+        parts = 2 * max(1, round(kills / KILLS_A_PART / 2))
+        return list(range(1, parts + 1)), parts
+    number, parts = map(int, said.split("/"))
+    if not 1 <= number <= parts:
+        raise SystemExit(f"--part {said}: the first number must be between 1 and the second")
+    return [number], parts
+
+
+def run(folder: Path, kills: int, seconds: float, seed: int, on_postgres: bool) -> Counts:
+    """Run one part in `folder` and return what it came to."""
     started, chance = time.monotonic(), random.Random(seed)
     data = synthesize(folder / "world", queries=120, seed=7, searches_per_query=2)
-    database = Database.start(folder)
-    settings = settings_of(folder, data, database)
+    database, disk = Database.start() if on_postgres else Database(), Disk.mount(folder / "disk")
+    settings = settings_of(disk.place, data, database)
     supervise.BACKOFF_S = (0.2,)  # type: ignore[assignment]  # a kill is no failure of the service: nothing to wait for
-    stack = supervise.Supervisor(settings, say=say)
+    stack = supervise.Supervisor(settings, say=lambda _: None)
     healthy = threading.Event()
     thread = threading.Thread(target=stack.run, args=(lambda _: healthy.set(),), daemon=True)
     thread.start()
@@ -88,12 +131,12 @@ def run(folder: Path, kills: int, seconds: float, seed: int) -> list[Figure]:
             raise RuntimeError(f"the stack did not come up; its logs are in {settings.home / 'logs'}")
         name_server(settings.home, api_url(settings))
         workspace, seen = Workspace(settings), Seen()
-        files = write_candidates(folder, data, max(4, round(kills * CANDIDATES_A_KILL)), seed)
-        killing = seconds * (1 - SETTLE_SHARE)
-        pause = max(1.0, (killing - (time.monotonic() - started)) / kills * 0.9)
-        say(f"{len(files)} candidates, {kills} kills, one every {pause:.1f} s")
+        files = write_candidates(folder, data, max(3, round(kills * CANDIDATES_A_KILL)), seed)
+        outages = Outages(stack, database, disk, settings.home)
+        say(f"{len(files)} candidates, {kills} kills, ledger on {'PostgreSQL' if database.url else 'SQLite'}")
         ids: list[str] = []
-        next_kill, names = time.monotonic() + 20.0, list(files)
+        held, names = 0, list(files)
+        next_kill = time.monotonic() + 5.0
         while time.monotonic() - started < seconds:
             observe(workspace, seen)
             decide(workspace, seen, chance)
@@ -102,19 +145,27 @@ def run(folder: Path, kills: int, seconds: float, seed: int) -> list[Figure]:
                 with suppress(Exception):  # the registry may be down: the engineer tries again
                     ids.append(register(workspace, names[0], files[names[0]]))
                     names.pop(0)
-            if done < kills and time.monotonic() >= next_kill:
+            quiet = next_kill - time.monotonic() > 2.0
+            if quiet and (now_held := tournaments(workspace, held)) > held:
+                held, next_kill = now_held, time.monotonic()
+            hurried = time.monotonic() - started > seconds * (1 - SETTLE_SHARE)
+            if done < kills and (hurried or time.monotonic() >= next_kill):
                 if victim := kill(stack, database, chance):
                     seen.kills[victim] += 1
-                    if sum(seen.kills.values()) % 10 == 0:
-                        say(f"{time.monotonic() - started:.0f} s: {dict(seen.kills)}, {len(ids)} registered")
-                next_kill = time.monotonic() + chance.uniform(0.5, 1.5) * pause
+                    done += 1
+                next_kill = time.monotonic() + chance.uniform(0.3, 1.5)
+                if victim and done % BURST == 0:
+                    next_kill = time.monotonic() + QUIET_S
+                    seen.outages[outages.begin(chance)] += 1
+                    say(f"{time.monotonic() - started:.0f} s: {done} kills, {len(ids)} registered, {held} tournaments")
             if done >= kills and not names and settled(workspace, ids):
                 break
-            time.sleep(0.3)
-        return count(workspace, ids, seen, time.monotonic() - started)
+            time.sleep(0.2)
+        return count(workspace, ids, seen, time.monotonic() - started, "postgresql" if database.url else "sqlite")
     finally:
         stack.stop()
         thread.join(60)
+        disk.unmount()
         database.stop()
 
 
@@ -128,13 +179,6 @@ def settings_of(folder: Path, data: Path, database: Database) -> Settings:
         minimum_test_queries=10, resamples=500, guardrail_margin=0.5, alpha=0.5, review="required", review_rounds=100,
         review_stuck_s=15.0, startup_timeout_s=180.0, selection="greedy", **ports,
     )  # fmt: skip
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def write_candidates(folder: Path, data: Path, count: int, seed: int) -> dict[str, Path]:
@@ -161,88 +205,6 @@ def register(workspace: Workspace, name: str, file: Path) -> str:
     content = {"name": name, "family": "scores", "file": str(file), "trained_on": "other_queries"}
     provenance = "generated from the truth, for this benchmark"
     return workspace.models.register_candidate(parse_spec(content | {"provenance": provenance})).id
-
-
-# What dies
-
-
-@dataclass
-class Database:
-    """A PostgreSQL cluster of our own, or, where its programs are missing, SQLite, which has no process to kill."""
-
-    url: str | None = None
-    folder: Path = Path()
-    programs: Path = Path()
-    port: int = 0
-
-    @classmethod
-    def start(cls, folder: Path) -> Database:
-        """Make and start a cluster on loopback."""
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        elsewhere = shutil.which("initdb")
-        if not found and elsewhere is None:
-            say("no PostgreSQL programs: the ledger is on SQLite, and no database is killed")
-            return cls()
-        place = Path(tempfile.mkdtemp(prefix="lifecycle-postgres-"))
-        made = cls("", place, found[-1] if found else Path(str(elsewhere)).parent, free_port())
-        if os.getuid() == 0:
-            shutil.chown(place, "nobody", "nogroup")
-        made._run("initdb", "-D", f"{place}/data", "-A", "trust", "-U", "tournament", "--no-sync")
-        made.begin()
-        made.url = f"postgresql+psycopg://tournament@127.0.0.1:{made.port}/postgres"
-        return made
-
-    def begin(self) -> None:
-        """Start the cluster; after a kill it recovers by itself."""
-        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories={self.folder}"
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
-
-    def kill(self) -> bool:
-        """Kill the server and all that it has forked, and start it again."""
-        if self.url is None:
-            return False
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in family:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(family, timeout=10)
-        self.begin()
-        return True
-
-    def stop(self) -> None:
-        """End the cluster and remove it."""
-        if self.url is not None:
-            self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _run(self, program: str, *words: str) -> None:
-        prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-        command = [*prefix, str(self.programs / program), *words]
-        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, timeout=120)
-
-
-def kill(stack: supervise.Supervisor, database: Database, chance: random.Random) -> str:
-    """Kill one process that runs, with signal 9, and return what it was; "" when there was none such."""
-    what = chance.choice(["prefect", "mlflow", "worker", "watcher", "flow run", "flow run", "database"])
-    if what == "database":
-        return what if database.kill() else ""
-    service = "worker" if what == "flow run" else what
-    leaders = [one.process for one in stack._watched if one.service.name == service and one.process is not None]
-    if not leaders:
-        return ""
-    try:
-        family = psutil.Process(leaders[0].pid).children(recursive=True)
-        if what == "flow run":  # the worker's children: flow runs, and the models that they fit
-            family = [one for one in family if "esci_tournament.deployments.worker" not in one.cmdline()]
-            if not family:
-                return ""
-            chance.choice(family).kill()
-        else:
-            os.killpg(leaders[0].pid, signal.SIGKILL)
-    except (psutil.Error, ProcessLookupError):
-        return ""
-    return what
 
 
 # Who looks on
@@ -294,7 +256,15 @@ def settled(workspace: Workspace, ids: Sequence[str]) -> bool:
         return False
 
 
-def count(workspace: Workspace, ids: Sequence[str], seen: Seen, seconds: float) -> list[Figure]:
+def tournaments(workspace: Workspace, known: int) -> int:
+    """Return how many tournaments have finished; `known` when the ledger cannot be read."""
+    try:
+        return len({event.tournament for event in workspace.ledger.events(kind="finished")})
+    except Exception:
+        return known
+
+
+def count(workspace: Workspace, ids: Sequence[str], seen: Seen, seconds: float, database: str) -> Counts:
     """Return what the record says."""
     from esci_tournament.registry.queue import Queue
     from esci_tournament.registry.states import states
@@ -314,29 +284,73 @@ def count(workspace: Workspace, ids: Sequence[str], seen: Seen, seconds: float) 
     )
     twice = [id for id in ids if max(arrivals[id], sent[id], entered[id]) > 1]
     chapters = ledger.history(ensemble)
-    promoted = {chapter.promotion.version for chapter in chapters}
     attempts = [attempt for one in queue.dispatches() for attempt in one.attempts]
-    figures = [figure(f"kills: {what}", number, "kills") for what, number in sorted(seen.kills.items())]
+    return {
+        "kills": dict(seen.kills),
+        "outages": dict(seen.outages),
+        "databases": {database: sum(seen.kills.values())},
+        "registered": len(ids),
+        "lost": len(lost),
+        "late": len(late),
+        "twice": len(twice),
+        "tournaments": len(finished),
+        "broken attempts": sum(one.end in ("lost", "outage") for one in attempts),
+        "looks": seen.observations,
+        "unreachable": seen.unreachable,
+        "none": seen.none,
+        "unequal": seen.unequal,
+        "decisions": seen.decisions,
+        "promotions": len(chapters),
+        "undone": sum(one.done_at is None for one in chapters),
+        "undecided": sum(one.decision is None or bool(one.complaint) for one in chapters),
+        "unknown": len(seen.aliases - {chapter.promotion.version for chapter in chapters}),
+        "minutes": round(seconds / 60, 2),
+    }
+
+
+def added(parts: Sequence[Counts]) -> Counts:
+    """Return the sums of what parts came to.
+
+    Example:
+        >>> added([{"lost": 0, "kills": {"worker": 2}}, {"lost": 1, "kills": {"worker": 1, "watcher": 3}}])
+        {'lost': 1, 'kills': {'worker': 3, 'watcher': 3}}
+    """
+    total: Counts = {}
+    for part in parts:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                sums = total.setdefault(name, {})
+                for key, number in value.items():
+                    sums[key] = sums.get(key, 0) + number
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def figures_of(parts: Sequence[Counts], kills: int) -> list[Figure]:
+    """Return the figures of all parts together; `kills` is how many processes were to be ended in all of them."""
+    total = added(parts)
     return [
-        figure("processes killed", sum(seen.kills.values()), "kills", f">= {KILLS}"),
-        *figures,
-        figure("candidates registered", len(ids), "candidates"),
-        figure("candidates lost", len(lost), "candidates", "<= 0"),
-        figure("candidates that still wait when the time is up", len(late), "candidates", "<= 0"),
-        figure("candidates entered twice", len(twice), "candidates", "<= 0"),
-        figure("tournaments held", len(finished), "tournaments"),
-        figure(
-            "attempts that were killed or met an outage", sum(one.end in ("lost", "outage") for one in attempts), ""
-        ),
-        figure("looks at the champion", seen.observations, "looks"),
-        figure("looks that met a database that was down", seen.unreachable, "looks"),
-        figure("looks that found no champion, after the first", seen.none, "looks", "<= 0"),
-        figure("looks where alias and ledger differed", seen.unequal, "looks", "<= 0"),
-        figure("reviewer's decisions", seen.decisions, "decisions"),
-        figure("promotions", len(chapters), "promotions", ">= 1"),
-        figure("promotions that are not done", sum(one.done_at is None for one in chapters), "promotions", "<= 0"),
-        figure("champions in MLflow that the ledger does not know", len(seen.aliases - promoted), "versions", "<= 0"),
-        figure("time", seconds / 60, "min", "<= 25"),
+        figure("processes ended", sum(total["kills"].values()), "kills", f">= {kills}"),
+        *(figure(f"ended: {what}", number, "kills") for what, number in sorted(total["kills"].items())),
+        *(figure(f"ended with the ledger on {one}", number, "kills") for one, number in total["databases"].items()),
+        *(figure(f"outages: {what}", number, "") for what, number in sorted(total["outages"].items())),
+        figure("candidates registered", total["registered"], "candidates"),
+        figure("candidates lost", total["lost"], "candidates", "<= 0"),
+        figure("candidates that still wait at the end", total["late"], "candidates", "<= 0"),
+        figure("candidates entered twice", total["twice"], "candidates", "<= 0"),
+        figure("tournaments held", total["tournaments"], "tournaments"),
+        figure("attempts that were killed or met an outage", total["broken attempts"], ""),
+        figure("looks at the champion", total["looks"], "looks"),
+        figure("looks that met a database that was down", total["unreachable"], "looks"),
+        figure("looks that found no champion, after the first", total["none"], "looks", "<= 0"),
+        figure("looks where alias and ledger differed", total["unequal"], "looks", "<= 0"),
+        figure("reviewer's decisions", total["decisions"], "decisions"),
+        figure("promotions", total["promotions"], "promotions", ">= 1"),
+        figure("promotions that are not done", total["undone"], "promotions", "<= 0"),
+        figure("promotions without a valid decision", total["undecided"], "promotions", "<= 0"),
+        figure("champions in MLflow that the ledger does not know", total["unknown"], "versions", "<= 0"),
+        figure("time of all parts", total["minutes"], "min", "<= 62"),
     ]
 
 

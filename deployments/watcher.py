@@ -31,6 +31,7 @@ from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # 
 from esci_tournament.registry.workspace import Workspace  # noqa: E402
 
 LONGEST_WAIT_S = 60.0  # between two sweeps while something cannot be reached
+END_S = 8.0  # from a signal to the end; less than the 10 s that a container gets
 PROBE_S = 2.0  # timeout of a request for MLflow's health
 
 _log = logging.getLogger("watcher")
@@ -154,7 +155,7 @@ def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
 
 
 def main() -> int:
-    """Watch until SIGTERM or SIGINT.
+    """Watch until SIGTERM, SIGINT or SIGHUP.
 
     Returns:
         The exit code: 0, 1 when the receiver of webhooks has ended by itself, or that of a wrong setting.
@@ -171,8 +172,9 @@ def main() -> int:
         return error.exit_code
     watcher = Watcher(settings)
     _log.info("looking at %s every %g s", without_password(settings.tracking_uri), settings.watch_interval_s)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: watcher.stop())
+    threading.Thread(target=_end_in_time, args=(watcher,), name="end", daemon=True).start()
     server = listen(settings, watcher, secret)
     receiver = threading.Thread(target=server.run, name="receiver", daemon=True)
     receiver.start()
@@ -183,6 +185,14 @@ def main() -> int:
     server.should_exit = True
     receiver.join(timeout=5)
     return 1 if died else 0
+
+
+def _end_in_time(watcher: Watcher) -> None:
+    """End the process when the sweep under way takes too long; what it has done is stored, the next one goes on."""
+    watcher.stopped.wait()
+    time.sleep(END_S)
+    _log.warning("the sweep under way was broken off")
+    os._exit(0)
 
 
 def _end_with(receiver: threading.Thread, watcher: Watcher) -> None:

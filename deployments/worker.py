@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from uuid import UUID
 
@@ -35,7 +36,8 @@ from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.settings import Settings, read_settings
 
 QUERY_S = 2.0  # a resumed review goes on within this time
-LAST_WORDS_S = 10.0  # given to flow runs that were told to end, to report it themselves
+OWN_END_S = 3.0  # given to flow runs that were told to end together with the worker
+LAST_WORDS_S = 5.0  # and then, told by the worker, to report it themselves; in all less than a container's 10 s
 
 # A run in one of these states has, or is about to have, a process of this worker.
 HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -44,10 +46,10 @@ _log = logging.getLogger("worker")
 
 
 def main() -> None:
-    """Serve the deployments until SIGTERM or SIGINT, then end the process; exit code 1 when serving failed."""
+    """Serve the deployments until SIGTERM, SIGINT or SIGHUP, then end the process; exit code 1 when serving failed."""
     _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides our messages
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     failed: list[BaseException] = []
 
@@ -67,9 +69,14 @@ def main() -> None:
     # user had cancelled it. Runs that get SIGTERM themselves report a crash.
     threading.Thread(target=serve, daemon=True, name="runner").start()
     ended.wait()
-    _, alive = psutil.wait_procs(psutil.Process().children(), timeout=LAST_WORDS_S)
+    _, alive = psutil.wait_procs(psutil.Process().children(), timeout=OWN_END_S)
+    for process in alive:  # a container tells its first process alone
+        with suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=LAST_WORDS_S)
     for process in alive:
-        process.kill()
+        with suppress(psutil.Error):
+            process.kill()
     sys.stderr.flush()
     os._exit(1 if failed else 0)  # the runner's thread polls for ever
 

@@ -35,7 +35,7 @@ from esci_tournament.tasks.families.loading import candidate_class
 def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> str:
     """Train and score one entrant in a process of its own.
 
-    Nothing is run when its scores are in the store already.
+    Nothing is run when model and scores are in the stores already, and as they were stored.
 
     Args:
         workspace: Settings and stores.
@@ -46,7 +46,7 @@ def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) ->
         Why it failed, "" when it did not.
     """
     name = entrant.version.name
-    if workspace.scores.has(entrant.id, context.source.version, entrant.inputs.digest()):
+    if entrant.inputs.is_done(workspace.stages, workspace.scores):
         report_progress(name, 1.0, "scores are in the store")
         return ""
     with gpu(workspace.settings):
@@ -140,7 +140,7 @@ def _attach(workspace: Workspace, context: TournamentContext, entrant: Entrant) 
     inputs = entrant.inputs
     if FAILED_TAG in entrant.version.tags:  # it failed before, and does not any more
         workspace.models.set_tags(entrant.id, {FAILED_TAG: None})
-    folder = inputs.model_folder(workspace.stages)
+    folder = inputs.model_folder(workspace.stages, whole=True)
     workspace.models.attach_weights(entrant.version, folder, {"fit_seconds": fit_record(folder)["seconds"]})
     stored = workspace.scores.get(entrant.id, context.source.version, inputs.digest())
     workspace.ledger.record_scores(entrant.id, context.source.version, inputs.digest(), stored.provenance["digest"])
@@ -166,7 +166,7 @@ def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence
     with stage("profile"):
         stages = workspace.stages
         keys = {entrant.id: entrant.inputs.profile_key(stages) for entrant in entrants}
-        missing = [entrant for entrant in entrants if stages.find(keys[entrant.id]) is None]
+        missing = [entrant for entrant in entrants if stages.sound(keys[entrant.id]) is None]
         failures = {}
         if missing:
             with gpu(workspace.settings, workspace.settings.gpu_slots):
@@ -223,6 +223,7 @@ def build(
                 lambda share, doing: report_progress("build the challenger", share, doing),
                 for_information(settings, measured),
             ),
+            settled=True,
         )
         challenge = Challenge.load(folder)
         workspace.ledger.record_ranking(context.id, challenge.result["worth"])

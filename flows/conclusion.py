@@ -81,7 +81,7 @@ def summarise(
         summary = Summary(
             tournament=context.id,
             started=context.started.isoformat(timespec="seconds"),
-            seconds=time.time() - context.started.timestamp(),
+            seconds=max(0.0, time.time() - context.started.timestamp()),  # the clock may have been put back
             machine=describe_machine(context.entrants[0].inputs.device),
             data=describe_data(open_dataset(context.source.folder), read_roles(context.judged_roles.folder)),
             checks=checked.checks,
@@ -144,6 +144,7 @@ def register(
         folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
             lambda empty: _assemble(workspace, context, challenge, empty),
+            settled=True,
         )
         takes = rejudging_inputs(workspace, context, _costs_of(summary))
         facts = _facts(context, challenge, takes["settings"])
@@ -187,9 +188,9 @@ def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool
 
 
 def _assemble(workspace: Workspace, context: TournamentContext, challenge: Challenge, folder: Path) -> None:
-    # `whole` reads every file again: weights that changed since they were scored are not those that were judged
+    # Every file is read again: weights that changed since they were scored are not those that were judged
     all_inputs, stages = {entrant.id: entrant.inputs for entrant in context.entrants}, workspace.stages
-    places = [(name, stages.whole(all_inputs[name].model_folder(stages).name)) for name in challenge.members]
+    places = [(name, all_inputs[name].model_folder(stages, whole=True)) for name in challenge.members]
     write_ensemble(folder, places, challenge.aggregator)
     copy_equipment(stages.whole(equipment(workspace, context, challenge).name), folder)
 

@@ -155,6 +155,8 @@ class Dispatcher:
         free = time.monotonic() - self._free_since.setdefault(str(run.id), time.monotonic())
         since = run.state.timestamp if run.state else None
         there = (dt.datetime.now(dt.UTC) - since).total_seconds() if since else 0.0
+        if there < 0:  # a clock was put back, ours or the server's: what was seen here counts alone
+            there = free
         return min(free, there) > patience
 
     def _bury(self, client: SyncPrefectClient, run: FlowRun) -> tuple[str, str]:
@@ -172,7 +174,8 @@ class Dispatcher:
         if last.end == "lost" or last.ended_at is None:
             return True
         wait = min(LONGEST_WAIT_S, settings.retry_s * 2 ** (dispatch.count("failed", "outage") - 1))
-        return (dt.datetime.now(dt.UTC) - last.ended_at).total_seconds() >= wait
+        waited = (dt.datetime.now(dt.UTC) - last.ended_at).total_seconds()
+        return not 0 <= waited < wait  # one that ended in the future did so before the clock was put back
 
     def _left(self, dispatch: Dispatch) -> set[str]:
         """Return the candidates of a dispatch that have been in no finished tournament."""

@@ -46,7 +46,7 @@ def equipment(workspace: Workspace, context: TournamentContext, challenge: Chall
             worth = challenge.result["worth"]
             make_equipment(folder, pairs, scores, challenge.aggregator, worth, costs, settings.only(SETTINGS))
 
-    return stages.obtain(key, make)
+    return stages.obtain(key, make, settled=True)
 
 
 def early_exit(workspace: Workspace, context: TournamentContext, challenge: Challenge) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.flows.roster import Roster, call_back, incumbent, judged_roles, noticed
 from esci_tournament.registry.errors import NotFoundError
-from esci_tournament.registry.live_data import set_live_data
+from esci_tournament.registry.live_data import BEFORE, named_so_far, set_live_data
 from esci_tournament.registry.promotion import reconcile
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.tournaments import (
@@ -259,6 +259,7 @@ def enter(
             said,
         )
         payload = {"question": question, "against": attempt.against, "champion": attempt.champion} | facts
+        payload[BEFORE] = named_so_far(ledger)
         row = ledger.start_tournament(
             attempt.tournament, source.version, {one.id: one.role for one in entrants}, payload
         )

@@ -76,7 +76,7 @@ def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost]
 
 
 def _held(workspace: Workspace, case: Case, standing: Standing, facts: Facts) -> TournamentContext:
-    folders = {name: workspace.stages.find(facts[name]) for name in ("load", "roles", "judged")}
+    folders = {name: workspace.stages.sound(facts[name]) for name in ("load", "roles", "judged")}
     load, roles, judged = folders["load"], folders["roles"], folders["judged"]
     if load is None or roles is None or judged is None:
         raise NotFoundError("its data is not in the stage store of this home any more; hold a new tournament")

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModul
 
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import BusyError, StoreError, UsageError
-from esci_tournament.registry.files import is_disk_full
+from esci_tournament.registry.files import is_disk_full, make_folder
 
 BUSY_SECONDS = 30.0
 KEEP_SECONDS = 10.0  # a lock that is kept is taken again within this time after a restart of the database
@@ -68,7 +68,7 @@ class Database:
             )
         try:
             if kind == "sqlite":
-                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+                make_folder(Path(str(parsed.database)).parent)
                 engine = create_engine(parsed, json_serializer=_to_json, connect_args={"timeout": BUSY_SECONDS})
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -133,6 +134,17 @@ def publish(made: Path, target: Path) -> None:
         _sync_folder(made.parent)
 
 
+def sync(path: Path) -> None:
+    """Have the disk keep a file or folder with all that is in it, and its name and those of the folders above.
+
+    Args:
+        path: What somebody else has written.
+    """
+    _sync_all(path)
+    make_folder(path.parent)
+    _sync_folder(path.parent)
+
+
 def publish_first(made: Path, target: Path) -> bool:
     """Give a finished file its final name as :func:`publish` does, unless another process was faster.
 
@@ -239,8 +251,9 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
     """
     make_folder(parent)
     prefix = f".making-{label}-{_host_mark()}-"
-    for abandoned in parent.glob(f"{prefix}*"):
-        if not _is_alive(int(abandoned.name.removeprefix(prefix).split("-")[0])):
+    for abandoned in parent.glob(f"{glob.escape(prefix)}*"):  # a label may hold what patterns are made of
+        owner = abandoned.name.removeprefix(prefix).split("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
             shutil.rmtree(abandoned, ignore_errors=True)
     folder = parent / f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()

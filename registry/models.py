@@ -146,6 +146,7 @@ class Models:
             if known.tags.get(WEIGHTS_TAG) != place:
                 run_id = self._run_for(known)
                 self._tracking.client.log_artifacts(run_id, str(folder), place)
+                self._tracking.sync_artifacts(run_id, place)
                 self._tracking.log_metrics(run_id, metrics or {})
                 self._tracking.client.set_model_version_tag(known.name, str(known.version), WEIGHTS_TAG, place)
             for key, value in (tags or {}).items():
@@ -310,6 +311,7 @@ class Models:
                 for path in sorted(package.iterdir()):
                     if path.name in manifest.files or path.name == MANIFEST_FILE:
                         self._tracking.client.log_artifact(run.info.run_id, str(path), "ensemble")
+                self._tracking.sync_artifacts(run.info.run_id, "ensemble")
             self._log_report(run.info.run_id, files, metrics or {})
             words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), MANIFEST_TAG: manifest.digest}
             return as_ensemble(

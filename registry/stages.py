@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class StageStore:
     def __init__(self, root: Path, versions: Mapping[str, int] | None = None) -> None:
         self.root = Path(root)
         self._versions = CODE_VERSIONS if versions is None else versions
-        self._seen_whole: set[str] = set()
+        self._compared: dict[str, list[tuple[str, int, int]]] = {}
 
     def key(self, stage: str, **inputs: Any) -> StageKey:
         """Return the key of a stage and its inputs.
@@ -142,8 +142,8 @@ class StageStore:
     def sound(self, key: str) -> Path | None:
         """Return the finished folder of a key, None when there is none that can be used.
 
-        A damaged folder is set aside under a name that begins with `.damaged-`, and the log says so. Of one store, each
-        key is compared once.
+        A damaged folder is set aside under a name that begins with `.damaged-`, and the log says so. Files that nobody
+        has written to since this store compared them are not read again.
 
         Args:
             key: Key of the stage.
@@ -151,10 +151,12 @@ class StageStore:
         Returns:
             The folder, its files as they were made.
         """
-        if key in self._seen_whole or not self.damaged(key):
-            folder = self.find(key)
-            if folder is not None:
-                self._seen_whole.add(key)
+        folder = self.find(key)
+        if folder is None:
+            return None
+        stamps = _stamps(folder)
+        if self._compared.get(key) == stamps or not self.damaged(key):
+            self._compared[key] = stamps
             return folder
         with FileLock(self.root / ".damaged.lock"):
             words = self.damaged(key)  # another process may have made it again meanwhile
@@ -205,26 +207,32 @@ class StageStore:
             yield folder
             self._write_record(folder, key, time.monotonic() - started)
             self._publish(folder, key)
-            self._seen_whole.discard(key)
         shutil.rmtree(self._scratch(key), ignore_errors=True)
 
-    def obtain(self, key: str, build: Callable[[Path], object]) -> Path:
+    def obtain(self, key: str, build: Callable[[Path], object], *, settled: bool = False) -> Path:
         """Return the folder of a key, built first when there is none or it is damaged.
 
         Args:
             key: Key of the stage.
             build: Called with an empty folder, which it fills.
+            settled: Whether others have decided by the result, so that in the place of a damaged one only the same is
+                taken, byte for byte.
 
         Returns:
             The finished folder, which must not be changed.
 
         Raises:
-            StoreError: If the disk is full.
+            StoreError: If the disk is full, or a settled result was damaged and comes out different.
         """
         found = self.sound(key)
         if found is None:
             with self.make(key) as folder:
                 build(folder)
+                if settled and (was := self._lost(key)) and (differs := _differences(folder, was)):
+                    raise StoreError(
+                        f"stage {key} was damaged, and made again it is another one: {differs}. What was decided by "
+                        f"the old one does not hold for it; restore its folder in {self.root} from a backup"
+                    )
             found = self.root / key
         return found
 
@@ -244,6 +252,13 @@ class StageStore:
         with disk_in_words(f"scratch folder of {key}", self.root):
             make_folder(folder)
         return folder
+
+    def _lost(self, key: str) -> Any:
+        """Return the digests on record of a damaged result of a key, None when there is none."""
+        for place in sorted(self.root.glob(f".damaged-*-{key}")):
+            with suppress(OSError, ValueError, AttributeError):
+                return json.loads((place / RECORD).read_text(encoding="utf-8")).get("files")
+        return None
 
     def _scratch(self, key: str) -> Path:
         return self.root / "work" / key
@@ -276,6 +291,12 @@ def _marks(folder: Path) -> dict[str, list[Any]]:
     """Return path -> size (bytes) and SHA-256 of all files below a folder but its record."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
     return {path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)] for path in files}
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of all below a folder; whoever writes to a file changes them."""
+    found = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(name, facts.st_size, facts.st_ctime_ns) for name, facts in found]
 
 
 def _differences(folder: Path, marks: Any) -> str:

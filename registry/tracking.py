@@ -44,7 +44,7 @@ from esci_tournament.registry.errors import (  # noqa: E402
     StoreError,
     TournamentError,
 )
-from esci_tournament.registry.files import is_disk_full  # noqa: E402
+from esci_tournament.registry.files import is_disk_full, sync  # noqa: E402
 from esci_tournament.registry.foreign import DEEPEST  # noqa: E402
 from esci_tournament.registry.manifests import text_of  # noqa: E402
 
@@ -124,6 +124,19 @@ class Tracking:
         place = self.experiment(experiment)
         found = self.client.search_runs([place], same, max_results=1, order_by=["attributes.start_time ASC"])
         return found[0] if found else self.client.create_run(place, run_name=name, tags=tags)
+
+    def sync_artifacts(self, run_id: str, place: str) -> None:
+        """Have the disk keep artifacts before the registry names them, where they lie in a folder of this machine.
+
+        An MLflow server keeps its own.
+
+        Args:
+            run_id: The run that they were logged to.
+            place: Their folder below its artifacts.
+        """
+        local = _local_path(self.client.get_run(run_id).info.artifact_uri)
+        if local is not None and (local / place).exists():
+            sync(local / place)
 
     def metrics(self, experiment: str) -> dict[str, dict[str, float]]:
         """Return the metrics of every run of an experiment: id of the run -> metric -> last value."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import make_folder
 from esci_tournament.registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Workspace:
         """
         place = self.settings.home.joinpath(*parts)
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            make_folder(place)
         except OSError as error:
             raise StoreError(
                 f"cannot make the folder {place}: {error.strerror or error}; choose another with --home"

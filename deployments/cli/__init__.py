@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from esci_tournament.deployments.cli.common import Output
+from esci_tournament.deployments.cli.ending import Ended, ending
 
 COMMANDS = (
     "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy",
@@ -39,7 +40,7 @@ exit codes:
   2 wrong usage       5 a leak was stopped      8 a store failed          11 a server did not come up
                                                                           12 the policy forbids it
                                                                           13 files differ from their record
-                                                                          130 interrupted
+  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; the same command continues where it stopped
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.
 """
@@ -94,6 +95,9 @@ def _run(options: argparse.Namespace, output: Output) -> int:
     except KeyboardInterrupt:
         output.error("interrupted; the same command continues where it stopped")
         return 130
+    except Ended:
+        output.error(f"ended by {ending.name}; the same command continues where it stopped")
+        return ending.exit_code or 1
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -117,7 +121,16 @@ def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
 
 def entry() -> None:
     """Run the command line and end the process with its exit code; the entry point of the program `tournament`."""
-    sys.exit(main())
+    ending.watch()
+    try:
+        code = main()
+    except SystemExit:
+        raise
+    except BaseException:  # Prefect's own for a signal, or ours before the command began
+        if ending.exit_code is None:
+            raise
+        code = ending.exit_code
+    sys.exit(code)
 
 
 __all__ = ["build_parser", "main"]

@@ -146,11 +146,12 @@ def write_file(settings: Settings) -> Path:
     import yaml
 
     from esci_tournament.deployments.stack.state import stack_folder
+    from esci_tournament.registry.files import write_atomically
 
     content = yaml.safe_load((files("esci_tournament.deployments") / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in content["deployments"]:
         for schedule in deployment["schedules"]:
             schedule["cron"] = settings.weekly_cron
     place = stack_folder(settings.home) / "prefect.yaml"
-    place.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_atomically(place, yaml.safe_dump(content, sort_keys=False).encode())
     return place

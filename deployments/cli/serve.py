@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from esci_tournament.deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.ending import ending
+
+CLOSE_S = 10.0  # for caches and processes, when requests under way are finished
 
 DESCRIPTION = """\
 Serve the champion over HTTP until stopped. After a promotion or rollback the new champion serves within seconds,
@@ -51,4 +54,5 @@ def work(options: argparse.Namespace, output: Output) -> None:
         )
         output.document({"address": address})
 
+    ending.grace_s = settings.drain_s + CLOSE_S
     serve(settings, host, port, options.catalogue, ready)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esci_tournament.deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.ending import ending
 
 if TYPE_CHECKING:
     from esci_tournament.deployments.stack.state import State
     from esci_tournament.registry.settings import Settings
+
+END_S = 50.0  # each of two groups of services gets 20 s to end before it is killed
 
 DESCRIPTION = """\
 Start a Prefect server and an MLflow server with their UIs, the worker that holds tournaments, reviews and weekly
@@ -136,6 +139,7 @@ def stay(settings: Settings, output: Output, with_link: bool) -> None:
     from esci_tournament.deployments.stack.supervise import Supervisor
 
     supervisor = Supervisor(settings, say=output.say)
+    ending.grace_s = END_S
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     output.say("starting; the first start of a home takes up to a minute")

@@ -140,7 +140,7 @@ def make_app(scorer: Scorer, gate: Gate, following: Following, running: Running 
             "queued_pairs": scorer.engine.admission.pairs,
             "trouble": following.trouble,
             "refused": following.refused,
-            "looked_s_ago": round(time.time() - following.looked, 1) if following.looked else None,
+            "looked_s_ago": round(time.monotonic() - following.looked, 1) if following.looked else None,
         }
         return Response(orjson.dumps(facts), status_code=200 if ready else 503, media_type=JSON)
 

@@ -157,8 +157,8 @@ class Copies:
         try:
             write_atomically(self.folder / _LAST, card.to_json().encode())
             self._place_of(card).touch()
-            copies = [path for path in self.folder.iterdir() if (path / _CARD).is_file()]
-            for old in sorted(copies, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+            others = [one for one in self.folder.iterdir() if (one / _CARD).is_file() and one != self._place_of(card)]
+            for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written: {error}; the champion serves all the same") from error

@@ -36,7 +36,7 @@ class Following:
     """The follower's state, for /readyz.
 
     Attributes:
-        looked: when the ledger was last read, seconds since 1970, 0 for never.
+        looked: when the ledger was last read, a moment of `time.monotonic`, 0 for never.
         trouble: message of the last failure, "" when there was none since.
         refused: title of a champion that failed its warm-up -> reason.
     """
@@ -115,8 +115,8 @@ class Follower:
         except (StoreError, BusyError, IntegrityError) as error:
             self._trouble("ledger", error)
             return self._serving is None and self._take_last_good()
-        self.state.looked, self.state.trouble = time.time(), "; ".join(map(str, standing.invalid))
-        self._shared.metrics.last_look.set(self.state.looked)
+        self.state.looked, self.state.trouble = time.monotonic(), "; ".join(map(str, standing.invalid))
+        self._shared.metrics.last_look.set(time.time())
         if promotion is None or wanted is None or wanted == self._serving or (promotion.id, wanted) == self._refused:
             return False
         try:

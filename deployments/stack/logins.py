@@ -72,10 +72,10 @@ def make_login(folder: Path, seconds: float = LOGIN_S) -> str:
     """
     for old in folder.iterdir():
         with suppress(OSError, ValueError):
-            if float(old.read_text(encoding="ascii")) < time.time():
+            if not _is_valid(old.read_text(encoding="ascii")):
                 old.unlink()
     token = secrets.token_urlsafe(32)
-    write_private(folder / _hash(token), str(time.time() + seconds))
+    write_private(folder / _hash(token), f"{time.monotonic() + seconds!r} {_boot()}")
     return token
 
 
@@ -93,11 +93,25 @@ def take_login(folder: Path, token: str) -> bool:
     """
     place = folder / _hash(token)
     try:
-        end = float(place.read_text(encoding="ascii"))
+        said = place.read_text(encoding="ascii")
         place.unlink()
+        return _is_valid(said)
     except (OSError, ValueError):
         return False
-    return time.time() < end
+
+
+def _is_valid(said: str) -> bool:
+    """Tell whether the end of a login is to come; it is of the clock that runs since the boot, which nobody sets."""
+    end, _, boot = said.partition(" ")
+    return float(end) - time.monotonic() > 0 and boot == _boot()
+
+
+def _boot() -> str:
+    """Return what changes when the machine is booted, "" where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _hash(token: str) -> str:

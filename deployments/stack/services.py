@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import ipaddress
 import json
 import secrets
 import socket
@@ -222,13 +223,17 @@ def is_loopback(host: str) -> bool:
     """Tell whether a server that listens on `host` is reachable from this machine only.
 
     Returns:
-        True for "localhost", "::1" and addresses that begin with "127.".
+        True for "localhost" and the addresses of loopback, "::1" and those of 127.0.0.0/8; not for a name that begins
+        like one.
 
     Example:
-        >>> is_loopback("localhost"), is_loopback("0.0.0.0")
-        (True, False)
+        >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("0.0.0.0"), is_loopback("127.0.0.1.example")
+        (True, True, False, False)
     """
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def who_listens(host: str, port: int) -> str:

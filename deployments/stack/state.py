@@ -25,10 +25,13 @@ class Process:
     Attributes:
         pid: process id.
         started: start time, seconds since 1970.
+        since_boot: start time, ticks since the machine was booted, which no correction of the clock changes; 0 where
+            the system does not tell it.
     """
 
     pid: int
     started: float
+    since_boot: int = 0
 
     @classmethod
     def of(cls, pid: int) -> Process:
@@ -37,13 +40,16 @@ class Process:
         Raises:
             psutil.NoSuchProcess: if there is none.
         """
-        return cls(pid, psutil.Process(pid).create_time())
+        return cls(pid, psutil.Process(pid).create_time(), _ticks(pid))
 
     def is_alive(self) -> bool:
         """Tell whether this very process runs; a zombie does not."""
         try:
             found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.started) < SAME_START_S
+            if self.since_boot:
+                same = _ticks(self.pid) == self.since_boot
+            else:
+                same = abs(found.create_time() - self.started) < SAME_START_S
             return same and found.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
@@ -70,6 +76,15 @@ class State:
     tracking_uri: str = ""
     data: str = ""
     healthy: bool = False
+
+
+def _ticks(pid: int) -> int:
+    """Return when a process started, in ticks since the boot as Linux has it; 0 where that cannot be read."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(said.rpartition(b")")[2].split()[19])  # behind the name, which may hold anything
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def stack_folder(home: Path) -> Path:

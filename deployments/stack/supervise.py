@@ -36,7 +36,7 @@ Say = Callable[[str], None]  # called with one message for people
 
 @dataclass
 class Watched:
-    """A service and the process that runs it now, if one does. Moments are in seconds since 1970.
+    """A service and the process that runs it now, if one does. Moments are of `time.monotonic`: clocks are corrected.
 
     Attributes:
         service: what is run.
@@ -122,17 +122,17 @@ class Supervisor:
         """Do what is due for a service: start it, check its health, or handle its death."""
         if one.process is None:
             ready = {each.service.name for each in self._watched if each.healthy}
-            if time.time() >= one.not_before and ready.issuperset(one.service.after):
+            if time.monotonic() >= one.not_before and ready.issuperset(one.service.after):
                 self._start(one)
         elif one.process.poll() is not None:
             self._bury(one, "died")
         elif not one.healthy:
-            if one.service.health(one.started):
+            if one.service.health(_wall(one.started)):
                 one.healthy = one.was_healthy = True
-                one.looked = one.answered = time.time()
+                one.looked = one.answered = time.monotonic()
                 if one.deaths:
-                    self.say(f"{one.service.name} is back after {time.time() - one.started:.1f} s")
-            elif time.time() - one.started > self.settings.startup_timeout_s:
+                    self.say(f"{one.service.name} is back after {time.monotonic() - one.started:.1f} s")
+            elif time.monotonic() - one.started > self.settings.startup_timeout_s:
                 self._bury(one, f"did not answer for {self.settings.startup_timeout_s:g} s (setting startup_timeout_s)")
 
         else:
@@ -140,22 +140,22 @@ class Supervisor:
 
     def _look(self, one: Watched) -> None:
         """Check a healthy service from time to time; one that has not answered for long is restarted."""
-        now, limit = time.time(), self.settings.hang_timeout_s
+        now, limit = time.monotonic(), self.settings.hang_timeout_s
         if now - one.looked < min(LOOK_S, limit / 3):
             return
         one.looked = now
-        if one.service.health(now - limit):
-            one.answered = time.time()
+        if one.service.health(_wall(now - limit)):
+            one.answered = time.monotonic()
         elif now - one.answered > limit and self._steady(one.service.after, limit):
             self._bury(one, f"has not answered for {limit:g} s (setting hang_timeout_s)")
 
     def _steady(self, names: Sequence[str], seconds: float) -> bool:
         """Tell whether services have run for more than twice `seconds`; if not, they may be what does not answer."""
         others = [each for each in self._watched if each.service.name in names]
-        return all(each.healthy and time.time() - each.started > 2 * seconds for each in others)
+        return all(each.healthy and time.monotonic() - each.started > 2 * seconds for each in others)
 
     def _start(self, one: Watched) -> None:
-        one.started, one.healthy = time.time(), False
+        one.started, one.healthy = time.monotonic(), False
         with _open_log(one.log) as log:
             one.process = start_group(
                 one.service.command,
@@ -172,7 +172,7 @@ class Supervisor:
         _kill(one.process.pid, signal.SIGKILL)
         one.process.wait()
         one.process = None
-        one.deaths = 1 if one.healthy and time.time() - one.started > STEADY_S else one.deaths + 1
+        one.deaths = 1 if one.healthy and time.monotonic() - one.started > STEADY_S else one.deaths + 1
         one.healthy = False
         if not one.was_healthy and one.deaths >= FIRST_TRIES:
             raise ServiceError(
@@ -180,7 +180,7 @@ class Supervisor:
                 f"{_last_words(one.log)}"
             )
         wait = BACKOFF_S[min(one.deaths, len(BACKOFF_S)) - 1]
-        one.not_before = time.time() + wait
+        one.not_before = time.monotonic() + wait
         self.say(f"{one.service.name} {how}; it is started again in {wait:g} s")
 
     def _end(self) -> None:
@@ -240,6 +240,11 @@ def end_leftovers(home: Path) -> list[str]:
     end_groups(list(alive), lambda pid: alive[pid].is_alive(), LEFTOVER_S)
     remove_state(home)
     return list(left)
+
+
+def _wall(moment: float) -> float:
+    """Return a moment of `time.monotonic` in seconds since 1970, by the clock as it is now."""
+    return time.time() - (time.monotonic() - moment)
 
 
 def end_groups(leaders: Sequence[int], runs: Callable[[int], bool], grace_s: float = STOP_S) -> None:

@@ -190,5 +190,5 @@ def with_model_of(inputs: CandidateInputs, origin: Origin, stages: StageStore) -
     if origin == inputs.origin:
         return inputs
     older = replace(inputs, fitted=origin)
-    folder = stages.find(older.train_key(stages, FULL))
+    folder = stages.sound(older.train_key(stages, FULL))
     return older if folder is not None and Seen.whole(folder) else None

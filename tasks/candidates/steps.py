@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from esci_tournament.registry.errors import CandidateError, NotFoundError
+from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.plugins import distribution_of
-from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.scores import SAME_TOLERANCE, ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, spec_paths
 from esci_tournament.registry.stages import StageKey, StageStore
 from esci_tournament.tasks.candidates.profile import MeasuredCost, profile
@@ -90,16 +90,36 @@ class CandidateInputs:
             seed=self.seed,
         )
 
-    def model_folder(self, stages: StageStore) -> Path:
+    def model_folder(self, stages: StageStore, *, whole: bool = False) -> Path:
         """Return the folder of the model that serves, as it was saved.
+
+        Args:
+            stages: The stage store.
+            whole: Whether its files are compared with their digests, as is due before they leave the store.
+
+        Returns:
+            The folder.
 
         Raises:
             NotFoundError: If it has not been trained.
+            StoreError: If its files are not as they were saved.
         """
-        folder = stages.find(self.train_key(stages, FULL))
+        key = self.train_key(stages, FULL)
+        folder = stages.find(key)
         if folder is None:
             raise NotFoundError(f"the model of {self.candidate} is not in the stage store; run its tournament again")
+        if whole:
+            try:
+                stages.whole(key)
+            except StoreError as error:
+                raise StoreError(f"the model of {self.candidate}: {error}") from error
         return folder
+
+    def is_done(self, stages: StageStore, scores: ScoreStore) -> bool:
+        """Return whether model and scores are stored and as they were stored; both are read for it."""
+        key, where = self.train_key(stages, FULL), (self.candidate, self.data_version, self.digest())
+        stored = scores.has(*where) and stages.find(key) is not None
+        return stored and not scores.damaged(*where) and not stages.damaged(key)
 
     def profile_key(self, stages: StageStore) -> str:
         """Return the stage key of the cost of the model that serves, on the device at hand."""
@@ -141,12 +161,18 @@ def content_digest(spec: CandidateSpec) -> str:
 
 
 def train(
-    inputs: CandidateInputs, plan: FitPlan, dataset: Dataset, stages: StageStore, progress: Progress = silent
+    inputs: CandidateInputs,
+    plan: FitPlan,
+    dataset: Dataset,
+    stages: StageStore,
+    progress: Progress = silent,
+    scores: ScoreStore | None = None,
 ) -> Path:
     """Fit the candidate on one plan and return the folder of the model; one that is there is not fitted again.
 
     Beside the model stand the keys of every query it has seen: they decide later what is out of sample. Two processes
-    that train the same model wait for each other.
+    that train the same model wait for each other. A damaged model is set aside and fitted again. What is on record was
+    decided by the scores of the old one, so where those are stored the new one must give the same.
 
     Args:
         inputs: The candidate.
@@ -154,15 +180,17 @@ def train(
         dataset: The data.
         stages: The stage store; an interrupted fit continues from its checkpoints there.
         progress: Called with the share done in [0, 1] and what is being done.
+        scores: The score store, in which scores of the same model may stand.
 
     Returns:
         The folder: what the model's `save` wrote, what it has seen, and the record that :func:`fit_record` reads.
 
     Raises:
         NotFoundError: If the model was fitted on older data and is not there any more.
+        CandidateError: If its scores are stored and the model, fitted again, gives other ones.
     """
     key = inputs.train_key(stages, plan.name)
-    if found := stages.find(key):
+    if found := stages.sound(key):
         return found
     if inputs.fitted:
         raise NotFoundError(
@@ -172,7 +200,7 @@ def train(
     work = stages.work(key)
     # A worker whose supervisor was killed ends within a second; until then it may still write its checkpoint.
     with FileLock(work.with_suffix(".lock")):
-        return stages.find(key) or _fit(inputs, plan, dataset, stages, key, work, progress)
+        return stages.sound(key) or _fit(inputs, plan, dataset, stages, key, work, progress, scores)
 
 
 def _fit(
@@ -183,6 +211,7 @@ def _fit(
     key: str,
     work: Path,
     progress: Progress,
+    scores: ScoreStore | None,
 ) -> Path:
     started = time.perf_counter()
     data = FitData(
@@ -203,8 +232,28 @@ def _fit(
         seen.write(folder)
         record = {"seconds": time.perf_counter() - started, "pairs": len(data.pairs), "plan": plan.name}
         (folder / FIT_RECORD).write_text(json.dumps(record), encoding="utf-8")
+        if scores is not None:
+            _agrees(folder, inputs, plan, dataset, scores)
 
     return stages.obtain(key, build)
+
+
+def _agrees(folder: Path, inputs: CandidateInputs, plan: FitPlan, dataset: Dataset, scores: ScoreStore) -> None:
+    """Refuse a model that does not give the scores that are stored of the one in whose place it comes."""
+    where = inputs.candidate, inputs.data_version, inputs.digest()
+    if not scores.has(*where) or scores.damaged(*where):
+        return
+    stored, pairs = scores.get(*where), dataset.pairs.iloc[plan.score]
+    row_of = pd.Series(np.arange(len(stored.example_id)), index=stored.example_id)
+    old = stored.probabilities[row_of.reindex(pairs["example_id"]).to_numpy()]
+    new = load_candidate(folder, inputs.device).predict_proba(pairs, dataset.products)
+    apart = float(np.abs(np.asarray(new) - old).max(initial=0.0))
+    if not apart <= SAME_TOLERANCE:
+        raise CandidateError(
+            f"{inputs.candidate}: its model in the stage store was damaged or removed, and fitted again it is another "
+            f"one (scores differ by up to {apart:.3g}); it cannot stand for the one that was scored. Restore the "
+            "folder in the stage store from a backup, or register the candidate as a new version"
+        )
 
 
 def _edges(inputs: CandidateInputs, plan: FitPlan, dataset: Dataset, stages: StageStore) -> pd.DataFrame | None:
@@ -277,12 +326,13 @@ def score(
         NotFoundError: If the model was fitted on older data and is not there any more.
     """
     recipe = inputs.digest()
-    if scores.has(inputs.candidate, inputs.data_version, recipe):
+    where = inputs.candidate, inputs.data_version, recipe
+    if scores.has(*where) and not scores.damaged(*where):
         return
     ids, rows, cover = [], [], list[int]()
     for number, plan in enumerate(plans):
         progress(number / len(plans), f"score {plan.name}")
-        folder = train(inputs, plan, dataset, stages)
+        folder = train(inputs, plan, dataset, stages, scores=scores)
         pairs, seen = dataset.pairs.iloc[plan.score], Seen.read(folder)
         if inputs.fitted:
             pairs = pairs[~seen.of(pairs)]
@@ -348,7 +398,13 @@ def checked_scores(candidate: str, probabilities: np.ndarray, pairs: pd.DataFram
     return scores
 
 
-def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Dataset, stages: StageStore) -> None:
+def measure_shift(
+    inputs: CandidateInputs,
+    plans: Sequence[FitPlan],
+    dataset: Dataset,
+    stages: StageStore,
+    scores: ScoreStore | None = None,
+) -> None:
     """Store how far the scores of the fold models are from those of the served model, on test pairs.
 
     The aggregator learns from the scores of fold models and serves with those of the full model. Stored is the total
@@ -360,6 +416,7 @@ def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Da
         plans: Its plans, "full" among them.
         dataset: The data.
         stages: The stage store, with the models; those that are not there are trained.
+        scores: The score store, see :func:`train`.
     """
     folds = [plan for plan in plans if plan.name != FULL]
     if not folds:
@@ -368,9 +425,8 @@ def measure_shift(inputs: CandidateInputs, plans: Sequence[FitPlan], dataset: Da
     pairs = dataset.pairs.iloc[full.score[:SHIFT_PAIRS]]
 
     def probabilities(plan: FitPlan) -> np.ndarray:
-        return load_candidate(train(inputs, plan, dataset, stages), inputs.device).predict_proba(
-            pairs, dataset.products
-        )
+        folder = train(inputs, plan, dataset, stages, scores=scores)
+        return load_candidate(folder, inputs.device).predict_proba(pairs, dataset.products)
 
     def build(folder: Path) -> None:
         served = probabilities(full)
@@ -399,7 +455,9 @@ def _shift_key(inputs: CandidateInputs, folds: Sequence[FitPlan], stages: StageS
     return stages.key("shift", model=inputs.train_key(stages, FULL), folds=len(folds))
 
 
-def measure(inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: StageStore) -> MeasuredCost:
+def measure(
+    inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: StageStore, scores: ScoreStore | None = None
+) -> MeasuredCost:
     """Return the measured cost of the model that serves, on the device at hand; a stored cost is not measured again.
 
     Args:
@@ -407,14 +465,15 @@ def measure(inputs: CandidateInputs, dataset: Dataset, plan: FitPlan, stages: St
         dataset: The data.
         plan: The plan of the model that serves; pages are made of the pairs that it scores.
         stages: The stage store.
+        scores: The score store, see :func:`train`.
 
     Returns:
         The cost.
     """
     key = inputs.profile_key(stages)
-    if found := stages.find(key):
+    if found := stages.sound(key):
         return MeasuredCost.from_json((found / "cost.json").read_text(encoding="utf-8"))
-    model = load_candidate(train(inputs, plan, dataset, stages), inputs.device)
+    model = load_candidate(train(inputs, plan, dataset, stages, scores=scores), inputs.device)
     cost = profile(model, dataset.pairs.iloc[plan.score], dataset.products, inputs.device)
     with stages.make(key) as folder:
         (folder / "cost.json").write_text(cost.to_json(), encoding="utf-8")

@@ -23,6 +23,9 @@ from esci_tournament.tasks.candidates.steps import CandidateInputs
 from esci_tournament.tasks.families.loading import candidate_class
 from esci_tournament.tasks.families.protocol import Progress, silent
 
+_running: set[subprocess.Popen[bytes]] = set()
+_no_more = threading.Event()
+
 Step = tuple[CandidateInputs, str]  # a candidate, and its stage: "train" (which scores too) or "profile"
 
 
@@ -81,6 +84,16 @@ def supervise(
     return failures
 
 
+def end_workers() -> None:
+    """End all workers of this process and let no further one start, because this process is about to end.
+
+    Their steps have no outcome then: the threads that wait for them get KeyboardInterrupt.
+    """
+    _no_more.set()
+    for worker in list(_running):
+        worker.kill()
+
+
 def _as_json(inputs: CandidateInputs) -> dict[str, Any]:
     fields = {name: getattr(inputs, name) for name in inputs.__dataclass_fields__}
     fitted = inputs.fitted and asdict(inputs.fitted)
@@ -137,6 +150,9 @@ def _run(
             stderr=stderr,
             env=environment,
         )
+        _running.add(worker)
+        if _no_more.is_set():  # it started just now
+            worker.kill()
         expired = threading.Event()
 
         def expire() -> None:
@@ -159,6 +175,9 @@ def _run(
             if worker.poll() is None and sys.exc_info()[0]:
                 worker.kill()
             worker.wait()
+            _running.discard(worker)
+    if _no_more.is_set() and worker.returncode:
+        raise KeyboardInterrupt
     if exceeded.is_set():
         return outcomes, (
             f"out of memory: it took more than {memory_gib:g} GiB (setting candidate_memory_gib); its process was "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +33,10 @@ def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     _keep_output_to_ourselves()
     end_with_parent()
+    # Whoever ends a whole group or container tells us and our parent at once. It is the parent's to end this process:
+    # a death before its own would look like a failure of the candidate.
+    for told in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(told, lambda *_: None)
     import torch
 
     torch.set_num_threads(job["threads"])
@@ -70,17 +75,17 @@ def run_step(step: dict[str, Any], job: dict[str, Any], number: int) -> None:
     fitted = step["inputs"]["fitted"] and Origin(**step["inputs"]["fitted"])
     inputs = CandidateInputs(**(step["inputs"] | {"spec": parse_spec(step["inputs"]["spec"]), "fitted": fitted}))
     if step["stage"] == "profile":
-        measure(inputs, dataset, plans[-1], stages)
+        measure(inputs, dataset, plans[-1], stages, scores)
         return
     for place, plan in enumerate(plans):
 
         def progress(share: float, doing: str, place: int = place, name: str = plan.name) -> None:
             _say(step=number, share=0.9 * (place + share) / len(plans), doing=f"{name}: {doing}")
 
-        train(inputs, plan, dataset, stages, progress)
+        train(inputs, plan, dataset, stages, progress, scores)
     _say(step=number, share=0.9, doing="scoring")
     score(inputs, plans, dataset, stages, scores)
-    measure_shift(inputs, plans, dataset, stages)
+    measure_shift(inputs, plans, dataset, stages, scores)
 
 
 _channel: TextIO = sys.stdout

@@ -1,10 +1,14 @@
-"""A worker handles the runs of a killed worker, on a real Prefect server."""
+"""A worker handles the runs of a killed worker, on a real Prefect server, and ends its own when it is told to end."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from uuid import UUID
 
+import psutil
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
@@ -63,3 +67,32 @@ def test_runs_without_a_process_have_crashed_and_those_that_wait_go_on_waiting(p
         "done": "COMPLETED",
     }
     assert untouched == "RUNNING"
+
+
+RUNS = {
+    "ends when it is told to": "import time; time.sleep(60)",
+    "does not": "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_a_worker_that_alone_is_told_to_end_takes_its_runs_along(run: str) -> None:
+    """As a container tells its first process; slow because Prefect is imported."""
+    script = f"""
+import asyncio, subprocess, sys
+from esci_tournament.deployments import worker
+worker.OWN_END_S, worker.LAST_WORDS_S = 0.2, 1.0
+async def serve(settings):
+    child = subprocess.Popen([sys.executable, "-c", {run!r}], stdout=subprocess.PIPE)
+    await asyncio.sleep(0.5)
+    print(child.pid, flush=True)
+    await asyncio.sleep(60)
+worker._serve = serve
+worker.main()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -113,9 +113,13 @@ def flip_a_byte(path):
 def test_a_damaged_file_is_named_and_then_replaced(store, name, damage):
     store.put(*KEY, **some_scores())
     damage(store.folder(*KEY) / name)
+    assert name in store.damaged(*KEY)
     with pytest.raises(StoreError, match=name):
         store.get(*KEY)
     np.testing.assert_array_equal(store.put(*KEY, **some_scores()).probabilities, some_scores()["probabilities"])
+    assert store.damaged(*KEY) == ""
+    assert len(store.list()) == 1  # what was damaged is kept for whoever wants to look at it, and is none of these
+    assert len(list(store.folder(*KEY).parent.glob(".damaged-*"))) == 1
 
 
 def test_other_content_under_a_wrong_digest_is_noticed(store):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esci_tournament.registry.errors import StoreError, UsageError
+from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
 from esci_tournament.registry.stages import StageStore
 
 
@@ -154,3 +154,87 @@ def test_many_processes_make_one_stage(store, run_script):
     folder = store.find(store.key("train", seed=1))
     assert len({(folder / part).read_text() for part in "abc"}) == 1
     assert hidden(store) == []
+
+
+def made(store, key, content=b"weights" * 50):
+    with store.make(key) as folder:
+        (folder / "graph").mkdir()
+        (folder / "graph" / "edges.npy").write_bytes(b"edges")
+        (folder / "model").write_bytes(content)
+    return store.find(key)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: flip_a_bit(folder / "model"), "model has changed"),
+        (lambda folder: (folder / "model").write_bytes(b""), "model has 0 bytes instead of 350"),
+        (lambda folder: (folder / "graph" / "edges.npy").unlink(), "graph/edges.npy is missing"),
+        (
+            lambda folder: (folder / "pytorch_model.bin").write_bytes(b"x"),
+            "pytorch_model.bin was not made by the stage",
+        ),
+        (lambda folder: (folder / "stage.json").write_text("{"), "stage.json cannot be read"),
+        (lambda folder: (folder / "stage.json").write_text('{"files": [1]}'), "stage.json cannot be read"),
+    ],
+)
+def test_a_damaged_stage_is_told_set_aside_and_made_again(store, damage, words, caplog):
+    """F2: whatever has become of its files."""
+    key = store.key("train", seed=1)
+    folder = made(store, key)
+    assert store.damaged(key) == ""
+    assert store.whole(key) == store.sound(key) == folder
+    damage(folder)
+    assert words in store.damaged(key)
+    with pytest.raises(StoreError, match="is damaged"):
+        store.whole(key)
+    again = store.obtain(key, lambda empty: (empty / "model").write_bytes(b"again"))
+    assert (again / "model").read_bytes() == b"again"
+    assert store.damaged(key) == ""
+    assert words in caplog.text
+    assert len(list(store.root.glob(f".damaged-*-{key}"))) == 1
+
+
+def test_a_settled_stage_is_made_again_only_as_it_was(store):
+    """F2: what was decided by a result holds for the same bytes alone."""
+    key = store.key("challenge")
+    flip_a_bit(made(store, key) / "model")
+
+    def build(content):
+        def into(folder):
+            (folder / "graph").mkdir()
+            (folder / "graph" / "edges.npy").write_bytes(b"edges")
+            (folder / "model").write_bytes(content)
+
+        return into
+
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"another one: model has 5 bytes instead of 350.*backup"):
+            store.obtain(key, build(b"other"), settled=True)
+    assert store.find(key) is None
+    assert (store.obtain(key, build(b"weights" * 50), settled=True) / "model").read_bytes() == b"weights" * 50
+
+
+def test_a_stage_from_before_digests_were_kept_is_taken_as_it_is(store):
+    key = store.key("train")
+    folder = made(store, key)
+    record = store.record(key)
+    assert sorted(record.pop("files")) == ["graph/edges.npy", "model"]
+    (folder / "stage.json").write_text(json.dumps(record))
+    flip_a_bit(folder / "model")
+    assert store.damaged(key) == ""
+    assert store.sound(key) == store.whole(key) == folder
+
+
+def test_a_stage_that_is_not_there_is_not_damaged(store):
+    key = store.key("train")
+    assert store.damaged(key) == ""
+    assert store.sound(key) is None
+    with pytest.raises(NotFoundError, match="run its tournament again"):
+        store.whole(key)

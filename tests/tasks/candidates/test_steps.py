@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esci_tournament.registry.errors import LeakError, NotFoundError
+from esci_tournament.registry.errors import CandidateError, LeakError, NotFoundError, StoreError
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.registry.stages import StageStore
@@ -173,6 +173,46 @@ def test_no_edge_that_is_kept_belongs_to_a_query_that_the_plan_holds_out(folds: 
 def test_a_model_that_was_never_trained_is_not_found(blend: Hall) -> None:
     with pytest.raises(NotFoundError, match="graph/1 is not in the stage store"):
         replace(blend.inputs, seed=99).model_folder(blend.stages)
+
+
+# Damage
+
+
+def test_a_damaged_model_is_fitted_again_and_gives_the_scores_that_are_stored(blend: Hall) -> None:
+    """F2: bits of its weights flipped after it was scored."""
+    key = blend.inputs.train_key(blend.stages, FULL)
+    folder = blend.inputs.model_folder(blend.stages, whole=True)
+    assert blend.inputs.is_done(blend.stages, blend.scores)
+    weights = next(folder.rglob("*.safetensors"))
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert not blend.inputs.is_done(blend.stages, blend.scores)
+    with pytest.raises(StoreError, match=r"graph/1.*safetensors has changed"):
+        blend.inputs.model_folder(blend.stages, whole=True)
+    again = train(blend.inputs, blend.plans[0], blend.dataset, blend.stages, scores=blend.scores)
+    assert again == folder
+    assert weights.read_bytes() == before
+    assert blend.inputs.is_done(blend.stages, blend.scores)
+    assert len(list(blend.stages.root.glob(f".damaged-*-{key}"))) == 1
+
+
+def test_a_model_that_comes_out_different_does_not_take_the_place_of_the_one_that_was_scored(
+    blend: Hall, tmp_path: Path
+) -> None:
+    """F2: what is on record was decided by the scores of the old one."""
+    where = (blend.inputs.candidate, blend.inputs.data_version, blend.inputs.digest())
+    stored = blend.scores.get(*where)
+    others = ScoreStore(tmp_path / "scores")
+    others.put(
+        *where,
+        example_id=stored.example_id,
+        probabilities=stored.probabilities[:, ::-1],
+        out_of_sample=stored.out_of_sample,
+    )
+    stages = StageStore(tmp_path / "stages")
+    with pytest.raises(CandidateError, match=r"graph/1: its model .* is another one .* register the candidate"):
+        train(blend.inputs, blend.plans[0], blend.dataset, stages, scores=others)
+    assert stages.find(blend.inputs.train_key(stages, FULL)) is None
 
 
 # Score
