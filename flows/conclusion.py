@@ -49,6 +49,8 @@ from esci_tournament.tasks.report.summarise import (
 from esci_tournament.tasks.report.summary import Summary
 from esci_tournament.tasks.report.words import clean, headline
 
+FILES = "ensemble"  # folder of its stage: the stage's record beside it is no file of the ensemble
+
 
 @stage_task
 def summarise(
@@ -141,11 +143,12 @@ def register(
         workspace.models.log_report(context.id, files, summary.ensemble.by_name())
         return None
     with stage("register the challenger"):
-        folder = workspace.stages.obtain(
+        stage_folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
-            lambda empty: _assemble(workspace, context, challenge, empty),
+            lambda empty: _assemble(workspace, context, challenge, empty / FILES),
             settled=True,
         )
+        folder = stage_folder / FILES
         takes = rejudging_inputs(workspace, context, _costs_of(summary))
         facts = _facts(context, challenge, takes["settings"])
         # Made once: it holds a moment and a random number, so another one would have another digest
@@ -191,6 +194,7 @@ def _assemble(workspace: Workspace, context: TournamentContext, challenge: Chall
     # Every file is read again: weights that changed since they were scored are not those that were judged
     all_inputs, stages = {entrant.id: entrant.inputs for entrant in context.entrants}, workspace.stages
     places = [(name, all_inputs[name].model_folder(stages, whole=True)) for name in challenge.members]
+    folder.mkdir()
     write_ensemble(folder, places, challenge.aggregator)
     copy_equipment(stages.whole(equipment(workspace, context, challenge).name), folder)
 
