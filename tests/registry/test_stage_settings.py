@@ -24,7 +24,7 @@ CHANGES_NO_RESULT = {
     *("watch_interval_s", "full_look_s", "share_tournament", "dispatch_failures", "dispatch_losses", "retry_s"),
     *("lost_after_s", "webhook_secret", "webhook_url", "webhook_age_s", "lease", "lease_s"),
     *("data_sql_url", "data_sql_examples", "data_sql_products", "data_sql_behaviour", "data_sql_rows"),
-    *("workers", "threads", "device", "candidate_timeout_s"),
+    *("workers", "threads", "device", "candidate_timeout_s", "manifest_digest"),
     *("review", "reviewers", "quorum", "allow_self_review", "review_deadline_h", "review_reminder_h", "review_rounds"),
     *("review_stuck_s", "scorer_port", "deadline_ms", "batch_window_ms", "batch_pairs", "queued_pairs", "replicas"),
     *("members_at_once", "member_timeout_s", "member_failures", "member_retry_s", "swap_interval_s", "body_mib"),
