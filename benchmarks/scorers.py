@@ -113,6 +113,8 @@ class Swaps:
     """Promotes a second version with the champion's own files, and rolls back, in turn."""
 
     def __init__(self, home: Path) -> None:
+        from esci_tournament.registry.manifests import FILE, Manifest, as_payload
+        from esci_tournament.registry.models import package_ensemble
         from esci_tournament.registry.settings import read_settings
         from esci_tournament.registry.workspace import Workspace
 
@@ -124,9 +126,12 @@ class Swaps:
         tournament = "t-benchmark"
         data = next(one.data_version for one in ledger.tournaments() if one.tournament == first.tournament)
         ledger.start_tournament(tournament, data)
-        self._version = models.register_ensemble(models.download(first), first.members, tournament)
+        files, package = models.download(first), home / "package-of-the-benchmark"
+        manifest = Manifest.read(package / FILE) if package.is_dir() else package_ensemble(files, package, {})
+        self._version = models.register_ensemble(files, first.members, tournament, package=package)
         (built,) = ledger.ensembles(first.tournament)  # its rule too: the policy asks under which a verdict was reached
-        ledger.record_ensemble(tournament, first.name, self._version.version, built.payload)
+        content = built.payload | as_payload(manifest)
+        ledger.record_ensemble(tournament, first.name, self._version.version, content)
         self._first = promotion.version
 
     def step(self) -> None:

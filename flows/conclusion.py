@@ -11,7 +11,7 @@ from pathlib import Path
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, reports_folder, stage_task
 from esci_tournament.flows.equipment import early_exit, equipment
-from esci_tournament.flows.judging import pairs_of, prices, recipes_of, rejudging_inputs, scores_of
+from esci_tournament.flows.judging import FILES, pairs_of, prices, recipes_of, rejudging_inputs, scores_of
 from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
 from esci_tournament.flows.review_runs import open_review, review_required
@@ -48,6 +48,7 @@ from esci_tournament.tasks.report.summarise import (
 )
 from esci_tournament.tasks.report.summary import Summary
 from esci_tournament.tasks.report.words import clean, headline
+
 
 
 @stage_task
@@ -144,11 +145,12 @@ def register(
     if known := workspace.roll.challenger(context.id):
         return known
     with stage("register the challenger"):
-        folder = workspace.stages.obtain(
+        stage_folder = workspace.stages.obtain(
             workspace.stages.key("ensemble", tournament=context.id),
-            lambda empty: _assemble(workspace, context, challenge, empty),
+            lambda empty: _assemble(workspace, context, challenge, empty / FILES),
             settled=True,
         )
+        folder = stage_folder / FILES
         takes = rejudging_inputs(workspace, context, _costs_of(summary))
         facts = _facts(context, challenge, takes["settings"])
         # Made once: it holds a moment and a random number, so another one would have another digest
@@ -192,9 +194,10 @@ def wins(workspace: Workspace, context: TournamentContext, trial: Trial) -> bool
 
 
 def _assemble(workspace: Workspace, context: TournamentContext, challenge: Challenge, folder: Path) -> None:
-    # `whole` reads every file again: weights that changed since they were scored are not those that were judged
+    # Every file is read again: weights that changed since they were scored are not those that were judged
     all_inputs, stages = {entrant.id: entrant.inputs for entrant in context.entrants}, workspace.stages
     places = [(name, all_inputs[name].model_folder(stages, whole=True)) for name in challenge.members]
+    folder.mkdir()
     write_ensemble(folder, places, challenge.aggregator)
     copy_equipment(stages.whole(equipment(workspace, context, challenge).name), folder)
 

@@ -28,6 +28,8 @@ from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, run_trial, total_cost
 
+FILES = "ensemble"  # folder of the stage "ensemble": the stage's record beside it is no file of the ensemble
+
 Facts = dict[str, Any]
 
 
@@ -157,8 +159,8 @@ def files_of(workspace: Workspace, champion: EnsembleVersion) -> Path:
     """
     manifest = attested(workspace.ledger, champion.name, champion.version).manifest
     kept = workspace.stages.find(workspace.stages.key("ensemble", tournament=champion.tournament))
-    if kept and not (manifest and differences(kept / AGGREGATOR, manifest.served.part(AGGREGATOR))):
-        return kept
+    if kept and not (manifest and differences(kept / FILES / AGGREGATOR, manifest.served.part(AGGREGATOR))):
+        return kept / FILES
     return workspace.models.download(champion, manifest=manifest, part=AGGREGATOR)
 
 

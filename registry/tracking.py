@@ -45,6 +45,7 @@ from esci_tournament.registry.errors import (  # noqa: E402
     TournamentError,
 )
 from esci_tournament.registry.files import is_disk_full, sync  # noqa: E402
+from esci_tournament.registry.foreign import DEEPEST  # noqa: E402
 from esci_tournament.registry.manifests import text_of  # noqa: E402
 
 Read = TypeVar("Read")
@@ -502,9 +503,14 @@ def inside(folder: Path, name: str, what: str) -> Path:
 
 
 def _yaml(text: str) -> Any:
-    """Return what a YAML text holds; ValueError for references, of which a few letters can stand for gigabytes."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("it refers to a part of itself")
+    """Return what a YAML text holds; ValueError for deep ones, and for references: a few can stand for gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):  # read piece by piece, so that it ends at the first that is wrong
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it refers to a part of itself")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
     return yaml.safe_load(text)
 
 

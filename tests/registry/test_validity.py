@@ -158,3 +158,62 @@ def test_who_registered_is_what_the_ledger_says(ledger: Ledger) -> None:
     (ensemble,) = ledger.ensembles()
     assert isinstance(ensemble, EnsembleRecord)
     assert ledger.registrants(ensemble) == ["root@here"]
+
+
+# The files that a decision is about
+
+
+def attested(ledger: Ledger, number: int, digest: str, against: int = 0) -> int:
+    """Do what :func:`held` does, with the digest of a manifest on record."""
+    ledger.record_data_version("data")
+    ledger.start_tournament(f"t{number}", "data")
+    payload = {"manifest_digest": digest} if digest else {}
+    return approved(ledger, ENSEMBLE, f"t{number}", number, against, payload).id
+
+
+def rewrite(ledger: Ledger, table: Any, id: int, payload: dict[str, Any]) -> None:
+    """Change a payload as somebody with a shell would."""
+    with ledger._database.writing() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table.name}_no_update")
+        connection.execute(table.update().where(table.c.id == id).values(payload=payload))
+
+
+def test_decisions_and_approvals_name_the_manifest_on_record(ledger: Ledger) -> None:
+    first, second = attested(ledger, 1, "a" * 64), attested(ledger, 2, "")
+    assert [one.payload for one in ledger.decisions()] == [{"manifest_digest": "a" * 64}, {}]
+    say_yes(ledger, first, "ana")
+    say_yes(ledger, second, "ana")
+    assert [one.payload.get("manifest_digest") for one in ledger.approvals()] == ["a" * 64, None]
+
+
+def test_a_promotion_whose_decision_names_other_files_does_not_count(ledger: Ledger) -> None:
+    """L1.2: the rows of a whole decision are there."""
+    promote(ledger, 1, attested(ledger, 1, "a" * 64))
+    assert ledger.standing(ENSEMBLE).champion.version == 1
+    for payload in ({}, {"manifest_digest": "b" * 64}):
+        rewrite(ledger, tables.decisions, 1, payload)
+        standing = ledger.standing(ENSEMBLE)
+        assert standing.champion is None
+        assert "its decision names manifest" in str(standing.invalid[0])
+    rewrite(ledger, tables.decisions, 1, {"manifest_digest": "a" * 64})
+    rewrite(ledger, tables.ensembles, 1, {"manifest_digest": "b" * 64})
+    assert ledger.standing(ENSEMBLE).champion is None
+
+
+def test_an_approval_of_other_files_does_not_count(ledger: Ledger) -> None:
+    record_policy(ledger, REVIEWED, "we review", 0)
+    decision = attested(ledger, 1, "a" * 64)
+    settings = {name: value for name, value in asdict(POLICY).items() if name in RULE}
+    rewrite(ledger, tables.ensembles, 1, {"manifest_digest": "a" * 64, "settings": settings})
+    ledger.record_approval(1, "ana", "ana", "better", {"proof": "process", "manifest_digest": "b" * 64})
+    with pytest.raises(PolicyError, match="0 count"):
+        promote(ledger, 1, decision)
+
+
+def test_once_a_champion_has_a_manifest_those_after_it_need_one(ledger: Ledger) -> None:
+    """L1.2: a forged ensemble of which nobody says what its files are."""
+    promote(ledger, 1, attested(ledger, 1, ""))
+    promote(ledger, 2, attested(ledger, 2, "a" * 64, 1), 1)
+    assert ledger.standing(ENSEMBLE).champion.version == 2, "those from before go on to count"
+    with pytest.raises(PolicyError, match="has no manifest, though ensembles before it have one"):
+        promote(ledger, 3, attested(ledger, 3, "", 2), 2)
