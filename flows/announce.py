@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -12,12 +13,13 @@ from prefect.events import Event
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from esci_tournament.registry.foreign import plain
-
 Kind = Literal["verdict", "review", "promotion", "failure"]
 
 # Seconds to wait before each try: a server that is being restarted is back within them, a flow is not held up longer.
 TRIES_S = (0.0, 2.0, 6.0)
+_LONGEST = 4_000  # characters of a text
+# Between the parts of an address, a Markdown link, and a mention of everybody
+_CALLS = re.compile(r"(?<=:)(?=//)|(?<=\])(?=\()|(?<=@)(?=channel|here|everyone|all\b)", re.IGNORECASE)
 
 
 def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None) -> bool:
@@ -38,7 +40,6 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
     if not PREFECT_API_URL.value():
         return False
     try:
-        content = {"title": f"{kind}: {subject}", "text": "", "links": {}} | dict(payload or {})
         event = Event(
             event=f"tournament.{kind}",
             resource={
@@ -47,7 +48,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
                 "prefect.resource.role": kind,
             },
             related=_flow_run(),
-            payload=content | {name: plain(str(content[name])) for name in ("title", "text")},
+            payload={"title": f"{kind}: {subject}", "text": "", "links": {}} | _quiet(payload or {}),
         )
         # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
         body = [event.model_dump(mode="json")]
@@ -55,6 +56,31 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
     except Exception as error:  # a verdict or promotion must not fail because its message cannot be sent
         get_logger("announce").warning("%s of %s was not announced: %s", kind, subject, error)
         return False
+
+
+def quiet(text: str) -> str:
+    """Return a text in which a chat finds nothing that calls people, makes a link or hides where a link goes.
+
+    What somebody has registered is quoted in messages. Addresses of ours are sent beside the text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        At most 4,000 characters, printable but for line feeds, with other angle brackets (which make links and mentions
+        in Slack), and a word joiner (U+2060) in addresses, mentions of everybody and Markdown's links.
+
+    Example:
+        >>> quiet("<!channel> read <https://evil.example|this>").replace("\u2060", "~")
+        '‹!channel› read ‹https:~//evil.example|this›'
+    """
+    text = "".join(letter for letter in text[:_LONGEST] if letter.isprintable() or letter == "\n")
+    return _CALLS.sub("\u2060", text.translate({ord("<"): "‹", ord(">"): "›"}))
+
+
+def _quiet(payload: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: quiet(payload[name]) for name in ("title", "text") if isinstance(payload.get(name), str)}
+    return dict(payload) | shown
 
 
 def _post(body: list[dict[str, Any]], wait: float) -> bool:

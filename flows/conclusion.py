@@ -50,7 +50,6 @@ from esci_tournament.tasks.report.summary import Summary
 from esci_tournament.tasks.report.words import clean, headline
 
 
-
 @stage_task
 def summarise(
     workspace: Workspace,

@@ -39,9 +39,9 @@ def hide_environment() -> None:
             os.putenv(name, value)
         place = start
         for entry in ctypes.string_at(start, end - start).split(b"\0"):
-            name, sign, value = entry.partition(b"=")
-            if sign and not _plain(name.decode(errors="replace")):
-                ctypes.memset(place + len(name) + 1, 0, len(value))
+            known, sign, content = entry.partition(b"=")
+            if sign and not _plain(known.decode(errors="replace")):
+                ctypes.memset(place + len(known) + 1, 0, len(content))
             place += len(entry) + 1
 
 

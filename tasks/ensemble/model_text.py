@@ -5,15 +5,17 @@ LightGBM itself ends the process on most texts that are damaged. What passes her
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.trees import Tree
 
-LONGEST = 128 * 2**20  # bytes; a champion of 20 members has some 5 MiB
+LONGEST = 32 * 2**20  # bytes; a champion of 20 members has some 5 MiB
 _MOST_LEAVES = 4096
 _MOST_COLUMNS = 4096
 _MOST_TREES = 100_000
@@ -46,7 +48,7 @@ _FIELDS = (
     ("internal_weight", False, "nodes"),
     ("internal_count", True, "nodes"),
 )
-_DECISIONS = (0, 2, 8, 10)  # numerical splits; missing values are none or NaN, and features are finite
+_DECISIONS = {0, 2, 8, 10}  # numerical splits; missing values are none or NaN, and features are finite
 
 
 def read_model(text: str, columns: int) -> list[Tree]:
@@ -111,20 +113,20 @@ class _Lines:
             raise self.wrong(f"expected {name}=")
         return value
 
-    def integers(self, name: str, count: int | None) -> np.ndarray:
-        """Read a field of `count` integers, int64."""
+    def integers(self, name: str, count: int | None) -> list[int]:
+        """Read a field of `count` integers."""
         value = self._counted(name, count)
         if not _INTEGERS.fullmatch(value):
             raise self.wrong(f"{name} has what is no integer")
-        return np.array(value.split(), dtype=np.int64)
+        return [int(one) for one in value.split()]
 
-    def floats(self, name: str, count: int | None) -> np.ndarray:
-        """Read a field of `count` finite numbers, float64."""
+    def floats(self, name: str, count: int | None) -> list[float]:
+        """Read a field of `count` finite numbers."""
         value = self._counted(name, count)
         if not _FLOATS.fullmatch(value):
             raise self.wrong(f"{name} has what is no number")
-        found = np.array(value.split(), dtype=np.float64)
-        if not np.isfinite(found).all():
+        found = [float(one) for one in value.split()]
+        if not all(map(math.isfinite, found)):
             raise self.wrong(f"{name} has a number that is not finite")
         return found
 
@@ -156,22 +158,22 @@ def _head(lines: _Lines, columns: int) -> list[int]:
         if len(found) != columns or not all(map(pattern.fullmatch, found)):
             raise lines.wrong(f"{name} is not about {columns} columns")
     sizes = lines.integers("tree_sizes", None)
-    if len(sizes) % CLASSES or (sizes <= 0).any():
+    if len(sizes) % CLASSES or any(size <= 0 for size in sizes):
         raise lines.wrong(f"tree_sizes has {len(sizes)} values; there is a tree of a positive size for each class")
     lines.exactly("")
-    return [int(size) for size in sizes]
+    return sizes
 
 
 def _tree(lines: _Lines, number: int, columns: int, size: int) -> Tree:
     first = lines.at
     lines.exactly(f"Tree={number}")
-    leaves = int(lines.integers("num_leaves", 1)[0])
+    leaves = lines.integers("num_leaves", 1)[0]
     if not 1 <= leaves <= _MOST_LEAVES:
         raise lines.wrong(f"{leaves} leaves; 1 to {_MOST_LEAVES} are allowed")
     lines.exactly("num_cat=0")
     # A tree of one leaf states no weight.
     counts = {"nodes": leaves - 1, "leaves": leaves, "weights": None if leaves == 1 else leaves}
-    found = {
+    found: dict[str, Any] = {
         name: lines.integers(name, counts[of]) if whole else lines.floats(name, counts[of])
         for name, whole, of in _FIELDS
     }
@@ -182,32 +184,32 @@ def _tree(lines: _Lines, number: int, columns: int, size: int) -> Tree:
     if lines.length(first) != size:
         raise lines.wrong(f"tree {number} has another length than tree_sizes says")
     return Tree(
-        found["split_feature"],
-        found["threshold"],
-        found["left_child"],
-        found["right_child"],
-        found["leaf_value"],
-        found["leaf_count"].astype(np.float64),
-        found["internal_count"].astype(np.float64),
+        np.array(found["split_feature"], dtype=np.int64),
+        np.array(found["threshold"], dtype=np.float64),
+        np.array(found["left_child"], dtype=np.int64),
+        np.array(found["right_child"], dtype=np.int64),
+        np.array(found["leaf_value"], dtype=np.float64),
+        np.array(found["leaf_count"], dtype=np.float64),
+        np.array(found["internal_count"], dtype=np.float64),
     )
 
 
-def _check(lines: _Lines, found: dict[str, np.ndarray], columns: int) -> None:
+def _check(lines: _Lines, found: dict[str, Any], columns: int) -> None:
     """Check that the fields of a tree make a tree: each node and leaf hangs from one node before it."""
     nodes, leaves = len(found["split_feature"]), len(found["leaf_value"])
-    if ((found["split_feature"] < 0) | (found["split_feature"] >= columns)).any():
+    if not all(0 <= column < columns for column in found["split_feature"]):
         raise lines.wrong(f"a split reads a column that is none of {columns}")
-    if not np.isin(found["decision_type"], _DECISIONS).all():
+    if not _DECISIONS.issuperset(found["decision_type"]):
         raise lines.wrong("a split is no comparison of numbers")
-    children = np.concatenate([found["left_child"], found["right_child"]])
-    if nodes and not np.array_equal(np.sort(children), np.concatenate([np.arange(-leaves, 0), np.arange(1, nodes)])):
+    children = [*found["left_child"], *found["right_child"]]
+    if nodes and sorted(children) != [*range(-leaves, 0), *range(1, nodes)]:
         raise lines.wrong("nodes and leaves are not each the child of one node")
-    if (children <= np.tile(np.arange(nodes), 2))[children >= 0].any():
+    if any(0 <= child <= at % nodes for at, child in enumerate(children)):
         raise lines.wrong("a node is the child of one that comes after it")
-    if (np.abs(found["leaf_value"]) > _LARGEST).any():
+    if any(abs(value) > _LARGEST for value in found["leaf_value"]):
         raise lines.wrong(f"a leaf is beyond {_LARGEST:g}")
     for name in ("leaf_count", "internal_count"):
-        if ((found[name] < 0) | (found[name] > _COUNT)).any():
+        if not all(0 <= count <= _COUNT for count in found[name]):
             raise lines.wrong(f"{name} has a count below 0 or beyond {_COUNT}")
     if nodes and found["internal_count"][0] < 1:
         raise lines.wrong("a tree is about no row")

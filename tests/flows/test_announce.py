@@ -10,8 +10,22 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import announce as announcing
-from esci_tournament.flows.announce import announce
+from esci_tournament.flows.announce import announce, quiet
 from tests.flows.conftest import Refusing, http_server
+
+
+def test_a_message_calls_nobody_and_hides_no_address() -> None:
+    """R2.10: the key of a spec, which a complaint quotes, stood raw in notifications."""
+    key = (
+        "unknown key <!channel> <https://evil.example|Approve here> [Approve](https://evil.example) @here @Everyone\x1b"
+    )
+    said = quiet(key)
+    assert not {"<", ">", "\x1b"} & set(said)
+    for live in ("https://", "](", "@here", "@Everyone"):
+        assert live not in said
+    assert "evil.example" in said
+    assert quiet("plain words of ana@example.org, 3 < 4\nand more") == "plain words of ana@example.org, 3 ‹ 4\nand more"
+    assert len(quiet("x" * 100_000)) == 4000
 
 
 def test_without_a_server_announcing_does_nothing() -> None:

@@ -14,6 +14,7 @@ import pytest
 from esci_tournament.registry import border, border_child
 from esci_tournament.registry.border import in_child, other_user
 from esci_tournament.registry.errors import CandidateError, DataError, SpecError
+from esci_tournament.registry.processes import module_path
 
 HERE = "test_border_functions:"
 
@@ -148,6 +149,34 @@ def test_as_root_it_is_nobody_where_everything_needed_is_open_to_all(tmp_path: P
     code = "import os, esci_tournament.registry.border_child as it; it.become(65534, 65534); print(os.getresuid())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.strip() == "(65534, 65534, 65534)"
+
+
+NOBODY = """
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("too old")
+from esci_tournament.registry.border import in_child, other_user
+found = other_user()
+if found is None:
+    sys.exit("Python or the product is not open to all")
+assert in_child("os:getresuid", doing="x") == [found[0]] * 3
+assert in_child("os:getgroups", doing="x") == []
+assert in_child("os:getuid", doing="x", reads=["/root"]) == 0
+assert in_child("os:getuid", doing="x", writes_mib=1) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user")
+def test_the_python_of_the_system_runs_the_child_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of a virtual environment below /root is closed to others, that of the system is open."""
+    monkeypatch.delenv("PYTHONPATH")
+    path = module_path() | {"PATH": os.defpath}
+    run = subprocess.run(
+        ["/usr/bin/python3", "-c", NOBODY], env=path, cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
+    if run.returncode and "Traceback" not in run.stderr:
+        pytest.skip(run.stderr.strip())
+    assert not run.returncode, run.stderr
 
 
 def test_saying_something_where_there_is_no_parent_does_nothing() -> None:

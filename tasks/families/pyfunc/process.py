@@ -31,6 +31,7 @@ from esci_tournament.tasks.data.store import write_frame
 
 _MESSAGE = 65_536  # bytes of a line that the process may say, and lines that may wait
 _WAITING = 16
+_NONSENSE = {"failed": "its process does not keep to the protocol"}
 _ANSWER = 256 * 2**20  # bytes of an answer
 
 
@@ -128,7 +129,9 @@ class ModelProcess:
             environment.pop(name)
         if threads is not None:
             environment["OMP_NUM_THREADS"] = threads
-        as_other = {"user": self._user[0], "group": self._user[1], "extra_groups": []} if self._user else {}
+        as_other: dict[str, Any] = (
+            {"user": self._user[0], "group": self._user[1], "extra_groups": []} if self._user else {}
+        )
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
             python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit)),
@@ -167,7 +170,7 @@ class ModelProcess:
         elif not line:
             message = {"failed": f"its process ended with code {process.wait()} before {what} came"}
         if "failed" in message:
-            if not line or exceeded.is_set():
+            if not line or exceeded.is_set() or message is _NONSENSE:
                 self._kill()
             raise CandidateError(f"{self.name}: {plain(str(message['failed']))}")
 
@@ -182,7 +185,7 @@ def _message(line: bytes) -> dict[str, Any]:
         message = read_json(line.decode(), _MESSAGE)
     except ValueError:
         message = None
-    return message if isinstance(message, dict) else {"failed": "its process does not keep to the protocol"}
+    return message if isinstance(message, dict) else _NONSENSE
 
 
 def _answer(path: Path) -> np.ndarray:
@@ -205,21 +208,9 @@ def _hear(process: subprocess.Popen[bytes], said: queue.Queue[bytes | None]) -> 
     try:
         while line := process.stdout.readline(_MESSAGE):
             said.put_nowait(line)
-        said.put(None)
+        said.put_nowait(None)
     except queue.Full:  # it says more than it was asked
         _kill(process)
-
-
-def _kill(self) -> None:
-    while self._running:
-        _kill(self._running.pop())
-
-
-def _hear(process: subprocess.Popen[bytes], said: queue.Queue[bytes | None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.put(line)
-    said.put(None)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

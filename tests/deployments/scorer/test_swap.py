@@ -353,3 +353,49 @@ def test_before_anybody_was_promoted_it_waits(realm):
             assert (await http.get("/readyz")).status_code == 200
 
     asyncio.run(go())
+
+
+DAMAGES = {
+    "cut": lambda text: text[: len(text) // 2],
+    "a child that is not there": lambda text: text.replace("left_child=", "left_child=9", 1),
+    "no number of classes": lambda text: text.replace("num_class=4", "num_class=-1", 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    list(zip(DAMAGES, ["aggregator", "subsets/001", "aggregator"], strict=True)),
+    ids=list(DAMAGES),
+)
+def test_a_champion_whose_aggregator_is_damaged_is_refused_and_the_one_before_goes_on(
+    realm, tiny_dataset, tmp_path, damage, where
+):
+    """F8.2: the scorer ended with 134; F8.1: so did one that began then."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(realm.folders[1], folder)
+    text = folder / where / "aggregator.txt"
+    text.write_text(DAMAGES[damage](text.read_text(encoding="utf-8")), encoding="utf-8")
+    work = realm.workspace
+    work.ledger.start_tournament("t-damaged", tiny_dataset.version)
+    version = work.models.register_ensemble(folder, NAMES, "t-damaged")
+    work.ledger.record_ensemble("t-damaged", version.name, version.version, {"members": list(NAMES)})
+    realm.promote(0)
+    rig = realm.rig()
+    realm.versions = [*realm.versions, version]
+
+    async def go() -> None:
+        async with running(rig) as http:
+            await asyncio.to_thread(realm.promote, VERSIONS)
+            await until(lambda: rig.follower.state.refused)
+            assert (await http.post("/v1/score", json=PAGE)).json()["champion"]["version"] == realm.versions[0].version
+            assert "aggregator" in (await http.get("/readyz")).json()["refused"][version.id]
+        again = realm.rig()
+        async with running(again):
+            assert voice(again) == realm.versions[0].version
+        shutil.rmtree(realm.settings.home / "serving")
+        alone = realm.rig()  # nothing served on this machine before
+        async with running(alone, champion=False) as http:
+            await until(lambda: alone.follower.state.refused)
+            assert (await http.get("/readyz")).status_code == 503
+
+    asyncio.run(go())
