@@ -58,9 +58,11 @@ def test_a_phase_without_answers_meets_no_target() -> None:
 def test_only_replicas_are_killed() -> None:
     """Processes of processes, as the scorer has them."""
     leaf = "import time; time.sleep(60)"
-    keeper = f"import subprocess, sys; [one.wait() for one in [subprocess.Popen([sys.executable, '-c', {leaf!r}]) for _ in 'ab']]"
-    zygote = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {keeper!r}]).wait()"
-    scorer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {zygote!r}]).wait()"
+    start = "import subprocess, sys; started = [subprocess.Popen([sys.executable, '-c', {!r}]) for _ in {!r}]"
+    wait = "; [one.wait() for one in started]"
+    keeper = start.format(leaf, "ab") + wait
+    zygote = start.format(keeper, "a") + wait
+    scorer = start.format(zygote, "a") + wait
     with subprocess.Popen([sys.executable, "-c", scorer], start_new_session=True) as process:
         try:
             time.sleep(2)
