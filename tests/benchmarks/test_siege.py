@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.load.attackers import ATTACKS, Target, attack
 from benchmarks.siege import Phase, descriptors, figures_of, kill_replicas
-from esci_tournament.deployments.connections import ConnectionLimits
+from esci_tournament.deployments.crowd import ConnectionLimits
 from tests.deployments.test_connections import get, running
 
 KEY = "esci_0123456789ab_" + "A" * 43
