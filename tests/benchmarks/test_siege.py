@@ -23,7 +23,9 @@ def test_every_attack_runs_and_ends_and_leaves_nothing_behind() -> None:
     limits = ConnectionLimits(connections=64, per_address=None, head_s=0.5, body_s=0.5, idle_s=1.0)
     with running(limits) as (server, connect):
         port = connect().getpeername()[1]
-        target = Target("127.0.0.1", port, KEY, time.monotonic() + 2.0, [("usb lamp", ["B1", "B2"])])
+        target = Target(
+            "127.0.0.1", port, dict.fromkeys(ATTACKS, KEY), time.monotonic() + 2.0, [("usb lamp", ["B1", "B2"])]
+        )
         asyncio.run(attack(target, list(ATTACKS), share=0.02))
         assert set(target.outcomes) == set(ATTACKS)
         assert all(outcomes.total() for outcomes in target.outcomes.values())
