@@ -3,7 +3,7 @@
 One client with a key of its own sends pages of 40 at random moments, at a fixed rate: four of five pages are asked for
 again and again, one is new. Its times in a phase without any attack are the baseline of the same run. Every label is
 compared with that of the champion's own files, which this process has loaded. The attackers run in one process of low
-priority on the same machine; those that need a key have another one, with a rate, as a customer has. In two phases the
+priority on the same machine; each attack has a key of its own, with a rate, as a customer has. In two phases the
 scorer's replicas are killed with SIGKILL, and champions change places. The champion is that of TOURNAMENT_HOME if it is
 set, or else that of a small generated world (two minutes).
 """
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,6 @@ from benchmarks.scorers import Swaps, copied_home, memory_mib, running_scorer
 
 PAGE, PAGES, FRESH, PER_SECOND = 40, 30, 0.2, 10.0
 RIVAL_PER_S = 4.0
-WITH_KEY = ("slow bodies", "huge pages", "hostile JSON", "spellings")
 KILLS, SWAPS, ALL = "replica kills", "champion changes", "all together"
 _LABELS = "ESCI"
 
@@ -90,7 +89,8 @@ def measure(home: Path, minutes: float, seed: int = 0) -> Iterator[Figure]:
     from esci_tournament.deployments.scorer.keys import FILE, Keys
 
     keys = Keys(home / FILE)
-    own, rival = keys.create("a well-behaved client")[1], keys.create("a rival", RIVAL_PER_S)[1]
+    own = keys.create(f"a well-behaved client, {time.time()}")[1]
+    rivals = {name: keys.create(f"{name}, {time.time()}", RIVAL_PER_S)[1] for name in ATTACKS}
     attacks = [*ATTACKS, KILLS, SWAPS]
     seconds = minutes * 60 / (len(attacks) + 4)  # the baseline and all attacks together take twice as long
     with running_scorer(home) as (address, process):
@@ -100,9 +100,9 @@ def measure(home: Path, minutes: float, seed: int = 0) -> Iterator[Figure]:
         memory, files = memory_mib(process), descriptors(process)
         phases = []
         for name in attacks:
-            with attacking(name, address, rival, home, process, seconds, client):
+            with attacking(name, address, rivals, home, process, seconds, client):
                 phases.append(client.phase(name, seconds))
-        with attacking(ALL, address, rival, home, process, 2 * seconds, client):
+        with attacking(ALL, address, rivals, home, process, 2 * seconds, client):
             phases.append(client.phase(ALL, 2 * seconds))
         after, left = at_rest(process, memory, files)
         for phase in (baseline, *phases):
@@ -206,14 +206,14 @@ class Client:
 
 @contextmanager
 def attacking(
-    name: str, address: str, key: str, home: Path, process: int, seconds: float, client: Client
+    name: str, address: str, keys: Mapping[str, str], home: Path, process: int, seconds: float, client: Client
 ) -> Iterator[None]:
     """Attack while the block runs.
 
     Args:
         name: of the attack, or :data:`ALL`.
         address: of the scorer.
-        key: of the attackers that have one.
+        keys: attack -> the API key that it uses.
         home: of the scorer.
         process: id of the scorer's process.
         seconds: length of the attack.
@@ -230,7 +230,7 @@ def attacking(
     if names:
         command = [sys.executable, "-m", "benchmarks.load.attackers", address, str(seconds), "1.0", *names]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        attackers = subprocess.Popen(command, env=os.environ | {"ATTACKER_KEY": key}, **pipes)
+        attackers = subprocess.Popen(command, env=os.environ | {"ATTACKER_KEYS": json.dumps(dict(keys))}, **pipes)
         assert attackers.stdin is not None
         queries = [[page["query"], [one["id"] for one in page["products"]]] for page in client.pages]
         attackers.stdin.write(json.dumps(queries) + "\n")

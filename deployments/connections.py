@@ -13,219 +13,22 @@ uvicorn waits for ever for the end of a header or of a body, and keeps all of it
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import logging
-import resource
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_log = logging.getLogger("connections")
+from esci_tournament.deployments.crowd import ConnectionLimits, Crowd, Waiting, place_of
 
-_SWEEP_S = 0.2
-_LINGER_S = 3.0  # in which a client that was refused may read why, while the rest of its request is thrown away
-_LINGER_BYTES = 2**24
-_UNREAD_S = 20.0  # in which a client must read its answer
-_GRACE_S = 2.0  # of a body before its rate counts
+_LINGER_BYTES = 2**24  # of a request that was refused, after which its client is not heard out
 _PIPELINED = 16  # requests of a connection that may wait for the answer to the one before
 _FRAMING_BYTES = 2**16  # chunk sizes, extensions and trailers of a body that is shorter than they are
-_OTHER_DESCRIPTORS = 200  # files, sockets and memory maps of the process that are no connections
-BACKLOG = 256  # connections that are accepted before the first of them is looked at
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What the clients of a server may hold.
-
-    Attributes:
-        connections: at once, in all; fewer where the process may open fewer files.
-        per_address: of one address at once; None for no such limit.
-        proxies: addresses or networks, such as "10.0.0.0/8", to which `per_address` does not apply.
-        reserve: further connections, on which only `reserved_paths` are answered.
-        reserved_paths: paths that are answered while all connections are busy.
-        head_s: seconds for a request's header, from its first byte or from the opening of the connection.
-        head_bytes: size of a header, request line included.
-        fields: header fields of a request.
-        body_s: seconds for a body.
-        body_rate: bytes a second that a body must have on average, after its first two seconds.
-        bodies_bytes: of all requests under way together; one that is alone may have more.
-        idle_s: seconds between two requests of a connection.
-    """
-
-    connections: int = 1000
-    per_address: int | None = 500
-    proxies: tuple[str, ...] = ()
-    reserve: int = 32
-    reserved_paths: frozenset[str] = frozenset({"/healthz", "/readyz"})
-    head_s: float = 10.0
-    head_bytes: int = 2**15
-    fields: int = 100
-    body_s: float = 10.0
-    body_rate: float = 1000.0
-    bodies_bytes: int = 64 * 2**20
-    idle_s: float = 75.0
-
-    def affordable(self) -> ConnectionLimits:
-        """Return these limits with as many connections as the process may open; at least 16.
-
-        The limit of open files is raised to what the operating system allows, as far as that is needed.
-        """
-        needed = self.connections + self.reserve + BACKLOG + _OTHER_DESCRIPTORS
-        files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if resource.RLIM_INFINITY != files < needed:
-            files = needed if most == resource.RLIM_INFINITY else min(needed, most)
-            with suppress(OSError, ValueError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-            files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return replace(self, connections=max(min(self.connections, self.connections + files - needed), 16))
-        return self
-
-
-class Waiting(IntEnum):
-    """What a connection waits for. Of those that wait for their client, the first kinds are closed first."""
-
-    LINGER = 0  # it was answered, or refused, before its request was complete
-    HEAD = 1  # the header of a request, or its first one
-    BODY = 2
-    IDLE = 3  # its next request
-    BUSY = 4  # the server itself
-
-
-class Crowd:
-    """The connections of one server and what they hold; used in the event loop's thread.
-
-    Args:
-        limits: what they may hold.
-        refused: called with a word for each refusal: connections, address, head, body, budget, pipeline or slow.
-
-    Attributes:
-        bodies: bytes of request bodies that are held.
-    """
-
-    def __init__(self, limits: ConnectionLimits, refused: Callable[[str], None] = lambda why: None) -> None:
-        self.limits, self.refused = limits.affordable(), refused
-        self.bodies = 0
-        self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in limits.proxies]
-        self._kinds: dict[Waiting, OrderedDict[LimitedProtocol, None]] = {kind: OrderedDict() for kind in Waiting}
-        self._addresses: Counter[str] = Counter()
-        self._sweeping: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return sum(map(len, self._kinds.values()))
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are more connections than the limit, so that only reserved paths are answered."""
-        return len(self) > self.limits.connections
-
-    def enter(self, one: LimitedProtocol) -> bool:
-        """Count a new connection; others may be closed for it.
-
-        Args:
-            one: the connection.
-
-        Returns:
-            Whether there is room for it.
-        """
-        most = self.limits.per_address
-        if most is not None and self._addresses[one.address] >= most and not self._trusted(one.address):
-            self.refused("address")
-            if not self._close_one(one.address):
-                return False
-        if len(self) >= self.limits.connections and not self._close_one():
-            self.refused("connections")
-            if len(self) >= self.limits.connections + self.limits.reserve:
-                return False
-        self._addresses[one.address] += 1
-        self._kinds[one.waiting][one] = None
-        if self._sweeping is None:
-            self._sweeping = one.loop.call_later(_SWEEP_S, self._sweep, one.loop)
-        return True
-
-    def move(self, one: LimitedProtocol, kind: Waiting) -> None:
-        """Let a connection wait for something else from now on."""
-        if self._kinds[one.waiting].pop(one, _ABSENT) is None:
-            self._kinds[kind][one] = None
-        one.waiting, one.since = kind, time.monotonic()
-
-    def leave(self, one: LimitedProtocol) -> None:
-        """Count a connection no more."""
-        if self._kinds[one.waiting].pop(one, _ABSENT) is None:
-            self._addresses[one.address] -= 1
-            if not self._addresses[one.address]:
-                del self._addresses[one.address]
-
-    def take(self, size: int, own: int) -> bool:
-        """Take bytes of a body from the budget.
-
-        Args:
-            size: number of bytes.
-            own: bytes that the same request has taken.
-
-        Returns:
-            Whether the budget allows it.
-        """
-        if self.bodies + size > self.limits.bodies_bytes and self.bodies > own:
-            return False
-        self.bodies += size
-        return True
-
-    def _trusted(self, address: str) -> bool:
-        if not address:  # a Unix socket
-            return True
-        own = ipaddress.ip_network(address)
-        return any(own.version == one.version and own.subnet_of(one) for one in self._networks)  # type: ignore[arg-type]
-
-    def _close_one(self, address: str | None = None) -> bool:
-        """Close the connection that has waited longest for its client, of one address or of all."""
-        now = time.monotonic()
-        for kind in (Waiting.LINGER, Waiting.HEAD, Waiting.BODY, Waiting.IDLE):
-            for one in self._kinds[kind]:
-                if kind is Waiting.BODY and now - one.since < _GRACE_S:
-                    break  # those that follow have waited less
-                if not one.paused and (address is None or one.address == address):
-                    one.drop()
-                    return True
-        return False
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, limits = time.monotonic(), self.limits
-        for kind, seconds in (
-            (Waiting.LINGER, _LINGER_S),
-            (Waiting.HEAD, limits.head_s),
-            (Waiting.IDLE, limits.idle_s),
-        ):
-            for one in self._longer_than(kind, now - seconds):
-                one.expire()
-        for one in self._longer_than(Waiting.IDLE, now - _UNREAD_S):
-            if one.transport.get_write_buffer_size():
-                one.drop()
-        for one in self._longer_than(Waiting.BODY, now - min(_GRACE_S, limits.body_s)):
-            spent = now - one.since
-            if one.paused:
-                continue
-            if spent > limits.body_s or one.taken < limits.body_rate * (spent - _GRACE_S):
-                one.expire()
-        self._sweeping = loop.call_later(_SWEEP_S, self._sweep, loop) if len(self) else None
-
-    def _longer_than(self, kind: Waiting, moment: float) -> Iterator[LimitedProtocol]:
-        """Yield the connections that have waited for something since before a moment; they may be closed meanwhile."""
-        for one in list(self._kinds[kind]):
-            if one.since >= moment:
-                break
-            yield one
-
-
-_ABSENT = object()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -255,7 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, or close it; called by asyncio."""
         super().connection_made(transport)
-        self.address = _place_of(self.client[0]) if self.client else ""
+        self.address = place_of(self.client[0]) if self.client else ""
         if not self.crowd.enter(self):
             self._refused = True
             transport.abort()
@@ -455,22 +258,6 @@ class LimitedProtocol(HttpToolsProtocol):
         with suppress(OSError, NotImplementedError):
             self.transport.write_eof()
         self.crowd.move(self, Waiting.LINGER)
-
-
-def _place_of(host: str) -> str:
-    """Return whose connections are counted together, as a network.
-
-    Example:
-        >>> _place_of("2001:db8::1"), _place_of("192.0.2.7")
-        ('2001:db8::/64', '192.0.2.7/32')
-    """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return str(ipaddress.ip_network((address, 32 if address.version == 4 else 64), strict=False))
 
 
 def limited_protocol(

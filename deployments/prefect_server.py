@@ -24,7 +24,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from esci_tournament.deployments.browser_login import BrowserLogin
-from esci_tournament.deployments.connections import ConnectionLimits, limited_protocol
+from esci_tournament.deployments.connections import limited_protocol
+from esci_tournament.deployments.crowd import ConnectionLimits
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
 from esci_tournament.registry.secrecy import hide_process

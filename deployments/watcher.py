@@ -21,7 +21,8 @@ for _name, _value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUE
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from esci_tournament.deployments.connections import BACKLOG, limited_protocol  # noqa: E402
+from esci_tournament.deployments.connections import limited_protocol  # noqa: E402
+from esci_tournament.deployments.crowd import BACKLOG  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
 from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402

@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
-from esci_tournament.deployments.connections import ConnectionLimits
+from esci_tournament.deployments.crowd import ConnectionLimits
 from esci_tournament.registry.versions import SPEC_TAG
 
 SIGNATURE, TIMESTAMP, DELIVERY = "X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id"

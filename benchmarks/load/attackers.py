@@ -1,8 +1,8 @@
 """Clients that try to keep a scorer from answering others: `python -m benchmarks.load.attackers URL SECONDS NAME...`.
 
 They run in one process of low priority, so that what is measured is what the scorer does about them, and not that they
-take the processor from it. The keys that some of them use are read from the variable ATTACKER_KEY. A JSON document on
-standard output says how often each of them tried, and what came of it.
+take the processor from it. Their keys, one for each attack, are read from the variable ATTACKER_KEYS, a JSON object. A
+JSON document on standard output says how often each of them tried, and what came of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Target:
 
     Attributes:
         host, port: of the scorer.
-        key: an API key; "" for none.
+        keys: attack -> the API key that it uses.
         until: when the attack ends, seconds of `time.monotonic`.
         queries: that a well-behaved client asks, and product ids of its pages.
         outcomes: attack -> what came of it -> how often.
@@ -36,7 +36,7 @@ class Target:
 
     host: str
     port: int
-    key: str
+    keys: dict[str, str]
     until: float
     queries: list[tuple[str, list[str]]] = field(default_factory=list)
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -48,9 +48,9 @@ class Target:
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(self.host, self.port)
 
-    def post(self, size: int, key: str | None = None) -> bytes:
+    def post(self, size: int, key: str) -> bytes:
         """Return the header of a page of `size` bytes."""
-        more = f"x-api-key: {self.key if key is None else key}\r\n"
+        more = f"x-api-key: {key}\r\n"
         head = f"POST /v1/score HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n{more}"
         return f"{head}content-length: {size}\r\n\r\n".encode()
 
@@ -65,7 +65,7 @@ async def unfinished_headers(target: Target) -> str:
 async def slow_bodies(target: Target) -> str:
     """Send the body of a page byte by byte."""
     reader, writer = await target.open()
-    writer.write(target.post(100_000))
+    writer.write(target.post(100_000, target.keys["slow bodies"]))
     return await _trickle(target, reader, writer)
 
 
@@ -105,7 +105,7 @@ async def huge_headers(target: Target) -> str:
 async def huge_pages(target: Target) -> str:
     """Send a page of one product of 7 MiB, with a key."""
     product = {"title": "Velo red lamp", "description": f"desk lamp {random.random()} " * 240_000}
-    return await _ask(target, {"query": "lamp", "products": [product], "deadline_ms": 50})
+    return await _ask(target, "huge pages", {"query": "lamp", "products": [product], "deadline_ms": 50})
 
 
 async def hostile_json(target: Target) -> str:
@@ -113,12 +113,12 @@ async def hostile_json(target: Target) -> str:
     head = b'{"query": "lamp", "locale": "us", "products": [{"id": "B1"'
     names = b",".join(b'"%x": 1' % number for number in range(400_000))
     body = random.choice([b"[" * 4_000_000, head + b"}], " + names + b"}", head + b"," + names + b"}]}", head * 60_000])
-    return await _exchange(target, target.post(len(body)) + body)
+    return await _exchange(target, target.post(len(body), target.keys["hostile JSON"]) + body)
 
 
 async def wrong_keys(target: Target) -> str:
-    """Ask with a key that has the right form, and its id where one is known."""
-    id = target.key.split("_")[1] if target.key and random.random() < 0.5 else f"{random.getrandbits(48):012x}"
+    """Ask with a key that has the right form, and half of the time the id of a good one."""
+    id = random.choice([target.keys["wrong keys"].split("_")[1], f"{random.getrandbits(48):012x}"])
     key = f"esci_{id}_{random.getrandbits(200):043x}"[:61]
     return await _exchange(target, target.post(2, key) + b"{}")
 
@@ -128,7 +128,7 @@ async def spellings(target: Target) -> str:
     query, ids = random.choice(target.queries)
     wide = "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in query)
     other = random.choice([wide, query.upper(), f"  {query} ", query.replace(" ", "\u3000"), query.title()])
-    return await _ask(target, {"query": other, "products": [{"id": one} for one in ids]})
+    return await _ask(target, "spellings", {"query": other, "products": [{"id": one} for one in ids]})
 
 
 async def churn(target: Target) -> str:
@@ -144,9 +144,9 @@ async def churn(target: Target) -> str:
     return "closed"
 
 
-async def _ask(target: Target, page: dict[str, object]) -> str:
+async def _ask(target: Target, name: str, page: dict[str, object]) -> str:
     body = json.dumps({"locale": "us", **page}).encode()
-    return await _exchange(target, target.post(len(body)) + body)
+    return await _exchange(target, target.post(len(body), target.keys[name]) + body)
 
 
 async def _exchange(target: Target, content: bytes) -> str:
@@ -206,7 +206,7 @@ def main(argv: list[str]) -> int:
     parts = urlsplit(address)
     queries = json.loads(sys.stdin.readline())
     until = time.monotonic() + float(seconds)
-    target = Target(parts.hostname or "", parts.port or 80, os.environ.get("ATTACKER_KEY", ""), until, queries)
+    target = Target(parts.hostname or "", parts.port or 80, json.loads(os.environ["ATTACKER_KEYS"]), until, queries)
     asyncio.run(attack(target, names, float(share)))
     print(json.dumps({name: dict(outcomes) for name, outcomes in target.outcomes.items()}))
     return 0

@@ -18,7 +18,8 @@ from esci_tournament.registry.errors import StoreError
 
 _log = logging.getLogger("scorer")
 
-ONE_REQUEST_BYTES = 2**18  # a larger body counts as several requests
+ONE_REQUEST_BYTES = 2**16  # a larger body counts as several requests
+_DIGITS = 10  # of a size that can be meant: a larger one is refused anyway
 # Keys that may wait for scrypt; more are refused with 429. One is computed at a time, so that guessing takes no more
 # than one core.
 _VERIFYING = 16
@@ -77,18 +78,23 @@ class Gate:
         if bucket is None or bucket.rate != rate:
             bucket = self._buckets[key.id] = Bucket(rate, self.burst_s)
         bucket.take()
-        request.state.bucket = bucket
+        request.state.bucket, request.state.paid = bucket, 0
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and len(declared) < _DIGITS:  # before it is read: several may be sent at once
+            self.charge(request, int(declared))
 
     def charge(self, request: Request, size: int) -> None:
         """Take a large request off its key's rate as often as it is larger than others.
 
         Args:
             request: one that was let in.
-            size: of its body, bytes.
+            size: of its body, bytes; what it has paid for its declared size is not taken again.
         """
         bucket = getattr(request.state, "bucket", None)
-        if bucket is not None:
-            bucket.charge(size // ONE_REQUEST_BYTES)
+        price = size // ONE_REQUEST_BYTES
+        if bucket is not None and price > request.state.paid:
+            bucket.charge(price - request.state.paid)
+            request.state.paid = price
 
     async def admits(self, request: Request) -> bool:
         """Tell whether :meth:`admit` lets a request in; it takes one request off the rate, too."""

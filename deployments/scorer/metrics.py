@@ -107,7 +107,7 @@ class ScorerMetrics:
         """Count a connection that was closed, or a request that was refused, because of a limit on connections.
 
         Args:
-            reason: a word, see :class:`~esci_tournament.deployments.connections.Crowd`.
+            reason: a word, see :class:`~esci_tournament.deployments.crowd.Crowd`.
         """
         self.connections_refused.labels(reason).inc()
 

@@ -17,7 +17,7 @@ _RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
 _WORDS = {
     401: "A good API key is needed.",
-    408: "The body did not come in time.",
+    408: "Header or body did not come in time.",
     413: "The body is too large, or there are more than 1,000 products.",
     415: "The body is no JSON.",
     422: "A field is wrong; `fields` names it.",

@@ -13,6 +13,7 @@ _MOST_COMPLAINTS = 20
 # A body may not have more of these: a page of 1,000 products has a small part of them, its texts included. Each stands
 # for a Python object, which takes ten times the memory of its text, and time in which nobody else is answered.
 _MOST = {b'"': 200_000, b"{": 100_000, b"[": 100_000, b",": 1_000_000}
+_OF_PAGE, _OF_PRODUCT = (frozenset(model.model_fields) for model in (schemas.ScoreRequest, schemas.Product))
 _EXTRA = "Extra inputs are not permitted"
 
 
@@ -75,25 +76,25 @@ def _check_sizes(content: Any) -> None:
     """
     if not isinstance(content, dict):
         return
-    unknown = _unknown(content, schemas.ScoreRequest, "")
+    unknown = _unknown(content, _OF_PAGE, "")
     products = content.get("products")
     if isinstance(products, list):
         if len(products) > schemas.MOST_PRODUCTS:
             message = f"a page has {schemas.MOST_PRODUCTS} products at most; send several pages"
             raise Refused(413, "too_many_products", message)
         for number, product in enumerate(products):
-            if len(unknown) < _MOST_COMPLAINTS and isinstance(product, dict):
-                unknown += _unknown(product, schemas.Product, f"products.{number}.")
+            if isinstance(product, dict) and not product.keys() <= _OF_PRODUCT:
+                unknown += _unknown(product, _OF_PRODUCT, f"products.{number}.")
+                if len(unknown) >= _MOST_COMPLAINTS:
+                    break
     if unknown:
         raise Refused(422, "invalid_request", _sentence(unknown), unknown[:_MOST_COMPLAINTS])
 
 
-def _unknown(
-    content: dict[str, Any], model: type[schemas.ScoreRequest | schemas.Product], at: str
-) -> list[dict[str, str]]:
+def _unknown(content: dict[str, Any], known: frozenset[str], at: str) -> list[dict[str, str]]:
     found = []
     for name in content:
-        if name not in model.model_fields:
+        if name not in known:
             found.append({"field": f"{at}{name}"[:200], "message": _EXTRA})
             if len(found) == _MOST_COMPLAINTS:
                 break

@@ -14,7 +14,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from esci_tournament.deployments.connections import BACKLOG, ConnectionLimits, limited_protocol
+from esci_tournament.deployments.connections import limited_protocol
+from esci_tournament.deployments.crowd import BACKLOG, ConnectionLimits
 from esci_tournament.deployments.scorer.address import check_address, is_loopback, own_names
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.load.attackers import ATTACKS, Target, attack
 from benchmarks.siege import Phase, descriptors, figures_of, kill_replicas
-from esci_tournament.deployments.connections import ConnectionLimits
+from esci_tournament.deployments.crowd import ConnectionLimits
 from tests.deployments.test_connections import get, running
 
 KEY = "esci_0123456789ab_" + "A" * 43
@@ -23,7 +23,9 @@ def test_every_attack_runs_and_ends_and_leaves_nothing_behind() -> None:
     limits = ConnectionLimits(connections=64, per_address=None, head_s=0.5, body_s=0.5, idle_s=1.0)
     with running(limits) as (server, connect):
         port = connect().getpeername()[1]
-        target = Target("127.0.0.1", port, KEY, time.monotonic() + 2.0, [("usb lamp", ["B1", "B2"])])
+        target = Target(
+            "127.0.0.1", port, dict.fromkeys(ATTACKS, KEY), time.monotonic() + 2.0, [("usb lamp", ["B1", "B2"])]
+        )
         asyncio.run(attack(target, list(ATTACKS), share=0.02))
         assert set(target.outcomes) == set(ATTACKS)
         assert all(outcomes.total() for outcomes in target.outcomes.values())
@@ -58,9 +60,11 @@ def test_a_phase_without_answers_meets_no_target() -> None:
 def test_only_replicas_are_killed() -> None:
     """Processes of processes, as the scorer has them."""
     leaf = "import time; time.sleep(60)"
-    keeper = f"import subprocess, sys; [one.wait() for one in [subprocess.Popen([sys.executable, '-c', {leaf!r}]) for _ in 'ab']]"
-    zygote = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {keeper!r}]).wait()"
-    scorer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {zygote!r}]).wait()"
+    start = "import subprocess, sys; started = [subprocess.Popen([sys.executable, '-c', {!r}]) for _ in {!r}]"
+    wait = "; [one.wait() for one in started]"
+    keeper = start.format(leaf, "ab") + wait
+    zygote = start.format(keeper, "a") + wait
+    scorer = start.format(zygote, "a") + wait
     with subprocess.Popen([sys.executable, "-c", scorer], start_new_session=True) as process:
         try:
             time.sleep(2)

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import uvicorn
 
-from esci_tournament.deployments.connections import ConnectionLimits, LimitedProtocol, limited_protocol
+from esci_tournament.deployments.connections import LimitedProtocol, limited_protocol
+from esci_tournament.deployments.crowd import ConnectionLimits, Waiting
 
 LIMITS = ConnectionLimits(
     connections=16,
@@ -177,7 +178,7 @@ def test_while_every_connection_is_being_answered_a_reserve_answers_health_alone
     busy = [connect() for _ in range(LIMITS.connections)]
     for one in busy:
         one.sendall(post(0, "/busy"))
-    until(lambda: sum(map(len, (server.crowd._kinds[4],))) == LIMITS.connections)
+    until(lambda: len(server.crowd._kinds[Waiting.BUSY]) == LIMITS.connections)
     assert get(connect(), "/healthz").startswith(b"HTTP/1.1 200")
     refused = get(connect(), "/v1/score")
     assert refused.startswith(b"HTTP/1.1 503")
@@ -294,7 +295,7 @@ def test_several_requests_of_one_connection_are_answered_and_an_unused_one_is_cl
 
 
 def test_who_does_not_read_the_answer_is_closed(server, connect, monkeypatch) -> None:
-    monkeypatch.setattr("esci_tournament.deployments.connections._UNREAD_S", 0.3)
+    monkeypatch.setattr("esci_tournament.deployments.crowd._UNREAD_S", 0.3)
     connect().sendall(post(0, "/large"))
     until(lambda: len(server.crowd) == 1)
     until(lambda: len(server.crowd) == 0)

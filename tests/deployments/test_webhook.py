@@ -8,6 +8,8 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
+from esci_tournament.deployments.connections import LimitedProtocol
+from esci_tournament.deployments.watcher import Watcher, listen
 from esci_tournament.deployments.webhook import (
     DELIVERY,
     LARGEST_BYTES,
@@ -18,6 +20,7 @@ from esci_tournament.deployments.webhook import (
     make_app,
     sign,
 )
+from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import SPEC_TAG
 
 SECRET = "between the two of us"
@@ -102,3 +105,12 @@ def test_a_body_without_end_is_not_read_to_the_end(receiver, woken):
 
 def test_health_is_what_the_loop_says(receiver):
     assert receiver.get("/healthz").json() == {"status": "ok"}
+
+
+def test_slow_and_many_clients_of_the_receiver_are_bounded(tmp_path):
+    """W1.3; what the limits do is tested in test_connections."""
+    settings = Settings(home=tmp_path)
+    server = listen(settings, Watcher(settings), SECRET)
+    assert issubclass(server.config.http, LimitedProtocol)
+    assert server.config.http.crowd.limits.bodies_bytes < 64 * 2**20
+    assert server.config.http.crowd.limits.body_s <= 10

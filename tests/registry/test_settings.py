@@ -88,3 +88,8 @@ def test_paths_mean_the_same_in_another_folder(tmp_path, monkeypatch):
         "http://mlflow:5000",
     ):
         assert Settings(mlflow_uri=address).mlflow_uri == address
+
+
+def test_a_proxy_that_is_no_address_is_named() -> None:
+    with pytest.raises(UsageError, match=r"trusted_proxies.*10\.0\.0\.0/99"):
+        read_settings(trusted_proxies=("10.0.0.0/99",))

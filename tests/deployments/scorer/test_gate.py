@@ -97,11 +97,14 @@ def test_of_many_who_guess_at_once_most_are_sent_away_before_scrypt_is_asked(key
 def test_a_large_request_counts_as_several(keys: Keys) -> None:
     gate = Gate(keys, rate_per_s=4.0, burst_s=2.0, open=False)
     _, text = keys.create("rival")
-    large = request(x_api_key=text)
+    large = request(x_api_key=text, content_length=str(20 * ONE_REQUEST_BYTES))
     assert admit(gate, large) == ["in"]
     gate.charge(large, 28 * ONE_REQUEST_BYTES)
     with pytest.raises(Overloaded) as refused:
         asyncio.run(gate.admit(request(x_api_key=text)))
     assert 5 <= refused.value.retry_after_s <= 6
     _, other = keys.create("shop")
-    assert admit(gate, request(x_api_key=other)) == ["in"]
+    assert admit(gate, *[request(x_api_key=other, content_length=str(28 * ONE_REQUEST_BYTES))] * 4) == [
+        "in",
+        *["Overloaded"] * 3,
+    ]

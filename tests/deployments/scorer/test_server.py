@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from esci_tournament.deployments.scorer.server import build_scorer, serve
+from esci_tournament.deployments.scorer.keys import FILE, MARK, Keys
+from esci_tournament.deployments.scorer.server import build_scorer, limits_of, serve
 from esci_tournament.registry.errors import StoreError, UsageError
 from esci_tournament.registry.settings import Settings
 
@@ -77,3 +78,28 @@ def test_for_everybody_it_does_not_listen_without_a_key(settings: Settings) -> N
     with pytest.raises(UsageError, match="no API key was made"):
         serve(settings, "0.0.0.0", 0)
     assert not settings.home.exists()
+
+
+def test_settings_of_connections_reach_what_they_bound(settings: Settings) -> None:
+    changed = {
+        "connections": 77,
+        "connections_per_address": None,
+        "trusted_proxies": ("10.0.0.0/8",),
+        "bodies_mib": 2.0,
+    }
+    changed |= {"head_timeout_s": 3.0, "body_timeout_s": 4.0, "idle_timeout_s": 5.0}
+    limits = limits_of(settings.model_copy(update=changed))
+    assert (limits.connections, limits.per_address, limits.proxies) == (77, None, ("10.0.0.0/8",))
+    assert (limits.head_s, limits.body_s, limits.idle_s, limits.bodies_bytes) == (3.0, 4.0, 5.0, 2 * 2**20)
+
+
+def test_keys_of_an_earlier_version_are_needed_from_the_start(settings: Settings) -> None:
+    """S5.3: nobody has asked yet when the file is removed."""
+    keys = Keys(settings.home / FILE)
+    keys.create("shop")
+    keys.file.with_suffix(MARK).unlink()
+    parts = build_scorer(settings)
+    parts.scorer.labels.close()
+    keys.file.unlink()
+    assert parts.gate.keys.required
+    assert Keys(settings.home / FILE).required

@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from esci_tournament.deployments.scorer.file_cache import FileCache
+from esci_tournament.deployments.scorer.labels import Labels
 from esci_tournament.deployments.scorer.schemas import ScoreRequest
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion
 from tests.deployments.scorer.conftest import NAMES, PAGE, ask
@@ -90,3 +92,37 @@ def test_only_products_that_the_catalogue_knows_are_counted_as_asked_for(stand):
     text = stand.scorer.metrics.text().decode()
     assert 'scorer_products_total{locale="us",outcome="scored"} 3.0' in text
     assert 'scorer_products_total{locale="us",outcome="unknown_product"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    "first", ["\uff52\uff45\uff44 \uff4c\uff41\uff4d\uff50", "RED LAMP", " red  lamp ", "red\u3000lamp"]
+)
+def test_the_label_of_a_query_does_not_depend_on_who_asked_first(stand, tmp_path, first):
+    """S3.1, S3.2: another spelling, asked first, gave its label to the honest one."""
+    own = [one["probabilities"] for one in ask(stand, PAGE)[0].json()["products"]]
+    stand.scorer.labels = Labels(FileCache(tmp_path / "cache", 4), stand.scorer.metrics)
+    try:
+        assert ask(stand, {**PAGE, "query": first})[0].json()["cache_hits"] == 0
+        stand.scorer.labels.flush()
+        for hits in (0, 40):
+            answer = ask(stand, PAGE)[0].json()
+            assert answer["cache_hits"] == hits
+            assert [one["probabilities"] for one in answer["products"]] == own
+            stand.scorer.labels.flush()
+    finally:
+        stand.scorer.labels.close()
+
+
+def test_text_of_a_request_never_gets_or_gives_the_label_of_a_product_of_the_catalogue(stand, tmp_path):
+    (text,) = stand.champion.catalogue.texts(stand.champion.catalogue.find("us", ["P1"]).tolist())
+    stand.scorer.labels = Labels(FileCache(tmp_path / "cache", 4), stand.scorer.metrics)
+    try:
+        assert ask(stand, {**PAGE, "products": [{"id": "P1"}]})[0].json()["cache_hits"] == 0
+        stand.scorer.labels.flush()
+        given = {"id": "P1", **text._asdict()}
+        given.pop("product_id")
+        for changed, hits in ((given, 0), ({**given, "title": "another"}, 0), ({"id": "P1"}, 1)):
+            assert ask(stand, {**PAGE, "products": [changed]})[0].json()["cache_hits"] == hits
+            stand.scorer.labels.flush()
+    finally:
+        stand.scorer.labels.close()
