@@ -125,7 +125,7 @@ def _documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     continue
                 try:
                     document = json.loads(line)
-                except (ValueError, RecursionError) as error:  # the latter for brackets without end
+                except (ValueError, RecursionError) as error:
                     raise _broken(path, number, f"no JSON ({error})") from error
                 if not isinstance(document, dict):
                     raise _broken(path, number, f"no JSON object but {type(document).__name__}")
