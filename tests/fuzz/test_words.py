@@ -28,7 +28,7 @@ from esci_tournament.registry.policy import NAMES, Policy
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.data.relations import relation_type
-from tests.fuzz.foreign import ANYTHING, ODD, altered, documents, fuzzed, lawful, mutations
+from tests.fuzz.foreign import ANYTHING, ODD, altered, documents, fuzzed, lawful, mutations, rarely
 
 SEEN = {"trained_on": "other_queries", "provenance": "somebody else trained it"}
 RECIPE = {"epochs": 2, "learning_rate": 2e-5, "max_length": 64, "field_tokens": {"title": 20}, "locales": ["us"]}
@@ -216,7 +216,7 @@ def test_messages_between_the_scorer_and_its_replicas(content: bytes, piece: int
 
 
 @given(ANYTHING)
-@fuzzed
+@rarely
 def test_overrides_of_settings(value: Any) -> None:
     """Parameters of a command or of Python: any value for any setting."""
     for name in ("review", "reviewers", "quorum", "alpha", "home", "data", "budget_latency_ms"):
