@@ -112,6 +112,6 @@ class BrowserLogin:
 def _token(body: bytes) -> str:
     try:
         said = json.loads(body)["token"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return said if isinstance(said, str) else ""

@@ -134,7 +134,7 @@ def subscribe(settings: Settings, secret: str, stopped: threading.Event) -> None
         except httpx.HTTPError:
             pass
         except Exception as error:
-            _log.warning("no webhooks, and polling goes on: %s", error)
+            _log.warning("polling goes on; events come if an administrator of MLflow has made a webhook: %s", error)
             return
         stopped.wait(10 * PROBE_S)
 

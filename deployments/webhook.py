@@ -110,7 +110,7 @@ def version_of(body: bytes) -> str | None:
         said = json.loads(body)
         entity, action, data = said["entity"], said["action"], said["data"]
         id = f"{data['name']}/{int(data['version'])}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     if (entity, action) == ("model_version", "created"):
         return id

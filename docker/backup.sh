@@ -13,6 +13,9 @@ for name in ledger mlflow prefect; do
     compose exec -T postgres pg_dump --username postgres --format custom "$name" >"$folder/$name.dump.part"
     mv "$folder/$name.dump.part" "$folder/$name.dump"
 done
+# The end of the ledger's chain, to compare later what was restored; not every version has one.
+compose run --rm -T --no-deps prepare tournament ledger checkpoint >"$folder/checkpoint.part" 2>/dev/null &&
+    mv "$folder/checkpoint.part" "$folder/checkpoint" || rm -f "$folder/checkpoint.part"
 # Exit code 1 of tar means that a file changed or disappeared while it was read, which is normal in a running stack.
 archive() {
     service=$1 file=$2
@@ -23,4 +26,8 @@ archive() {
 archive mlflow mlflow.tar --directory /var/lib/mlflow
 # Checkpoints of running fits (stages/work) are left out; finished stages, scores and reports are kept.
 archive watcher home.tar --exclude ./stages/work --exclude './*.lock' --directory /var/lib/tournament
-echo "wrote $folder"
+# Last: without it the backup is not whole, and restore.sh refuses it.
+(cd "$folder" && sha256sum -- * >.SHA256SUMS.part)
+mv "$folder/.SHA256SUMS.part" "$folder/SHA256SUMS"
+sync
+echo "wrote $folder; keep a copy of SHA256SUMS elsewhere: whoever can write to the folder can change both"

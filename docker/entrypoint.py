@@ -30,8 +30,21 @@ COMMANDS = {
     "reviewer": (*WORKER, "reviews"),
     "watcher": ("python", "-m", "esci_tournament.deployments.watcher"),
     "scorer": ("tournament", "serve"),
+    "prepare": ("python", "/opt/docker/prepare.py"),
     "deploy": ("tournament", "deploy"),
 }
+
+# Database role of the ledger and user of MLflow of each service; a command has those of the service it is run in.
+# Those of `prepare` own the ledger and administer MLflow: it runs once, and the operator's commands. The watcher runs
+# nobody else's code and reads every table, as reviewers do.
+CLIENTS = {
+    "prepare": ("ledger", "admin"),
+    "worker": ("ledger_worker", "tournament"),
+    "reviewer": ("ledger_reviewer", "tournament"),
+    "watcher": ("ledger_reviewer", "tournament"),
+    "scorer": ("ledger_scorer", "scorer"),
+}
+SERVICE_USERS = sorted({user for _, user in CLIENTS.values()} - {"admin"})
 
 MLFLOW_AUTH = """\
 [mlflow]
@@ -63,33 +76,43 @@ def environment(role: str, secrets: Secrets, given: Mapping[str, str]) -> dict[s
     """Return the environment variables that a role needs in addition to the given ones."""
     host = given.get("POSTGRES_HOST", "postgres")
 
-    def database(kind: str, name: str) -> str:
-        return f"postgresql+{kind}://{name}:{quote(secrets[f'{name}_db_password'], safe='')}@{host}/{name}"
+    def database(kind: str, name: str, user: str) -> str:
+        return f"postgresql+{kind}://{user}:{quote(secrets[f'{user}_db_password'], safe='')}@{host}/{name}"
 
     if role == "prefect-server":
         return {
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database("asyncpg", "prefect"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database("asyncpg", "prefect", "prefect"),
             "PREFECT_SERVER_API_AUTH_STRING": secrets["prefect_auth"],
             "PREFECT_API_AUTH_STRING": secrets["prefect_auth"],
         }
     if role in ("mlflow-server", "mlflow-upgrade"):
-        name = given.get("MLFLOW_TRACKING_USERNAME", "admin")
+        name = given.get("MLFLOW_ADMIN", "admin")
+        store = database("psycopg", "mlflow", "mlflow")
         return {
-            "MLFLOW_BACKEND_STORE_URI": database("psycopg", "mlflow"),
-            "MLFLOW_AUTH_CONFIG_PATH": str(_private(MLFLOW_AUTH, database=database("psycopg", "mlflow"), name=name)),
+            "MLFLOW_BACKEND_STORE_URI": store,
+            "MLFLOW_AUTH_CONFIG_PATH": str(_private(MLFLOW_AUTH, database=store, name=name)),
             "MLFLOW_AUTH_ADMIN_PASSWORD": secrets["mlflow_admin_password"],
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets["mlflow_csrf_key"],
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": secrets["mlflow_webhook_key"],
         }
+    if role == "deploy":
+        return {"PREFECT_API_AUTH_STRING": secrets["prefect_auth"]}
+    service = role if role in CLIENTS else given.get("SERVICE", "worker")
+    if service not in CLIENTS:
+        sys.exit(f"SERVICE is {service!r}; it is one of {', '.join(CLIENTS)}: whose rights a command has")
+    account, user = CLIENTS[service]
     variables = {
-        "TOURNAMENT_LEDGER_URL": database("psycopg", "ledger"),
-        "MLFLOW_TRACKING_USERNAME": given.get("MLFLOW_TRACKING_USERNAME", "admin"),
-        "MLFLOW_TRACKING_PASSWORD": secrets["mlflow_admin_password"],
+        "TOURNAMENT_LEDGER_URL": database("psycopg", "ledger", account),
+        "MLFLOW_TRACKING_USERNAME": given.get("MLFLOW_ADMIN", user) if service == "prepare" else user,
+        "MLFLOW_TRACKING_PASSWORD": secrets[f"mlflow_{user}_password"],
     }
-    if role == "scorer":
+    if service == "prepare":
+        passwords = {f"MLFLOW_PASSWORD_{name.upper()}": secrets[f"mlflow_{name}_password"] for name in SERVICE_USERS}
+        return variables | passwords | {"TOURNAMENT_WEBHOOK_SECRET": secrets["webhook_secret"]}
+    if service == "scorer":
         redis = quote(secrets["redis_password"], safe="")
         return variables | {"TOURNAMENT_CACHE_REDIS_URL": f"redis://:{redis}@{given.get('REDIS_HOST', 'redis')}:6379/0"}
-    if role == "watcher":
+    if service == "watcher":
         variables["TOURNAMENT_WEBHOOK_SECRET"] = secrets["webhook_secret"]
     return variables | {"PREFECT_API_AUTH_STRING": secrets["prefect_auth"]}
 

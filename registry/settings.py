@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
@@ -436,6 +442,8 @@ def read_settings(**overrides: object) -> Settings:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"tournament.toml in {Path.cwd()} cannot be read: {error}; correct or remove it") from error
+    except (SettingsError, RecursionError) as error:  # a list that is no JSON, or is nested without end
+        raise UsageError(f"settings: {error}; correct the variable TOURNAMENT_... or tournament.toml") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from esci_tournament.deployments.cli.common import Output, add_common_options, workspace_of
@@ -172,10 +171,12 @@ def _row(record: PolicyRecord) -> dict[str, Any]:
 
 def _parsed(name: str, value: str) -> Any:
     """Return a value as the setting takes it: JSON, or words with commas between them where it is a list."""
+    from esci_tournament.registry.foreign import read_json
+
     if name in ("reviewers", "allowed_pyfunc_sources") and not value.lstrip().startswith("["):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     try:
-        return json.loads(value)
+        return read_json(value)
     except ValueError:
         return value
 

@@ -24,6 +24,7 @@ from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Member
 from esci_tournament.deployments.scorer.compute.replica import Replica
 from esci_tournament.registry.errors import NotFoundError, TournamentError
+from esci_tournament.registry.foreign import read_json
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute, tabulate
 from esci_tournament.tasks.ensemble.early_exit import FILE as EXIT_FILE
@@ -107,7 +108,7 @@ class Card:
         Raises:
             ValueError: if it is not JSON; likewise KeyError and TypeError, if keys are missing or unknown.
         """
-        content = json.loads(text)
+        content = read_json(text)
         return cls(**{**content, "members": tuple(content["members"])})
 
 

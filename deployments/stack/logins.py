@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from esci_tournament.deployments.stack.access import write_private
 from esci_tournament.deployments.stack.state import stack_folder
+from esci_tournament.registry.errors import UsageError
 
 LOGIN_S = 600.0  # seconds from the making of a link until it is void
 LOGIN_PATH = "/tournament/login"
@@ -52,13 +53,22 @@ def login_link(home: Path, api: str, to: str = START_PAGE) -> str:
 def path_of(address: str) -> str:
     """Return the part of an address that stands behind the server's name.
 
+    Args:
+        address: An address or a path.
+
+    Raises:
+        UsageError: if it is no address.
+
     Example:
         >>> path_of("http://127.0.0.1:4200/v2/runs/flow-run/7?tab=Logs")
         '/v2/runs/flow-run/7?tab=Logs'
         >>> path_of("")
         '/v2/'
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UsageError(f"{address!r} is no address of a page: {error}") from error
     path = "/" + parts.path.lstrip("/") + (f"?{parts.query}" if parts.query else "")
     return START_PAGE if path == "/" else path
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from esci_tournament.registry.ledger import Ledger
+from esci_tournament.registry.errors import StoreError
+from tests.docker.conftest import DOCKER, ledger_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
-
-DOCKER = Path(__file__).resolve().parents[2] / "docker"
 
 # `compose exec` and `compose run` run the command here, volumes being folders of the test.
 COMPOSE = """\
@@ -25,6 +26,9 @@ arguments = sys.argv[sys.argv.index("-f") + 2:]
 verb, rest = arguments[0], [one for one in arguments[1:] if one not in ("-T", "--rm", "--no-deps")]
 with open({said!r}, "a") as log:
     print(*arguments, file=log)
+if verb == "run" and "--entrypoint" not in rest:
+    print("a checkpoint" if "checkpoint" in rest else sys.exit(2))
+    sys.exit(0)
 if verb == "run":
     rest = [rest[2], rest[1], *rest[3:]]
 elif verb != "exec":
@@ -33,33 +37,10 @@ command = [one.replace("/var/lib/", {volumes!r} + "/") for one in rest[1:]]
 os.execvp(command[0], command)
 """
 
+NAMES = ("ledger", "mlflow", "prefect")
+FILES = (*(f"{name}.dump" for name in NAMES), "mlflow.tar", "home.tar")
+
 Script = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def databases(postgres_server: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The three databases as the image makes them; yields the environment in which they are reached."""
-    if shutil.which("pg_dump") is None or shutil.which("psql") is None:
-        pytest.skip("needs PostgreSQL's client programs on PATH")
-    host, _, port = postgres_server.rpartition("@")[2].partition(":")
-    secrets = tmp_path / "secrets"
-    subprocess.run([DOCKER / "make-secrets.sh", secrets], check=True, stdout=subprocess.DEVNULL)
-    reach = {"PGHOST": host, "PGPORT": port, "SECRETS": str(secrets)}
-    environment = {**os.environ, **reach}
-
-    def sql(*statements: str) -> None:
-        for statement in statements:
-            command = ["psql", "-qX", "-U", "tournament", "-d", "postgres", "-c", statement]
-            subprocess.run(command, check=True, env=environment, timeout=60)
-
-    sql("CREATE ROLE postgres SUPERUSER LOGIN")
-    try:
-        subprocess.run([DOCKER / "postgres" / "databases.sh"], check=True, env=environment, timeout=60)
-        yield environment
-    finally:
-        for name in ("prefect", "mlflow", "ledger"):
-            sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"DROP ROLE IF EXISTS {name}")
-        sql("DROP ROLE postgres")
 
 
 @pytest.fixture
@@ -93,11 +74,6 @@ def script(databases: dict[str, str], volumes: Path, tmp_path: Path) -> Script:
     return run
 
 
-def ledger_of(databases: dict[str, str]) -> Ledger:
-    password = Path(databases["SECRETS"], "ledger_db_password").read_text()
-    return Ledger.open(f"postgresql+psycopg://ledger:{password}@{databases['PGHOST']}:{databases['PGPORT']}/ledger")
-
-
 def test_what_was_backed_up_is_there_again(
     databases: dict[str, str], volumes: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -121,8 +97,16 @@ def test_what_was_backed_up_is_there_again(
     assert (volumes / "tournament" / "report.html").read_text() == "a report"
     assert not (volumes / "tournament" / "stages" / "work").exists()
     assert not (volumes / "tournament" / "later.html").exists()
-    stopped = (tmp_path / "said").read_text().index("stop prefect mlflow deploy worker reviewer watcher scorer")
-    assert stopped < (tmp_path / "said").read_text().index("dropdb")
+    said = (tmp_path / "said").read_text()
+    stopped = said.index("stop prefect mlflow prepare deploy worker reviewer watcher scorer")
+    assert (
+        max(said.index(f"restored_{name}") for name in NAMES) < stopped < said.index("DROP DATABASE IF EXISTS ledger")
+    )
+    assert (backup / "checkpoint").read_text() == "a checkpoint\n"
+    databases_now = sql(databases, "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database")
+    assert "restored" not in databases_now
+    with pytest.raises(StoreError, match="permission denied"):  # roles have no more than before
+        ledger_of(databases, "ledger_scorer").champion("esci")
 
 
 def test_nothing_is_replaced_by_half_a_backup_or_without_a_yes(script: Script, tmp_path: Path) -> None:
@@ -133,17 +117,81 @@ def test_nothing_is_replaced_by_half_a_backup_or_without_a_yes(script: Script, t
     (tmp_path / "said").unlink()
     unsure = script("restore.sh", backup)
     assert (unsure.returncode, "say --yes" in unsure.stderr) == (1, True)
-    (backup / "mlflow.dump").unlink()
-    half = script("restore.sh", backup, "--yes")
-    assert (half.returncode, "mlflow.dump is missing" in half.stderr) == (1, True)
     assert not (tmp_path / "said").exists()
 
 
-def test_each_role_sees_its_own_database_alone(databases: dict[str, str]) -> None:
-    import psycopg
+def sql(databases: dict[str, str], statement: str) -> str:
+    command = ["psql", "-qXAt", "-U", "postgres", "-d", "postgres", "-c", statement]
+    return subprocess.run(command, check=True, env=databases, capture_output=True, text=True, timeout=60).stdout.strip()
 
-    address = f"host={databases['PGHOST']} port={databases['PGPORT']} user=ledger dbname="
-    with psycopg.connect(address + "ledger") as connection:
-        assert connection.execute("SELECT current_user").fetchone() == ("ledger",)
-    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        psycopg.connect(address + "mlflow")
+
+def summed(backup: Path) -> None:
+    """Write SHA256SUMS anew, as somebody does who changes the files."""
+    files = sorted(path for path in backup.iterdir() if path.suffix in (".dump", ".tar"))
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+    (backup / "SHA256SUMS").write_text("".join(lines))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def outside(path: Path) -> None:
+    """An archive one of whose names leaves the folder it is unpacked in."""
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("../../etc/cron.d/mine"))
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object], bool, str]] = [
+    *((file, flip, False, "differ from SHA256SUMS") for file in FILES),
+    *((file, cut, False, "differ from SHA256SUMS") for file in FILES),
+    *((file, Path.unlink, False, f"{file} is missing") for file in FILES),
+    ("SHA256SUMS", Path.unlink, False, "SHA256SUMS is missing"),
+    ("SHA256SUMS", cut, False, "does not name"),
+    *((f"{name}.dump", cut, True, f"{name}.dump cannot be restored") for name in NAMES),
+    ("mlflow.tar", cut, True, "mlflow.tar cannot be read"),
+    ("home.tar", outside, True, "name outside its folder"),
+]
+
+
+def test_a_damaged_backup_changes_nothing(
+    databases: dict[str, str], volumes: Path, script: Script, tmp_path: Path
+) -> None:
+    """Every file damaged, cut or missing, and cut with checksums that fit; the stack goes on as it was."""
+    with ledger_of(databases) as ledger:
+        for _ in range(200):
+            ledger.record_event("kept", "x" * 100)
+    (volumes / "mlflow" / "model.safetensors").write_bytes(bytes(200_000))
+    for name in ("mlflow", "prefect"):
+        statement = "CREATE TABLE t AS SELECT md5(i::text) AS c FROM generate_series(1, 2000) AS i"
+        command = ["psql", "-qX", "-U", name, "-d", name, "-c", statement]
+        subprocess.run(command, check=True, env=databases, timeout=60)
+    good = tmp_path / "good"
+    assert script("backup.sh", good).returncode == 0
+    with ledger_of(databases) as ledger:
+        ledger.record_event("later", "after the backup")
+    before = sql(databases, "SELECT string_agg(datname || oid, ' ' ORDER BY datname) FROM pg_database")
+    (tmp_path / "said").unlink()
+    for number, (file, damage, consistently, words) in enumerate(DAMAGE):
+        bad = tmp_path / f"bad{number}"
+        shutil.copytree(good, bad)
+        damage(bad / file)
+        if consistently:
+            summed(bad)
+        done = script("restore.sh", bad, "--yes")
+        told = (done.returncode, words in done.stderr, "nothing was changed" in done.stderr)
+        assert told == (1, True, True), (file, damage, done.stderr)
+        shutil.rmtree(bad)
+    assert sql(databases, "SELECT string_agg(datname || oid, ' ' ORDER BY datname) FROM pg_database") == before
+    assert "stop" not in (tmp_path / "said").read_text().split()
+    with ledger_of(databases) as ledger:
+        assert ledger.events()[-1].kind == "later"
+    assert (volumes / "tournament" / "report.html").read_text() == "a report"
+    done = script("restore.sh", good, "--yes")
+    assert done.returncode == 0, done.stderr

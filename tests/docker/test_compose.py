@@ -21,7 +21,7 @@ from esci_tournament.registry.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
-OURS = {"prefect", "mlflow", "deploy", "worker", "reviewer", "watcher", "scorer"}
+OURS = {"prefect", "mlflow", "prepare", "deploy", "worker", "reviewer", "watcher", "scorer"}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_every_part_of_the_stack_is_there_and_is_watched(compose: dict[str, Any]
     assert set(services) == OURS | {"postgres", "redis"}
     for name, service in services.items():
         assert service["restart"] in ("unless-stopped", "on-failure"), name
-        assert service["healthcheck"].get("test") or name == "deploy", name
+        assert service["healthcheck"].get("test") or name in ("prepare", "deploy"), name
 
 
 def test_whoever_waits_waits_for_something_that_can_be_waited_for(compose: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ def test_whoever_waits_waits_for_something_that_can_be_waited_for(compose: dict[
             if words["condition"] == "service_healthy":
                 assert services[other]["healthcheck"].get("test"), f"{name} waits for the health of {other}"
             else:
-                assert (other, words["condition"]) == ("deploy", "service_completed_successfully")
+                assert (other in ("prepare", "deploy"), words["condition"]) == (True, "service_completed_successfully")
 
 
 def test_every_secret_is_a_file_that_must_be_named(compose: dict[str, Any]) -> None:
@@ -122,6 +122,14 @@ def test_a_role_asks_for_exactly_the_secrets_that_its_service_has(compose: dict[
         assert asked == set(compose["services"][service]["secrets"]), service
 
 
+def test_only_what_prepares_the_stores_has_their_owners_secrets(compose: dict[str, Any]) -> None:
+    owners = {"postgres_password", "ledger_db_password", "mlflow_admin_password"}
+    holders = {name for name, service in compose["services"].items() if owners & set(service.get("secrets", []))}
+    assert holders == {"postgres", "mlflow", "prepare"}
+    for name in ("worker", "reviewer", "watcher", "scorer", "prepare"):
+        assert compose["services"][name]["environment"]["SERVICE"] == name
+
+
 def start(*arguments: str, secrets: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, DOCKER / "entrypoint.py", *arguments],
@@ -133,27 +141,27 @@ def start(*arguments: str, secrets: Path, **variables: str) -> subprocess.Comple
 
 
 def test_a_missing_or_empty_secret_is_named_and_nothing_is_started(tmp_path: Path) -> None:
-    (tmp_path / "ledger_db_password").write_text("")
+    (tmp_path / "ledger_worker_db_password").write_text("")
     empty = start("worker", secrets=tmp_path)
     assert empty.returncode == 1
-    assert empty.stderr.startswith("secret ledger_db_password: ")
+    assert empty.stderr.startswith("secret ledger_worker_db_password: ")
     assert "is empty" in empty.stderr
-    (tmp_path / "ledger_db_password").write_text("x")
+    (tmp_path / "ledger_worker_db_password").write_text("x")
     missing = start("worker", secrets=tmp_path)
-    assert missing.stderr.startswith("secret mlflow_admin_password: ")
+    assert missing.stderr.startswith("secret mlflow_tournament_password: ")
     assert "cannot be read" in missing.stderr
 
 
 def test_the_program_has_its_secrets_in_its_environment_and_none_on_its_command_line(tmp_path: Path) -> None:
-    for name in ("ledger_db_password", "mlflow_admin_password", "prefect_auth"):
+    for name in ("ledger_worker_db_password", "mlflow_tournament_password", "prefect_auth"):
         (tmp_path / name).write_text(f"{name} p@ss:/%\n")
     show = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv]))"
     done = start("python", "-c", show, secrets=tmp_path, POSTGRES_HOST="db:5433")
     environment, arguments = json.loads(done.stdout)
     assert environment["TOURNAMENT_LEDGER_URL"] == (
-        "postgresql+psycopg://ledger:ledger_db_password%20p%40ss%3A%2F%25@db:5433/ledger"
+        "postgresql+psycopg://ledger_worker:ledger_worker_db_password%20p%40ss%3A%2F%25@db:5433/ledger"
     )
-    assert environment["MLFLOW_TRACKING_PASSWORD"] == "mlflow_admin_password p@ss:/%"
+    assert environment["MLFLOW_TRACKING_PASSWORD"] == "mlflow_tournament_password p@ss:/%"
     assert not any("p@ss" in argument or "p%40ss" in argument for argument in arguments)
 
 
