@@ -380,6 +380,7 @@ class ServingChampion:
         try:
             await self.recruit()
         except TournamentError as error:
+            self.dispatcher.lasted = False
             self._lost(str(error))
 
     def _show(self) -> None:

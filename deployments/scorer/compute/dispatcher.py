@@ -32,7 +32,7 @@ _LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # lower bounds of a batch: smaller ones
 _LATE_PAIRS = 40  # of a batch of late questions at most: a request that arrives meanwhile waits for it
 _MOST_DEATHS = 2  # deaths of replicas that computed a question after which it is given up
 _PATIENCE = 8  # times that a batch may take as long as one of its size takes as a rule
-_QUARANTINED = "a process was lost with this page or query a moment ago; it is not computed for a minute"
+_QUARANTINED = "processes were lost with this page or query a moment ago; it is not computed for a minute"
 
 
 class PendingRequests:
@@ -114,7 +114,7 @@ class BatchDispatcher:
 
     Attributes:
         members: candidate id -> the member's queue and circuit breaker.
-        quarantine: pages and queries that are not computed, because a replica died or hung of them.
+        quarantine: pages that replicas died or hung of; they are computed alone, or not at all.
         lasted: whether the replica that was lost last had worked, or ended because of what it computed.
     """
 
@@ -147,6 +147,7 @@ class BatchDispatcher:
         if self._closed:
             replica.end()
         elif not replica.alive:
+            self.lasted = False
             self.lost("a replica ended before it took part")
         else:
             self._slots.append(_ReplicaSlot(replica))
@@ -205,6 +206,7 @@ class BatchDispatcher:
             elif self.quarantine.holds(name, pairs):
                 question.fail(PageFailed(_QUARANTINED))
             else:
+                question.deaths = int(self.quarantine.doubts(name, pairs))
                 member.put(question)
         self._wake()
         return questions
@@ -284,19 +286,22 @@ class BatchDispatcher:
             for line in member.lines:
                 while line and not line[0].waiting:
                     line.popleft()
-        if suspected := [one for one in self.members.values() if one.suspects and slot.takes(one) and self._may_risk()]:
+        if suspected := [one for one in self.members.values() if slot.takes(one) and self._risks(one)]:
             return suspected[0]
         waiting = [member for member in self.members.values() if member.line and slot.takes(member)]
         return min(waiting, key=lambda one: (not one.queue, one.line[0].order, -one.expected_seconds), default=None)
 
-    def _may_risk(self) -> bool:
-        """Tell whether a replica may be given what another one has died of.
+    def _risks(self, member: Member) -> bool:
+        """Tell whether a replica is given what another one has died of with this member.
 
-        Only one at a time, and only while there is another one for everything else, or nothing else to compute.
+        Not before the member has been tried with a harmless page. Only one at a time, and only while there is another
+        one for everything else, or nothing else to compute.
 
         Returns:
             Whether now is such a time.
         """
+        if not member.suspects or (member.queue and member.queue[0].pairs is HARMLESS):
+            return False
         batches = [batch for slot in self._slots for batch in slot.batches]
         if any(batch.risky for batch in batches):
             return False
@@ -304,7 +309,7 @@ class BatchDispatcher:
         return len(self._slots) > 1 or self._most_slots < 2 or idle
 
     def _send(self, slot: _ReplicaSlot, member: Member, room: float) -> None:
-        risky = bool(member.suspects) and self._may_risk()
+        risky = self._risks(member)
         parts = self._alone(member) if risky else self._gather(member, *self._size(member, room))
         seconds = member.seconds_for(sum(stop - start for _, start, stop in parts))
         batch = _Batch(member, parts, slot, seconds, risky=risky)
@@ -467,10 +472,12 @@ class BatchDispatcher:
         for question, start, stop in reversed(batch.parts):
             if not question.done:
                 self._put_back(batch.member, question, start, stop)
-        for line in batch.member.lines:
-            for question in line:
-                if self.quarantine.holds(batch.member.name, question.pairs):
-                    question.fail(PageFailed(_QUARANTINED))
+        for question in [question for line in batch.member.lines for question in line if given_up]:
+            if self.quarantine.holds(batch.member.name, question.pairs):
+                question.fail(PageFailed(_QUARANTINED))
+            elif not question.deaths and self.quarantine.doubts(batch.member.name, question.pairs):
+                question.deaths = 1
+                batch.member.put(question)
         return given_up
 
     def _reassure(self, member: Member, questions: Sequence[Question]) -> None:

@@ -1,4 +1,4 @@
-"""Pages that processes were lost with, which are not computed again for a while."""
+"""Pages that processes were lost with: they are computed alone, and then not at all, for a while."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from collections.abc import Callable
 from esci_tournament.deployments.scorer.compute.pairs import HARMLESS, Pairs
 
 _SECONDS = 60.0
-_MOST = 10_000  # pages and queries that are remembered
-_PAGES = 2  # different pages with one query after which all pages with it are held
+_MOST = 10_000  # pages that are remembered
+_LOSSES = 2  # of one page, or of different pages with one query, from which on it is held
 
 
 class Quarantine:
-    """Remembers for a minute which pages, and which queries, a member must not be asked about.
+    """Remembers for a minute with which pages a process was lost, for each member.
 
-    One page is enough for itself. A query is held after two different pages with it: then it is the query that a member
-    cannot bear, and not a product. Used in the event loop's thread alone.
+    After one loss the page, and others with its query, are in doubt: the machine may have been to blame. A page is held
+    after two losses. A query is held after losses with two different pages: then it is the query that a member cannot
+    bear, and not a product. Used in the event loop's thread alone.
 
     Args:
         clock: returns the time in seconds, growing.
 
     Example:
-        >>> held, page = Quarantine(), Pairs("aaaa", "us", HARMLESS.texts)
-        >>> held.add("minilm/1", page)
-        >>> held.holds("minilm/1", page), held.holds("minilm/1", HARMLESS), held.holds("e5/1", page)
-        (True, False, False)
+        >>> quarantine, page = Quarantine(), Pairs("aaaa", "us", HARMLESS.texts)
+        >>> quarantine.add("minilm/1", page)
+        >>> quarantine.doubts("minilm/1", page), quarantine.holds("minilm/1", page)
+        (True, False)
+        >>> quarantine.add("minilm/1", page)
+        >>> quarantine.holds("minilm/1", page), quarantine.holds("e5/1", page)
+        (True, False)
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[tuple[str, str, bytes], float] = {}  # member, query and digest of a page, b"" for all
+        self._lost: dict[tuple[str, str, bytes], tuple[float, int]] = {}  # member, query, digest -> until, losses
 
     def add(self, member: str, pairs: Pairs) -> None:
-        """Hold a page; and its query, when another page with it is held already.
+        """Record that a process was lost with a page.
 
         Args:
             member: candidate id.
@@ -42,12 +46,21 @@ class Quarantine:
         """
         if pairs is HARMLESS:
             return
-        now = self._clock()
-        self._until = {key: until for key, until in list(self._until.items())[-_MOST:] if until > now}
-        self._until[member, pairs.query, _digest(pairs)] = now + _SECONDS
-        pages = [page for name, query, page in self._until if (name, query) == (member, pairs.query) and page]
-        if len(pages) >= _PAGES:
-            self._until[member, pairs.query, b""] = now + _SECONDS
+        now, key = self._clock(), (member, pairs.query, _digest(pairs))
+        self._lost = {one: facts for one, facts in list(self._lost.items())[-_MOST:] if facts[0] > now}
+        self._lost[key] = now + _SECONDS, self._lost.get(key, (now, 0))[1] + 1
+
+    def doubts(self, member: str, pairs: Pairs) -> bool:
+        """Tell whether a page is computed alone: it, or one with its query, was lost with a process.
+
+        Args:
+            member: candidate id.
+            pairs: the page.
+
+        Returns:
+            Whether it is in doubt.
+        """
+        return bool(self._pages(member, pairs))
 
     def holds(self, member: str, pairs: Pairs) -> bool:
         """Tell whether a member must not be asked about a page now.
@@ -59,10 +72,15 @@ class Quarantine:
         Returns:
             Whether the page, or its query, is held.
         """
-        if not self._until:
-            return False
-        keys = ((member, pairs.query, b""), (member, pairs.query, _digest(pairs)))
-        return any(self._until.get(key, 0.0) > self._clock() for key in keys)
+        pages = self._pages(member, pairs)
+        return len(pages) >= _LOSSES or (bool(pages) and pages.get(_digest(pairs), 0) >= _LOSSES)
+
+    def _pages(self, member: str, pairs: Pairs) -> dict[bytes, int]:
+        """Return the pages with this query that were lost: digest -> losses."""
+        if not self._lost:
+            return {}
+        now, wanted = self._clock(), (member, pairs.query)
+        return {key[2]: facts[1] for key, facts in self._lost.items() if key[:2] == wanted and facts[0] > now}
 
 
 def _digest(pairs: Pairs) -> bytes:

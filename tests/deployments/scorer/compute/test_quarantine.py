@@ -1,4 +1,4 @@
-"""What a process was lost with is not computed for a minute; the query of two such pages neither."""
+"""What processes were lost with is in doubt, and then held for a minute; so is the query of two such pages."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ def page(query: str, title: str) -> Pairs:
     return Pairs(query, "us", [Text("", title, "", "", "", "")])
 
 
-def test_one_page_holds_itself_and_two_hold_their_query_for_a_minute():
+def test_one_loss_casts_doubt_and_two_hold_a_page_or_its_query_for_a_minute():
     now = 0.0
-    held = Quarantine(lambda: now)
-    held.add("m/1", page("aaa", "one"))
-    assert held.holds("m/1", page("aaa", "one"))
-    assert not held.holds("m/1", page("aaa", "two"))
-    assert not held.holds("m/1", page("bbb", "one"))
-    assert not held.holds("n/1", page("aaa", "one"))
-    held.add("m/1", page("aaa", "one"))  # the same one
-    assert not held.holds("m/1", page("aaa", "two"))
-    held.add("m/1", page("aaa", "two"))
-    assert held.holds("m/1", page("aaa", "three"))
+    kept = Quarantine(lambda: now)
+    kept.add("m/1", page("aaa", "one"))
+    assert kept.doubts("m/1", page("aaa", "one"))
+    assert kept.doubts("m/1", page("aaa", "two"))
+    assert not kept.holds("m/1", page("aaa", "one"))
+    assert not kept.doubts("m/1", page("bbb", "one"))
+    assert not kept.doubts("n/1", page("aaa", "one"))
+    kept.add("m/1", page("aaa", "one"))  # the same one
+    assert kept.holds("m/1", page("aaa", "one"))
+    assert not kept.holds("m/1", page("aaa", "two"))
+    kept.add("m/1", page("aaa", "two"))
+    assert kept.holds("m/1", page("aaa", "three"))
     now = 61.0
-    assert not held.holds("m/1", page("aaa", "one"))
+    assert not kept.doubts("m/1", page("aaa", "one"))
 
 
 def test_the_harmless_page_is_never_held():
-    held = Quarantine()
-    held.add("m/1", HARMLESS)
-    assert not held.holds("m/1", HARMLESS)
+    kept = Quarantine()
+    kept.add("m/1", HARMLESS)
+    assert not kept.doubts("m/1", HARMLESS)
