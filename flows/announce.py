@@ -47,7 +47,7 @@ def announce(kind: Kind, subject: str, payload: Mapping[str, Any] | None = None)
                 "prefect.resource.role": kind,
             },
             related=_flow_run(),
-            payload=content | {name: plain(str(content[name])) for name in ("title", "text")},
+            payload=content | {name: plain(content[name]) for name in ("title", "text")},
         )
         # Posted, not queued for Prefect's background worker: a process that ends at once loses what is queued.
         body = [event.model_dump(mode="json")]
