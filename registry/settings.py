@@ -242,7 +242,13 @@ class Settings(BaseSettings):
     member_timeout_s: float = Field(
         20.0,
         gt=0,
-        description="seconds after which a member that has not answered a batch is fenced off, its replica ended",
+        description="seconds that a member may take for a batch at most; then its replica is ended",
+    )
+    page_timeout_s: float = Field(
+        3.0,
+        gt=0,
+        description="seconds that a batch may compute, or eight times what is usual for its size, until its replica is "
+        "ended and its page fails; never more than member_timeout_s",
     )
     member_failures: int = Field(3, ge=1, description="failures in a row after which a member is fenced off")
     member_retry_s: float = Field(15.0, gt=0, description="seconds until a fenced member is tried again")

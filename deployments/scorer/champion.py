@@ -370,7 +370,8 @@ class ServingChampion:
         if self.closed.is_set():
             return
         now = time.monotonic()
-        self._losses = self._losses + 1 if now - self._lost_at < _STEADY_SECONDS else 0
+        if not self.dispatcher.lasted:  # else it worked, and died of a page
+            self._losses = self._losses + 1 if now - self._lost_at < _STEADY_SECONDS else 0
         self._lost_at = now
         wait = _AGAIN_SECONDS[min(self._losses, len(_AGAIN_SECONDS) - 1)]
         _log.warning("%s: %s; another takes its place in %g s", self.card.id, why, wait)
@@ -384,6 +385,7 @@ class ServingChampion:
         try:
             await self.recruit()
         except TournamentError as error:
+            self.dispatcher.lasted = False
             self._lost(str(error))
 
     def _show(self) -> None:

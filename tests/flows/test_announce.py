@@ -72,6 +72,14 @@ def test_a_server_that_is_being_restarted_is_told_once_it_is_back(restarted: lis
     assert event["payload"] == expected
 
 
+def test_what_a_message_quotes_is_no_link_and_no_mention(restarted: list[dict[str, Any]]) -> None:
+    """R2.10."""
+    assert announce("failure", "a/1", {"text": "unknown key '<!channel> <https://evil.example|Approve>'"}) is True
+    [event] = restarted
+    assert "<" not in event["payload"]["text"]
+    assert "://" not in event["payload"]["text"]
+
+
 def test_a_server_that_takes_nothing_keeps_nobody_from_going_on(at_once: None, broken_api: str) -> None:
     with temporary_settings({PREFECT_API_URL: broken_api}):
         assert announce("failure", "a/1") is False

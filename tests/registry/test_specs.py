@@ -1,9 +1,14 @@
+import contextlib
+import math
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.specs import parse_spec, read_specs
+from esci_tournament.registry.specs import NamedSpec, parse_spec, read_specs
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe, LanguageModelSpec
 
@@ -143,3 +148,45 @@ def test_a_recipe_that_is_no_table_is_refused(candidates_file):
 def test_a_candidate_that_is_no_table_is_refused(candidates_file):
     with pytest.raises(SpecError, match="candidate"):
         read_specs(candidates_file("candidate = [3]"))
+
+
+class OthersSpec(NamedSpec):
+    """A plug-in's spec, without bounds of its own."""
+
+    family: Literal["others"] = "others"
+    rate: float = 1.0
+    sizes: dict[str, int] = Field(default_factory=dict)
+    flag: bool | None = None
+    either: int | bool = 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rate": math.inf}, {"rate": math.nan}, {"rate": True}, {"sizes": {"a": True}}, {"description": "x" * 10_001}],
+)
+def test_numbers_of_any_family_are_finite_and_no_booleans(wrong):
+    """R2.8, R2.9."""
+    with pytest.raises(ValidationError, match=r"finite|boolean|10000 characters"):
+        OthersSpec(name="a", **wrong)
+
+
+def test_booleans_stay_where_they_belong():
+    spec = OthersSpec(name="a", flag=True, either=False)
+    assert (spec.flag, spec.either) == (True, False)
+
+
+@given(st.recursive(st.integers() | st.floats() | st.text() | st.booleans(), lambda one: st.lists(one, max_size=3)))
+def test_no_value_of_a_recipe_gets_past_with_anything_but_a_spec_error(value):
+    """R2.8: whatever stands in a tag, it is a spec within bounds, or a complaint in one bounded line."""
+    for key in ("epochs", "learning_rate", "hidden_size", "fields", "field_tokens", "locales", "seed"):
+        content = {"name": "a", "family": "language_model", "architecture": "bert", "recipe": {key: value}}
+        found, complaint = None, ""
+        with contextlib.suppress(SpecError):
+            found = parse_spec(content)
+        if found is None:
+            with pytest.raises(SpecError) as caught:
+                parse_spec(content)
+            complaint = str(caught.value)
+        assert found is None or (found.parameters < 2**40 and 0 < found.recipe.learning_rate <= 1000)
+        assert len(complaint) < 500
+        assert "\n" not in complaint

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from esci_tournament.deployments.scorer.compute.breaker import Breaker
-from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.pairs import HARMLESS, MemberBroken, NotAnswered, PageFailed, Pairs
+from esci_tournament.deployments.scorer.compute.quarantine import Quarantine
 from esci_tournament.deployments.scorer.compute.questions import Member, Question
 from esci_tournament.deployments.scorer.compute.replica import Answer, Replica
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
@@ -30,6 +31,8 @@ from esci_tournament.registry.settings import Settings
 _LEAST_PAIRS, _LEAST_SECONDS = 4, 0.004  # lower bounds of a batch: smaller ones cost more than they save
 _LATE_PAIRS = 40  # of a batch of late questions at most: a request that arrives meanwhile waits for it
 _MOST_DEATHS = 2  # deaths of replicas that computed a question after which it is given up
+_PATIENCE = 8  # times that a batch may take as long as one of its size takes as a rule
+_QUARANTINED = "processes were lost with this page or query a moment ago; it is not computed for a minute"
 
 
 class PendingRequests:
@@ -62,6 +65,7 @@ class _Batch:
     begun: float | None = None
     timer: asyncio.TimerHandle | None = None
     lost: bool = False  # it took too long: its answers are ignored
+    risky: bool = False  # a replica has died or hung of its question
 
     @property
     def pairs(self) -> int:
@@ -78,6 +82,7 @@ class _ReplicaSlot:
 
     replica: Replica
     batches: list[_Batch] = field(default_factory=list)
+    answered: bool = False  # it has computed something
 
     @property
     def room(self) -> int:
@@ -109,6 +114,8 @@ class BatchDispatcher:
 
     Attributes:
         members: candidate id -> the member's queue and circuit breaker.
+        quarantine: pages that replicas died or hung of; they are computed alone, or not at all.
+        lasted: whether the replica that was lost last had worked, or ended because of what it computed.
     """
 
     def __init__(
@@ -126,6 +133,9 @@ class BatchDispatcher:
         self._order = 0
         self._woken_by: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._most_slots = 0
+        self.quarantine = Quarantine(clock)
+        self.lasted = False
 
     @property
     def replicas(self) -> list[Replica]:
@@ -137,9 +147,11 @@ class BatchDispatcher:
         if self._closed:
             replica.end()
         elif not replica.alive:
+            self.lasted = False
             self.lost("a replica ended before it took part")
         else:
             self._slots.append(_ReplicaSlot(replica))
+            self._most_slots = max(self._most_slots, len(self._slots))
         self._wake()
 
     def withdraw(self, replica: Replica) -> None:
@@ -157,7 +169,7 @@ class BatchDispatcher:
         """Handle the loss of a replica: the batches that it had are given to another one.
 
         A question that two replicas were computing when they died is answered with an error, because it may be what
-        they died of.
+        they died of. The second time it was computed alone.
 
         Args:
             replica: the one that is gone.
@@ -165,6 +177,7 @@ class BatchDispatcher:
         """
         for slot in [slot for slot in self._slots if slot.replica is replica]:
             self._slots.remove(slot)
+            self.lasted = slot.answered or bool(slot.batches)
             self._take_back(slot, deadly=True)
             self.lost(why)
 
@@ -190,7 +203,10 @@ class BatchDispatcher:
                 question.fail(NotAnswered("it is closed"))
             elif not member.breaker.admits():
                 question.fail(NotAnswered(f"fenced off: {member.breaker.reason}"))
+            elif self.quarantine.holds(name, pairs):
+                question.fail(PageFailed(_QUARANTINED))
             else:
+                question.deaths = int(self.quarantine.doubts(name, pairs))
                 member.put(question)
         self._wake()
         return questions
@@ -205,18 +221,18 @@ class BatchDispatcher:
             questions: of a request that has ended; those that are answered, or with a replica, are left alone.
         """
         for question in questions:
-            queue = self.members[question.member].queue
-            if not question.late and question in queue:
-                queue.remove(question)
+            member = self.members[question.member]
+            if not question.late and question in member.queue:
+                member.queue.remove(question)
                 question.late = True
-                self.members[question.member].put(question)
+                member.put(question)
 
     def close(self) -> None:
         """Fail all questions that wait or are under way, and end the replicas."""
         self._closed, self.lost = True, _unheard  # drops the reference to the champion
         for member in self.members.values():
-            _fail(member.queue, NotAnswered("it is closed"))
-            _fail(member.late, NotAnswered("it is closed"))
+            for line in member.lines:
+                _fail(line, NotAnswered("it is closed"))
             self._metrics.member_gone(member.name)
         slots, self._slots = self._slots, []
         for slot in slots:
@@ -264,18 +280,39 @@ class BatchDispatcher:
     def _next(self, slot: _ReplicaSlot) -> Member | None:
         """Return the member that has waited longest; of those that wait for one page, the one that takes longest.
 
-        Late questions come after all others.
+        Late questions come after all others. What a replica has died of comes first: few of them may be computed.
         """
         for member in self.members.values():
-            for line in (member.queue, member.late):
+            for line in member.lines:
                 while line and not line[0].waiting:
                     line.popleft()
+        if suspected := [one for one in self.members.values() if slot.takes(one) and self._risks(one)]:
+            return suspected[0]
         waiting = [member for member in self.members.values() if member.line and slot.takes(member)]
         return min(waiting, key=lambda one: (not one.queue, one.line[0].order, -one.expected_seconds), default=None)
 
+    def _risks(self, member: Member) -> bool:
+        """Tell whether a replica is given what another one has died of with this member.
+
+        Not before the member has been tried with a harmless page. Only one at a time, and only while there is another
+        one for everything else, or nothing else to compute.
+
+        Returns:
+            Whether now is such a time.
+        """
+        if not member.suspects or (member.queue and member.queue[0].pairs is HARMLESS):
+            return False
+        batches = [batch for slot in self._slots for batch in slot.batches]
+        if any(batch.risky for batch in batches):
+            return False
+        idle = not batches and not any(member.line for member in self.members.values())
+        return len(self._slots) > 1 or self._most_slots < 2 or idle
+
     def _send(self, slot: _ReplicaSlot, member: Member, room: float) -> None:
-        parts = self._gather(member, *self._size(member, room))
-        batch = _Batch(member, parts, slot, member.seconds_for(sum(stop - start for _, start, stop in parts)))
+        risky = self._risks(member)
+        parts = self._alone(member) if risky else self._gather(member, *self._size(member, room))
+        seconds = member.seconds_for(sum(stop - start for _, start, stop in parts))
+        batch = _Batch(member, parts, slot, seconds, risky=risky)
         slot.batches.append(batch)
         slices = [(question.pairs, start, stop) for question, start, stop in batch.parts]
         slot.replica.send(member.name, slices, lambda answers, seconds: self._arrived(batch, answers, seconds))
@@ -289,11 +326,26 @@ class BatchDispatcher:
         least = max(_LEAST_PAIRS, math.ceil(_LEAST_SECONDS / member.seconds_a_pair))
         return min(most, max(least, math.ceil(room / member.seconds_a_pair))), least
 
+    def _alone(self, member: Member) -> list[tuple[Question, int, int]]:
+        """Return up to a batch of one question's rows, of the first that a replica has died or hung of."""
+        question, room = member.suspects[0], self._settings.batch_pairs
+        parts: list[tuple[Question, int, int]] = []
+        while question.todo and room > 0:
+            start, stop = question.todo.popleft()
+            if stop - start > room:
+                question.todo.appendleft((start + room, stop))
+                stop = start + room
+            parts.append((question, start, stop))
+            room -= stop - start
+        if not question.todo:
+            member.suspects.popleft()
+        return parts
+
     def _gather(self, member: Member, most: int, least: int) -> list[tuple[Question, int, int]]:
         """Return questions' rows, taken out of the queue; only the first question is taken in part."""
         parts: list[tuple[Question, int, int]] = []
         room, line = most, member.line
-        while line and (not parts or line[0].waiting <= room):
+        while line and (not parts or (line[0].waiting <= room and parts[0][0].pairs is not HARMLESS)):
             question = line[0]
             while question.todo and not question.dropped and room > 0:
                 start, stop = question.todo.popleft()
@@ -311,8 +363,14 @@ class BatchDispatcher:
         for batch in slot.computing:
             if batch.timer is None:
                 batch.begun = self._clock()
-                after = asyncio.get_running_loop().call_later
-                batch.timer = after(self._settings.member_timeout_s, self._hangs, batch)
+                batch.timer = asyncio.get_running_loop().call_later(self._limit(batch), self._hangs, batch)
+
+    def _limit(self, batch: _Batch) -> float:
+        """Return the seconds that a batch may take, by what its member takes for as many pairs as a rule."""
+        most = self._settings.member_timeout_s
+        if not batch.slot.replica.killable or batch.member.seconds_a_pair is None:
+            return most
+        return min(most, max(self._settings.page_timeout_s, _PATIENCE * batch.seconds))
 
     def _arrived(self, batch: _Batch, answers: Sequence[Answer], seconds: float) -> None:
         if batch.lost:
@@ -325,11 +383,28 @@ class BatchDispatcher:
         member = batch.member
         self._metrics.batch(member.name, batch.pairs, len(batch.questions), seconds)
         if all(isinstance(answer, np.ndarray) for answer in answers):
+            batch.slot.answered = True
             member.learn(seconds, batch.pairs)
+        broken = any(isinstance(answer, MemberBroken) for answer in answers) and batch.slot.replica.killable
+        again = broken and len(batch.questions) > 1  # one of them broke the member: each is tried alone, elsewhere
         for (question, start, stop), answer in zip(batch.parts, answers, strict=True):
-            self._heard(member, question, start, stop, answer)
-        if batch.slot in self._slots:
+            if again and isinstance(answer, MemberBroken):
+                question.deaths = 1
+                self._put_back(member, question, start, stop)
+            else:
+                self._heard(member, question, start, stop, answer)
+        if broken and not member.breaker.fenced:  # a fenced one fails in fresh processes too
+            self._renew(batch)
+        elif batch.slot in self._slots:
             self._arm(batch.slot)
+        self._wake()
+
+    def _renew(self, batch: _Batch) -> None:
+        """End a replica in which a member is broken."""
+        if len(batch.questions) == 1:
+            self.quarantine.add(batch.member.name, batch.questions[0].pairs)
+        self._drop_slot(batch.slot, f"{batch.member.name} fails on every page")
+        self._reassure(batch.member, batch.questions)
         self._wake()
 
     def _heard(self, member: Member, question: Question, start: int, stop: int, answer: Answer) -> None:
@@ -339,45 +414,100 @@ class BatchDispatcher:
                 member.breaker.succeeded()
         elif not question.done:
             question.fail(answer)
-            self._metrics.member_failed(member.name, "error", member.breaker.failed(str(answer)))
+            counts = not isinstance(answer, PageFailed)  # else the page is to blame, and not the member
+            self._metrics.member_failed(member.name, "error", counts and member.breaker.failed(str(answer)))
 
     def _hangs(self, batch: _Batch) -> None:
-        """Fence a member off whose batch takes too long, and free the replica's slot at once."""
+        """End what takes too long, and free the replica's slot at once.
+
+        A replica that can be ended takes no more with it than the page that it computed. Of a batch of several pages
+        each is tried once more, alone. One that cannot be ended has its member fenced off until it returns.
+        """
         if batch not in batch.slot.batches:
             return
-        member, limit = batch.member, self._settings.member_timeout_s
-        reason = NotAnswered(f"no answer within {limit:g} s (setting member_timeout_s)")
+        member = batch.member
+        reason = NotAnswered(f"no answer within {self._limit(batch):.3g} s (settings page_timeout_s, member_timeout_s)")
+        if batch.slot.replica.killable:
+            self._end_replica(batch, reason)
+            return
         batch.lost, batch.timer = True, None
         batch.slot.batches.remove(batch)
         member.breaker.hangs(str(reason))
         self._metrics.member_failed(member.name, "timeout", True)
         _fail(batch.questions, reason)
-        _fail(member.queue, reason)
-        _fail(member.late, reason)
-        if batch.slot.replica.give_up():
-            member.breaker.returned()
-            self._slots.remove(batch.slot)
-            self._take_back(batch.slot, deadly=False)
-            self.lost(f"{member.name}: {reason}")
-        else:
-            self._arm(batch.slot)
+        for line in member.lines:
+            _fail(line, reason)
+        self._arm(batch.slot)
         self._wake()
+
+    def _end_replica(self, batch: _Batch, reason: NotAnswered) -> None:
+        slot, member = batch.slot, batch.member
+        batch.lost, batch.timer = True, None
+        slot.batches.remove(batch)
+        self._metrics.member_failed(member.name, "timeout", member.breaker.failed(str(reason)))
+        alone = len(batch.questions) == 1
+        self._suspect(batch, reason, _MOST_DEATHS if alone else 1)
+        self._drop_slot(slot, f"{member.name}: {reason}")
+        self._reassure(member, batch.questions)
+        self._wake()
+
+    def _drop_slot(self, slot: _ReplicaSlot, why: str) -> None:
+        """End a replica because of what it computed; the batches that it was given are given to another one."""
+        slot.replica.give_up()
+        if slot in self._slots:
+            self._slots.remove(slot)
+            self._take_back(slot, deadly=False)
+            self.lasted = True
+            self.lost(why)
+
+    def _suspect(self, batch: _Batch, reason: NotAnswered, deaths: int) -> list[Question]:
+        """Try what a replica died or hung of again, alone; or give it up. Returns the questions that are given up."""
+        given_up = []
+        for question in batch.questions:
+            question.deaths += deaths
+            if question.deaths >= _MOST_DEATHS and not question.done:
+                given_up.append(question)
+                question.fail(reason)
+                self.quarantine.add(batch.member.name, question.pairs)
+        for question, start, stop in reversed(batch.parts):
+            if not question.done:
+                self._put_back(batch.member, question, start, stop)
+        for question in [question for line in batch.member.lines for question in line if given_up]:
+            if self.quarantine.holds(batch.member.name, question.pairs):
+                question.fail(PageFailed(_QUARANTINED))
+            elif not question.deaths and self.quarantine.doubts(batch.member.name, question.pairs):
+                question.deaths = 1
+                batch.member.put(question)
+        return given_up
+
+    def _reassure(self, member: Member, questions: Sequence[Question]) -> None:
+        """Ask a member about a harmless page before all others: when it answers, its failures are forgotten."""
+        if any(question.pairs is HARMLESS for question in (*questions, *member.queue)):
+            return
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        member.put(Question(member.name, HARMLESS, 0, answer, deque([(0, len(HARMLESS))])), first=True)
 
     def _take_back(self, slot: _ReplicaSlot, deadly: bool) -> None:
         """Queue again what a replica was given; `deadly`: it may have died of what it was computing."""
         computing, given, slot.batches = slot.computing, slot.batches, []
         for batch in reversed(given):
             _disarm(batch)
-            suspected = deadly and batch in computing
+            if deadly and batch in computing:
+                reason = NotAnswered("the process that computed it died")
+                for _ in self._suspect(batch, reason, 1):
+                    fences = batch.member.breaker.failed(str(reason))
+                    self._metrics.member_failed(batch.member.name, "error", fences)
+                    self._reassure(batch.member, batch.questions)
+                continue
             for question, start, stop in reversed(batch.parts):
-                question.deaths += suspected
-                if question.deaths >= _MOST_DEATHS:
-                    self._heard(batch.member, question, start, stop, NotAnswered("the process that computed it died"))
-                    continue
-                question.todo.appendleft((start, stop))
-                if question not in batch.member.queue and question not in batch.member.late:
-                    batch.member.put(question, first=True)
+                self._put_back(batch.member, question, start, stop)
         self._wake()
+
+    @staticmethod
+    def _put_back(member: Member, question: Question, start: int, stop: int) -> None:
+        question.todo.appendleft((start, stop))
+        if question.deaths or not any(question in line for line in member.lines):
+            member.put(question, first=True)
 
 
 def _unheard(_why: str) -> None:

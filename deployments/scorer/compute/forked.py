@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from esci_tournament.deployments.scorer.compute.loading import Job
-from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.pairs import MemberBroken, NotAnswered, PageFailed, Pairs
 from esci_tournament.deployments.scorer.compute.replica import Answer, Done, Ended, Replica, Slice
 from esci_tournament.deployments.scorer.compute.wire import Header, Inbox, pack, receive, send_with
 from esci_tournament.registry.errors import TournamentError
@@ -28,6 +28,7 @@ from esci_tournament.registry.processes import module_path, python_module, usabl
 _REMEMBERED = 64  # newest pages that need not be sent to a replica again; it is told which ones to forget
 _REMEMBERED_BYTES = 4 * 2**20  # of these pages together, encoded
 _START_SECONDS = 120.0
+_KINDS: dict[str, type[NotAnswered]] = {kind.__name__: kind for kind in (NotAnswered, PageFailed, MemberBroken)}
 _BYTES = 4 * len(LABELS)  # of a pair's scores
 
 
@@ -262,6 +263,7 @@ class ProcessReplica(asyncio.Protocol):
     """
 
     slots = 1
+    killable = True
 
     def __init__(self, ended: Ended) -> None:
         self._ended = ended
@@ -376,12 +378,12 @@ class _Talk(asyncio.Protocol):
             self.said.exception()
 
 
-def _answers(said: Sequence[int | str], content: memoryview) -> list[Answer]:
+def _answers(said: Sequence[int | list[str]], content: memoryview) -> list[Answer]:
     answers: list[Answer] = []
     start = 0
     for one in said:
-        if isinstance(one, str):
-            answers.append(NotAnswered(one))
+        if isinstance(one, list):
+            answers.append(_KINDS[one[0]](one[1]))
             continue
         stop = start + one * _BYTES
         answers.append(np.frombuffer(content[start:stop], dtype=np.float32).reshape(one, len(LABELS)))

@@ -33,7 +33,7 @@ import numpy as np
 
 from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
-from esci_tournament.deployments.scorer.compute.replica import answers_of
+from esci_tournament.deployments.scorer.compute.replica import Answer, answers_of, judged
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
 from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.registry.children import end_when_closed
@@ -260,12 +260,13 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
 
     def compute(header: Header, slices: list[Pairs]) -> None:
         begun = time.monotonic()
-        answers = answers_of(members[header["member"]], slices, job.most_pairs)
-        said = [str(answer) if isinstance(answer, NotAnswered) else len(answer) for answer in answers]
+        member = members[header["member"]]
+        answers = judged(member, answers_of(member, slices, job.most_pairs), job.most_pairs)
+        said = [_said(answer) for answer in answers]
         content = [np.ascontiguousarray(one).data.cast("B") for one in answers if isinstance(one, np.ndarray)]
-        reply = pack({"batch": header["batch"], "seconds": time.monotonic() - begun, "answers": said}, content)
+        facts = {"batch": header["batch"], "seconds": time.monotonic() - begun, "answers": said}
         with sending, suppress(ConnectionError):
-            connection.sendall(reply)
+            connection.sendall(pack(facts, content))
 
     pool = ThreadPoolExecutor(slots, "member", torch.set_num_threads, (job.threads,))
     while (message := receive(connection)) is not None:
@@ -284,6 +285,11 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
             pool.submit(compute, header, slices)
         del message, content, slices  # they hold pages while the next message is waited for
         trimmer.after(size)
+
+
+def _said(answer: Answer) -> int | list[str]:
+    """Return what a message says of an answer: its pairs, or the kind of failure and the reason."""
+    return [type(answer).__name__, str(answer)] if isinstance(answer, NotAnswered) else len(answer)
 
 
 def hold(job: Job, members: Mapping[str, Candidate]) -> None:

@@ -20,6 +20,14 @@ class NotAnswered(Exception):
     """Raised when a member gives no scores for a request: it failed, hangs, or is fenced off."""
 
 
+class PageFailed(NotAnswered):
+    """Raised when a member fails on a page and answers for another one just after: the page is to blame."""
+
+
+class MemberBroken(NotAnswered):
+    """Raised when a member fails on a harmless page too: it may work in a fresh process."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The pairs of one request that must be scored: its query and some products.
@@ -71,6 +79,9 @@ class Pairs:
         """Return the pairs in the JSON of :attr:`encoded`."""
         query, locale, texts = orjson.loads(content)
         return cls(query, locale, [Text(*text) for text in texts])
+
+
+HARMLESS = Pairs("a", "us", [Text("", "a", "", "", "", "")])  # every member that works has an answer for it
 
 
 def frames_of(parts: Sequence[Pairs]) -> Frames:

@@ -103,6 +103,8 @@ class Member:
         breaker: its circuit breaker.
         queue: questions that wait for it, oldest first.
         late: questions that wait and whose request has ended; they are computed when nothing else waits.
+        suspects: questions that a replica has died or hung of, maybe because of another question; each is computed
+            alone, and one at a time.
         seconds_a_pair: smoothed time that a replica takes for a pair, seconds; None before the first batch.
     """
 
@@ -110,6 +112,7 @@ class Member:
     breaker: Breaker
     queue: deque[Question] = field(default_factory=deque)
     late: deque[Question] = field(default_factory=deque)
+    suspects: deque[Question] = field(default_factory=deque)
     seconds_a_pair: float | None = None
 
     @property
@@ -122,9 +125,17 @@ class Member:
         """Number of pairs in :attr:`line` that wait for a replica."""
         return sum(question.waiting for question in self.line)
 
+    @property
+    def lines(self) -> tuple[deque[Question], ...]:
+        """All lines that questions wait in."""
+        return self.queue, self.late, self.suspects
+
     def put(self, question: Question, first: bool = False) -> None:
-        """Let a question wait, at the end of its line or as the first."""
-        line = self.late if question.late else self.queue
+        """Let a question wait, at the end of its line or as the first; it leaves the one that it stood in."""
+        for other in self.lines:
+            if question in other:
+                other.remove(question)
+        line = self.suspects if question.deaths else self.late if question.late else self.queue
         (line.appendleft if first else line.append)(question)
 
     @property

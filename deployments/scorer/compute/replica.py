@@ -11,7 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
-from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs, frames_of
+from esci_tournament.deployments.scorer.compute.pairs import (
+    HARMLESS,
+    MemberBroken,
+    NotAnswered,
+    PageFailed,
+    Pairs,
+    frames_of,
+)
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.protocol import Candidate
 
@@ -25,9 +32,11 @@ class Replica(Protocol):
 
     Attributes:
         slots: batches that it computes at once.
+        killable: whether :meth:`give_up` stops what it computes.
     """
 
     slots: int
+    killable: bool
 
     @property
     def alive(self) -> bool:
@@ -67,6 +76,7 @@ class LocalReplica:
     """
 
     alive = True
+    killable = False
 
     def __init__(self, candidates: Mapping[str, Candidate], slots: int, threads: int, most_pairs: int) -> None:
         self.candidates, self.slots, self._most_pairs = dict(candidates), slots, most_pairs
@@ -117,6 +127,28 @@ def answers_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) ->
     return list(np.split(scores, bounds))
 
 
+def judged(candidate: Candidate, answers: Sequence[Answer], most_pairs: int) -> list[Answer]:
+    """Tell pages that a model fails on from a model that fails: it is asked about a harmless page after a failure.
+
+    Args:
+        candidate: the model.
+        answers: what :func:`answers_of` returned.
+        most_pairs: as for :func:`answers_of`.
+
+    Returns:
+        The answers; those that failed as :class:`PageFailed` when the harmless page has an answer, and as
+        :class:`MemberBroken` when it has none.
+    """
+    if not any(isinstance(answer, NotAnswered) for answer in answers):
+        return list(answers)
+    kind: type[NotAnswered] = PageFailed
+    try:
+        scores_of(candidate, [HARMLESS], most_pairs)
+    except NotAnswered:
+        kind = MemberBroken
+    return [kind(str(one)) if isinstance(one, NotAnswered) else one for one in answers]
+
+
 def scores_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> np.ndarray:
     """Return a model's probabilities, computed in this thread.
 
@@ -140,7 +172,7 @@ def scores_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> 
             for start in range(0, len(pairs), most_pairs)
         ]
         answer = answers[0] if len(answers) == 1 else np.concatenate(answers)
-    except Exception as error:  # a model may raise anything, and must not take the scorer down
+    except BaseException as error:  # a model may raise anything; a panic of an extension is no Exception
         raise NotAnswered(f"{type(error).__name__}: {error}"[:500]) from error
     if answer.shape != (len(pairs), len(LABELS)) or not np.isfinite(answer).all():
         raise NotAnswered(f"its answer for {len(pairs)} pairs has shape {answer.shape} or is not finite")
