@@ -149,7 +149,7 @@ def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokeniz
         SpecError: if it cannot be read or has no fast form, or lacks a padding token.
     """
     try:
-        with quiet(), vetted(folder) as place:
+        with quiet(), vetted(folder, weights=False) as place:
             tokenizer = kind.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except SpecError:
         raise
@@ -176,7 +176,7 @@ def open_encoder(folder: Path) -> PreTrainedModel:
         SpecError: if weights are missing, of the wrong shape, or not readable.
     """
     try:
-        with quiet(), vetted(folder) as place:
+        with quiet(), vetted(folder, tokenizer=False) as place:
             config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
             model, info = AutoModel.from_pretrained(
                 place,

@@ -333,11 +333,13 @@ def patterns_of(tokenizer: Any) -> list[str]:
 
 
 @contextmanager
-def vetted(folder: Path) -> Iterator[Path]:
+def vetted(folder: Path, weights: bool = True, tokenizer: bool = True) -> Iterator[Path]:
     """Give libraries a folder that holds what a checkpoint was looked at for, and nothing that leads elsewhere.
 
     Args:
         folder: The checkpoint, or the folder of a saved model.
+        weights: Whether it holds the weights.
+        tokenizer: Whether it holds the tokenizer's files.
 
     Yields:
         A folder with configs without references, links to safetensors files and to a tokenizer's files. It is gone
@@ -348,7 +350,7 @@ def vetted(folder: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as made:
         place = Path(made)
-        names = _weight_names(folder) if {WEIGHTS, INDEX} & {file.name for file in folder.iterdir()} else []
+        names = _weight_names(folder) if weights else []
         for name in names:
             (place / name).symlink_to(inside(folder, name))
         if names and names != [WEIGHTS]:
@@ -357,9 +359,9 @@ def vetted(folder: Path) -> Iterator[Path]:
         for name in _CONFIGS:
             if (folder / name).exists():
                 (place / name).write_text(json.dumps(read_config(folder, name)), encoding="utf-8")
-        if read_tokenizer(folder) is not None:
+        if tokenizer and read_tokenizer(folder) is not None:
             (place / TOKENIZER_FILES[0]).symlink_to(inside(folder, TOKENIZER_FILES[0]))
-        for name in _TEXTS:
+        for name in _TEXTS if tokenizer else ():
             if (folder / name).exists():
                 file = inside(folder, name)
                 if file.stat().st_size > _LONGEST_TOKENIZER:

@@ -38,7 +38,7 @@ def roll(models: Models) -> Roll:
 
 def test_a_text_encoder_is_checked_as_a_checkpoint_is(tmp_path: Path) -> None:
     for spec in (text("x", tmp_path), graph("x", recipe={"encoder": str(tmp_path)})):
-        with pytest.raises(SpecError, match=r"no config\.json"):
+        with pytest.raises(SpecError, match=r"neither a folder here nor a model"):
             check_spec(spec)
 
 

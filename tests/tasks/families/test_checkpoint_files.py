@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +108,24 @@ def test_every_kind_of_checkpoint_is_opened_without_a_pickle(
     found = checkpoint.fetch_checkpoint(str(folder))
     assert torch.equal(checkpoint.open_encoder(found).get_input_embeddings().weight, wanted)
     assert checkpoint.open_tokenizer(found).tokenize("red mug") == ["red", "mug"]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_published_models_are_opened_without_a_pickle(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """F5.3: slow, because it fetches a model with the tool of the shared folder."""
+    tool = Path(__file__).resolve().parents[4] / "shared" / "tools" / "offline_models.py"
+    if not tool.is_file():
+        pytest.skip("there is no tool that fetches models")
+    made = subprocess.run(
+        [sys.executable, str(tool), "--out", str(tmp_path), "--models", "minilm-l3"], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"no model can be fetched: {made.stderr.decode()[-200:]}")
+    request.getfixturevalue("no_pickles")
+    found = checkpoint.fetch_checkpoint(str(tmp_path / "minilm-l3"))
+    assert checkpoint.open_encoder(found).config.num_hidden_layers == 3
+    assert checkpoint.open_tokenizer(found).tokenize("wireless mouse") == ["wireless", "mouse"]
 
 
 def shard_in_a_pickle(folder: Path) -> None:
@@ -233,12 +253,10 @@ def test_what_would_lead_elsewhere_or_never_end_is_refused_before_a_library_sees
 def test_what_is_swapped_after_it_was_looked_at_is_refused_too(folder: Path) -> None:
     """F5.3: the files are looked at again when they are opened."""
     checkpoint.check_checkpoint(str(folder))
-    index = (folder / "model.safetensors.index.json").read_text()
     rename_shard(folder, "pytorch_model.bin")
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch boom'\ntR.")
     with pytest.raises(SpecError, match=r"names 'pytorch_model\.bin'"):
         checkpoint.open_encoder(folder)
-    (folder / "model.safetensors.index.json").write_text(index)
     change(folder / "tokenizer_config.json", tokenizer_file="/etc/passwd")
     with pytest.raises(SpecError, match="tokenizer_file"):
         checkpoint.open_tokenizer(folder)
