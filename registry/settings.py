@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
@@ -448,12 +442,19 @@ def read_settings(**overrides: object) -> Settings:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"tournament.toml in {Path.cwd()} cannot be read: {error}; correct or remove it") from error
-    except (SettingsError, RecursionError) as error:  # a list that is no JSON, or is nested without end
-        raise UsageError(f"settings: {error}; correct the variable TOURNAMENT_... or tournament.toml") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"
         raise UsageError(
-            f"setting {where}: {first['msg']} (got {first.get('input')!r}); "
+            f"setting {where}: {first['msg']} (got {_shown(first.get('input'))}); "
             f"correct tournament.toml, the variable TOURNAMENT_{where.upper()} or the option"
         ) from error
+    except (ValueError, RecursionError) as error:  # a list that is no JSON, a number or nesting without end
+        raise UsageError(f"settings: {error}; correct the variable TOURNAMENT_... or tournament.toml") from error
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number that is too long to be shown"
