@@ -133,7 +133,7 @@ class IntegrityError(TournamentError):
 class ChainError(IntegrityError):
     """Raised when the ledger is not as it was written: its hash chain, a row or a trigger differs."""
 
-    exit_code = 13
+    exit_code = 14
 
 
 class ServiceError(TournamentError):

@@ -35,11 +35,10 @@ first steps:
 
 EPILOG = """\
 exit codes:
-  0 done              3 data cannot be used     6 a candidate failed      9 busy: another process is at work
-  1 failed            4 a spec is wrong         7 budget too small        10 not found
-  2 wrong usage       5 a leak was stopped      8 a store failed          11 a server did not come up
-                                                                          12 the policy forbids it
-                                                                           13 files or ledger differ from their record
+  0 done              4 a spec is wrong         8 a store failed                  12 the policy forbids it
+  1 failed            5 a leak was stopped      9 busy: another process works     13 files differ from their record
+  2 wrong usage       6 a candidate failed     10 not found                       14 the ledger was tampered with
+  3 data not usable   7 budget too small       11 a server did not come up
   129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; the same command continues where it stopped
 
 settings come from options, TOURNAMENT_* variables and tournament.toml, in this order; `tournament doctor` shows them.

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    verifying = parts.add_parser("verify", help="compare every row and trigger with the chain; exit code 13: differs")
+    verifying = parts.add_parser("verify", help="compare every row and trigger with the chain; exit code 14: differs")
     verifying.add_argument(
         "--checkpoint", type=Path, action="append", default=[], metavar="FILE", help="an earlier one; may be repeated"
     )

@@ -30,15 +30,9 @@ CHANGES_NO_RESULT = {
     *("candidate_parameters", "allowed_checkpoint_roots"),
     *("review", "reviewers", "quorum", "allow_self_review", "review_deadline_h", "review_reminder_h", "review_rounds"),
     *("review_stuck_s", "scorer_port", "deadline_ms", "batch_window_ms", "batch_pairs", "queued_pairs", "replicas"),
-    *(
-        "members_at_once",
-        "member_timeout_s",
-        "page_timeout_s",
-        "member_failures",
-        "member_retry_s",
-        "swap_interval_s",
-        "body_mib",
-    ),
+    *("members_at_once", "member_timeout_s", "page_timeout_s", "member_failures", "member_retry_s", "swap_interval_s"),
+    *("body_mib", "bodies_mib", "connections", "connections_per_address", "trusted_proxies", "public_hosts"),
+    *("head_timeout_s", "body_timeout_s", "idle_timeout_s", "data_max_gib"),
     *("rate_per_s", "rate_burst_s", "exit_check_share", "drain_s", "cache_max_mib", "cache_redis_url"),
     *("cache_redis_timeout_ms", "cache_redis_days", "warm_pairs", "warm_s", "refresh_served", "precomputed_products"),
     # Who takes part in a re-evaluation is an input of its tournament, and so of its key

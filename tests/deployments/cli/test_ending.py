@@ -48,6 +48,7 @@ def program(body: str, grace_s: float = 0.5) -> subprocess.Popen[str]:
 import signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 from esci_tournament.deployments import cli
 cli.ending.grace_s = {grace_s}
 def work(options, output):

@@ -58,7 +58,7 @@ def test_a_rewritten_ledger_is_told_by_verify_and_doctor_and_gets_no_checkpoint(
         "DELETE FROM verdicts",
     )
     answer = ledger("verify")
-    assert answer.code == 13
+    assert answer.code == 14
     for words in (
         "row 1 of decisions was changed (entry 5, written 20",
         "row 1 of verdicts is gone",
@@ -67,7 +67,7 @@ def test_a_rewritten_ledger_is_told_by_verify_and_doctor_and_gets_no_checkpoint(
     ):
         assert words in answer.err
     assert "restore the last backup that verifies" in answer.err
-    assert ledger("checkpoint").code == 13
+    assert ledger("checkpoint").code == 14
     with pytest.raises(ChainError, match=r"is missing.*tournament ledger repair"):
         check_chain(Workspace(read_settings(home=home)))
 
@@ -77,7 +77,7 @@ def test_triggers_that_were_dropped_come_back_by_repair_alone_and_stay_on_record
 ) -> None:
     harm(home, "DROP TRIGGER decisions_no_update")
     assert tournament("policy", "show", "--home", home).code == 0
-    assert ledger("verify").code == 13, "no command puts it back without a word"
+    assert ledger("verify").code == 14, "no command puts it back without a word"
     assert ledger("repair", "--reason", " ").code == 2
     repaired = ledger("repair", "--reason", "a test")
     assert repaired.document["repaired"] == {"decisions_no_update": "the trigger decisions_no_update is missing"}
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_is_kept_elsewhere_notices_a_ledger_that_was_made_anew
         path.unlink()
     assert ledger("verify").code == 0, "a new home cannot know"
     answer = ledger("verify", "--checkpoint", kept)
-    assert answer.code == 13
+    assert answer.code == 14
     assert "of another ledger, or the whole chain was made anew" in answer.err
     assert ledger("verify", "--checkpoint", tmp_path / "absent.json").code == 2
     (tmp_path / "no.json").write_text("{}")
