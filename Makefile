@@ -35,7 +35,7 @@ demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends wit
 	$(BIN)/tournament demo
 
 # What takes longest begins first; tests that share a long setup stay together
-TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 3
 
 test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
 	$(BIN)/python $(TEST)
