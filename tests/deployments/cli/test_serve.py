@@ -109,7 +109,7 @@ def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(hel
         os.replace(home / lost, home / f"{lost}.gone")
     (home / "ledger.db").mkdir()
     with serving(home) as client:
-        again = client.score("Lampara  ROJA", "es", ids)
+        again = client.score("lampara roja", "es", ids)
     assert again.cache_hits == 40
     assert [(one.label, one.probabilities) for one in again.products] == [
         (one.label, one.probabilities) for one in first.products

@@ -377,8 +377,9 @@ def test_a_champion_whose_aggregator_is_damaged_is_refused_and_the_one_before_go
     text.write_text(DAMAGES[damage](text.read_text(encoding="utf-8")), encoding="utf-8")
     work = realm.workspace
     work.ledger.start_tournament("t-damaged", tiny_dataset.version)
-    version = work.models.register_ensemble(folder, NAMES, "t-damaged")
-    work.ledger.record_ensemble("t-damaged", version.name, version.version, {"members": list(NAMES)})
+    content = {"members": list(NAMES)} | as_payload(package_ensemble(folder, tmp_path / "package", {}))
+    version = work.models.register_ensemble(folder, NAMES, "t-damaged", package=tmp_path / "package")
+    work.ledger.record_ensemble("t-damaged", version.name, version.version, content)
     realm.promote(0)
     rig = realm.rig()
     realm.versions = [*realm.versions, version]

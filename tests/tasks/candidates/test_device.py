@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from esci_tournament.registry.errors import UsageError
-from esci_tournament.tasks.candidates.device import autocast, device_name, resolve_device, resolve_precision, seeded
+from esci_tournament.registry.errors import CandidateError, UsageError
+from esci_tournament.tasks.candidates.device import (
+    autocast,
+    device_name,
+    memory_guard,
+    resolve_device,
+    resolve_precision,
+    seeded,
+)
 
 CPU = torch.device("cpu")
 
@@ -56,3 +63,16 @@ def test_seeding_is_repeatable_and_leaves_the_caller_alone():
 
 def test_hardware_has_a_name():
     assert device_name(CPU)
+
+
+def test_an_allocation_that_no_machine_has_room_for_is_told_in_words():
+    with (
+        pytest.raises(CandidateError, match=r"out of memory while training \(.*smaller model"),
+        memory_guard("training"),
+    ):
+        torch.empty(2**44)
+
+
+def test_another_error_passes_as_it_is():
+    with pytest.raises(RuntimeError, match="shapes"), memory_guard("training"):
+        raise RuntimeError("shapes do not fit")
