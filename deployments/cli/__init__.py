@@ -17,6 +17,8 @@ from importlib.metadata import version
 from esci_tournament.deployments.cli.common import Output
 from esci_tournament.deployments.cli.ending import Ended, ending
 
+_HEARD_S = 1.0  # the thread that hears signals may be this much behind
+
 COMMANDS = (
     "demo", "run", "reevaluate", "up", "down", "login", "deploy", "policy", "ledger",
     "data", "register", "candidates", "review", "champion", "serve", "keys", "report", "score", "explain", "doctor",
@@ -129,7 +131,7 @@ def entry() -> None:
     except SystemExit:
         raise
     except BaseException:  # Prefect's own for a signal, or ours before the command began
-        if ending.exit_code is None:
+        if not ending.was_told(_HEARD_S) or ending.exit_code is None:
             raise
         code = ending.exit_code
     if ending.exit_code is not None:  # threads of libraries may hold up the interpreter's own end, and stop our clock

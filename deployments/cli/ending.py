@@ -37,6 +37,7 @@ class Ending:
         self.grace_s = GRACE_S
         self._number: int | None = None
         self._raised = False
+        self._told = threading.Event()
 
     @property
     def name(self) -> str:
@@ -47,6 +48,14 @@ class Ending:
     def exit_code(self) -> int | None:
         """128 and the number of the signal, as a shell has it; None when there was none."""
         return None if self._number is None else 128 + self._number
+
+    def was_told(self, seconds: float) -> bool:
+        """Return whether a signal was heard, also by the thread alone, which may be some moments behind.
+
+        Args:
+            seconds: How long it is waited for.
+        """
+        return self._told.wait(seconds) or self._number is not None
 
     def watch(self) -> None:
         """Hear signals from now on; called in the main thread, once for a process."""
@@ -76,6 +85,7 @@ class Ending:
                     self._end()
                 if not told:
                     told, self._number = True, number
+                    self._told.set()
                     self._begin()
 
     def _begin(self) -> None:

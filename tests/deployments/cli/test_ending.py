@@ -42,13 +42,16 @@ WAITS = {
 }
 
 
-def program(body: str, grace_s: float = 0.5) -> subprocess.Popen[str]:
-    """Start the program with a command that does this, and wait until it has begun."""
+def program(body: str, grace_s: float = 0.5, ignored: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+    """Start the program with a command that does this, some signals ignored, and wait until it has begun."""
     script = f"""
 import signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever these tests were started with, such as nohup
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for number in {[int(one) for one in ignored]}:
+    signal.signal(number, signal.SIG_IGN)
 from esci_tournament.deployments import cli
 cli.ending.grace_s = {grace_s}
 def work(options, output):
@@ -108,11 +111,7 @@ def test_what_lets_go_of_things_is_not_disturbed_by_more_signals() -> None:
 
 def test_a_signal_that_is_ignored_from_outside_stays_ignored() -> None:
     """As nohup has it."""
-    ours = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        running = program("print('here', flush=True); time.sleep(1.5)")
-    finally:
-        signal.signal(signal.SIGHUP, ours)
+    running = program("print('here', flush=True); time.sleep(1.5)", ignored=(signal.SIGHUP,))
     with running:
         running.send_signal(signal.SIGHUP)
         running.communicate(timeout=20)
