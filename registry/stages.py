@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from esci_tournament.registry.files import (
     canonical_json,
     digest_of,
     disk_in_words,
+    file_digest,
     make_folder,
     publish,
     set_aside,
@@ -290,7 +290,7 @@ class StageStore:
 def _marks(folder: Path) -> dict[str, list[Any]]:
     """Return path -> size (bytes) and SHA-256 of all files below a folder but its record."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
-    return {path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)] for path in files}
+    return {path.relative_to(folder).as_posix(): [path.stat().st_size, file_digest(path)] for path in files}
 
 
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
@@ -312,11 +312,6 @@ def _differences(folder: Path, marks: Any) -> str:
         size, digest = kept[name]
         if folder.joinpath(name).stat().st_size != size:
             wrong.append(f"{name} has {folder.joinpath(name).stat().st_size} bytes instead of {size}")
-        elif _sha256(folder / name) != digest:
+        elif file_digest(folder / name) != digest:
             wrong.append(f"{name} has changed (SHA-256)")
     return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from esci_tournament.registry.errors import DataError, StoreError
-from esci_tournament.registry.files import publish
+from esci_tournament.registry.files import file_digest, publish
 from esci_tournament.tasks.data.layout import EXAMPLES_FILE, LOG_FILES, PRODUCTS_FILE
 
 # The repository holds Git LFS pointers; the files themselves are served by another host.
@@ -275,7 +274,7 @@ def _file(
     report: Callable[[int], None],
     pause_seconds: float,
 ) -> None:
-    if path.is_file() and path.stat().st_size == pointer.size and _sha256(path) == pointer.sha256:
+    if path.is_file() and path.stat().st_size == pointer.size and file_digest(path) == pointer.sha256:
         report(pointer.size)
         return
     part = path.with_name(path.name + ".part")
@@ -294,7 +293,7 @@ def _file(
         attempt = 0 if size > before else attempt
         _wait_or_give_up(attempt, url, trouble, pause_seconds)
         attempt += 1
-    found = _sha256(part)
+    found = file_digest(part)
     if part.stat().st_size != pointer.size or found != pointer.sha256:
         size = part.stat().st_size
         part.unlink()  # the content is wrong, so a later call must not continue it
@@ -339,8 +338,3 @@ def _wait_or_give_up(attempt: int, url: str, error: Exception, pause_seconds: fl
             advice="check the network, then run the command again: it continues where it stopped",
         ) from error
     time.sleep(pause_seconds * 2**attempt)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

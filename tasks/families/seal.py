@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from esci_tournament.registry.files import write_atomically
+from esci_tournament.registry.files import file_digest, write_atomically
 
 FILE = "seal.json"
 
@@ -19,7 +18,7 @@ def seal(folder: Path, files: Iterable[Path]) -> None:
         folder: the folder that gets `seal.json`.
         files: existing files below `folder`.
     """
-    marks = {path.relative_to(folder).as_posix(): [path.stat().st_size, _digest(path)] for path in sorted(files)}
+    marks = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_digest(path)] for path in sorted(files)}
     write_atomically(folder / FILE, json.dumps(marks, indent=1).encode())
 
 
@@ -44,9 +43,4 @@ def broken(folder: Path) -> list[str]:
 
 
 def _is(path: Path, size: int, digest: str) -> bool:
-    return path.is_file() and path.stat().st_size == size and _digest(path) == digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return path.is_file() and path.stat().st_size == size and file_digest(path) == digest
