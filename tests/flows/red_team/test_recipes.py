@@ -77,7 +77,7 @@ def test_which_paths_the_worker_has_is_not_told(workspace: Workspace, tmp_path: 
     """R2.7."""
     (tmp_path / "secret").write_text("x")
     told = set()
-    for number, place in enumerate(["/etc", "/etc/passwd", "/root/.ssh", "/root/absent", str(tmp_path / "secret")]):
+    for number, place in enumerate(["/etc", "/etc/passwd", "/etc/ssl", "/srv/absent", str(tmp_path / "secret")]):
         tags = [{"family": "language_model", "checkpoint": place}, GRAPH | {"recipe": {"encoder": place}}]
         for family, tag in enumerate(tags):
             candidate = plain(workspace, f"c{number}-{family}", json.dumps(tag))

@@ -263,8 +263,8 @@ def test_what_is_swapped_after_it_was_looked_at_is_refused_too(folder: Path) -> 
 
 
 def test_remarks_about_where_it_was_saved_are_no_references(folder: Path) -> None:
-    change(folder / "config.json", _name_or_path="/root/models/bert")
-    change(folder / "tokenizer_config.json", special_tokens_map_file="/root/.cache/x.json", tokenizer_file=None)
+    change(folder / "config.json", _name_or_path="/srv/models/bert")
+    change(folder / "tokenizer_config.json", special_tokens_map_file="/srv/cache/x.json", tokenizer_file=None)
     assert inspect(str(folder))["model_type"] == "bert"
     with vetted(folder) as place:
         assert "special_tokens_map_file" not in json.loads((place / "tokenizer_config.json").read_text())
