@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from benchmarks.harness import Figure, arguments, figure, report, say
+from benchmarks.worlds import lengthened, some_queries
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
 from esci_tournament.tasks.data.dataset import salted_uniform
@@ -40,10 +41,6 @@ from esci_tournament.tasks.families.protocol import FitData
 
 MAX_LENGTH, BATCH, RATE = 256, 8, 5e-5
 SPEED_UP, VALIDATION_SHARE = 1.5, 0.1
-# Tokens of a pair in ESCI's sample by MiniLM's tokenizer: shares of the pairs, and what they have at most. 46 % have
-# 256 or more; 400 for the longest is a guess that the cut at 256 makes harmless.
-ESCI_TOKENS = ((0.01, 0.1, 0.25, 0.5, 0.54, 1.0), (18, 44, 89, 233, 256, 400))
-FILLER = ("free", "returns", "within", "thirty", "days", "shipping", "box", "warranty", "care", "size", "contact", "us")
 
 
 @dataclass(frozen=True)
@@ -94,18 +91,18 @@ def prepare(folder: Path, data: Path | None, checkpoint: Path | None, pairs: int
     """Return the exercise: `pairs` train pairs of whole queries, a tenth as many to validate, as many to test."""
     if data is None:
         dataset = load_esci(synthesize(folder / "world", queries=max(60, pairs // 4), seed=seed, behaviour=False))
-        dataset = replace(dataset, products=_lengthened(dataset.products, seed))
+        dataset = replace(dataset, products=lengthened(dataset.products, seed))
     else:
         dataset = load_esci(data)
     train, test = (dataset.pairs[dataset.pairs["split"] == split] for split in ("train", "test"))
-    chosen = _some_queries(train, round(pairs * (1 + VALIDATION_SHARE)), seed)
+    chosen = some_queries(train, round(pairs * (1 + VALIDATION_SHARE)), seed)
     held = salted_uniform(chosen["query_key"].to_numpy(), "validation") < VALIDATION_SHARE
     fit, validation = chosen[~held], chosen[held]
     if checkpoint is None:
         checkpoint = new_checkpoint(folder / "checkpoint", fit, dataset.products, seed)
     return Exercise(
         fit.reset_index(drop=True), validation.reset_index(drop=True),
-        _some_queries(test, pairs, seed).reset_index(drop=True), dataset.products, checkpoint, epochs, seed,
+        some_queries(test, pairs, seed).reset_index(drop=True), dataset.products, checkpoint, epochs, seed,
     )  # fmt: skip
 
 
@@ -204,20 +201,6 @@ def _encoded(tokenizer: Callable, pairs: pd.DataFrame, products: pd.DataFrame) -
     each = [" ".join(filter(None, fields)) for fields in zip(*texts.fields.values(), strict=True)]
     queries, described = [texts.queries[row] for row in texts.query], [each[row] for row in texts.product]
     return _Rows(dict(tokenizer(queries, described, truncation=True, max_length=MAX_LENGTH)), _labels(pairs))
-
-
-def _lengthened(products: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Add words that say nothing to the descriptions, until pairs are spread in length as ESCI's are."""
-    rng = np.random.default_rng(seed)
-    wanted = np.interp(rng.random(len(products)), *ESCI_TOKENS).astype(np.int64)
-    words = (" ".join(rng.choice(FILLER, count)) for count in np.maximum(0, wanted - 30))
-    return products.assign(description=[f"{text} {more}" for text, more in zip(products["description"], words)])  # noqa: B905
-
-
-def _some_queries(pairs: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Return the pairs of as many whole queries, chosen at random, as make up about `count` pairs."""
-    order = salted_uniform(pairs["query_key"].to_numpy(), f"benchmark {seed}")
-    return pairs[order <= np.sort(order)[min(count, len(pairs)) - 1]]
 
 
 def _labels(pairs: pd.DataFrame) -> np.ndarray:

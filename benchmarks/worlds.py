@@ -1,13 +1,19 @@
-"""Generated worlds: pairs with labels, and members of known quality that score them."""
+"""Generated worlds: pairs with labels, members of known quality that score them, and texts as long as ESCI's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from esci_tournament.tasks.data.dataset import salted_uniform
 from esci_tournament.tasks.ensemble.aggregate import softmax
 
+# Tokens of a pair in ESCI's sample by MiniLM's tokenizer: shares of the pairs, and what they have at most. 46 % have
+# 256 or more; 400 for the longest is a guess that the cut at 256 makes harmless.
+ESCI_TOKENS = ((0.01, 0.1, 0.25, 0.5, 0.54, 1.0), (18, 44, 89, 233, 256, 400))
+FILLER = ("free", "returns", "within", "thirty", "days", "shipping", "box", "warranty", "care", "size", "contact", "us")
 PRIOR = np.array([0.65, 0.22, 0.03, 0.10])  # Exact, Substitute, Complement, Irrelevant, about as in ESCI
 
 
@@ -91,3 +97,17 @@ def _signal(
     else:
         seen, noise = random.choice(factors, size=factors // 2, replace=False), random.uniform(0.3, 0.8)
     return latent[:, seen] @ directions[seen] + random.normal(size=(rows, 4)) * noise
+
+
+def lengthened(products: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Add words that say nothing to the descriptions, until pairs are spread in length as ESCI's are."""
+    rng = np.random.default_rng(seed)
+    wanted = np.interp(rng.random(len(products)), *ESCI_TOKENS).astype(np.int64)
+    words = (" ".join(rng.choice(FILLER, count)) for count in np.maximum(0, wanted - 30))
+    return products.assign(description=[f"{text} {more}" for text, more in zip(products["description"], words)])  # noqa: B905
+
+
+def some_queries(pairs: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return the pairs of as many whole queries, chosen at random, as make up about `count` pairs."""
+    order = salted_uniform(pairs["query_key"].to_numpy(), f"benchmark {seed}")
+    return pairs[order <= np.sort(order)[min(count, len(pairs)) - 1]]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from benchmarks.training import Exercise, Outcome, _some_queries, compare, prepare
+from benchmarks.training import Exercise, Outcome, compare, prepare
+from benchmarks.worlds import some_queries
 from esci_tournament.tasks.families.checkpoint import open_tokenizer
 from esci_tournament.tasks.families.language_model.pair_texts import PairTexts, PairTokenizer
 from esci_tournament.tasks.families.language_model.spec import LanguageModelRecipe
@@ -20,7 +21,7 @@ def test_queries_are_taken_whole_and_no_query_stands_on_two_sides(exercise):
     sides = [set(side["query_key"]) for side in (exercise.fit, exercise.validation, exercise.test)]
     assert sum(map(len, sides)) == len(set.union(*sides))
     pairs = pd.concat([exercise.fit, exercise.validation])
-    some = _some_queries(pairs, 50, seed=1)
+    some = some_queries(pairs, 50, seed=1)
     assert len(some) >= 50
     assert not set(some["query_key"]) & set(pairs.drop(some.index)["query_key"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ class GraphNetwork(Candidate):
         encoder: the frozen text encoder.
         catalogue: the products that are computed ahead.
         memory: the graph, for :meth:`refresh`; None for a model that was saved without it.
-        history: `best_epoch` and `macro_f1`, as :func:`train` returns them.
+        history: `best_epoch`, `macro_f1` and `epochs`, as :func:`train` returns them.
     """
 
     forkable = True
@@ -93,7 +93,7 @@ class GraphNetwork(Candidate):
         self.encoder: Lsa | Pretrained | None = None
         self.catalogue: EmbeddingCatalogue | None = None
         self.memory: GraphMemory | None = None
-        self.history: dict[str, float] = {}
+        self.history: dict[str, Any] = {}
 
     @classmethod
     def check(cls, spec: CandidateSpec) -> None:

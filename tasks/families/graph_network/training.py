@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ def train(
     seed: int,
     checkpoint: Path,
     progress: Progress,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Fit `network` in place and leave it with the weights of its best epoch.
 
     A checkpoint is written after every epoch; a run that finds one goes on from there and ends with the same weights
@@ -141,7 +142,8 @@ def train(
         progress: called after every epoch with the share done, 0 to 1, and its macro F1 in words.
 
     Returns:
-        `best_epoch` (from 1) and `macro_f1` on `validation`.
+        `best_epoch` (from 1), its `macro_f1` on `validation`, and `epochs`: for each epoch `loss`, the mean over the
+        batches, and `macro_f1`.
 
     Raises:
         CandidateError: if the loss is no longer finite.
@@ -150,19 +152,21 @@ def train(
     weights = class_weights(fit.labels, recipe.class_weights)
     weights = None if weights is None else weights.to(world.device)
     done, best = _resume(checkpoint, network, optimizer)
-    best_state = best.pop("state", None)
+    best_state, epochs = best.pop("state", None), best.pop("epochs", [])
     for epoch in range(done, recipe.epochs):
+        random = np.random.default_rng([seed, epoch])
         with seeded(seed * 1009 + epoch, world.device):
-            _one_epoch(network, world, fit, recipe, optimizer, weights, epoch, np.random.default_rng([seed, epoch]))
+            mean_loss = _one_epoch(network, world, fit, recipe, optimizer, weights, epoch, random)
         macro_f1 = evaluate(network, world, validation)
+        epochs.append({"loss": mean_loss, "macro_f1": macro_f1})
         if best_state is None or macro_f1 > best["macro_f1"]:
             best = {"best_epoch": epoch + 1, "macro_f1": macro_f1}
             best_state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-        _keep(checkpoint, network, optimizer, epoch + 1, best, best_state)
+        _keep(checkpoint, network, optimizer, epoch + 1, best | {"epochs": epochs}, best_state)
         progress((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}: macro F1 {macro_f1:.3f}")
     network.load_state_dict(best_state)
     network.eval()
-    return best
+    return best | {"epochs": epochs}
 
 
 def evaluate(network: GraphPairNetwork, world: World, pairs: PairInputs) -> float:
@@ -198,8 +202,10 @@ def _one_epoch(
     weights: Tensor | None,
     epoch: int,
     rng: np.random.Generator,
-) -> None:
+) -> float:
+    """Train for one epoch, and return the mean of its batches' losses."""
     network.train()
+    losses: list[Tensor] = []
     labels = world.tensor(fit.labels)
     steps = -(-len(fit) // recipe.batch_size)
     for step, rows in enumerate(_batches(len(fit), recipe.batch_size, rng)):
@@ -218,6 +224,8 @@ def _one_epoch(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_NORM)
         optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
 
 
 def _batches(total: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -231,7 +239,7 @@ def _keep(
     network: GraphPairNetwork,
     optimizer: torch.optim.Optimizer,
     epochs_done: int,
-    best: dict[str, float],
+    best: dict[str, Any],
     best_state: dict[str, Tensor],
 ) -> None:
     """Write one file with all that a later process needs to continue."""

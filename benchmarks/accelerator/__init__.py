@@ -1,0 +1,1 @@
+"""Parts of the GPU benchmark: what is measured, one module for each question."""
