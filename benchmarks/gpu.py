@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="gpu-") as name:
         figures, failed = measure(Path(name), own, options.quick, options.seed)
-    report("gpu", figures, options.json)
+    from esci_tournament.tasks.candidates.device import device_name, resolve_device
+
+    report(f"gpu, {device_name(resolve_device(own.device))}", figures, options.json)
     return 0 if not failed and (options.quick or all(each.met is not False for each in figures)) else 1
 
 

@@ -166,6 +166,7 @@ def digest(folder: Path, pattern: str = "*.safetensors") -> str:
 
 def _reset_peak(device: str) -> None:
     if device != "cpu":
+        torch.cuda.init()  # else torch knows no such device
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -99,12 +99,14 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
     over the rounds, so that one disturbed round does not count. A page begins with the frames, so text, tokens and
     softmax are in it. Pages of 1,000 are scored one to three times, as many as begin within five seconds.
 
-    Memory: the weights (parameters and buffers are float32: 4 bytes a parameter) plus what scoring a page takes on top.
-    On a GPU that is torch.cuda.max_memory_allocated above what was allocated before the page; this branch has not been
-    run on a GPU. On a CPU the resident set is sampled every millisecond while all pages are scored once more, and its
-    highest value is compared with the one before the first page ever scored. It counts what the allocator keeps, is
-    good to a few MiB, and is a lower bound if an earlier peak of the process left memory to reuse. A candidate whose
-    model is in another process reports what it holds there (`resident_bytes`), and that takes the place of the weights.
+    Memory: the weights plus what scoring a page takes on top. On a GPU the weights are what loading allocates on the
+    card, and a page takes torch.cuda.max_memory_allocated above that, work space of the libraries included; the CUDA
+    context of the process and what torch's allocator keeps in reserve are not in it. On a CPU the weights are 4 bytes a
+    parameter (parameters and buffers are float32), and the resident set is sampled every millisecond while all pages
+    are scored once more, and its highest value is compared with the one before the first page ever scored. It counts
+    what the allocator keeps, is good to a few MiB, and is a lower bound if an earlier peak of the process left memory
+    to reuse. A candidate whose model is in another process reports what it holds there (`resident_bytes`), and that
+    takes the place of the weights.
 
     Args:
         candidate: The fitted model. It is saved to a temporary folder and loaded from there.
@@ -127,19 +129,20 @@ def profile(candidate: Candidate, pairs: pd.DataFrame, products: pd.DataFrame, d
         folder.mkdir()
         candidate.save(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        started = time.perf_counter()
+        started, empty = time.perf_counter(), _allocated_bytes(where)
         model = type(candidate).load(folder, str(where))
         _wait(where)
         load_seconds = time.perf_counter() - started
         pages, large = _pages(pairs, PAGE, _PAGES), _pages(pairs, LARGE_PAGE, _LARGE_PAGES)
         elsewhere = model.resident_bytes
-        weights = elsewhere() or 4 * model.parameters()
+        # A model that another library puts on the card is none that torch knows of
+        weights = elsewhere() or _allocated_bytes(where) - empty or 4 * model.parameters()
 
         def score(page: pd.DataFrame) -> None:
             model.predict_proba(page, products)
             _wait(where)
 
-        first = _resident_bytes() + elsewhere()
+        first = _allocated_bytes(where) if where.type == "cuda" else _resident_bytes() + elsewhere()
         growth = _growth(score, pages, where, elsewhere, first)
         p50, p95 = _milliseconds(score, pages)
         flops = _flops(score, pages[0])
@@ -209,13 +212,12 @@ def _growth(
     elsewhere: Callable[[], int],
     first: int,
 ) -> int:
-    """Return the bytes that scoring takes at its peak above the loaded model, on a CPU above `first` bytes."""
+    """Return the bytes that scoring takes at its peak above `first` bytes, on the card or of the resident set."""
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         for page in pages[: max(_WARM_UP, _LARGE_PAGES)]:
             score(page)
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.max_memory_allocated(device) - first
     with _ResidentPeak(elsewhere, first) as peak:
         for page in pages:
             score(page)
@@ -249,6 +251,11 @@ class _ResidentPeak:
 
     def _held(self) -> int:
         return _resident_bytes() + self._elsewhere()
+
+
+def _allocated_bytes(device: torch.device) -> int:
+    """Return what torch has allocated on a card; 0 for a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def _resident_bytes() -> int:

@@ -29,6 +29,9 @@ _REMEMBERED = 64  # newest pages that need not be sent to a replica again; it is
 _REMEMBERED_BYTES = 4 * 2**20  # of these pages together, encoded
 _START_SECONDS = 120.0
 _KINDS: dict[str, type[NotAnswered]] = {kind.__name__: kind for kind in (NotAnswered, PageFailed, MemberBroken)}
+# The threads of tokenizers do not survive a fork. Nor does CUDA, which torch initialises to find out whether there is a
+# GPU, unless it is told to ask the driver's management library.
+_FORKED = {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _BYTES = 4 * len(LABELS)  # of a pair's scores
 
 
@@ -126,8 +129,7 @@ class Zygote:
             self._process = subprocess.Popen(
                 python_module("esci_tournament.deployments.scorer.compute.keeper", str(its.fileno())),
                 pass_fds=[its.fileno()],
-                # The threads of tokenizers do not survive a fork
-                env=os.environ | module_path() | {"TOKENIZERS_PARALLELISM": "false"},
+                env=os.environ | module_path() | _FORKED,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the terminal is handled by the scorer
             )

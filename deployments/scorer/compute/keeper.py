@@ -6,7 +6,8 @@
         patient replica   computes what no request waits for, at a low priority
 
 So loading, forking and computing do not slow down the process that answers requests, and a replica that dies or hangs
-is replaced in milliseconds. CUDA cannot be forked: on a GPU each replica loads the members itself.
+is replaced in milliseconds. CUDA cannot be forked: on a GPU each replica loads the members itself, and where a library
+has touched CUDA when it was imported, which a trial shows, a replica is a fresh process that imports everything anew.
 
 Each of these processes ends when the scorer's end of its socket is closed, also when the scorer is killed.
 """
@@ -19,6 +20,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import orjson
 
 from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
@@ -38,9 +41,11 @@ from esci_tournament.deployments.scorer.compute.wire import Header, pack, receiv
 from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.registry.children import end_when_closed
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.registry.processes import python_module
 from esci_tournament.tasks.data.store import read_frame
 from esci_tournament.tasks.families.protocol import Candidate
 
+_ANEW = "anew"
 _PATIENCE = 10  # nice value of processes that no request waits for
 _SWITCH_SECONDS = 0.0005  # between threads: a message must not wait for the model's Python
 
@@ -119,8 +124,8 @@ def keep(facts: Header, control: socket.socket) -> None:
     """
     job = Job.from_json(facts)
     try:
-        devices = apart(lambda: _devices(job.device))
-        shared = _load_shared(job) if devices == ["cpu"] else {}
+        devices, forks = apart(lambda: _devices(job.device))
+        shared = _load_shared(job) if devices == ["cpu"] and forks else {}
     except Exception as error:
         reason = str(error) if isinstance(error, TournamentError) else f"{type(error).__name__}: {error}"
         control.sendall(pack({"failed": reason}))
@@ -130,30 +135,66 @@ def keep(facts: Header, control: socket.socket) -> None:
     control.sendall(pack({"kept": list(job.folders), "devices": devices}))
 
     def work(header: Header, connection: socket.socket) -> None:
-        end_when_closed(connection.fileno())
-        device = devices[int(header["number"]) % len(devices)]
+        asked = {**header, "device": devices[int(header["number"]) % len(devices)]}
         if header["as"] != "replica":
             os.nice(_PATIENCE)
-        rest = job.forkable() if header["as"] == "embedder" else list(job.folders)
-        members = shared | load_members(job, [name for name in rest if name not in shared], device)
-        if header["as"] == "embedder":
-            connection.sendall(pack({"held": embed_members(job, members)}))
+        if forks:
+            become(job, shared, asked, connection)
         else:
-            _serve(job, members, device, connection)
+            _start_anew(job, asked, connection)
 
     fork_on_request(control, work)
 
 
-def _devices(name: str) -> list[str]:
-    """Return the devices that replicas are spread over; called in a separate process, because CUDA cannot be forked."""
+def become(job: Job, shared: Mapping[str, Candidate], asked: Header, connection: socket.socket) -> None:
+    """Do the work of a replica, or of the process that computes product vectors, until the scorer is gone.
+
+    Args:
+        job: which members, and how they compute.
+        shared: members that are loaded already.
+        asked: the keys as ("replica", "patient" or "embedder") and device.
+        connection: socket to the scorer.
+    """
+    end_when_closed(connection.fileno())
+    rest = job.forkable() if asked["as"] == "embedder" else list(job.folders)
+    members = {**shared, **load_members(job, [name for name in rest if name not in shared], asked["device"])}
+    if asked["as"] == "embedder":
+        connection.sendall(pack({"held": embed_members(job, members)}))
+    else:
+        _serve(job, members, asked["device"], connection)
+
+
+def _start_anew(job: Job, asked: Header, connection: socket.socket) -> NoReturn:
+    """Replace this process by a fresh one that does what :func:`become` does."""
+    with tempfile.TemporaryFile() as told:  # too long for a command line: it has the counts of many products
+        told.write(orjson.dumps([job.to_json(), asked]))
+        told.seek(0)
+        for one in (told.fileno(), connection.fileno()):
+            os.set_inheritable(one, True)
+        command = python_module(__spec__.name, _ANEW, str(told.fileno()), str(connection.fileno()))
+        os.execv(command[0], command)
+
+
+def _devices(name: str) -> tuple[list[str], bool]:
+    """Return the devices that replicas are spread over, and whether a forked process can compute on them.
+
+    Call it in a forked process: CUDA cannot be forked once it is initialised. A library may have done that when it was
+    imported; only a trial shows it.
+    """
+    import torch
+
     from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device(name)
-    if device.type != "cuda" or ":" in name:
-        return [str(device)]
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if device.type != "cuda":
+        return [str(device)], True
+    devices = [str(device)] if ":" in name else [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    try:
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        logging.getLogger("scorer").info("replicas start as fresh processes, because CUDA cannot be forked: %s", error)
+        return devices, False
+    return devices, True
 
 
 def _load_shared(job: Job) -> dict[str, Candidate]:
@@ -312,11 +353,11 @@ def _remember(pages: dict[int, Pairs], arrived: Iterable[tuple[int, int]], conte
         start += size
 
 
-def main(descriptor: str) -> int:
+def main(*arguments: str) -> int:
     """Run the zygote: import what every process needs, and fork keepers until the scorer is gone.
 
     Args:
-        descriptor: file descriptor of the socket to the scorer, as text.
+        arguments: file descriptor of the socket to the scorer, as text; or what :func:`_start_anew` passes.
 
     Returns:
         The exit code, 0.
@@ -324,7 +365,12 @@ def main(descriptor: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("scorer").setLevel(logging.INFO)
-    control = socket.socket(fileno=int(descriptor))
+    if arguments[0] == _ANEW:
+        with os.fdopen(int(arguments[1]), "rb") as told:
+            job, asked = orjson.loads(told.read())
+        connection = socket.socket(fileno=int(arguments[2]))
+        _live(lambda: become(Job.from_json(job), {}, asked, connection))
+    control = socket.socket(fileno=int(arguments[0]))
     _import_everything()
     fork_on_request(control, begin)
     return 0

@@ -68,9 +68,10 @@ def field_texts(
     if len(rows) and not 0 <= int(np.min(rows)) <= int(np.max(rows)) < len(products):
         raise DataError(f"a pair names product row {int(np.max(rows))}; the catalogue has {len(products)} rows")
     limit = max_tokens * CHARACTERS_PER_TOKEN
+    # Taken before they become Python strings: a page must not cost time for the whole catalogue
+    texts = {name: np.asarray(products[name].array.take(rows), object) for name in fields}
     return {
-        name: [clean(text, limit) if isinstance(text, str) else "" for text in products[name].to_numpy()[rows]]
-        for name in fields
+        name: [clean(text, limit) if isinstance(text, str) else "" for text in found] for name, found in texts.items()
     }
 
 

@@ -8,12 +8,19 @@ import socket
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
+from esci_tournament.deployments.scorer.catalogue import Text
+from esci_tournament.deployments.scorer.compute import keeper
 from esci_tournament.deployments.scorer.compute.keeper import apart, embed_members, fork_on_request, patiently
 from esci_tournament.deployments.scorer.compute.loading import Job
+from esci_tournament.deployments.scorer.compute.pairs import Pairs
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, send_with
 from esci_tournament.registry.errors import TournamentError
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.subsets import Subsets
+from tests.deployments.scorer.conftest import constant_ensemble
 
 
 def test_what_is_done_apart_leaves_no_trace_here_but_its_answer() -> None:
@@ -83,3 +90,37 @@ def test_each_request_is_done_by_a_child_of_its_own_which_does_not_keep_the_othe
 def test_without_a_catalogue_there_is_nothing_to_compute_ahead(tmp_path: Path) -> None:
     job = Job(tmp_path, "cpu", None, 1, 100, None, "data", tmp_path / "vectors")
     assert embed_members(job, {}) == {}
+
+
+@pytest.mark.slow  # it starts a process that imports everything
+def test_where_a_forked_process_cannot_compute_a_replica_is_a_fresh_one(
+    fitted: tuple[Aggregator, Subsets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU when a library has initialised CUDA before the fork."""
+    monkeypatch.setattr(keeper, "_devices", lambda name: (["cpu"], False))
+    job = Job(constant_ensemble(tmp_path / "ensemble", fitted, 0), "cpu", 1, 1, 100, None, "data", tmp_path / "vectors")
+    control, its = socket.socketpair()
+    if not (child := os.fork()):
+        control.close()
+        keeper._live(lambda: keeper.keep(job.to_json(), its))
+    its.close()
+    page = Pairs("lamp", "us", [Text("P1", "a lamp", "", "", "", "")])
+    with control:
+        said = receive(control)
+        assert said is not None
+        assert said[0]["kept"] == list(job.folders)
+        mine, other = socket.socketpair()
+        with mine:
+            with other:
+                send_with(control, {"as": "replica", "number": 1}, other)
+            ready = receive(mine)
+            assert ready is not None
+            replica = psutil.Process(ready[0]["replica"])
+            assert "anew" in replica.cmdline()
+            places = {"pages": [(1, len(page.encoded))], "slices": [(1, 0, 1)], "forget": []}
+            mine.sendall(pack({"batch": 7, "member": next(iter(job.folders)), **places}, [page.encoded]))
+            answer = receive(mine)
+            assert answer is not None
+            assert (answer[0]["batch"], answer[0]["answers"]) == (7, [1])
+        replica.wait(10)  # it ends with its socket
+    os.waitpid(child, 0)

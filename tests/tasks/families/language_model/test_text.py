@@ -1,5 +1,7 @@
 """The text builder."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,3 +40,15 @@ def test_what_is_not_in_the_catalogue_is_named():
 
 def test_a_digest_sees_where_one_text_ends():
     assert digest_texts(["ab", "c"]) != digest_texts(["a", "bc"])
+
+
+def test_the_texts_of_a_page_do_not_cost_memory_for_the_whole_catalogue():
+    products = pd.DataFrame({"title": pd.array([f"lamp {row}" for row in range(100_000)], dtype="str")})
+    tracemalloc.start()
+    try:
+        texts = field_texts(products, np.array([7, 99_999]), ["title"], 8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert texts == {"title": ["lamp 7", "lamp 99999"]}
+    assert peak < 100_000
