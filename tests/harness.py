@@ -32,6 +32,7 @@ from filelock import FileLock
 from esci_tournament.deployments.stack.access import CLIENT_AUTH, SERVER_AUTH, authorization
 from esci_tournament.deployments.stack.services import services_of
 from esci_tournament.registry.settings import Settings, read_settings
+from tests.workers import ForkedWorker
 
 # What commands import as they go, and what that imports when it is first used.
 PRELOADED = (
@@ -144,7 +145,10 @@ def start_warm(
     prefect = (
         0 if "PREFECT_API_URL" in environment or HOLDING.isdisjoint(map(str, arguments[:2])) else shared_prefect_port()
     )
-    given = [str(one) for one in arguments], str(cwd), dict(environment), prefect, str(out), str(err)
+    # Candidates of a folder on Python's path are found by a process that begins with that path
+    fresh_workers = HOLDING.isdisjoint(map(str, arguments[:2])) or "PYTHONPATH" in environment
+    workers = "" if fresh_workers else shared_workers()
+    given = [str(one) for one in arguments], str(cwd), dict(environment), prefect, workers, str(out), str(err)
     for file in (out, err):
         file.touch()
     child = _forks().Process(target=_command, args=given)
@@ -176,7 +180,7 @@ def _environment_of_imports() -> Iterator[None]:
 
 
 def _command(
-    arguments: list[str], cwd: str, environment: dict[str, str], prefect: int, out: str, err: str
+    arguments: list[str], cwd: str, environment: dict[str, str], prefect: int, workers: str, out: str, err: str
 ) -> None:  # pragma: no cover - it runs in another process
     """Be the command: what `python -m esci_tournament.deployments.cli` does after its imports, and the way it ends."""
     for number, file in ((0, os.devnull), (1, out), (2, err)):
@@ -210,6 +214,10 @@ def _command(
         server = SubprocessASGIServer()
         server.port, server.running, server.server_process = prefect, True, _Started()  # type: ignore[assignment]
         os.environ[CLIENT_AUTH] = COMMANDS_AUTH
+    if workers:
+        from esci_tournament.tasks.candidates import supervise
+
+        supervise.start_child = functools.partial(ForkedWorker, workers)  # type: ignore[assignment]
     code: Any = 1
     try:
         code = main(arguments)
@@ -352,6 +360,29 @@ def shared_prefect_port() -> int:
             server.start_server()
             (place / "port").write_text(str(server.port), encoding="utf-8")
         return int((place / "port").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def shared_workers() -> str:
+    """Return the address of the session's process that forks candidates' workers, started by whoever needs it first."""
+    assert _session is not None
+    place = _session / "workers"
+    address = place / "address"
+    with FileLock(f"{place}.lock"):
+        if not address.exists():
+            place.mkdir(exist_ok=True)
+            one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # as those of a tournament have
+            as_supervised = {
+                "TOKENIZERS_PARALLELISM": "false",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "PYTHONHASHSEED": "0",
+            }
+            programs = Programs(place, clean_environment(**one_thread, **as_supervised), _session_pid())
+            here = str(Path(__file__).resolve().parents[1])
+            programs.environment["PYTHONPATH"] = here
+            programs.start("workers", [sys.executable, "-P", "-m", "tests.workers", address], address.exists)
+        return str(address)
 
 
 def _session_pid() -> int:
