@@ -144,13 +144,15 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An MLflow database without content."""
-    from esci_tournament.registry.models import Models
+def mlflow_template() -> Path:
+    """An MLflow database with its schema and nothing in it, made once a session because migrations take seconds."""
+    return harness.shared_mlflow()
 
-    home = tmp_path_factory.mktemp("mlflow")
-    assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
-    return (home / "mlflow.db").read_bytes()
+
+@pytest.fixture(scope="session")
+def empty_mlflow(mlflow_template: Path) -> bytes:
+    """The content of that database."""
+    return mlflow_template.read_bytes()
 
 
 @pytest.fixture(scope="session")

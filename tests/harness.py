@@ -12,6 +12,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -50,6 +51,7 @@ PRELOADED = (
     "tests.harness",
 )
 HOLDING = {"run", "reevaluate", "refresh"}  # commands that run a flow of ours
+TRAINING = {"run", "reevaluate"}  # commands whose flows start candidates' workers
 COMMANDS_AUTH = "tests:of-commands"  # of the session's Prefect server for commands; each would make its own
 COMMAND = (sys.executable, "-m", "esci_tournament.deployments.cli")
 QUIET_PREFECT = {
@@ -145,9 +147,7 @@ def start_warm(
     prefect = (
         0 if "PREFECT_API_URL" in environment or HOLDING.isdisjoint(map(str, arguments[:2])) else shared_prefect_port()
     )
-    # Candidates of a folder on Python's path are found by a process that begins with that path
-    fresh_workers = HOLDING.isdisjoint(map(str, arguments[:2])) or "PYTHONPATH" in environment
-    workers = "" if fresh_workers else shared_workers()
+    workers = "" if TRAINING.isdisjoint(map(str, arguments[:2])) else shared_workers()
     given = [str(one) for one in arguments], str(cwd), dict(environment), prefect, workers, str(out), str(err)
     for file in (out, err):
         file.touch()
@@ -383,6 +383,29 @@ def shared_workers() -> str:
             programs.environment["PYTHONPATH"] = here
             programs.start("workers", [sys.executable, "-P", "-m", "tests.workers", address], address.exists)
         return str(address)
+
+
+@functools.cache
+def shared_mlflow() -> Path:
+    """Return the session's empty MLflow database, made by whichever process needs it first. Read only."""
+    from esci_tournament.registry.models import Models
+
+    assert _session is not None
+    made = _session / "mlflow.db"
+    with FileLock(f"{made}.lock"):
+        if not made.is_file():
+            home = _session / "mlflow"
+            home.mkdir(exist_ok=True)
+            assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
+            (home / "mlflow.db").replace(made)
+    return made
+
+
+def new_home(home: Path) -> Path:
+    """Make a home whose MLflow database is there, as after a first command, which would take seconds to migrate it."""
+    home.mkdir()
+    shutil.copy(shared_mlflow(), home / "mlflow.db")
+    return home
 
 
 def _session_pid() -> int:

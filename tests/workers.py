@@ -2,7 +2,7 @@
 
 One process of the test session has imported what workers import, has no threads, and forks each worker that a warm
 command asks for. Job, arguments, environment, output, exit code and the pipe whose end ends it are as in a fresh one.
-Commands whose candidates are elsewhere on Python's path, and those that are not warm, start fresh workers.
+Commands that are not warm start fresh workers.
 
     python -m tests.workers ADDRESS     the process that forks
 """
@@ -141,6 +141,7 @@ def _be_a_worker(start: Path) -> None:
         os.chdir(told["cwd"])
         os.environ.clear()
         os.environ.update(told["environment"])
+        sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         sys.argv = [worker.__file__, told["job"]]
         random.seed()
         np.random.seed()
