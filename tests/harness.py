@@ -2,7 +2,8 @@
 
 A command always runs in its own process. `fresh` starts it as a user does, and imports for about ten seconds. `warm`
 forks it from a process that has imported everything and has no threads: arguments, environment, folder, output and exit
-code are the same. Tests of start-up, of imports and of process trees use `fresh`.
+code are the same; so are its candidates' workers (tests/workers.py). Tests of start-up, of imports and of process trees
+use `fresh`.
 """
 
 from __future__ import annotations

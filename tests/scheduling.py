@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Fixtures that take long to set up, and where they are shared: a tournament, Prefect servers
 SHARED_SETUPS = {"held": "tests/deployments/", "prefect": "tests/", "served": "tests/flows/"}
-# Groups by the time they take, where it is more than a tenth of a minute: what begins last should not end last.
+# Groups by the time they take, where it is more than six seconds: what begins last should not end last.
 LONGEST_FIRST = (
     "held",
     "served",
