@@ -34,7 +34,7 @@ install: $(INSTALLED)  ## make the virtual environment and install into it
 demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
 	$(BIN)/tournament demo
 
-# What takes longest begins first; tests that share a long setup stay together
+# What takes longest begins first; tests that share a long setup stay together (tests/scheduling.py)
 TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 3
 
 test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first

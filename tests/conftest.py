@@ -23,28 +23,10 @@ from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
 from tests import harness
 from tests.harness import PrefectServer
-
-# Fixtures that take long to set up, and where they are shared: a tournament, Prefect servers
-SHARED_SETUPS = {"held": "tests/deployments/", "prefect": "tests/", "served": "tests/flows/"}
-# Groups by the time they take, where it is more than a tenth of a minute: what begins last should not end last.
-LONGEST_FIRST = (
-    "held",
-    "tests/deployments/test_lifecycle.py",
-    "served",
-    "tests/flows/test_tournament.py",
-    "tests/flows/test_reevaluate.py",
-    "tests/flows/test_guests.py",
-    "tests/tasks/candidates/test_supervise.py",
-    "tests/tasks/families/language_model/test_together.py",
-    "tests/tasks/families/language_model/test_model.py",
-    "prefect",
-    "tests/deployments/cli/test_review.py",
-    "tests/registry/test_models.py",
-    "tests/registry/test_promotion.py",
-    "tests/deployments/scorer/test_swap.py",
-    "tests/tasks/families/graph_network/test_world.py",
-    "tests/deployments/scorer/compute/test_forked.py",
-    "tests/deployments/test_bad_input.py",
+from tests.scheduling import (  # noqa: F401 - pytest finds its hooks here
+    pytest_collection_modifyitems,
+    pytest_configure_node,
+    pytest_xdist_make_scheduler,
 )
 
 
@@ -162,13 +144,15 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An MLflow database without content."""
-    from esci_tournament.registry.models import Models
+def mlflow_template() -> Path:
+    """An MLflow database with its schema and nothing in it, made once a session because migrations take seconds."""
+    return harness.shared_mlflow()
 
-    home = tmp_path_factory.mktemp("mlflow")
-    assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
-    return (home / "mlflow.db").read_bytes()
+
+@pytest.fixture(scope="session")
+def empty_mlflow(mlflow_template: Path) -> bytes:
+    """The content of that database."""
+    return mlflow_template.read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -187,27 +171,3 @@ def connected(prefect: PrefectServer) -> Iterator[dict[str, str]]:
     """Speak to that server while the test runs; yields the variables with which other processes do."""
     with prefect.connected():
         yield prefect.client
-
-
-def group_of(item: pytest.Item) -> str:
-    """Return what a test is kept together with: those that share its long setup, else those of its file."""
-    path = item.path.relative_to(item.config.rootpath).as_posix()
-    for fixture, folder in SHARED_SETUPS.items():
-        if path.startswith(folder) and fixture in getattr(item, "fixturenames", ()):
-            return fixture
-    return path
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In one process run fast tests first; in several, keep groups together and start those that take longest first."""
-    slow = {item: item.get_closest_marker("slow") is not None for item in items}
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        items.sort(key=lambda item: slow[item])
-        return
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    slow_groups = {groups[item] for item in items if slow[item]}
-    items.sort(key=lambda item: (order.get(groups[item], len(order)), groups[item] not in slow_groups))

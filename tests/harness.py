@@ -2,7 +2,8 @@
 
 A command always runs in its own process. `fresh` starts it as a user does, and imports for about ten seconds. `warm`
 forks it from a process that has imported everything and has no threads: arguments, environment, folder, output and exit
-code are the same. Tests of start-up, of imports and of process trees use `fresh`.
+code are the same; so are its candidates' workers (tests/workers.py). Tests of start-up, of imports and of process trees
+use `fresh`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +34,7 @@ from filelock import FileLock
 from esci_tournament.deployments.stack.access import CLIENT_AUTH, SERVER_AUTH, authorization
 from esci_tournament.deployments.stack.services import services_of
 from esci_tournament.registry.settings import Settings, read_settings
+from tests.workers import ForkedWorker
 
 # What commands import as they go, and what that imports when it is first used.
 PRELOADED = (
@@ -49,6 +52,7 @@ PRELOADED = (
     "tests.harness",
 )
 HOLDING = {"run", "reevaluate", "refresh"}  # commands that run a flow of ours
+TRAINING = {"run", "reevaluate"}  # commands whose flows start candidates' workers
 COMMANDS_AUTH = "tests:of-commands"  # of the session's Prefect server for commands; each would make its own
 COMMAND = (sys.executable, "-m", "esci_tournament.deployments.cli")
 QUIET_PREFECT = {
@@ -144,7 +148,8 @@ def start_warm(
     prefect = (
         0 if "PREFECT_API_URL" in environment or HOLDING.isdisjoint(map(str, arguments[:2])) else shared_prefect_port()
     )
-    given = [str(one) for one in arguments], str(cwd), dict(environment), prefect, str(out), str(err)
+    workers = "" if TRAINING.isdisjoint(map(str, arguments[:2])) else shared_workers()
+    given = [str(one) for one in arguments], str(cwd), dict(environment), prefect, workers, str(out), str(err)
     for file in (out, err):
         file.touch()
     child = _forks().Process(target=_command, args=given)
@@ -176,7 +181,7 @@ def _environment_of_imports() -> Iterator[None]:
 
 
 def _command(
-    arguments: list[str], cwd: str, environment: dict[str, str], prefect: int, out: str, err: str
+    arguments: list[str], cwd: str, environment: dict[str, str], prefect: int, workers: str, out: str, err: str
 ) -> None:  # pragma: no cover - it runs in another process
     """Be the command: what `python -m esci_tournament.deployments.cli` does after its imports, and the way it ends."""
     for number, file in ((0, os.devnull), (1, out), (2, err)):
@@ -210,6 +215,10 @@ def _command(
         server = SubprocessASGIServer()
         server.port, server.running, server.server_process = prefect, True, _Started()  # type: ignore[assignment]
         os.environ[CLIENT_AUTH] = COMMANDS_AUTH
+    if workers:
+        from esci_tournament.tasks.candidates import supervise
+
+        supervise.start_child = functools.partial(ForkedWorker, workers)  # type: ignore[assignment]
     code: Any = 1
     try:
         code = main(arguments)
@@ -352,6 +361,52 @@ def shared_prefect_port() -> int:
             server.start_server()
             (place / "port").write_text(str(server.port), encoding="utf-8")
         return int((place / "port").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def shared_workers() -> str:
+    """Return the address of the session's process that forks candidates' workers, started by whoever needs it first."""
+    assert _session is not None
+    place = _session / "workers"
+    address = place / "address"
+    with FileLock(f"{place}.lock"):
+        if not address.exists():
+            place.mkdir(exist_ok=True)
+            one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # as those of a tournament have
+            as_supervised = {
+                "TOKENIZERS_PARALLELISM": "false",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "PYTHONHASHSEED": "0",
+            }
+            programs = Programs(place, clean_environment(**one_thread, **as_supervised), _session_pid())
+            here = str(Path(__file__).resolve().parents[1])
+            programs.environment["PYTHONPATH"] = here
+            programs.start("workers", [sys.executable, "-P", "-m", "tests.workers", address], address.exists)
+        return str(address)
+
+
+@functools.cache
+def shared_mlflow() -> Path:
+    """Return the session's empty MLflow database, made by whichever process needs it first. Read only."""
+    from esci_tournament.registry.models import Models
+
+    assert _session is not None
+    made = _session / "mlflow.db"
+    with FileLock(f"{made}.lock"):
+        if not made.is_file():
+            home = _session / "mlflow"
+            home.mkdir(exist_ok=True)
+            assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
+            (home / "mlflow.db").replace(made)
+    return made
+
+
+def new_home(home: Path) -> Path:
+    """Make a home whose MLflow database is there, as after a first command, which would take seconds to migrate it."""
+    home.mkdir()
+    shutil.copy(shared_mlflow(), home / "mlflow.db")
+    return home
 
 
 def _session_pid() -> int:

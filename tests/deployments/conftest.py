@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Answer, clean_environment, free_port, fresh, warm
+from tests.harness import Answer, clean_environment, free_port, fresh, new_home, warm
 
 # Small enough for seconds, real in every stage: one language model, two graph networks.
 SPECS = """
@@ -100,7 +100,7 @@ def held(
     tournament: Tournament, specs: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> FinishedTournament:
     """The first tournament on the tiny world, held once for all tests. Read only but for what the story appends."""
-    home = tmp_path_factory.mktemp("home")
+    home = new_home(tmp_path_factory.mktemp("held") / "home")
     answer = tournament("run", "--home", home, "--data", tiny_world, "--candidates", specs, "--json")
     assert answer.code == 0, answer.err
     return FinishedTournament(home, tiny_world, specs, answer.document)

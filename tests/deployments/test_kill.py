@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import COMMAND, clean_environment, start_warm
+from tests.harness import COMMAND, clean_environment, new_home, start_warm
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def facts(document: dict) -> dict:
 
 
 def test_killed_at_every_stage_it_ends_with_the_champion_of_an_undisturbed_run(held, tournament, tmp_path):
-    home = tmp_path / "home"
+    home = new_home(tmp_path / "home")
     (tmp_path / "tournament.toml").write_text(SETTINGS, encoding="utf-8")
     arguments = ["run", "--home", str(home), "--data", str(held.data), "--candidates", str(held.specs), "--json"]
     for stage in STAGES:

@@ -21,7 +21,7 @@ from esci_tournament.deployments.stack.state import running
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.states import CandidateState, states
 from esci_tournament.tasks.data.dataset import Dataset
-from tests.harness import clean_environment, fresh, warm
+from tests.harness import clean_environment, fresh, new_home, warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, on two cores that others use too
 
@@ -151,6 +151,7 @@ def test_registered_judged_approved_champion_and_one_step_back(
     say: Command, databases: dict[str, str], folder: Path, tiny_world: Path, free_ports: list[int]
 ) -> None:
     if not databases:  # a home that tournaments without servers have been held in
+        new_home(folder / "home")
         assert say("run", "--data", tiny_world, "--candidates", "weak.toml")["promoted"]
     ports = [f"--{name}-port={port}" for name, port in zip(("prefect", "mlflow", "watcher"), free_ports, strict=True)]
     up = say("up", "--data", tiny_world, "--detach", *ports)

@@ -32,7 +32,7 @@ from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.ensemble.ensemble import member_folders
 from esci_tournament.tasks.families.loading import class_of
 from esci_tournament.tasks.families.protocol import REBUILT, WHOLE
-from tests.harness import clean_environment, warm
+from tests.harness import clean_environment, new_home, warm
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +86,7 @@ def place(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.Temp
     (root / "candidates.toml").write_text(CANDIDATES, encoding="utf-8")
     settings = 'minimum_test_queries = 10\nmust_keep = ["clicks", "several"]\n'
     (root / "tournament.toml").write_text(settings, encoding="utf-8")
+    new_home(root / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", str(site))

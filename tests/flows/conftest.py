@@ -22,7 +22,6 @@ from esci_tournament.flows.decision import answer
 from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.watch import Watch
 from esci_tournament.registry.labels import LABELS
-from esci_tournament.registry.models import Models
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
@@ -151,14 +150,6 @@ def score_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory)
         frame.insert(0, "example_id", pairs["example_id"].to_numpy())
         frame.to_parquet(folder / f"{name}.parquet", index=False)
     return folder
-
-
-@pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its schema and nothing in it, made once because the first migration takes seconds."""
-    home = tmp_path_factory.mktemp("mlflow-template")
-    assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
-    return home / "mlflow.db"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.tasks.data.layout import EXAMPLES_FILE, PRODUCTS_FILE
-from tests.harness import clean_environment, warm
+from tests.harness import clean_environment, new_home, warm
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -107,6 +107,7 @@ def test_guests_compete_are_judged_and_serve(world: str, request: pytest.Fixture
     )
     (tmp_path / "tournament.toml").write_text(settings, encoding="utf-8")
 
+    new_home(tmp_path / "home")
     document = run(tmp_path, "run", "--data", data, "--candidates", "candidates.toml", "--json")
     status = {one["name"]: (one["status"], one["reason"]) for one in document["models"]}
     assert status["guest"] == status["overlap"] == ("member", "")

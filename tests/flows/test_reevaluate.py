@@ -14,7 +14,7 @@ from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.provenance import Seen
 from esci_tournament.tasks.data.load import load_esci
-from tests.harness import clean_environment, warm
+from tests.harness import clean_environment, new_home, warm
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +66,7 @@ def place(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("weekly")
     (folder / "candidates.toml").write_text(CANDIDATES, encoding="utf-8")
     (folder / "tournament.toml").write_text(SETTINGS, encoding="utf-8")
+    new_home(folder / "home")
     place = Place(folder)
     document = place.run(
         "run", "--data", tiny_world, "--candidates", "candidates.toml", TOURNAMENT_MUST_DROP='["strong"]'

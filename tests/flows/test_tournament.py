@@ -29,7 +29,7 @@ from esci_tournament.tasks.data.split import assign_roles, fit_plans, held_out_k
 from esci_tournament.tasks.data.synthesize import synthesize
 from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.families.loading import load_candidate
-from tests.harness import clean_environment, warm
+from tests.harness import clean_environment, new_home, warm
 
 pytestmark = pytest.mark.slow
 
@@ -83,10 +83,11 @@ def context(tiny_world: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("folds")
     nan_checkpoint(folder / "nan")
     (folder / "candidates.toml").write_text(CANDIDATES.replace("{recipe}", RECIPE), encoding="utf-8")
-    command = ["run", "--home", folder / "home", "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
+    home = new_home(folder / "home")
+    command = ["run", "--home", home, "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
     answer = warm(command, folder, clean_environment(TOURNAMENT_OUT_OF_SAMPLE="kfold", TOURNAMENT_FOLDS=2), 550)
     assert answer.code == 0, answer.err
-    return Held(folder / "home", tiny_dataset, answer.document)
+    return Held(home, tiny_dataset, answer.document)
 
 
 # Folds

@@ -41,14 +41,6 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
         yield opened
 
 
-@pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its schema and nothing in it, made once because the first migration takes seconds."""
-    home = tmp_path_factory.mktemp("mlflow-template")
-    assert Models(f"sqlite:///{home / 'mlflow.db'}", home).champion() is None
-    return home / "mlflow.db"
-
-
 @pytest.fixture
 def home(tmp_path: Path, mlflow_template: Path) -> Path:
     """A home folder whose MLflow database has its schema."""

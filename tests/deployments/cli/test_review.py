@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from esci_tournament.deployments.cli import main
+from tests.harness import new_home
 
 pytestmark = pytest.mark.slow
 
@@ -63,10 +64,11 @@ def waiting(tournament: Any, tiny_world: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("reviewed")
     (folder / "candidates.toml").write_text(CANDIDATE, encoding="utf-8")
     (folder / "tournament.toml").write_text(SETTINGS, encoding="utf-8")
-    command = ["run", "--home", folder / "home", "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
+    home = new_home(folder / "home")
+    command = ["run", "--home", home, "--data", tiny_world, "--candidates", "candidates.toml", "--json"]
     answer = tournament(*command, cwd=folder)
     assert answer.code == 0, answer.err
-    return Waiting(folder / "home", folder, answer.document)
+    return Waiting(home, folder, answer.document)
 
 
 def test_from_a_verdict_that_waits_to_a_champion_with_a_history(
