@@ -6,7 +6,7 @@ uvicorn waits for ever for the end of a header or of a body, and keeps all of it
 - The header of a request has a time, a size and a number of fields; a body has a time and a least rate.
 - The bodies of all requests together have one budget of bytes. A request keeps its share until it is answered.
 - Connections are bounded, in all and for each address. When there are too many, the one is closed that has kept the
-  server waiting longest with an unfinished request, so that a new client is heard although others hold connections.
+  server waiting longest for the bytes that it has sent, so that a new client is heard although others hold connections.
 - When every connection has a request that is being answered, a reserve is left, in which only some paths are answered.
 """
 
@@ -24,7 +24,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from esci_tournament.deployments.crowd import ConnectionLimits, Crowd, Waiting, place_of
+from esci_tournament.deployments.crowd import ConnectionLimits, Crowd, place_of
+from esci_tournament.deployments.room import Waiting
 
 _LINGER_BYTES = 2**24  # of a request that was refused, after which its client is not heard out
 _PIPELINED = 16  # requests of a connection that may wait for the answer to the one before

@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 
 from esci_tournament.deployments.connections import LimitedProtocol, limited_protocol
-from esci_tournament.deployments.crowd import ConnectionLimits, Waiting
+from esci_tournament.deployments.crowd import ConnectionLimits
+from esci_tournament.deployments.room import Waiting
 
 LIMITS = ConnectionLimits(
     connections=16,
@@ -178,7 +179,7 @@ def test_while_every_connection_is_being_answered_a_reserve_answers_health_alone
     busy = [connect() for _ in range(LIMITS.connections)]
     for one in busy:
         one.sendall(post(0, "/busy"))
-    until(lambda: len(server.crowd._kinds[Waiting.BUSY]) == LIMITS.connections)
+    until(lambda: len(server.crowd.room.waiting_for(Waiting.BUSY)) == LIMITS.connections)
     assert get(connect(), "/healthz").startswith(b"HTTP/1.1 200")
     refused = get(connect(), "/v1/score")
     assert refused.startswith(b"HTTP/1.1 503")
