@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from esci_tournament.deployments.room import Guest, Room, Waiting
+from esci_tournament.deployments.turns import Turns
 
 BACKLOG = 256  # connections that are accepted before the first of them is looked at
 _GRACE_S = 2.0  # of a body before its rate counts
@@ -83,12 +84,13 @@ class Crowd:
     Attributes:
         bodies: bytes of request bodies that are held.
         room: the connections.
+        turns: of requests whose bodies are still coming.
     """
 
     def __init__(self, limits: ConnectionLimits, refused: Callable[[str], None] = lambda why: None) -> None:
         self.limits, self.refused = limits.affordable(), refused
         self.bodies = 0
-        self.room = Room()
+        self.room, self.turns = Room(), Turns()
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in limits.proxies]
         self._sweeping: asyncio.TimerHandle | None = None
 

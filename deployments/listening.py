@@ -31,15 +31,14 @@ class PromptServer(uvicorn.Server):
         if not self.started:
             return
         loop = asyncio.get_running_loop()
+        one_by_one = not isinstance(loop, asyncio.BaseEventLoop)  # asyncio's own accepts up to `backlog` in a round
         for server in list(self.servers):
             for listening in server.sockets:
-                for _ in range(AT_ONCE - 1):
+                for _ in range(AT_ONCE - 1 if one_by_one else 0):
                     copy = socket.socket(fileno=os.dup(listening.fileno()))
-                    self.servers.append(
-                        await loop.create_server(self._protocol, sock=copy, backlog=self.config.backlog)
-                    )
-                # Last, because each create_server has set the length of the same queue; asyncio's own loop accepts
-                # as many connections in a round as it was told there, before the first of them is looked at.
+                    another = await loop.create_server(self._protocol, sock=copy, backlog=self.config.backlog)
+                    self.servers.append(another)
+                # Last, because every create_server sets the length of this queue
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.listen(_QUEUE)
 
