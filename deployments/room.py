@@ -1,8 +1,8 @@
 """Which connection of a server is closed to make room for another.
 
 Connections with an unfinished request and unused ones share the room: one of the kind is closed of which there are
-more. Of unused ones it is the one that has been unused longest, of the others the one whose client has kept the server
-waiting longest. Bytes of a body that have come shorten the time, so that a client that sends a large body is kept, and
+more. Of unused ones it is the one that has been unused longest, of the others one that was refused and may still read
+why, or else the one whose client has kept the server waiting longest. Bytes of a body that have come shorten the time, so that a client that sends a large body is kept, and
 one that trickles is not. Where the connections of all clients are meant, the time is multiplied by the square root of
 the number of such connections of the same address: a flood from one place is paid for by that place, and one from a
 thousand places by those that have waited longest, not by a few honest clients that share an address.
@@ -20,7 +20,7 @@ from typing import Protocol
 _ALL = None  # in place of an address
 _LOOKS = 8  # at bodies that make progress, before one of them is closed
 _BYTES = 2**14  # of a body that halve its time
-_LINGERING = 10.0  # a second for which one may still read why it was refused counts as much as these of another
+_LINGERING_S = 1e6  # as if it had waited so much longer: who was refused, and may still read why, goes first
 
 
 class Waiting(IntEnum):
@@ -207,5 +207,7 @@ class _Ranking:
 
 def _cost(one: Guest, now: float) -> float:
     """Return how long a client has kept the server waiting, in seconds without a byte."""
+    if one.waiting is Waiting.LINGER:
+        return now - one.since + _LINGERING_S
     sent = one.taken if one.waiting is Waiting.BODY else 0
-    return (now - one.since) * (_LINGERING if one.waiting is Waiting.LINGER else 1.0) / (1 + sent / _BYTES)
+    return (now - one.since) / (1 + sent / _BYTES)
