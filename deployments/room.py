@@ -1,11 +1,12 @@
 """Which connection of a server is closed to make room for another.
 
 Connections with an unfinished request and unused ones share the room: one of the kind is closed of which there are
-more. Of unused ones it is the one that has been unused longest, of the others one that was refused and may still read
-why, or else the one whose client has kept the server waiting longest. Bytes of a body that have come shorten the time, so that a client that sends a large body is kept, and
-one that trickles is not. Where the connections of all clients are meant, the time is multiplied by the square root of
-the number of such connections of the same address: a flood from one place is paid for by that place, and one from a
-thousand places by those that have waited longest, not by a few honest clients that share an address.
+more. Of unused ones it is the one that has been unused longest. Of the others it is one that was refused and may still
+read why, or else the one whose client has kept the server waiting longest. Bytes of a body that have come shorten the
+time, so that a client that sends a large body is kept, and one that trickles is not. Where the connections of all
+clients are meant, the time is multiplied by the square root of the number of such connections of the same address: a
+flood from one place is paid for by that place, and one from a thousand places by those that have waited longest, not by
+a few honest clients that share an address.
 """
 
 from __future__ import annotations
