@@ -3,9 +3,9 @@
 One client with a key of its own sends pages of 40 at random moments, at a fixed rate: four of five pages are asked for
 again and again, one is new. Its times in a phase without any attack are the baseline of the same run. Every label is
 compared with that of the champion's own files, which this process has loaded. The attackers run in one process of low
-priority on the same machine; each attack has a key of its own, with a rate, as a customer has. In two phases the
-scorer's replicas are killed with SIGKILL, and champions change places. The champion is that of TOURNAMENT_HOME if it is
-set, or else that of a small generated world (two minutes).
+priority on the same machine; each attack has a key of its own, all but one with a rate, as a customer has. In two
+phases the scorer's replicas are killed with SIGKILL, and champions change places. The champion is that of
+TOURNAMENT_HOME if it is set, or else that of a small generated world (two minutes).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from urllib.request import urlopen
 import numpy as np
 
 from benchmarks.harness import Figure, figure, report, say
-from benchmarks.load.attackers import ATTACKS
+from benchmarks.load.attackers import ATTACKS, SCATTERED
 from benchmarks.load.generator import Answer, arrivals, request, trace
 from benchmarks.scorers import Swaps, copied_home, memory_mib, running_scorer
 
@@ -90,7 +90,7 @@ def measure(home: Path, minutes: float, seed: int = 0) -> Iterator[Figure]:
 
     keys = Keys(home / FILE)
     own = keys.create(f"a well-behaved client, {time.time()}")[1]
-    rivals = {name: keys.create(f"{name}, {time.time()}", RIVAL_PER_S)[1] for name in ATTACKS}
+    rivals = {name: keys.create(f"{name}, {time.time()}", rate_of(name))[1] for name in ATTACKS}
     attacks = [*ATTACKS, KILLS, SWAPS]
     seconds = minutes * 60 / (len(attacks) + 4)  # the baseline and all attacks together take twice as long
     with running_scorer(home) as (address, process):
@@ -111,6 +111,11 @@ def measure(home: Path, minutes: float, seed: int = 0) -> Iterator[Figure]:
         yield figure("memory afterwards", after, "MiB", "", "before", memory)
         yield figure("memory afterwards over before", after / memory, "times", "<= 1.2")
         yield figure("descriptors afterwards, beyond those before", left - files, "files", "<= 20")
+
+
+def rate_of(attack: str) -> float | None:
+    """Return the rate of the key of an attack: one has none, so that its requests are waited for, and not refused."""
+    return None if attack == SCATTERED else RIVAL_PER_S
 
 
 def figures_of(baseline: Phase, phases: Sequence[Phase]) -> Iterator[Figure]:

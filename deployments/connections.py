@@ -6,7 +6,8 @@ uvicorn waits for ever for the end of a header or of a body, and keeps all of it
 - The header of a request has a time, a size and a number of fields; a body has a time and a least rate.
 - The bodies of all requests together have one budget of bytes. A request keeps its share until it is answered.
 - Connections are bounded, in all and for each address. When there are too many, the one is closed that has kept the
-  server waiting longest with an unfinished request, so that a new client is heard although others hold connections.
+  server waiting longest for the bytes that it has sent, so that a new client is heard although others hold connections.
+- A request that is complete begins before those whose bodies are still coming, of which few begin at a time.
 - When every connection has a request that is being answered, a reserve is left, in which only some paths are answered.
 """
 
@@ -24,7 +25,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from esci_tournament.deployments.crowd import ConnectionLimits, Crowd, Waiting, place_of
+from esci_tournament.deployments.crowd import ConnectionLimits, Crowd, place_of
+from esci_tournament.deployments.room import Waiting
 
 _LINGER_BYTES = 2**24  # of a request that was refused, after which its client is not heard out
 _PIPELINED = 16  # requests of a connection that may wait for the answer to the one before
@@ -52,6 +54,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._answered = False  # whether one has an answer
         self._head = self._framing = self._thrown = 0  # bytes
         self._refused = False
+        self._application, self.app = self.app, self._in_turn
+        self._turn: asyncio.Future[None] | None = None
 
     # The connection
 
@@ -68,6 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.crowd.leave(self)
         self._give_back()
         super().connection_lost(exc)
+        self._take_turn()
 
     @property
     def paused(self) -> bool:
@@ -184,6 +189,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Note that a request is complete; called by the parser."""
         self._reading = "nothing"
         super().on_message_complete()
+        self._take_turn()
 
     def on_response_complete(self) -> None:
         """Note that a request is answered; called by uvicorn."""
@@ -210,6 +216,21 @@ class LimitedProtocol(HttpToolsProtocol):
         """Refuse what is no HTTP, unless the connection is refused already; called by uvicorn."""
         if not self._refused:
             self._refuse(400, "bad_request", "this is no valid HTTP request")
+
+    async def _in_turn(self, scope: Any, receive: Any, send: Any) -> None:
+        """Ask the application; if the body is still coming, after requests that are complete."""
+        if self._reading == "body" and len(self._owed) < 2:
+            cycle, self._turn = self.cycle, self.crowd.turns.wait(self.loop)
+            await self._turn
+            if cycle.disconnected:
+                return
+        await self._application(scope, receive, send)
+
+    def _take_turn(self) -> None:
+        """Go on at once with a request that waits for its turn."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+        self._turn = None
 
     def _settle(self) -> None:
         if self._reading == "body" and len(self._owed) < 2:
@@ -243,6 +264,7 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.pipeline.clear()
+        self._take_turn()
         self._give_back()
         if silent:  # an answer is being sent: another one would stand in its middle
             self.drop()

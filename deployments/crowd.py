@@ -6,16 +6,21 @@ import asyncio
 import ipaddress
 import resource
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import Protocol
+from itertools import islice
+
+from esci_tournament.deployments.room import Guest, Room, Waiting
+from esci_tournament.deployments.turns import Turns
 
 BACKLOG = 256  # connections that are accepted before the first of them is looked at
 _GRACE_S = 2.0  # of a body before its rate counts
 _SWEEP_S = 0.2
+_SLICE, _NEXT_SLICE_S = (
+    32,
+    0.01,
+)  # connections that are closed at once for being slow, so that others are served between
 _LINGER_S = 3.0  # in which a client that was refused may read why, while the rest of its request is thrown away
 _UNREAD_S = 20.0  # in which a client must read its answer
 _OTHER_DESCRIPTORS = 200  # files, sockets and memory maps of the process that are no connections
@@ -69,46 +74,6 @@ class ConnectionLimits:
         return self
 
 
-class Waiting(IntEnum):
-    """What a connection waits for. Of those that wait for their client, the first kinds are closed first."""
-
-    LINGER = 0  # it was answered, or refused, before its request was complete
-    HEAD = 1  # the header of a request, or its first one
-    BODY = 2
-    IDLE = 3  # its next request
-    BUSY = 4  # the server itself
-
-
-class Guest(Protocol):
-    """The interface of a connection that a :class:`Crowd` counts.
-
-    Attributes:
-        waiting: what it waits for.
-        since: since when, seconds of `time.monotonic`.
-        address: of the client, see :func:`place_of`.
-        taken: bytes of bodies that it holds.
-        loop: its event loop.
-        transport: its transport.
-    """
-
-    waiting: Waiting
-    since: float
-    address: str
-    taken: int
-    loop: asyncio.AbstractEventLoop
-    transport: asyncio.Transport
-
-    @property
-    def paused(self) -> bool:
-        """Whether the server has stopped reading, because it has not used yet what came before."""
-
-    def drop(self) -> None:
-        """Close the connection without a word, to make room."""
-
-    def expire(self) -> None:
-        """Close the connection because its client was too slow."""
-
-
 class Crowd:
     """The connections of one server and what they hold; used in the event loop's thread.
 
@@ -118,18 +83,19 @@ class Crowd:
 
     Attributes:
         bodies: bytes of request bodies that are held.
+        room: the connections.
+        turns: of requests whose bodies are still coming.
     """
 
     def __init__(self, limits: ConnectionLimits, refused: Callable[[str], None] = lambda why: None) -> None:
         self.limits, self.refused = limits.affordable(), refused
         self.bodies = 0
+        self.room, self.turns = Room(), Turns()
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in limits.proxies]
-        self._kinds: dict[Waiting, OrderedDict[Guest, None]] = {kind: OrderedDict() for kind in Waiting}
-        self._addresses: Counter[str] = Counter()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._kinds.values()))
+        return len(self.room)
 
     @property
     def crowded(self) -> bool:
@@ -146,7 +112,7 @@ class Crowd:
             Whether there is room for it.
         """
         most = self.limits.per_address
-        if most is not None and self._addresses[one.address] >= most and not self._trusted(one.address):
+        if most is not None and self.room.of(one.address) >= most and not self._trusted(one.address):
             self.refused("address")
             if not self._close_one(one.address):
                 return False
@@ -154,24 +120,18 @@ class Crowd:
             self.refused("connections")
             if len(self) >= self.limits.connections + self.limits.reserve:
                 return False
-        self._addresses[one.address] += 1
-        self._kinds[one.waiting][one] = None
+        self.room.add(one)
         if self._sweeping is None:
             self._sweeping = one.loop.call_later(_SWEEP_S, self._sweep, one.loop)
         return True
 
     def move(self, one: Guest, kind: Waiting) -> None:
         """Let a connection wait for something else from now on."""
-        if self._kinds[one.waiting].pop(one, _ABSENT) is None:
-            self._kinds[kind][one] = None
-        one.waiting, one.since = kind, time.monotonic()
+        self.room.move(one, kind)
 
     def leave(self, one: Guest) -> None:
         """Count a connection no more."""
-        if self._kinds[one.waiting].pop(one, _ABSENT) is None:
-            self._addresses[one.address] -= 1
-            if not self._addresses[one.address]:
-                del self._addresses[one.address]
+        self.room.discard(one)
 
     def take(self, size: int, own: int) -> bool:
         """Take bytes of a body from the budget.
@@ -191,50 +151,48 @@ class Crowd:
     def _trusted(self, address: str) -> bool:
         if not address:  # a Unix socket
             return True
+        if not self._networks:
+            return False
         own = ipaddress.ip_network(address)
         return any(own.version == one.version and own.subnet_of(one) for one in self._networks)  # type: ignore[arg-type]
 
     def _close_one(self, address: str | None = None) -> bool:
-        """Close the connection that has waited longest for its client, of one address or of all."""
-        now = time.monotonic()
-        for kind in (Waiting.LINGER, Waiting.HEAD, Waiting.BODY, Waiting.IDLE):
-            for one in self._kinds[kind]:
-                if kind is Waiting.BODY and now - one.since < _GRACE_S:
-                    break  # those that follow have waited less
-                if not one.paused and (address is None or one.address == address):
-                    one.drop()
-                    return True
-        return False
+        """Close a connection, of one address or of all, and return whether there is one that may be closed."""
+        one = self.room.victim(address)
+        if one is not None:
+            one.drop()
+        return one is not None
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, limits = time.monotonic(), self.limits
+        late = list(islice(self._late(time.monotonic()), _SLICE))
+        for one in late:
+            one.expire()
+        pause = _SWEEP_S if len(late) < _SLICE else _NEXT_SLICE_S
+        self._sweeping = loop.call_later(pause, self._sweep, loop) if len(self) else None
+
+    def _late(self, now: float) -> Iterator[Guest]:
+        """Yield the connections whose clients were too slow."""
+        limits = self.limits
         for kind, seconds in (
             (Waiting.LINGER, _LINGER_S),
             (Waiting.HEAD, limits.head_s),
             (Waiting.IDLE, limits.idle_s),
         ):
-            for one in self._longer_than(kind, now - seconds):
-                one.expire()
-        for one in self._longer_than(Waiting.IDLE, now - _UNREAD_S):
-            if one.transport.get_write_buffer_size():
-                one.drop()
-        for one in self._longer_than(Waiting.BODY, now - min(_GRACE_S, limits.body_s)):
+            yield from self._longer_than(kind, now - seconds)
+        for one in self._longer_than(Waiting.IDLE, now - min(_UNREAD_S, limits.idle_s)):
+            if one.since >= now - limits.idle_s and one.transport.get_write_buffer_size():
+                yield one
+        for one in self.room.waiting_for(Waiting.BODY):
             spent = now - one.since
-            if one.paused:
-                continue
-            if spent > limits.body_s or one.taken < limits.body_rate * (spent - _GRACE_S):
-                one.expire()
-        self._sweeping = loop.call_later(_SWEEP_S, self._sweep, loop) if len(self) else None
+            slow = spent > _GRACE_S and one.taken < limits.body_rate * (spent - _GRACE_S)
+            if (slow or spent > limits.body_s) and not one.paused:
+                yield one
 
     def _longer_than(self, kind: Waiting, moment: float) -> Iterator[Guest]:
-        """Yield the connections that have waited for something since before a moment; they may be closed meanwhile."""
-        for one in list(self._kinds[kind]):
+        for one in self.room.waiting_for(kind):
             if one.since >= moment:
                 break
             yield one
-
-
-_ABSENT = object()
 
 
 def place_of(host: str) -> str:

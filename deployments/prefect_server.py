@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from esci_tournament.deployments.browser_login import BrowserLogin
 from esci_tournament.deployments.connections import limited_protocol
 from esci_tournament.deployments.crowd import ConnectionLimits
+from esci_tournament.deployments.listening import PromptServer
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
 from esci_tournament.registry.secrecy import hide_process
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str]) -> None:
             run(protect(app, said.host, said.port, said.login_folder), **options)
 
         uvicorn.run = run_protected  # type: ignore[assignment]
+        sys.modules["uvicorn.main"].Server = PromptServer  # type: ignore[attr-defined]  # whom uvicorn.run starts
     sys.argv = ["prefect", "server", *rest]
     runpy.run_module("prefect", run_name="__main__")
 

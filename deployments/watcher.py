@@ -23,6 +23,7 @@ import uvicorn  # noqa: E402
 
 from esci_tournament.deployments.connections import limited_protocol  # noqa: E402
 from esci_tournament.deployments.crowd import BACKLOG  # noqa: E402
+from esci_tournament.deployments.listening import PromptServer  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
 from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402
@@ -161,7 +162,7 @@ def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
         log_level="warning",
         timeout_graceful_shutdown=3,
     )
-    return uvicorn.Server(config)
+    return PromptServer(config)
 
 
 def main() -> int:

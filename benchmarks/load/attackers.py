@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+SCATTERED = "slow bodies from 1,000 addresses"
 _PAUSE_S = 0.02  # after a failure, so that a server that refuses is not asked by nothing but this process
 
 
@@ -45,8 +46,9 @@ class Target:
     def over(self) -> bool:
         return time.monotonic() >= self.until
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.host, self.port)
+    async def open(self, own: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect, from an address of this machine or from any."""
+        return await asyncio.open_connection(self.host, self.port, local_addr=None if own is None else (own, 0))
 
     def post(self, size: int, key: str) -> bytes:
         """Return the header of a page of `size` bytes."""
@@ -66,6 +68,13 @@ async def slow_bodies(target: Target) -> str:
     """Send the body of a page byte by byte."""
     reader, writer = await target.open()
     writer.write(target.post(100_000, target.keys["slow bodies"]))
+    return await _trickle(target, reader, writer)
+
+
+async def scattered_bodies(target: Target) -> str:
+    """Send the body of a page byte by byte, from one of a thousand addresses, with a key that has no rate."""
+    reader, writer = await target.open(f"127.1.{random.randrange(4)}.{random.randrange(1, 251)}")
+    writer.write(target.post(100_000, target.keys[SCATTERED]))
     return await _trickle(target, reader, writer)
 
 
@@ -165,6 +174,7 @@ async def _exchange(target: Target, content: bytes) -> str:
 ATTACKS: dict[str, tuple[Callable[[Target], Awaitable[str]], int]] = {
     "unfinished headers": (unfinished_headers, 1100),
     "slow bodies": (slow_bodies, 1100),
+    SCATTERED: (scattered_bodies, 1100),
     "huge headers": (huge_headers, 4),
     "huge pages": (huge_pages, 4),
     "hostile JSON": (hostile_json, 4),

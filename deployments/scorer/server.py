@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from esci_tournament.deployments.connections import limited_protocol
 from esci_tournament.deployments.crowd import BACKLOG, ConnectionLimits
+from esci_tournament.deployments.listening import PromptServer
 from esci_tournament.deployments.scorer.address import check_address, is_loopback, own_names
 from esci_tournament.deployments.scorer.admission import Admission
 from esci_tournament.deployments.scorer.app import make_app
@@ -186,7 +187,7 @@ def serve(
     )
     with _bound(host, port) as listening:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        PromptServer(config).run(sockets=[listening])
 
 
 def limits_of(settings: Settings) -> ConnectionLimits:

@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 
 from esci_tournament.deployments.connections import LimitedProtocol, limited_protocol
-from esci_tournament.deployments.crowd import ConnectionLimits, Waiting
+from esci_tournament.deployments.crowd import ConnectionLimits
+from esci_tournament.deployments.room import Waiting
 
 LIMITS = ConnectionLimits(
     connections=16,
@@ -174,11 +175,26 @@ def test_a_new_client_is_heard_though_unfinished_headers_hold_every_connection(s
     assert len(server.crowd) <= LIMITS.connections
 
 
+def test_a_new_client_is_heard_and_an_answered_one_is_kept_though_unfinished_bodies_hold_every_connection(
+    server, connect
+) -> None:
+    """Bodies had two seconds of grace, in which unused connections were closed in their place, or nobody let in."""
+    answered = connect()
+    assert get(answered, "/").startswith(b"HTTP/1.1 200")
+    for _ in range(5 * LIMITS.connections):
+        connect().sendall(post(100_000) + b"a")
+    begun = time.monotonic()
+    assert get(connect(), "/").startswith(b"HTTP/1.1 200")
+    assert get(answered, "/").startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - begun < 0.5
+    assert len(server.crowd) <= LIMITS.connections
+
+
 def test_while_every_connection_is_being_answered_a_reserve_answers_health_alone(server, connect) -> None:
     busy = [connect() for _ in range(LIMITS.connections)]
     for one in busy:
         one.sendall(post(0, "/busy"))
-    until(lambda: len(server.crowd._kinds[Waiting.BUSY]) == LIMITS.connections)
+    until(lambda: len(server.crowd.room.waiting_for(Waiting.BUSY)) == LIMITS.connections)
     assert get(connect(), "/healthz").startswith(b"HTTP/1.1 200")
     refused = get(connect(), "/v1/score")
     assert refused.startswith(b"HTTP/1.1 503")
