@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.accelerator.card import MIB, apart, used_mib
 from benchmarks.accelerator.ground import MODELS, Ground, some_pairs
-from benchmarks.harness import Figure, figure
+from benchmarks.harness import Figure, figure, say
 from esci_tournament.registry.errors import BudgetError
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.profile import PAGE, MeasuredCost, profile
@@ -42,12 +42,18 @@ class OnCard:
 
 def measure(ground: Ground) -> tuple[list[Figure], dict[str, OnCard]]:
     """Return the figures, and the costs by model; each model is measured in a process of its own."""
-    found = {name: apart(partial(cost_of, ground, name)) for name in MODELS}
-    figures = [one for name, cost in found.items() for one in _figures(name, cost)]
+    found, figures = dict[str, OnCard](), list[Figure]()
     for name in MODELS:
-        if name != "graph network":
-            figures += apart(partial(precisions, ground, name))
+        found[name], compared = apart(partial(of_model, ground, name))
+        figures += [*_figures(name, found[name]), *compared]
+        say(f"  {name}: {found[name].cost.milliseconds_per_page_p50:.1f} ms")
     return [*figures, kinds_apart(next(iter(found.values())).cost)], found
+
+
+def of_model(ground: Ground, name: str) -> tuple[OnCard, list[Figure]]:
+    """Measure one model; call it in a fresh process."""
+    cost = cost_of(ground, name)
+    return cost, [] if name == "graph network" else precisions(ground, name)
 
 
 def _figures(name: str, one: OnCard) -> Iterator[Figure]:
@@ -71,7 +77,7 @@ def _figures(name: str, one: OnCard) -> Iterator[Figure]:
 
 
 def cost_of(ground: Ground, name: str) -> OnCard:
-    """Measure one model; call it in a fresh process."""
+    """Measure what one model costs, in a process that has not touched the card."""
     where, before = resolve_device(ground.device), used_mib()
     on_card = where.type == "cuda"
     if on_card:
@@ -98,10 +104,7 @@ def kinds_apart(cost: MeasuredCost) -> Figure:
 
 
 def precisions(ground: Ground, name: str) -> list[Figure]:
-    """Compare a model's answers in bfloat16 with those in float32, and those of pages with those of all pairs at once.
-
-    Call it in a fresh process.
-    """
+    """Compare answers in bfloat16 with those in float32, and those of pages with those of all pairs at once."""
     pairs, products = some_pairs(ground, ground.size.bulk), ground.frame("products")
     model: Any = ground.model(name, ground.device)
     found = {}

@@ -16,8 +16,9 @@ import torch
 
 from benchmarks.accelerator.card import MIB
 from benchmarks.accelerator.ground import Ground, some_pairs
-from benchmarks.accelerator.serving import _ended, _fleet, ask, pages_of
+from benchmarks.accelerator.serving import ask, manned, on_end, pages_of
 from benchmarks.harness import Figure, figure, say
+from esci_tournament.deployments.scorer.compute.forked import Zygote
 from esci_tournament.registry.errors import CandidateError, TournamentError
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.families.language_model.model import LanguageModel
@@ -66,24 +67,28 @@ def in_replicas(ground: Ground, ensemble: Path) -> list[Figure]:
     """Fill the card, and start a replica and ask one that runs already; then make room."""
     if not ground.on_card:
         return []
-    return asyncio.run(_in_replicas(ground, ensemble))
+    zygote = Zygote()
+    try:
+        return asyncio.run(_in_replicas(ground, zygote, ensemble))
+    finally:
+        zygote.close()
 
 
-async def _in_replicas(ground: Ground, ensemble: Path) -> list[Figure]:
+async def _in_replicas(ground: Ground, zygote: Zygote, ensemble: Path) -> list[Figure]:
     pages = pages_of(ground, 16)
-    async with _fleet(ground, ensemble, 2, None) as fleet:
-        first = await fleet.replica(_ended)
+    async with manned(ground, zygote, ensemble, 2, None) as fleet:
+        first = await fleet.replica(on_end)
         await ask([first], pages)
         with _full_card(200):
             began, said = time.monotonic(), ""
             try:
-                (await fleet.replica(_ended)).end()
+                (await fleet.replica(on_end)).end()
             except TournamentError as error:
                 said = str(error)
             seconds = time.monotonic() - began
             beside = await ask([first], pages)
         say(f"a replica on a full card: {said}")
-        second = await fleet.replica(_ended)
+        second = await fleet.replica(on_end)
         after = await ask([second], pages)
         for replica in (first, second):
             with suppress(OSError):

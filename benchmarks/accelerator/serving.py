@@ -8,8 +8,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,20 @@ def measure(ground: Ground, costs: dict[str, OnCard]) -> list[Figure]:
     """
     ensemble = write_ensemble(ground)
     pages = pages_of(ground, ground.size.pages)
-    figures = [*in_series(ground, pages)]
-    for replicas, slots in ((1, 1), (1, None), (2, None), (4, None)):
-        figures += asyncio.run(one_setup(ground, ensemble, pages, replicas, slots, costs))
-    return figures + asyncio.run(disturbed(ground, ensemble, pages))
+    figures, zygote = [*in_series(ground, pages)], Zygote()
+    try:
+        for replicas, slots in ((1, 1), (1, None), (2, None), (4, None)):
+            figures += _told(asyncio.run(one_setup(ground, zygote, ensemble, pages, replicas, slots, costs)))
+        return figures + _told(asyncio.run(disturbed(ground, zygote, ensemble, pages)))
+    finally:
+        zygote.close()
+
+
+def _told(figures: list[Figure]) -> list[Figure]:
+    """Report figures as soon as they are there: what follows may fail."""
+    for one in figures:
+        say(f"  {one.name}: {one.value:.4g} {one.unit}")
+    return figures
 
 
 def write_ensemble(ground: Ground) -> Path:
@@ -99,15 +109,21 @@ def in_series(ground: Ground, pages: Sequence[Pairs]) -> Iterator[Figure]:
 
 
 async def one_setup(
-    ground: Ground, ensemble: Path, pages: Sequence[Pairs], replicas: int, slots: int | None, costs: dict[str, OnCard]
+    ground: Ground,
+    zygote: Zygote,
+    ensemble: Path,
+    pages: Sequence[Pairs],
+    replicas: int,
+    slots: int | None,
+    costs: dict[str, OnCard],
 ) -> list[Figure]:
     """Measure replicas that share the card."""
     before = used_mib()
-    async with _fleet(ground, ensemble, replicas, slots) as fleet:
+    async with manned(ground, zygote, ensemble, replicas, slots) as fleet:
         living, starts = [], []
         for _ in range(replicas):
             began = time.monotonic()
-            living.append(await fleet.replica(_ended))
+            living.append(await fleet.replica(on_end))
             starts.append(time.monotonic() - began)
         await ask(living, pages[: 4 * IN_FLIGHT])
         load = await ask(living, pages)
@@ -136,17 +152,17 @@ async def one_setup(
     return figures
 
 
-async def disturbed(ground: Ground, ensemble: Path, pages: Sequence[Pairs]) -> list[Figure]:
+async def disturbed(ground: Ground, zygote: Zygote, ensemble: Path, pages: Sequence[Pairs]) -> list[Figure]:
     """Start a replica beside one that is under load, and kill the other one."""
     before = used_mib()
-    async with _fleet(ground, ensemble, 2, None) as fleet:
+    async with manned(ground, zygote, ensemble, 2, None) as fleet:
         gone = asyncio.Event()
         first = await fleet.replica(lambda replica, why: gone.set())
         alone = used_mib()
         under_way = asyncio.create_task(ask([first], [*pages, *pages]))
         await asyncio.sleep(0.2)
         began = time.monotonic()
-        second = await fleet.replica(_ended)
+        second = await fleet.replica(on_end)
         beside = time.monotonic() - began
         load = await under_way
         both = await ask([second], pages[:IN_FLIGHT])
@@ -154,7 +170,7 @@ async def disturbed(ground: Ground, ensemble: Path, pages: Sequence[Pairs]) -> l
         await asyncio.wait_for(gone.wait(), 30)
         left, seconds = settled_mib(alone + _LEFT_MIB)
         began = time.monotonic()
-        third = await fleet.replica(_ended)
+        third = await fleet.replica(on_end)
         again = time.monotonic() - began
         after = await ask([third], pages[:IN_FLIGHT])
         for replica in (second, third):
@@ -202,24 +218,20 @@ async def _one(replica: Any, member: str, page: Pairs) -> Answer:
     return await answer
 
 
-class _fleet:
-    """The replicas' keeper, and the process that it is forked from, while the block runs."""
-
-    def __init__(self, ground: Ground, ensemble: Path, replicas: int, slots: int | None) -> None:
-        job = Job(ensemble, ground.device, slots, 1, 512, None, "", ground.folder / "vectors")
-        self._zygote = Zygote()
-        self.fleet = ProcessFleet(self._zygote, job, replicas)
-
-    async def __aenter__(self) -> ProcessFleet:
-        await asyncio.get_running_loop().run_in_executor(None, self.fleet.start)
-        return self.fleet
-
-    async def __aexit__(self, *_: object) -> None:
-        self.fleet.close()
-        self._zygote.close()
-        with suppress(ChildProcessError):
-            await asyncio.sleep(0.2)
+@asynccontextmanager
+async def manned(
+    ground: Ground, zygote: Zygote, ensemble: Path, replicas: int, slots: int | None
+) -> AsyncIterator[ProcessFleet]:
+    """Keep the members of an ensemble ready for replicas while the block runs."""
+    job = Job(ensemble, ground.device, slots, 1, 512, None, "", ground.folder / "vectors")
+    fleet = ProcessFleet(zygote, job, replicas)
+    try:
+        await asyncio.to_thread(fleet.start)
+        yield fleet
+    finally:
+        fleet.close()
 
 
-def _ended(replica: Any, why: str) -> None:
+def on_end(replica: Any, why: str) -> None:
+    """Say that a replica ended without having been told to."""
     say(f"a replica ended: {why}")
