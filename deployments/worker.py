@@ -30,6 +30,7 @@ from prefect.runner import Runner
 from prefect.states import Crashed
 from prefect.utilities.callables import ParameterSchema
 
+from esci_tournament.deployments.lasting_output import outlast_output
 from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.registry.errors import TournamentError
@@ -49,6 +50,7 @@ _log = logging.getLogger("worker")
 def main() -> None:
     """Serve the deployments until SIGTERM, SIGINT or SIGHUP, then end the process; exit code 1 when serving failed."""
     hide_process()
+    outlast_output()
     _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides our messages
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -141,8 +141,9 @@ def _run(command: Sequence[str]) -> None:
     threading.Thread(target=_end_after, args=(0, _end_group), daemon=True).start()
     code = child.wait()
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} ended by {how}: {' '.join(command[1:4])}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # the log's disk is full
+        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} ended by {how}: {' '.join(command[1:4])}\n")
+        sys.stderr.flush()
     os.killpg(0, signal.SIGKILL)  # what the command has left behind would keep its port
 
 
