@@ -179,23 +179,28 @@ def leaders_of(stack: supervise.Supervisor, service: str) -> list[int]:
 
 
 def kill(stack: supervise.Supervisor, database: Database, chance: random.Random) -> str:
-    """End one process that runs, and return what it was and by which signal; "" when there was none such."""
-    what = chance.choice(VICTIMS)
+    """End one of the processes that run, and return what it was and by which signal; "" when there was none."""
     number = signal.SIGTERM if chance.random() < TERM_SHARE else signal.SIGKILL
-    if what == "database":
-        return "database, signal 9" if database.kill() else ""
+    for what in chance.sample(VICTIMS, len(VICTIMS)):
+        if what == "database":
+            if database.kill():
+                return "database, signal 9"
+        elif _end(what, stack, number, chance):
+            return f"{what}, {'SIGTERM' if number == signal.SIGTERM else 'signal 9'}"
+    return ""
+
+
+def _end(what: str, stack: supervise.Supervisor, number: signal.Signals, chance: random.Random) -> bool:
     leaders = leaders_of(stack, "worker" if what == "flow run" else what)
-    if not leaders:
-        return ""
     try:
-        family = psutil.Process(leaders[0]).children(recursive=True)
-        if what == "flow run":  # the worker's children: flow runs, and the models that they fit
+        if leaders and what == "flow run":  # the worker's children: flow runs, and the models that they fit
+            family = psutil.Process(leaders[0]).children(recursive=True)
             family = [one for one in family if "esci_tournament.deployments.worker" not in one.cmdline()]
-            if not family:
-                return ""
-            chance.choice(family).send_signal(number)
-        else:
+            if family:
+                chance.choice(family).send_signal(number)
+            return bool(family)
+        if leaders:
             os.killpg(leaders[0], number)
     except (psutil.Error, ProcessLookupError):
-        return ""
-    return f"{what}, {'SIGTERM' if number == signal.SIGTERM else 'signal 9'}"
+        return False
+    return bool(leaders)

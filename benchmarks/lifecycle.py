@@ -3,13 +3,13 @@
 A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher) on a small generated world.
 Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. One
 of worker, flow run, watcher, Prefect server, MLflow server or database is ended, by signal 9 or by SIGTERM, and
-restarted at once. There are two rhythms in turn. In a lull of up to a minute, or until a tournament has ended, there
-is a kill at random every eight to twenty seconds: they hit each stage of a tournament. In a storm thirty follow each
-other within half a second: they hit reviews and promotions, and then what is just starting. After a storm there are
-some seconds of a full disk, a registry that hangs, or a ledger whose database does not answer. A script
-approves or refuses open reviews and checks the champion all the time. All kills are made in the first two thirds of the
-time of a part; what is left after the last one is for whoever still waits. The part ends when all candidates have
-competed, and the ledger is checked.
+restarted at once. There are two rhythms in turn. In a lull of about a minute, which ends when a tournament has,
+there is one at random every eight to twenty seconds, after the outage of some seconds that the lull begins with (a full
+disk, a registry that hangs, or a ledger whose database does not answer): they hit each stage of a tournament. In a
+storm some forty follow each other within half a second: they hit reviews and promotions, and then what is just
+starting. A script approves or refuses open reviews and checks the champion all the time. All kills are made in the
+first two thirds of the time of a part; what is left after the last one is for whoever still waits. The part ends when
+all candidates have competed, and the ledger is checked.
 
 The kills are divided among parts that add up, each with a home of its own, in turn with the ledger on SQLite and, where
 its programs are installed, on PostgreSQL. With `--results FILE` parts that are in the file are not run again.

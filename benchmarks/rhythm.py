@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-STORM, STORM_GAP_S = 30, (0.2, 0.8)  # kills, and seconds between two of them
-LULL_S, LULL_GAP_S = 60.0, (8.0, 20.0)  # seconds at most, it ends when a tournament has; and between two of its kills
-LULL_KILLS = 3  # about as many
+STORM, STORM_GAP_S = 36, (0.1, 0.5)  # kills, and seconds between two of them
+LULL_S, LULL_GAP_S = 90.0, (8.0, 20.0)  # seconds at most, it ends when a tournament has; and between two of its kills
+LULL_KILLS = 4  # about as many
 
 
 @dataclass

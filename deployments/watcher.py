@@ -112,7 +112,8 @@ class Watcher:
         for words in swept.done:
             _log.info("%s", words)
         for trouble in swept.errors:
-            _log.warning("%s: %s", type(trouble).__name__, trouble, exc_info=not isinstance(trouble, TournamentError))
+            expected = isinstance(trouble, TournamentError | httpx.HTTPError)
+            _log.warning("%s: %s", type(trouble).__name__, trouble, exc_info=None if expected else trouble)
         return [f"{type(trouble).__name__}: {trouble}" for trouble in swept.errors]
 
 
