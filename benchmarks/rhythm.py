@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-STORM, STORM_GAP_S = 36, (0.1, 0.5)  # kills, and seconds between two of them
-LULL_S, LULL_GAP_S = 90.0, (8.0, 20.0)  # seconds at most, it ends when a tournament has; and between two of its kills
-LULL_KILLS = 4  # about as many
+STORM, STORM_GAP_S = 30, (0.1, 0.5)  # kills, and seconds between two of them
+LULL_S, LULL_GAP_S = 100.0, (10.0, 30.0)  # seconds at most, it ends when a tournament has; between two of its kills
 
 
 @dataclass
 class Rhythm:
     """Lulls and storms in turn, a lull first, so that a number of kills is done by a moment.
 
-    The time that storms do not need is divided among the lulls. All moments are seconds of one clock.
+    A lull in which no tournament ends takes half of the time that is left for lulls: on a slow machine too a tournament
+    comes to its end. All moments are seconds of one clock.
 
     Attributes:
         kills: How many are to be done.
@@ -75,5 +75,5 @@ class Rhythm:
         left = self.kills - self.done
         free = self.end - now - left * sum(STORM_GAP_S) / 2
         self._in_storm = 0
-        self._lull_ends = now + min(LULL_S, max(0.0, free) / max(1, round(left / (STORM + LULL_KILLS))))
+        self._lull_ends = now + min(LULL_S, max(0.0, free) / 2)
         self._next = now + self.chance.uniform(*LULL_GAP_S)
