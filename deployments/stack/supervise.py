@@ -130,11 +130,16 @@ class Supervisor:
                 self._attend(one)
             if not told and all(one.healthy for one in self._watched):
                 told = True
-                with suppress(OSError, ValueError, StoreError):  # whoever is told cannot write it down
-                    when_healthy(self._write())
+                self._tell(when_healthy, self._write())
             elif self._unwritten is not None and time.monotonic() >= self._unwritten:
                 self._write()
             self._stop.wait(TICK_S)
+
+    def _tell(self, when_healthy: Callable[[State], None], state: State) -> None:
+        try:
+            when_healthy(state)
+        except (OSError, ValueError, StoreError) as error:  # no login link can be made, or nothing can be printed
+            self.say(f"all services answer, but this could not be shown: {error}; see it with: tournament up")
 
     def _attend(self, one: Watched) -> None:
         """Do what is due for a service: start it, check its health, or handle its death."""

@@ -19,7 +19,7 @@ from esci_tournament.deployments.stack.services import Service
 from esci_tournament.deployments.stack.state import State, read_state
 from esci_tournament.deployments.stack.supervise import Supervisor
 from esci_tournament.registry import files
-from esci_tournament.registry.errors import ServiceError
+from esci_tournament.registry.errors import ServiceError, StoreError
 from esci_tournament.registry.settings import read_settings
 
 SLEEPS = Service("mlflow", (sys.executable, "-c", "import time; time.sleep(60)"), {}, lambda _: True)
@@ -142,6 +142,21 @@ def test_what_cannot_be_said_is_not_said(tmp_path: Path) -> None:
 
     with supervised(tmp_path, say) as supervisor:
         restarted(supervisor)
+
+
+def test_who_cannot_be_told_that_all_answer_does_not_end_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(read_settings(home=tmp_path), [SLEEPS], say=said.append)
+
+    def fail(_: State) -> None:
+        raise StoreError("no login can be made: the disk is full")
+
+    thread = threading.Thread(target=supervisor.run, args=(fail,), daemon=True)
+    thread.start()
+    until(lambda: any("the disk is full; see it with: tournament up" in words for words in said))
+    supervisor.stop()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_health_check_that_fails_is_no_answer(tmp_path: Path) -> None:
