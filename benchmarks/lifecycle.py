@@ -3,13 +3,13 @@
 A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher) on a small generated world.
 Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. One
 of worker, flow run, watcher, Prefect server, MLflow server or database is ended, by signal 9 or by SIGTERM, and
-restarted at once. There are two rhythms in turn. In a lull, which ends with a tournament or after a minute or so,
-there is one at random every ten to thirty seconds, after the outage of some seconds that the lull begins with (a full
-disk, a registry that hangs, or a ledger whose database does not answer): they hit each stage of a tournament. In a
-storm thirty follow each other within half a second: they hit reviews and promotions, and then what is just
-starting. A script approves or refuses open reviews and checks the champion all the time. All kills are made in the
-first two thirds of the time of a part; what is left after the last one is for whoever still waits. The part ends when
-all candidates have competed, and the ledger is checked.
+restarted at once. There are two rhythms in turn. In a lull, which ends with a tournament or after a minute or so, there
+is one at random every ten to thirty seconds: they hit each stage of a tournament. In a storm thirty follow each other
+within half a second: they hit reviews and promotions, and then what is just starting. After a storm comes an outage of
+some seconds: a full disk, a registry that hangs, or a ledger whose database does not answer. A script approves or
+refuses open reviews and checks the champion all the time. All kills are made in the first three fifths of the time of a
+part; what is left after the last one is for whoever still waits. The part ends when all candidates have competed, and
+the ledger is checked.
 
 The kills are divided among parts that add up, each with a home of its own, in turn with the ledger on SQLite and, where
 its programs are installed, on PostgreSQL. With `--results FILE` parts that are in the file are not run again.
@@ -49,7 +49,7 @@ from esci_tournament.tasks.data.synthesize import synthesize
 KILLS, QUICK_KILLS = 1000, 20
 KILLS_A_PART = 125
 CANDIDATES_A_KILL = 0.05
-SETTLE_SHARE = 0.35  # of the time, after the last kill: whoever waits still has a turn
+SETTLE_SHARE = 0.4  # of the time, after the last kill: whoever waits still has a turn
 
 Counts = dict[str, Any]  # what a part came to: numbers that add up, and mappings of numbers
 
@@ -173,7 +173,7 @@ def settings_of(folder: Path, data: Path, database: Database) -> Settings:
     ports = {name: free_port() for name in ("prefect_port", "mlflow_port", "watcher_port")}
     return read_settings(
         home=folder / "home", data=str(data), ledger_url=database.url, device="cpu", watch_interval_s=2.0,
-        share_tournament=3,
+        share_tournament=6,
         full_look_s=60.0, lost_after_s=15.0, retry_s=2.0, dispatch_losses=200, keep_score_files=True, workers=1,
         minimum_test_queries=10, resamples=500, guardrail_margin=0.5, alpha=0.5, review="required", review_rounds=100,
         review_stuck_s=15.0, startup_timeout_s=180.0, selection="greedy", **ports,
