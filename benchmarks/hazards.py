@@ -67,16 +67,27 @@ class Database:
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
 
     def kill(self, seconds: float = 0.0) -> bool:
-        """Kill the server and all that it has forked, and start it again after some seconds."""
+        """Kill the server and all that it has forked; a thread starts it again after some seconds.
+
+        Returns:
+            False where there is none, or while it is being started.
+        """
         if self.url is None or not self._lock.acquire(blocking=False):
             return False
         try:
             self._kill()
+        except BaseException:
+            self._lock.release()
+            raise
+        threading.Thread(target=self._begin_again, args=(seconds,), daemon=True, name="database").start()
+        return True
+
+    def _begin_again(self, seconds: float) -> None:
+        try:
             time.sleep(seconds)
             self.begin()
         finally:
             self._lock.release()
-        return True
 
     def _kill(self) -> None:
         pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])

@@ -31,6 +31,8 @@ from typing import Any
 
 EXIT_CODE = 3  # of a child that ended because its parent did
 GRACE_S = 10.0  # between SIGTERM and SIGKILL of a group
+# By these somebody else ends a process: the kernel when memory is short, an operator, a machine that goes down.
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _held: weakref.WeakKeyDictionary[subprocess.Popen[Any], weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 
