@@ -189,10 +189,17 @@ def leaders_of(stack: supervise.Supervisor, service: str) -> list[int]:
     return [one.process.pid for one in stack._watched if one.service.name == service and one.process is not None]
 
 
-def kill(stack: supervise.Supervisor, database: Database, chance: random.Random) -> str:
-    """End one of the processes that run, and return what it was and by which signal; "" when there was none."""
+def kill(stack: supervise.Supervisor, database: Database, chance: random.Random, rather: str = "") -> str:
+    """End one of the processes that run, and return what it was and by which signal; "" when there was none.
+
+    Args:
+        stack: The stack.
+        database: The ledger's database.
+        chance: Draws the process and the signal.
+        rather: What is ended if it runs; "" for whatever comes.
+    """
     number = signal.SIGTERM if chance.random() < TERM_SHARE else signal.SIGKILL
-    for what in chance.sample(VICTIMS, len(VICTIMS)):
+    for what in [rather] * bool(rather) + chance.sample(VICTIMS, len(VICTIMS)):
         if what == "database":
             if database.kill():
                 return "database, signal 9"

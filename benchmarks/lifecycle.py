@@ -4,12 +4,12 @@ A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watch
 Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. One
 of worker, flow run, watcher, Prefect server, MLflow server or database is ended, by signal 9 or by SIGTERM, and
 restarted at once. There are two rhythms in turn. In a lull, which ends with a tournament or after a minute or so, there
-is one at random every ten to thirty seconds: they hit each stage of a tournament. In a storm thirty follow each other
-within half a second: they hit reviews and promotions, and then what is just starting. After a storm comes an outage of
-some seconds: a full disk, a registry that hangs, or a ledger whose database does not answer. A script approves or
-refuses open reviews and checks the champion all the time. All kills are made in the first three fifths of the time of a
-part; what is left after the last one is for whoever still waits. The part ends when all candidates have competed, and
-the ledger is checked.
+is one at random every six to twenty seconds, of a flow run half of the time: they hit each stage of a tournament. In a
+storm thirty follow each other within half a second: they hit reviews and promotions, and then what is just starting.
+After a storm comes an outage of some seconds: a full disk, a registry that hangs, or a ledger whose database does not
+answer. A script approves or refuses open reviews and checks the champion all the time. All kills are made in the first
+three fifths of the time of a part; what is left after the last one is for whoever still waits. The part ends when all
+candidates have competed, and the ledger is checked.
 
 The kills are divided among parts that add up, each with a home of its own, in turn with the ledger on SQLite and, where
 its programs are installed, on PostgreSQL. With `--results FILE` parts that are in the file are not run again.
@@ -149,7 +149,8 @@ def run(folder: Path, kills: int, seconds: float, seed: int, on_postgres: bool) 
                     names.pop(0)
             held = tournaments(workspace, held)
             if rhythm.is_time(time.monotonic(), held):
-                victim = kill(stack, database, chance)
+                rather = "flow run" if rhythm.is_calm and chance.random() < 0.5 else ""
+                victim = kill(stack, database, chance, rather)
                 seen.kills.update([victim] if victim else [])
                 if rhythm.killed(time.monotonic(), one=bool(victim)):
                     seen.outages[outages.begin(chance)] += 1

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 STORM, STORM_GAP_S = 30, (0.1, 0.5)  # kills, and seconds between two of them
-LULL_S, LULL_GAP_S = 100.0, (10.0, 30.0)  # seconds at most, it ends when a tournament has; between two of its kills
+LULL_S, LULL_GAP_S = 100.0, (6.0, 20.0)  # seconds at most, it ends when a tournament has; between two of its kills
 
 
 @dataclass
@@ -36,6 +36,11 @@ class Rhythm:
 
     def __post_init__(self) -> None:
         self._calm(self.start)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether it is a lull."""
+        return not self._in_storm
 
     def is_time(self, now: float, tournaments: int) -> bool:
         """Tell whether a process is to be ended now.
