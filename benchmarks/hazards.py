@@ -67,16 +67,27 @@ class Database:
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
 
     def kill(self, seconds: float = 0.0) -> bool:
-        """Kill the server and all that it has forked, and start it again after some seconds."""
+        """Kill the server and all that it has forked; a thread starts it again after some seconds.
+
+        Returns:
+            False where there is none, or while it is being started.
+        """
         if self.url is None or not self._lock.acquire(blocking=False):
             return False
         try:
             self._kill()
+        except BaseException:
+            self._lock.release()
+            raise
+        threading.Thread(target=self._begin_again, args=(seconds,), daemon=True, name="database").start()
+        return True
+
+    def _begin_again(self, seconds: float) -> None:
+        try:
             time.sleep(seconds)
             self.begin()
         finally:
             self._lock.release()
-        return True
 
     def _kill(self) -> None:
         pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
@@ -178,24 +189,36 @@ def leaders_of(stack: supervise.Supervisor, service: str) -> list[int]:
     return [one.process.pid for one in stack._watched if one.service.name == service and one.process is not None]
 
 
-def kill(stack: supervise.Supervisor, database: Database, chance: random.Random) -> str:
-    """End one process that runs, and return what it was and by which signal; "" when there was none such."""
-    what = chance.choice(VICTIMS)
+def kill(stack: supervise.Supervisor, database: Database, chance: random.Random, rather: str = "") -> str:
+    """End one of the processes that run, and return what it was and by which signal; "" when there was none.
+
+    Args:
+        stack: The stack.
+        database: The ledger's database.
+        chance: Draws the process and the signal.
+        rather: What is ended if it runs; "" for whatever comes.
+    """
     number = signal.SIGTERM if chance.random() < TERM_SHARE else signal.SIGKILL
-    if what == "database":
-        return "database, signal 9" if database.kill() else ""
+    for what in [rather] * bool(rather) + chance.sample(VICTIMS, len(VICTIMS)):
+        if what == "database":
+            if database.kill():
+                return "database, signal 9"
+        elif _end(what, stack, number, chance):
+            return f"{what}, {'SIGTERM' if number == signal.SIGTERM else 'signal 9'}"
+    return ""
+
+
+def _end(what: str, stack: supervise.Supervisor, number: signal.Signals, chance: random.Random) -> bool:
     leaders = leaders_of(stack, "worker" if what == "flow run" else what)
-    if not leaders:
-        return ""
     try:
-        family = psutil.Process(leaders[0]).children(recursive=True)
-        if what == "flow run":  # the worker's children: flow runs, and the models that they fit
+        if leaders and what == "flow run":  # the worker's children: flow runs, and the models that they fit
+            family = psutil.Process(leaders[0]).children(recursive=True)
             family = [one for one in family if "esci_tournament.deployments.worker" not in one.cmdline()]
-            if not family:
-                return ""
-            chance.choice(family).send_signal(number)
-        else:
+            if family:
+                chance.choice(family).send_signal(number)
+            return bool(family)
+        if leaders:
             os.killpg(leaders[0], number)
     except (psutil.Error, ProcessLookupError):
-        return ""
-    return f"{what}, {'SIGTERM' if number == signal.SIGTERM else 'signal 9'}"
+        return False
+    return bool(leaders)

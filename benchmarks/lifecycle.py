@@ -1,11 +1,15 @@
 """Crash test: candidates register, compete, are reviewed and promoted while everything is killed repeatedly.
 
 A stack as `tournament up` runs it (Prefect server, MLflow server, worker, watcher) on a small generated world.
-Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. In
-bursts, one of worker, flow run, watcher, Prefect server, MLflow server or database is ended every second, by signal 9
-or by SIGTERM, and restarted at once; between the bursts the disk is full, the registry hangs, or the ledger's database
-does not answer for some seconds. A script approves or refuses open reviews and checks the champion all the time. At the
-end, when all candidates have competed, the ledger is checked.
+Candidates are score files, each a little better than the last, so that nothing trains and there are many verdicts. One
+of worker, flow run, watcher, Prefect server, MLflow server or database is ended, by signal 9 or by SIGTERM, and
+restarted at once. There are two rhythms in turn. In a lull, which ends with a tournament or after a minute or so, there
+is one at random every six to twenty seconds, of a flow run half of the time: they hit each stage of a tournament. In a
+storm thirty follow each other within half a second: they hit reviews and promotions, and then what is just starting.
+After a storm comes an outage of some seconds: a full disk, a registry that hangs, or a ledger whose database does not
+answer. A script approves or refuses open reviews and checks the champion all the time. All kills are made in the first
+three fifths of the time of a part; what is left after the last one is for whoever still waits. The part ends when all
+candidates have competed, and the ledger is checked.
 
 The kills are divided among parts that add up, each with a home of its own, in turn with the ledger on SQLite and, where
 its programs are installed, on PostgreSQL. With `--results FILE` parts that are in the file are not run again.
@@ -34,6 +38,7 @@ import pandas as pd
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.hazards import Database, Disk, Outages, free_port, kill
+from benchmarks.rhythm import Rhythm
 from esci_tournament.deployments.stack import supervise
 from esci_tournament.deployments.stack.access import name_server
 from esci_tournament.deployments.stack.services import api_url
@@ -44,9 +49,7 @@ from esci_tournament.tasks.data.synthesize import synthesize
 KILLS, QUICK_KILLS = 1000, 20
 KILLS_A_PART = 125
 CANDIDATES_A_KILL = 0.05
-SETTLE_SHARE = 0.35  # of the time at most, after the last kill: whoever waits still has a turn
-BURST = 12  # kills, one every second, before everything has time to get somewhere
-QUIET_S = 18.0  # at most; it ends when a tournament has
+SETTLE_SHARE = 0.4  # of the time, after the last kill: whoever waits still has a turn
 
 Counts = dict[str, Any]  # what a part came to: numbers that add up, and mappings of numbers
 
@@ -136,29 +139,26 @@ def run(folder: Path, kills: int, seconds: float, seed: int, on_postgres: bool) 
         say(f"{len(files)} candidates, {kills} kills, ledger on {'PostgreSQL' if database.url else 'SQLite'}")
         ids: list[str] = []
         held, names = 0, list(files)
-        next_kill = time.monotonic() + 5.0
+        rhythm = Rhythm(kills, time.monotonic(), started + seconds * (1 - SETTLE_SHARE), chance)
         while time.monotonic() - started < seconds:
             observe(workspace, seen)
             decide(workspace, seen, chance)
-            done = sum(seen.kills.values())
-            if names and len(ids) <= done * len(files) / (0.8 * kills):
+            if names and len(ids) <= rhythm.done * len(files) / (0.8 * kills):
                 with suppress(Exception):  # the registry may be down: the engineer tries again
                     ids.append(register(workspace, names[0], files[names[0]]))
                     names.pop(0)
-            quiet = next_kill - time.monotonic() > 2.0
-            if quiet and (now_held := tournaments(workspace, held)) > held:
-                held, next_kill = now_held, time.monotonic()
-            hurried = time.monotonic() - started > seconds * (1 - SETTLE_SHARE)
-            if done < kills and (hurried or time.monotonic() >= next_kill):
-                if victim := kill(stack, database, chance):
-                    seen.kills[victim] += 1
-                    done += 1
-                next_kill = time.monotonic() + chance.uniform(0.3, 1.5)
-                if victim and done % BURST == 0:
-                    next_kill = time.monotonic() + QUIET_S
+            held = tournaments(workspace, held)
+            if rhythm.is_time(time.monotonic(), held):
+                rather = "flow run" if rhythm.is_calm and chance.random() < 0.5 else ""
+                victim = kill(stack, database, chance, rather)
+                seen.kills.update([victim] if victim else [])
+                if rhythm.killed(time.monotonic(), one=bool(victim)):
                     seen.outages[outages.begin(chance)] += 1
-                    say(f"{time.monotonic() - started:.0f} s: {done} kills, {len(ids)} registered, {held} tournaments")
-            if done >= kills and not names and settled(workspace, ids):
+                    say(
+                        f"{time.monotonic() - started:.0f} s: {rhythm.done} kills, {len(ids)} registered, "
+                        f"{held} tournaments"
+                    )
+            if rhythm.done >= kills and not names and settled(workspace, ids):
                 break
             time.sleep(0.2)
         return count(workspace, ids, seen, time.monotonic() - started, "postgresql" if database.url else "sqlite")
@@ -174,7 +174,7 @@ def settings_of(folder: Path, data: Path, database: Database) -> Settings:
     ports = {name: free_port() for name in ("prefect_port", "mlflow_port", "watcher_port")}
     return read_settings(
         home=folder / "home", data=str(data), ledger_url=database.url, device="cpu", watch_interval_s=2.0,
-        share_tournament=3,
+        share_tournament=6,
         full_look_s=60.0, lost_after_s=15.0, retry_s=2.0, dispatch_losses=200, keep_score_files=True, workers=1,
         minimum_test_queries=10, resamples=500, guardrail_margin=0.5, alpha=0.5, review="required", review_rounds=100,
         review_stuck_s=15.0, startup_timeout_s=180.0, selection="greedy", **ports,

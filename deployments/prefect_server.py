@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from esci_tournament.deployments.browser_login import BrowserLogin
 from esci_tournament.deployments.connections import limited_protocol
 from esci_tournament.deployments.crowd import ConnectionLimits
+from esci_tournament.deployments.lasting_output import outlast_output
 from esci_tournament.deployments.listening import PromptServer
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
@@ -84,6 +85,7 @@ def _without_foreign_scripts(app: ASGIApp) -> ASGIApp:
 def main(arguments: Sequence[str]) -> None:
     """Run `prefect server` with these arguments."""
     hide_process()
+    outlast_output()
     own = argparse.ArgumentParser(prog="prefect_server", add_help=False, allow_abbrev=False)
     own.add_argument("--host", default=os.environ.get("PREFECT_SERVER_API_HOST", "127.0.0.1"))
     own.add_argument("--port", type=int, default=int(os.environ.get("PREFECT_SERVER_API_PORT", "4200")))

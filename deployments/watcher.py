@@ -23,6 +23,7 @@ import uvicorn  # noqa: E402
 
 from esci_tournament.deployments.connections import limited_protocol  # noqa: E402
 from esci_tournament.deployments.crowd import BACKLOG  # noqa: E402
+from esci_tournament.deployments.lasting_output import outlast_output  # noqa: E402
 from esci_tournament.deployments.listening import PromptServer  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
 from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  # noqa: E402
@@ -34,7 +35,8 @@ from esci_tournament.registry.settings import Settings, read_settings  # noqa: E
 from esci_tournament.registry.webhooks import ensure_webhook, webhook_secret  # noqa: E402
 from esci_tournament.registry.workspace import Workspace  # noqa: E402
 
-LONGEST_WAIT_S = 60.0  # between two sweeps while something cannot be reached
+LONGEST_WAIT_S = 60.0  # between two sweeps while something cannot be reached, unless they are rarer anyway,
+LONGEST_WAIT = 4  # and so many intervals: what was restarted is back in seconds, and its work should not wait
 END_S = 8.0  # from a signal to the end; less than the 10 s that a container gets
 PROBE_S = 2.0  # timeout of a request for MLflow's health
 
@@ -96,7 +98,7 @@ class Watcher:
                 "errors": errors,
             }
             interval = self.settings.watch_interval_s
-            longest = max(interval, LONGEST_WAIT_S)
+            longest = max(interval, min(LONGEST_WAIT_S, LONGEST_WAIT * interval))
             self._woken.wait(min(longest, interval * 2 ** min(failures, 10)) if failures > 1 else interval)
 
     def _sweep(self, named: set[str]) -> list[str]:
@@ -111,7 +113,8 @@ class Watcher:
         for words in swept.done:
             _log.info("%s", words)
         for trouble in swept.errors:
-            _log.warning("%s: %s", type(trouble).__name__, trouble, exc_info=not isinstance(trouble, TournamentError))
+            expected = isinstance(trouble, TournamentError | httpx.HTTPError)
+            _log.warning("%s: %s", type(trouble).__name__, trouble, exc_info=None if expected else trouble)
         return [f"{type(trouble).__name__}: {trouble}" for trouble in swept.errors]
 
 
@@ -172,6 +175,7 @@ def main() -> int:
         The exit code: 0, 1 when the receiver of webhooks has ended by itself, or that of a wrong setting.
     """
     hide_process()
+    outlast_output()
     # Forced: Prefect gives the root logger a handler of its own, and a level that hides our messages.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     for noisy in ("httpx", "mlflow", "alembic", "prefect"):

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 from uuid import UUID
@@ -30,12 +31,14 @@ from prefect.runner import Runner
 from prefect.states import Crashed
 from prefect.utilities.callables import ParameterSchema
 
+from esci_tournament.deployments.lasting_output import outlast_output
 from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings, read_settings
 
+SERVER_S = 60.0  # given to a Prefect server that is being restarted; loading this program again would take longer
 QUERY_S = 2.0  # a resumed review goes on within this time
 OWN_END_S = 3.0  # given to flow runs that were told to end together with the worker
 LAST_WORDS_S = 5.0  # and then, told by the worker, to report it themselves; in all less than a container's 10 s
@@ -49,6 +52,7 @@ _log = logging.getLogger("worker")
 def main() -> None:
     """Serve the deployments until SIGTERM, SIGINT or SIGHUP, then end the process; exit code 1 when serving failed."""
     hide_process()
+    outlast_output()
     _log.setLevel(logging.INFO)  # Prefect gives the root logger a handler, and a level that hides our messages
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -88,6 +92,7 @@ async def _serve(settings: Settings) -> None:
         name="tournament-worker", limit=settings.worker_processes, query_seconds=QUERY_S, pause_on_shutdown=False
     )
     async with get_client() as client:
+        await until_it_answers(client, SERVER_S)
         try:
             await prepare(client, settings)
         except TournamentError as error:  # no notifications are sent, and everything else goes on
@@ -95,6 +100,26 @@ async def _serve(settings: Settings) -> None:
         ids = [await runner.aadd_deployment(as_deployment(one)) for one in available(settings)]
         await close_orphans(client, ids)
     await runner.start()
+
+
+async def until_it_answers(client: PrefectClient, seconds: float) -> None:
+    """Wait until the Prefect server answers.
+
+    Args:
+        client: client of the Prefect server.
+        seconds: how long at most.
+
+    Raises:
+        httpx.HTTPError: if it does not answer in time, or answers with an error: it wants another password.
+    """
+    end, told = time.monotonic() + seconds, False
+    while (trouble := await client.api_healthcheck()) is not None:
+        if time.monotonic() > end or not isinstance(trouble, httpx.TransportError):
+            raise trouble
+        if not told:
+            _log.warning("the Prefect server does not answer yet: %s", trouble)
+            told = True
+        await asyncio.sleep(0.5)
 
 
 def available(settings: Settings) -> list[Deployment]:

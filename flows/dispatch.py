@@ -24,6 +24,7 @@ from esci_tournament.registry.queue import AGAIN, Dispatch, Queue
 from esci_tournament.registry.workspace import Workspace
 
 DEPLOYMENT = "tournament/tournament"
+STARTS = 4  # a run whose process is about to start has so many times `lost_after_s`: it loads its libraries first
 LONGEST_WAIT_S = 900.0  # until a tournament that could not be held is tried again
 
 # Errors that end a tournament and say something about who is in it: it would end so again.
@@ -147,8 +148,15 @@ class Dispatcher:
         return "", ""
 
     def _is_dead(self, run: FlowRun) -> bool:
-        """Return whether the lock of tournaments has been free for a while, though the run has been there as long."""
+        """Return whether the lock of tournaments has been free for a while, though the run has been there as long.
+
+        A process that is being started takes the lock when it has loaded its libraries, on a busy machine a minute
+        later. Were it lost by then, two processes would start in place of one, and each would take longer still. One
+        that has died meanwhile is reported by its worker.
+        """
         patience = self.workspace.settings.lost_after_s
+        if run.state is not None and run.state.is_pending():
+            patience *= STARTS
         if self.workspace.ledger.is_locked(device_lock(self.workspace.settings)):
             self._free_since.pop(str(run.id), None)
             return False

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from esci_tournament.registry import errors
-from esci_tournament.registry.children import start_child
+from esci_tournament.registry.children import OUTSIDE, start_child
 from esci_tournament.registry.errors import CandidateError, TournamentError
 from esci_tournament.registry.foreign import read_json
 from esci_tournament.registry.processes import module_path, python_module
@@ -179,9 +179,23 @@ class _Child:
         self.refusal, self.hear = refusal, hear
         self.printed = b""
         self.answer: dict[str, Any] = {}
+        self.has_said = False
 
     def run(self, user: tuple[int, int] | None) -> Any:
         """Start it, listen until its end or its deadline, and return its answer."""
+        trouble, code = self._run_once(user)
+        if not (trouble or self.answer or self.has_said) and -code in OUTSIDE:
+            # The kernel, short of memory, or an operator may have chosen it
+            self.printed = b""
+            trouble, code = self._run_once(user)
+        if "answer" in self.answer:
+            return self.answer["answer"]
+        if "failed" in self.answer:
+            raise self._failure()
+        raise self.refused(trouble or _death(code, self.printed))
+
+    def _run_once(self, user: tuple[int, int] | None) -> tuple[str, int]:
+        """Return why it was ended by this process, or "", and its exit code."""
         answers, its = os.pipe()
         try:
             with tempfile.TemporaryFile() as request:
@@ -201,11 +215,7 @@ class _Child:
             os.close(answers)
             assert process.stdout is not None
             process.stdout.close()
-        if "answer" in self.answer:
-            return self.answer["answer"]
-        if "failed" in self.answer:
-            raise self._failure()
-        raise self.refused(trouble or _death(process.returncode, self.printed))
+        return trouble, process.returncode
 
     def refused(self, why: str) -> TournamentError:
         """Return the error for a refusal."""
@@ -262,6 +272,7 @@ class _Child:
         if not isinstance(message, dict):
             return False
         if "said" in message:
+            self.has_said = True
             if self.hear is not None:
                 self.hear(message["said"])
         else:

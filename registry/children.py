@@ -31,6 +31,8 @@ from typing import Any
 
 EXIT_CODE = 3  # of a child that ended because its parent did
 GRACE_S = 10.0  # between SIGTERM and SIGKILL of a group
+# By these somebody else ends a process: the kernel when memory is short, an operator, a machine that goes down.
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _held: weakref.WeakKeyDictionary[subprocess.Popen[Any], weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 
@@ -141,8 +143,9 @@ def _run(command: Sequence[str]) -> None:
     threading.Thread(target=_end_after, args=(0, _end_group), daemon=True).start()
     code = child.wait()
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} ended by {how}: {' '.join(command[1:4])}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # the log's disk is full
+        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} ended by {how}: {' '.join(command[1:4])}\n")
+        sys.stderr.flush()
     os.killpg(0, signal.SIGKILL)  # what the command has left behind would keep its port
 
 

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     )
     retry_s: float = Field(30.0, ge=0, description="seconds until a failed tournament is held again, twice at each try")
     lost_after_s: float = Field(
-        60.0, gt=0, description="seconds after which a running tournament that no process holds counts as lost"
+        60.0, gt=0, description="seconds until a run that no process holds counts as lost; four times that at its start"
     )
     webhook_secret: SecretStr | None = Field(
         None, exclude=True, description="secret that MLflow signs webhooks with; default: one made in `home`"

@@ -151,8 +151,8 @@ def read_state(home: Path) -> State | None:
 
 
 def remove_state(home: Path) -> None:
-    """Remove the state file, because the stack has ended."""
-    with suppress(FileNotFoundError):
+    """Remove the state file, because the stack has ended; one that stays names processes that do not run any more."""
+    with suppress(OSError):
         (home / "stack" / "state.json").unlink()
 
 

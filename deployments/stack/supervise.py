@@ -18,7 +18,7 @@ from esci_tournament.deployments.stack.services import Service, api_url, is_loop
 from esci_tournament.deployments.stack.state import Process, State, read_state, remove_state, supervising, write_state
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.children import start_group
-from esci_tournament.registry.errors import BusyError, ServiceError
+from esci_tournament.registry.errors import BusyError, ServiceError, StoreError
 from esci_tournament.registry.files import publish
 from esci_tournament.registry.settings import Settings
 
@@ -28,6 +28,7 @@ LEFTOVER_S = 3.0  # the same for what is left of a killed stack, which has no se
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each restart, the last for all that follow
 STEADY_S = 60.0  # after this time without a death the back-off starts from its first pause again
 LOOK_S = 15.0  # between two health checks of a service; a third of hang_timeout_s when that is less
+WRITE_S = 1.0  # until a state that could not be written is written again
 FIRST_TRIES = 2  # a service that dies so often before it was ever healthy cannot run here
 LOG_BYTES = 50_000_000
 
@@ -66,6 +67,9 @@ class Watched:
 class Supervisor:
     """Runs the stack of one home until it is told to stop.
 
+    What it writes for information (the state file, logs, messages) does not end it: when that fails, on a full disk
+    say, it says so once, and writes the state again when it can.
+
     Args:
         settings: home, host, ports, time limits.
         services: what is run; default: the whole stack.
@@ -74,10 +78,16 @@ class Supervisor:
 
     def __init__(self, settings: Settings, services: Sequence[Service] | None = None, say: Say = print) -> None:
         self.settings = settings
-        self.say = say
+        self._say = say
         self._services = services
         self._watched: list[Watched] = []
         self._stop = threading.Event()
+        self._unwritten: float | None = None  # since the state could not be written: when it is tried again
+
+    def say(self, words: str) -> None:
+        """Say something to people; a terminal that is gone or a log that cannot be written is no reason to end."""
+        with suppress(OSError, ValueError):  # ValueError: the stream was closed
+            self._say(words)
 
     def stop(self) -> None:
         """Ask :meth:`run` to end the services and return. May be called from a signal handler."""
@@ -97,7 +107,12 @@ class Supervisor:
         with supervising(self.settings.home):
             end_leftovers(self.settings.home)
             logs = self.settings.home / "logs"
-            logs.mkdir(exist_ok=True)
+            try:
+                logs.mkdir(exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"the folder of the logs, {logs}, cannot be made: {error.strerror or error}"
+                ) from error
             services = list(self._services if self._services is not None else services_of(self.settings))
             check_ports(self.settings.host, services)
             self._watched = [Watched(service, logs / f"{service.name}.log") for service in services]
@@ -115,8 +130,16 @@ class Supervisor:
                 self._attend(one)
             if not told and all(one.healthy for one in self._watched):
                 told = True
-                when_healthy(self._write(healthy=True))
+                self._tell(when_healthy, self._write())
+            elif self._unwritten is not None and time.monotonic() >= self._unwritten:
+                self._write()
             self._stop.wait(TICK_S)
+
+    def _tell(self, when_healthy: Callable[[State], None], state: State) -> None:
+        try:
+            when_healthy(state)
+        except (OSError, ValueError, StoreError) as error:  # no login link can be made, or nothing can be printed
+            self.say(f"all services answer, but this could not be shown: {error}; see it with: tournament up")
 
     def _attend(self, one: Watched) -> None:
         """Do what is due for a service: start it, check its health, or handle its death."""
@@ -127,7 +150,7 @@ class Supervisor:
         elif one.process.poll() is not None:
             self._bury(one, "died")
         elif not one.healthy:
-            if one.service.health(_wall(one.started)):
+            if _answers(one.service, _wall(one.started)):
                 one.healthy = one.was_healthy = True
                 one.looked = one.answered = time.monotonic()
                 if one.deaths:
@@ -144,7 +167,7 @@ class Supervisor:
         if now - one.looked < min(LOOK_S, limit / 3):
             return
         one.looked = now
-        if one.service.health(_wall(now - limit)):
+        if _answers(one.service, _wall(now - limit)):
             one.answered = time.monotonic()
         elif now - one.answered > limit and self._steady(one.service.after, limit):
             self._bury(one, f"has not answered for {limit:g} s (setting hang_timeout_s)")
@@ -156,22 +179,39 @@ class Supervisor:
 
     def _start(self, one: Watched) -> None:
         one.started, one.healthy = time.monotonic(), False
-        with _open_log(one.log) as log:
-            one.process = start_group(
-                one.service.command,
-                stdout=log,
-                stderr=log,
-                env=os.environ | one.service.environment,
-                cwd=self.settings.home,  # Prefect imports from the current folder first
-            )
-        self._write(healthy=all(each.was_healthy for each in self._watched))
+        try:
+            with self._open_log(one.log) as log:
+                one.process = start_group(
+                    one.service.command,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | one.service.environment,
+                    cwd=self.settings.home,  # Prefect imports from the current folder first
+                )
+        except OSError as error:  # no process, no memory or no file descriptor is left
+            self._bury(one, f"could not be started ({error.strerror or error})")
+            return
+        self._write()
+
+    def _open_log(self, path: Path) -> BinaryIO:
+        """Open the log of a service, a new one when it has grown large; one that cannot be opened is done without."""
+        try:
+            if path.is_file() and path.stat().st_size > LOG_BYTES:
+                publish(path, path.with_suffix(".log.1"))
+        except OSError as error:
+            self.say(f"the log {path} is large and cannot be set aside, it goes on: {error.strerror or error}")
+        try:
+            return path.open("ab")
+        except OSError as error:
+            self.say(f"the log {path} cannot be opened, nothing is written to it: {error.strerror or error}")
+            return open(os.devnull, "ab")
 
     def _bury(self, one: Watched, how: str) -> None:
         """End a service's process and set the time of its next start; raise ServiceError for one that never ran."""
-        assert one.process is not None
-        _kill(one.process.pid, signal.SIGKILL)
-        one.process.wait()
-        one.process = None
+        if one.process is not None:
+            _kill(one.process.pid, signal.SIGKILL)
+            one.process.wait()
+            one.process = None
         one.deaths = 1 if one.healthy and time.monotonic() - one.started > STEADY_S else one.deaths + 1
         one.healthy = False
         if not one.was_healthy and one.deaths >= FIRST_TRIES:
@@ -190,17 +230,33 @@ class Supervisor:
             processes = {one.process.pid: one.process for one in group if one.process is not None}
             end_groups(list(processes), partial(_runs, processes))
 
-    def _write(self, healthy: bool = False) -> State:
-        state = State(
+    def _state(self) -> State:
+        return State(
             supervisor=Process.of(os.getpid()),
             services={one.service.name: Process.of(one.process.pid) for one in self._watched if one.process},
             addresses={one.service.name: one.service.address for one in self._watched if one.service.address},
             api=api_url(self.settings),
             tracking_uri=without_password(self.settings.tracking_uri),
             data=self.settings.data or "",
-            healthy=healthy,
+            healthy=all(one.was_healthy for one in self._watched),
         )
-        write_state(self.settings.home, state)
+
+    def _write(self) -> State:
+        """Write what runs to the state file and return it; when it cannot be written, it is written again later."""
+        state = self._state()
+        try:
+            write_state(self.settings.home, state)
+        except OSError as error:
+            if self._unwritten is None:
+                self.say(
+                    f"the state in {self.settings.home / 'stack'} cannot be written ({error.strerror or error}); the "
+                    "services run on, and it is written as soon as it can be"
+                )
+            self._unwritten = time.monotonic() + WRITE_S
+        else:
+            if self._unwritten is not None:
+                self.say("the state is written again")
+            self._unwritten = None
         return state
 
 
@@ -286,12 +342,18 @@ def _kill(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _open_log(path: Path) -> BinaryIO:
-    if path.is_file() and path.stat().st_size > LOG_BYTES:
-        publish(path, path.with_suffix(".log.1"))
-    return path.open("ab")
+def _answers(service: Service, since: float) -> bool:
+    """Make a service's health check; whatever goes wrong in it, such as an answer that cannot be read, is no answer."""
+    try:
+        return service.health(since)
+    except Exception:
+        return False
 
 
 def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"(it cannot be read: {error.strerror or error})"
+    lines = [line for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:]) or "nothing"

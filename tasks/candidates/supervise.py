@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from esci_tournament.registry.children import start_child
+from esci_tournament.registry.children import OUTSIDE, start_child
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings
@@ -46,6 +46,9 @@ def supervise(
 ) -> dict[str, str]:
     """Run the steps in one worker process, another one after each death, and return the failures.
 
+    A step whose worker was ended by somebody else is run once more before it has failed: that may say nothing about the
+    candidate.
+
     Args:
         steps: Candidates and stages, run in this order.
         dataset: Folder of the stage that loaded the data.
@@ -63,7 +66,7 @@ def supervise(
         Candidate id -> reason, for the candidates that failed.
     """
     hide_process()  # a candidate's own code may run below this process
-    left, failures = list(steps), dict[str, str]()
+    left, failures, again = list(steps), dict[str, str](), set[tuple[str, str]]()
     log.parent.mkdir(parents=True, exist_ok=True)
     while left:
         job = {
@@ -74,14 +77,19 @@ def supervise(
             "threads": threads,
             "steps": [{"stage": stage, "inputs": _as_json(inputs)} for inputs, stage in left],
         }
-        outcomes, death = _run(job, log, threads, timeout_s, memory_gib, environment or {}, progress)
+        outcomes, death, from_outside = _run(job, log, threads, timeout_s, memory_gib, environment or {}, progress)
         for number, reason in outcomes.items():
             if reason:
                 failures[left[number][0].candidate] = reason
         if len(outcomes) == len(left):
             break
         broken = len(outcomes)  # steps run in turn: the first without an outcome is the one that broke the worker
-        failures[left[broken][0].candidate] = f"{death}; what it printed is in {log}"
+        step = left[broken][0].candidate, left[broken][1]
+        if from_outside and step not in again:
+            again.add(step)
+            left = left[broken:]
+            continue
+        failures[step[0]] = f"{death}; what it printed is in {log}"
         left = left[broken + 1 :]
     return failures
 
@@ -128,8 +136,15 @@ def _run(
     memory_gib: float | None,
     more: Mapping[str, str],
     progress: Progress,
-) -> tuple[dict[int, str], str]:
-    """Run one worker; return what became of each step it finished ("" for done) and how the worker ended."""
+) -> tuple[dict[int, str], str, bool]:
+    """Run one worker.
+
+    Returns:
+        What became of each step it finished ("" for done), how the worker ended, and whether somebody else ended it.
+
+    Raises:
+        KeyboardInterrupt: If this process is about to end.
+    """
     environment = (
         os.environ
         | module_path()
@@ -181,11 +196,16 @@ def _run(
     if _no_more.is_set() and worker.returncode:
         raise KeyboardInterrupt
     if exceeded.is_set():
-        return outcomes, (
-            f"out of memory: it took more than {memory_gib:g} GiB (setting candidate_memory_gib); its process was "
-            "ended. Choose a smaller batch_size, max_length or model"
+        return (
+            outcomes,
+            (
+                f"out of memory: it took more than {memory_gib:g} GiB (setting candidate_memory_gib); its process was "
+                "ended. Choose a smaller batch_size, max_length or model"
+            ),
+            False,
         )
-    return outcomes, _death(worker.returncode, timeout_s if expired.is_set() else None)
+    from_outside = not expired.is_set() and -worker.returncode in OUTSIDE
+    return outcomes, _death(worker.returncode, timeout_s if expired.is_set() else None), from_outside
 
 
 def _hear(line: bytes, outcomes: dict[int, str], steps: int, progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Failed, Running
+from prefect.states import Failed, Pending, Running
 
-from esci_tournament.flows.dispatch import Dispatcher, _failure
+from esci_tournament.flows.dispatch import STARTS, Dispatcher, _failure
 from esci_tournament.flows.turn import device_lock
 from esci_tournament.registry.queue import Queue
 from esci_tournament.registry.settings import read_settings
@@ -37,6 +38,21 @@ from tests.harness import until
 def test_a_failed_run_is_the_candidates_fault_or_an_outage(message, end):
     assert _failure(message)[0] == end
     assert _failure(message)[1]
+
+
+def test_a_run_whose_process_is_being_started_has_more_time_than_one_that_has_begun(tmp_path: Path) -> None:
+    dispatcher = Dispatcher(Workspace(read_settings(home=tmp_path, data="data", lost_after_s=0.2)))
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    begun, starts = (
+        FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=state(timestamp=long_ago)) for state in (Running, Pending)
+    )
+    assert not any(dispatcher._is_dead(run) for run in (begun, starts))
+    time.sleep(0.3)
+    assert dispatcher._is_dead(begun)
+    assert not dispatcher._is_dead(starts)
+    time.sleep(STARTS * 0.2)
+    assert dispatcher._is_dead(starts)
+    dispatcher.workspace.ledger.close()
 
 
 @pytest.fixture

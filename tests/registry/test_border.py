@@ -28,6 +28,11 @@ from esci_tournament.registry.errors import DataError
 def double(number): return 2 * number
 def environment(): return dict(os.environ)
 def parent(): return open(f"/proc/{os.getppid()}/environ", "rb").read().decode(errors="replace")
+def unlucky(mark):
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        os.kill(os.getpid(), 9)
+    return "read"
 def segfault(): ctypes.string_at(0)
 def abort():
     os.write(2, b"terminate called after throwing an instance of 'std::bad'\\n")
@@ -70,6 +75,10 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(name: str, **options: Any) -> Any:
     return in_child(HERE + name, doing="read the file x", **options)
+
+
+def test_one_that_was_killed_is_started_once_more(tmp_path: Path) -> None:
+    assert run("unlucky", arguments={"mark": str(tmp_path / "mark")}, reads=[], writes_mib=1) == "read"
 
 
 def test_it_returns_what_the_function_returns_and_passes_on_what_it_says() -> None:

@@ -92,14 +92,27 @@ def test_its_code_says_that_nobody_holds_it_any_more() -> None:
     assert child.wait(10) == EXIT_CODE
 
 
+# It leaves a process behind.
+LEAVES = (
+    HEAD + f"it = subprocess.Popen([sys.executable, '-c', {WAITS!r}], stdout=subprocess.PIPE, text=True)\n"
+    "print(it.stdout.readline(), flush=True)\n"
+    "assert not sys.stdin.read()\n"
+    "sys.exit(4)\n"
+)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_group_ends_with_its_command_also_when_the_disk_of_its_log_is_full() -> None:
+    with open("/dev/full", "wb") as full:
+        group = start_group([sys.executable, "-c", LEAVES], stdout=subprocess.PIPE, stderr=full)
+    assert group.stdout is not None
+    left = int(group.stdout.readline())
+    group.wait(20)
+    _until_ended([left])
+
+
 def test_a_group_ends_with_its_command_and_tells_how(capfd: pytest.CaptureFixture[str]) -> None:
-    command = (
-        HEAD + f"it = subprocess.Popen([sys.executable, '-c', {WAITS!r}], stdout=subprocess.PIPE, text=True)\n"
-        "print(it.stdout.readline(), flush=True)\n"
-        "assert not sys.stdin.read()\n"
-        "sys.exit(4)\n"
-    )
-    group = start_group([sys.executable, "-c", command], stdout=subprocess.PIPE)
+    group = start_group([sys.executable, "-c", LEAVES], stdout=subprocess.PIPE)
     assert group.stdout is not None
     left = int(group.stdout.readline())
     group.wait(20)

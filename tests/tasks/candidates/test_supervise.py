@@ -180,12 +180,14 @@ def job(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Job:
         (arena.inputs(good), "train"),
         (arena.inputs(good), "profile"),
     ]
-    pids, heard = folder / "pids", []
+    pids, heard, ended = folder / "pids", [], set()
 
     def progress(share: float, doing: str) -> None:
         heard.append(share)
-        if len(heard) == 1:  # the first candidate has begun
-            os.kill(int(pids.read_text().split()[0]), signal.SIGKILL)
+        pid = int(pids.read_text().split()[-1])
+        if len(ended) < 2 and pid not in ended:  # the first candidate has begun, and begun again
+            ended.add(pid)
+            os.kill(pid, signal.SIGKILL)
 
     marks = {inputs.train_key(arena.stages, FULL): GRIEFS[name] for name, inputs in griefs.items()}
     (folder / "sitecustomize.py").write_text(NOISE.replace("{griefs}", repr(marks)), encoding="utf-8")
@@ -225,7 +227,7 @@ def test_who_failed_leaves_no_scores(job: Job, arena: Arena) -> None:
 
 @pytest.mark.slow
 def test_only_a_death_needs_another_worker(job: Job) -> None:
-    assert len(job.workers) == 2
+    assert len(job.workers) == 3
     assert not any(map(is_alive, job.workers))
 
 
@@ -238,6 +240,17 @@ def test_what_a_library_prints_is_no_message_and_stands_in_the_log(job: Job, are
 @pytest.mark.slow
 def test_the_cost_is_measured_in_a_step_of_its_own(job: Job, arena: Arena) -> None:
     assert arena.stages.find(arena.inputs(job.good).profile_key(arena.stages)) is not None
+
+
+@pytest.mark.parametrize(("number", "is_again"), [(9, True), (15, True), (11, False)])
+def test_who_was_ended_by_somebody_else_has_one_more_try(
+    arena: Arena, tmp_path: Path, monkeypatch, number: int, is_again: bool
+) -> None:
+    mark = tmp_path / "tried"
+    script = f"""test -e "{mark}" && exec echo '{{"step": 0, "done": true}}'\ntouch "{mark}"\nkill -{number} $$"""
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))
+    failures = arena.supervise((arena.inputs(graph("unlucky")), "train"))
+    assert list(failures) == ([] if is_again else ["unlucky/1"])
 
 
 def test_a_worker_that_hangs_is_ended_after_its_time(arena: Arena, tmp_path: Path, monkeypatch) -> None:
