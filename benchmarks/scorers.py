@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from benchmarks.harness import say
 
@@ -89,9 +89,15 @@ def until_ready(url: str, process: subprocess.Popen) -> None:
     raise RuntimeError(f"{url} does not get ready")
 
 
-def metric(address: str, name: str) -> float:
-    """Return a scorer's metric, the sum over its labels; 0 when it has none of that name."""
-    with urlopen(f"{address}/metrics", timeout=10) as answer:
+def metric(address: str, name: str, key: str = "") -> float:
+    """Return a scorer's metric, the sum over its labels; 0 when it has none of that name.
+
+    Args:
+        address: of the scorer.
+        name: of the metric.
+        key: an API key, needed once the scorer has one.
+    """
+    with urlopen(Request(f"{address}/metrics", headers={"x-api-key": key}), timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rsplit(maxsplit=1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
@@ -130,7 +136,7 @@ class Swaps:
         manifest = Manifest.read(package / FILE) if package.is_dir() else package_ensemble(files, package, {})
         self._version = models.register_ensemble(files, first.members, tournament, package=package)
         (built,) = ledger.ensembles(first.tournament)  # its rule too: the policy asks under which a verdict was reached
-        content = built.payload | as_payload(manifest)
+        content = built.payload | {"run_id": self._version.run_id} | as_payload(manifest)
         ledger.record_ensemble(tournament, first.name, self._version.version, content)
         self._first = promotion.version
 

@@ -32,11 +32,12 @@ import numpy as np
 from benchmarks.harness import Figure, figure, report, say
 from benchmarks.load.attackers import ATTACKS, SCATTERED
 from benchmarks.load.generator import Answer, arrivals, request, trace
-from benchmarks.scorers import Swaps, copied_home, memory_mib, running_scorer
+from benchmarks.scorers import Swaps, copied_home, memory_mib, metric, running_scorer
 
 PAGE, PAGES, FRESH, PER_SECOND = 40, 30, 0.2, 10.0
 RIVAL_PER_S = 4.0
 KILLS, SWAPS, ALL = "replica kills", "champion changes", "all together"
+PHASES = (*ATTACKS, KILLS, SWAPS, ALL)
 _LABELS = "ESCI"
 
 
@@ -71,39 +72,45 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--quick", action="store_true", help="half a minute: targets are for the full size")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is generated")
+    parser.add_argument(
+        "--only", nargs="+", choices=PHASES, default=PHASES, help="phases besides the one without attack"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
-        figures = list(measure(copied_home(Path(temporary)), 0.5 if options.quick else options.minutes, options.seed))
+        minutes = 0.5 if options.quick else options.minutes
+        figures = list(measure(copied_home(Path(temporary)), minutes, options.seed, options.only))
     report("siege", figures, options.json)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
 
 
-def measure(home: Path, minutes: float, seed: int = 0) -> Iterator[Figure]:
+def measure(home: Path, minutes: float, seed: int = 0, only: Sequence[str] = PHASES) -> Iterator[Figure]:
     """Yield all figures.
 
     Args:
         home: with a champion; keys, labels and copies are written there.
         minutes: of all phases together.
         seed: of the pages and of their moments.
+        only: names of the phases besides the one without an attack.
     """
     from esci_tournament.deployments.scorer.keys import FILE, Keys
 
     keys = Keys(home / FILE)
     own = keys.create(f"a well-behaved client, {time.time()}")[1]
     rivals = {name: keys.create(f"{name}, {time.time()}", rate_of(name))[1] for name in ATTACKS}
-    attacks = [*ATTACKS, KILLS, SWAPS]
-    seconds = minutes * 60 / (len(attacks) + 4)  # the baseline and all attacks together take twice as long
+    twice = {ALL: 2}  # as long as the others, like the baseline
+    seconds = minutes * 60 / (2 + sum(twice.get(name, 1) for name in only))
     with running_scorer(home) as (address, process):
         client = Client(address, own, home, seed)
         client.phase("to fill the cache", max(seconds / 2, 5.0))
         baseline = client.phase("no attack", 2 * seconds)
         memory, files = memory_mib(process), descriptors(process)
         phases = []
-        for name in attacks:
-            with attacking(name, address, rivals, home, process, seconds, client):
-                phases.append(client.phase(name, seconds))
-        with attacking(ALL, address, rivals, home, process, 2 * seconds, client):
-            phases.append(client.phase(ALL, 2 * seconds))
+        for name in only:
+            length = seconds * twice.get(name, 1)
+            with attacking(name, address, rivals, home, process, length, client):
+                phases.append(client.phase(name, length))
+        if SWAPS in only:
+            yield figure("champions that took over", metric(address, "scorer_swaps_total", own), "", ">= 1")
         after, left = at_rest(process, memory, files)
         for phase in (baseline, *phases):
             client.compare(phase)
