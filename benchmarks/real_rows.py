@@ -179,7 +179,7 @@ def compare(own: argparse.Namespace, seeds: Sequence[int], scores: Path, folder:
         scores: folder of the members' scores.
         folder: scratch folder.
     """
-    margins = {metric: [] for metric in METRICS}  # type: dict[str, list[float]]
+    margins: dict[str, list[float]] = {metric: [] for metric in METRICS}
     for seed in seeds:
         ensemble, members = one_split(own, seed, scores, folder / f"challenge-{seed}")
         for metric in METRICS:

@@ -17,10 +17,8 @@ from esci_tournament.deployments.turns import Turns
 BACKLOG = 256  # connections that are accepted before the first of them is looked at
 _GRACE_S = 2.0  # of a body before its rate counts
 _SWEEP_S = 0.2
-_SLICE, _NEXT_SLICE_S = (
-    32,
-    0.01,
-)  # connections that are closed at once for being slow, so that others are served between
+_SLICE = 32  # connections that are closed at once for being slow, so that others are served between
+_NEXT_SLICE_S = 0.01
 _LINGER_S = 3.0  # in which a client that was refused may read why, while the rest of its request is thrown away
 _UNREAD_S = 20.0  # in which a client must read its answer
 _OTHER_DESCRIPTORS = 200  # files, sockets and memory maps of the process that are no connections

@@ -8,7 +8,6 @@ use `fresh`.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import multiprocessing
@@ -19,7 +18,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -34,7 +32,7 @@ from filelock import FileLock
 from esci_tournament.deployments.stack.access import CLIENT_AUTH, SERVER_AUTH, authorization
 from esci_tournament.deployments.stack.services import services_of
 from esci_tournament.registry.settings import Settings, read_settings
-from tests.workers import ForkedWorker
+from tests.workers import ForkedWorker, leave
 
 # What commands import as they go, and what that imports when it is first used.
 PRELOADED = (
@@ -225,12 +223,7 @@ def _command(
     except SystemExit as end:
         code = end.code
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]  # what an interpreter does that ends
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(BrokenPipeError):
-                stream.flush()
-        os._exit(code if isinstance(code, int) else 1 if code else 0)
+        leave(code if isinstance(code, int) else 1 if code else 0)
 
 
 @dataclass(frozen=True)
