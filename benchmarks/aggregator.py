@@ -1,54 +1,41 @@
-"""Time of the LightGBM stage for a page of 40 pairs: our tree traversal compared with LightGBM's own prediction.
+"""The aggregator: whether it falls behind its best member, how far it is ahead of its peers, and its time for a page.
 
-7 and 12 members, 1,200 trees (300 rounds, the most that the aggregator may have), one thread.
+Three parts, see `benchmarks/aggregation/`: `harm` (200 worlds where nothing is to be gained), `ahead` (412 worlds of
+500 to 20,000 pairs, against seven peers) and `page`. On one core all parts take some 25 minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
+from benchmarks.harness import Figure, arguments, report
 
-from benchmarks.harness import Figure, arguments, figure, median_seconds, report
-from benchmarks.worlds import make_world
-from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, flatten
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
-
-PAGE, MEMBERS = 40, (7, 12)
+PARTS = ("page", "harm", "ahead")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print, and return 0 when every target is met, else 1."""
-    options = arguments("aggregator", __doc__, argv)
-    rounds, runs = (60, 200) if options.quick else (300, 1000)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
+    mine = argparse.ArgumentParser(add_help=False)
+    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts that are run")
+    own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
+    options = arguments("aggregator", f"{__doc__}\n{mine.format_help()}", rest)
+    # LightGBM, NumPy and scikit-learn read the number of threads when they are imported
+    from benchmarks.aggregation import ahead, harm, page
+
+    modules = {"page": page, "harm": harm, "ahead": ahead}
     figures: list[Figure] = []
-    for members in MEMBERS:
-        figures += measure(members, rounds, runs, options.seed)
-    report("aggregator", figures, options.json)
-    return 0 if all(each.met is not False for each in figures) else 1
-
-
-def measure(members: int, rounds: int, runs: int, seed: int) -> list[Figure]:
-    """Return the figures of an ensemble of some members."""
-    world = make_world(seed, rows=3000, members=members)
-    parameters = AggregatorParameters(maximum_rounds=rounds, threads=1)
-    aggregator = fit_aggregator(world.columns, world.labels, world.groups, world.members, parameters, rounds)
-    page = np.ascontiguousarray(world.columns[:PAGE])
-    features = flatten(page, world.members)
-
-    def theirs() -> np.ndarray:
-        return np.asarray(aggregator.booster.predict(features, raw_score=True, num_threads=1))
-
-    gap = np.abs(aggregator.raw_scores(page) - theirs()).max()
-    halves = [(median_seconds(lambda: aggregator.predict_proba(page), runs), median_seconds(theirs, runs))]
-    halves.append((median_seconds(lambda: aggregator.predict_proba(page), runs), median_seconds(theirs, runs)))
-    ours, peer = np.mean(halves, axis=0) * 1e3
-    name = f"{members} members, {4 * rounds:,} trees"
-    return [
-        figure(f"{name}: page of {PAGE}", ours, "ms", "<= 1", "Booster.predict", peer),
-        figure(f"{name}: gap of the scores", gap, "of a raw score", "<= 0"),
-    ]
+    for part in own.only:
+        for title, found in modules[part].measure(options.quick, options.seed):
+            figures += [replace(each, name=f"{title}: {each.name}") for each in found]
+            if not options.json:
+                report(title, found, False, beside=part == "ahead")
+    if options.json:
+        report("aggregator", figures, True)
+    return 0 if options.quick or all(each.met is not False for each in figures) else 1
 
 
 if __name__ == "__main__":

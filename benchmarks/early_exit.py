@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.harness import Figure, arguments, figure, report, say
 from benchmarks.worlds import World, make_world
-from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, softmax
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 from esci_tournament.tasks.ensemble.exit_calibration import calibrate_exit
-from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, cross_validate, fit_aggregator
 from esci_tournament.tasks.ensemble.worth import utilities
 
 MODELS, PAIRS, FRESH = 8, 6000, 20_000
@@ -66,15 +66,15 @@ def play(seed: int) -> dict[str, np.ndarray]:
         own = np.ascontiguousarray(world.columns[:, order[:count]])
         found = cross_validate(own[blend], labels, groups, PARAMETERS)
         names = [world.members[place] for place in order[:count]]
-        fitted = fit_aggregator(own[blend], labels, groups, names, PARAMETERS, found.rounds)
-        held_out.append(found.probabilities)
-        fresh.append(fitted.predict_proba(own[~blend]))
+        fitted = fit_aggregator(own[blend], labels, groups, names, PARAMETERS, found.choice)
+        held_out.append(found.decision_scores)
+        fresh.append(fitted.decision_scores(fitted.predict_proba(own[~blend])))
     milliseconds = world.milliseconds[order]
     members = [world.members[place] for place in order]
     rule = calibrate_exit(members, held_out, labels, groups, milliseconds, RISKS[1], PARAMETERS.folds)
     truth = world.labels[~blend]
     result = {f"{risk:g}": outcome(leaves(rule.at(risk), fresh), fresh, truth, milliseconds) for risk in (0.0, *RISKS)}
-    sure = np.stack([one.max(axis=1) >= NAIVE for one in fresh[:-1]] + [np.ones(len(truth), dtype=bool)])
+    sure = np.stack([softmax(one).max(axis=1) >= NAIVE for one in fresh[:-1]] + [np.ones(len(truth), dtype=bool)])
     return result | {"naive": outcome(sure, fresh, truth, milliseconds)}
 
 
@@ -82,7 +82,7 @@ def worth_a_millisecond(world: World, blend: np.ndarray) -> np.ndarray:
     """Return the members by falling utility (SHAP, in the ensemble of all) a millisecond."""
     labels, groups = world.labels[blend], world.groups[blend]
     columns = np.ascontiguousarray(world.columns[blend])
-    fitted = fit_aggregator(columns, labels, groups, world.members, PARAMETERS, rounds=20)
+    fitted = fit_aggregator(columns, labels, groups, world.members, PARAMETERS, Choice(rounds=20))
     worth = utilities(fitted, columns[:2000], threads=1)
     utility = np.array([worth[member] for member in world.members])
     return np.argsort(-utility / world.milliseconds, kind="stable")
@@ -90,7 +90,7 @@ def worth_a_millisecond(world: World, blend: np.ndarray) -> np.ndarray:
 
 def leaves(rule: EarlyExit, fresh: list[np.ndarray]) -> np.ndarray:
     """Return at which stages each pair may leave, bool (k, n)."""
-    return np.stack([rule.sure(stage, probabilities) for stage, probabilities in enumerate(fresh, 1)])
+    return np.stack([rule.sure(stage, scores) for stage, scores in enumerate(fresh, 1)])
 
 
 def outcome(sure: np.ndarray, fresh: list[np.ndarray], truth: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:

@@ -222,17 +222,18 @@ def one_split(
     chosen = Challenge.load(folder)
     labels = pairs["label"].to_numpy()[tested]
     place = [names.index(name) for name in chosen.members]
-    answers = chosen.aggregator.predict_proba(np.ascontiguousarray(found[tested][:, place]))
-    say(f"seed {seed}: {known.sum()} pairs to learn from, {tested.sum()} to test, {len(place)} of {len(names)} members")
-    singles = {name: metrics(labels, found[tested, number]) for number, name in enumerate(names)}
+    answers = chosen.aggregator.predict(np.ascontiguousarray(found[tested][:, place]))
+    alone = f", answering as {chosen.aggregator.alone} alone" if chosen.aggregator.alone else ""
+    kept = f"{len(place)} of {len(names)} members{alone}"
+    say(f"seed {seed}: {known.sum()} pairs to learn from, {tested.sum()} to test, {kept}")
+    singles = {name: metrics(labels, found[tested, number].argmax(axis=1)) for number, name in enumerate(names)}
     return metrics(labels, answers), singles
 
 
-def metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return accuracy, macro F1 and weighted F1 of the most probable classes."""
+def metrics(labels: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+    """Return accuracy, macro F1 and weighted F1 of the classes that were chosen."""
     from sklearn.metrics import f1_score
 
-    chosen = probabilities.argmax(axis=1)
     of = {
         name: float(f1_score(labels, chosen, average=name, labels=range(4), zero_division=0))
         for name in ("macro", "weighted")

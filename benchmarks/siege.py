@@ -310,7 +310,7 @@ def own_labels(home: Path, page: dict[str, Any]) -> list[str]:
     rows = catalogue.find(page["locale"], [one["id"] for one in page["products"]])
     frames = Pairs(page["query"], page["locale"], catalogue.texts(rows.tolist())).frames
     columns = np.stack([member.predict_proba(*frames) for member in members], axis=1)
-    return [_LABELS[label] for label in aggregator.predict_proba(columns).argmax(axis=1)]
+    return [_LABELS[label] for label in aggregator.predict(columns)]
 
 
 _opened: dict[Path, tuple[Any, list[Any], Any]] = {}

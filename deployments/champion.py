@@ -46,7 +46,8 @@ class ChampionModel:
 
         Returns:
             One row for each row of `frame`, in its order and on its index: float32 columns E, S, C and I that add up
-            to 1, and label, the letter of the most probable class.
+            to 1, and label, a letter: that of the class the ensemble decides for, which is not always the most
+            probable one (see docs/decisions.md).
 
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.

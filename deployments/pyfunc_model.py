@@ -35,7 +35,7 @@ class EnsembleModel:
 
         Returns:
             One row for each row of `frame`, on its index: float32 columns E, S, C and I that add up to 1, and label,
-            the letter of the most probable class.
+            a letter: that of the class the ensemble decides for, which is not always the most probable one.
 
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.

@@ -29,7 +29,7 @@ from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.candidates.profile import MeasuredCost
 from esci_tournament.tasks.candidates.steps import fit_record
 from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
-from esci_tournament.tasks.ensemble.challenge import SETTINGS, Challenge, build_challenge, releases
+from esci_tournament.tasks.ensemble.challenge import METHOD, SETTINGS, Challenge, build_challenge, releases
 from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.families.loading import candidate_class
 
@@ -219,6 +219,7 @@ def build(
             data=context.source.version,
             costs={name: [cost.memory_mib, cost.milliseconds_per_page_p50] for name, cost in costs.items()},
             settings=workspace.settings.model_dump(mode="json", include=set(SETTINGS)),
+            method=METHOD,
             **releases(settings),
         )
         folder = workspace.stages.obtain(
@@ -272,7 +273,15 @@ def judge(
         if champion:  # members that cannot take part any more have scores on this data, if they took part before
             recipes = kept_recipes(workspace, context, champion.aggregator.members) | recipes
         scores = scores_of(workspace, context.source.version, recipes)
-        trial, _ = judge_and_record(workspace, context, scores, challenger, champion, workspace.settings)
+        trial, _ = judge_and_record(
+            workspace,
+            context,
+            scores,
+            challenger,
+            champion,
+            workspace.settings,
+            single=challenge.best_alone,
+        )
         return trial
 
 

@@ -150,7 +150,7 @@ def register(
             settled=True,
         )
         folder = stage_folder / FILES
-        takes = rejudging_inputs(workspace, context, _costs_of(summary))
+        takes = rejudging_inputs(workspace, context, _costs_of(summary), challenge.best_alone)
         facts = _facts(context, challenge, takes["settings"])
         # Made once: it holds a moment and a random number, so another one would have another digest
         package = workspace.stages.obtain(

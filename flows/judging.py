@@ -197,6 +197,7 @@ def judge_and_record(
     champion: Side | None,
     settings: Settings,
     more: Mapping[str, Any] | None = None,
+    single: str | None = None,
 ) -> tuple[Trial, VerdictRecord]:
     """Judge the challenger on the test split, and record the verdict; the look is recorded before it is taken.
 
@@ -208,6 +209,7 @@ def judge_and_record(
         champion: The other side, None when there is no champion.
         settings: Thresholds and budget.
         more: What the verdict's payload has beside the judge's findings.
+        single: Candidate id of the model that is best alone; None for no comparison with it.
 
     Returns:
         The trial, and the verdict as it was recorded.
@@ -217,21 +219,27 @@ def judge_and_record(
     scored = {one.member for one in scores}
     if champion is not None and not absent_members(champion.aggregator.members, scored):  # else nothing is compared
         ledger.record_look(digest_of_test(pairs), context.id, against)
-    trial = run_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS))
+    if single not in scored:  # it failed since, or its tournament was held before this was compared
+        single = None
+    trial = run_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS), single)
     content = trial.verdict.to_dict() | dict(more or {})
     return trial, ledger.record_verdict(context.id, trial.verdict.outcome.replace("_", "-"), content, against)
 
 
-def rejudging_inputs(workspace: Workspace, context: TournamentContext, costs: Mapping[str, Cost]) -> Facts:
+def rejudging_inputs(
+    workspace: Workspace, context: TournamentContext, costs: Mapping[str, Cost], best_alone: str | None
+) -> Facts:
     """Return what it takes to judge the challenger of a tournament again; the ledger keeps it with the ensemble.
 
     Args:
         workspace: The home with the settings.
         context: The tournament.
         costs: Candidate id -> cost.
+        best_alone: Candidate id of the model that is best alone, None when it is not known.
 
     Returns:
         `data` (version), `load`, `roles`, `judged` (keys in the stage store), `recipes` (candidate id -> digest),
+        `best_alone`,
         `costs` (candidate id -> [MiB, milliseconds a page of 40, kind of device]) and the decisive `settings`.
     """
     return {
@@ -240,6 +248,7 @@ def rejudging_inputs(workspace: Workspace, context: TournamentContext, costs: Ma
         "roles": context.roles.key,
         "judged": context.judged_roles.key,
         "recipes": recipes_of(context.entrants),
+        "best_alone": best_alone,
         "costs": {name: [cost.memory_mib, cost.milliseconds, cost.kind] for name, cost in costs.items()},
         "settings": workspace.settings.model_dump(mode="json", include=set(DECISIVE)),
     }

@@ -63,9 +63,10 @@ def _judge(
     challenger = workspace.roll.ensemble(case.ensemble.version)
     ours, theirs = (_side(workspace, one, costs, settings) for one in (challenger, champion))
     recipes = _recipes(workspace, context, champion, settings) | facts["recipes"]
-    wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members])
+    single = facts.get("best_alone")
+    wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members, *([single] if single else [])])
     scores = [_scores(workspace, member, facts["data"], recipes[member]) for member in wanted]
-    return judge_and_record(workspace, context, scores, ours, theirs, settings, told)[1]
+    return judge_and_record(workspace, context, scores, ours, theirs, settings, told, single)[1]
 
 
 def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost], settings: Settings) -> Side:

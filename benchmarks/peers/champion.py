@@ -45,10 +45,11 @@ class Champion:
         parts = [_pairs(page) for page in pages]
         columns = [scores_of(member, parts, self._most_pairs) for member in self._members.values()]
         probabilities = self._aggregator.predict_proba(np.stack(columns, axis=1))
+        labels = self._aggregator.labels(probabilities)
         bounds = np.cumsum([len(part) for part in parts])[:-1]
         return [
-            {"champion": {"version": self.version}, "replica": os.getpid(), "products": _products(part, rows)}
-            for part, rows in zip(parts, np.split(probabilities, bounds), strict=True)
+            {"champion": {"version": self.version}, "replica": os.getpid(), "products": _products(part, *rows)}
+            for part, *rows in zip(parts, np.split(probabilities, bounds), np.split(labels, bounds), strict=True)
         ]
 
 
@@ -57,8 +58,7 @@ def _pairs(page: dict[str, Any]) -> Pairs:
     return Pairs(page["query"], page["locale"], texts)
 
 
-def _products(pairs: Pairs, probabilities: np.ndarray) -> list[dict[str, Any]]:
-    labels = probabilities.argmax(axis=1)
+def _products(pairs: Pairs, probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     return [
         {"id": text.product_id, "label": LABELS[label], "probabilities": dict(zip(LABELS, values, strict=True))}
         for text, label, values in zip(pairs.texts, labels, probabilities.round(4).tolist(), strict=True)

@@ -112,24 +112,25 @@ def pair_keys(
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, KEY_BYTES)
 
 
-def entries_of(probabilities: np.ndarray, early: np.ndarray | None = None) -> np.ndarray:
+def entries_of(probabilities: np.ndarray, labels: np.ndarray, early: np.ndarray | None = None) -> np.ndarray:
     """Return probabilities as cache entries, the probabilities rounded to 16 bits.
 
     Args:
         probabilities: float (n, 4), columns E, S, C, I.
+        labels: int (n,), index into E, S, C, I: not always the most probable class.
         early: bool (n,), which pairs were labelled by an early exit; None for none.
 
     Returns:
         :data:`ENTRY` (n,).
 
     Example:
-        >>> entries = entries_of(np.array([[0.1, 0.7, 0.15, 0.05]]))
+        >>> entries = entries_of(np.array([[0.1, 0.7, 0.15, 0.05]]), np.array([1]))
         >>> int(entries["label"][0]), probabilities_of(entries).round(4).tolist()
         (1, [[0.1, 0.7, 0.15, 0.05]])
     """
     entries = np.zeros(len(probabilities), dtype=ENTRY)
     if len(probabilities):
-        entries["label"] = probabilities.argmax(axis=1)
+        entries["label"] = labels
         entries["probabilities"] = np.rint(np.clip(probabilities, 0, 1) * _ONE)
     if early is not None:
         entries["flags"][early] = EARLY

@@ -118,15 +118,23 @@ class Combined:
 
     Attributes:
         probabilities: float32 (n, 4), columns E, S, C, I.
+        decision: float64 (n, 4), decision scores: the class with the largest is the label, which is not always the most
+            probable one.
         members: candidate ids of the k members whose scores it used.
         contributions: float64 (n, 4, k), what each member added to each raw score; None unless asked for.
         base: float64 (4,), the expected raw scores; None unless asked for.
     """
 
     probabilities: np.ndarray
+    decision: np.ndarray
     members: tuple[str, ...]
     contributions: np.ndarray | None = None
     base: np.ndarray | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Index into E, S, C, I of each pair's label, int64 (n,)."""
+        return self.decision.argmax(axis=1)
 
 
 class ServingChampion:
@@ -240,10 +248,11 @@ class ServingChampion:
             raise NotAnswered(str(error)) from error
         columns = np.stack([scores[name] for name in members], axis=1)
         probabilities = aggregator.predict_proba(columns)
+        decision = aggregator.decision_scores(probabilities)
         if not contributions:
-            return Combined(probabilities, members)
+            return Combined(probabilities, decision, members)
         values, base = attribute(aggregator, columns, threads=1, forest=self._forest(aggregator))
-        return Combined(probabilities, members, values, base)
+        return Combined(probabilities, decision, members, values, base)
 
     async def recruit(self, patient: bool = False) -> Replica:
         """Start one more replica and let it compute.

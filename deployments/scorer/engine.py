@@ -125,7 +125,7 @@ class Engine:
         early = scored.early
         if scored.combined is not None and early is not None and early.any() and self._wants_check():
             rows = np.flatnonzero(early)
-            labels = scored.combined.probabilities[rows].argmax(axis=1)
+            labels = scored.combined.labels[rows]
             self._background(self._check(champion, pairs.part(rows.tolist()), labels))
         return scored
 
@@ -133,6 +133,7 @@ class Engine:
         self, champion: ServingChampion, rule: EarlyExit, pairs: Pairs, until: float, questions: list[Question]
     ) -> Scored:
         found = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
+        decision = np.zeros((len(pairs), len(LABELS)))
         early = np.zeros(len(pairs), dtype=bool)
         rows = np.arange(len(pairs))  # those that are not sure yet
         known: dict[str, np.ndarray] = {}
@@ -146,9 +147,9 @@ class Engine:
             combined = await self._combine(champion, known)
             if combined is not None:
                 heard_any = True
-                found[rows] = combined.probabilities
+                found[rows], decision[rows] = combined.probabilities, combined.decision
                 if len(known) == stage:  # else a member is missing, and the thresholds do not apply to the others
-                    sure = rule.sure(stage, combined.probabilities)
+                    sure = rule.sure(stage, combined.decision)
                     if stage < len(rule.order):
                         early[rows[sure]] = True
                         self.metrics.saved(rule.order[stage:], int(sure.sum()))
@@ -158,7 +159,7 @@ class Engine:
                 break
         heard = tuple(one.member for one in questions if one.scores is not None)
         unheard = tuple(name for name in champion.names if name not in heard) if len(rows) else ()
-        return Scored(Combined(found, heard) if heard_any else None, heard, unheard, early, late)
+        return Scored(Combined(found, decision, heard) if heard_any else None, heard, unheard, early, late)
 
     def close(self) -> None:
         """End the threads, and cancel what is under way in the background."""
@@ -212,7 +213,7 @@ class Engine:
         scored = await self.score(champion, pairs, time.monotonic() + _CHECK_SECONDS)
         if scored.combined is not None and not scored.missing:
             self.metrics.exit_checked.inc(len(labels))
-            self.metrics.exit_differed.inc(int((scored.combined.probabilities.argmax(axis=1) != labels).sum()))
+            self.metrics.exit_differed.inc(int((scored.combined.labels != labels).sum()))
 
     def _wants_check(self) -> bool:
         return random.random() < self._check_share and not self.admission.crowded

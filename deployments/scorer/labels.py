@@ -17,6 +17,9 @@ _log = logging.getLogger("scorer")
 _WAITING = 2000  # pages that wait to be written; more are not kept
 
 
+_Page = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]  # keys, probabilities, labels, early
+
+
 class Labels:
     """The label cache as the service uses it.
 
@@ -30,7 +33,7 @@ class Labels:
 
     def __init__(self, cache: LabelCache | None, metrics: ScorerMetrics) -> None:
         self.cache, self._metrics = cache, metrics
-        self._writes: queue.Queue[tuple[np.ndarray, np.ndarray, np.ndarray | None] | None] = queue.Queue(_WAITING)
+        self._writes: queue.Queue[_Page | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._write, daemon=True, name="label cache")
         if cache is not None:
             self._thread.start()
@@ -81,18 +84,21 @@ class Labels:
             found = found & (entries["flags"] & EARLY == 0)
         return found, entries["label"].astype(np.int64), probabilities_of(entries)
 
-    def put(self, keys: np.ndarray, probabilities: np.ndarray, early: np.ndarray | None = None) -> None:
+    def put(
+        self, keys: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, early: np.ndarray | None = None
+    ) -> None:
         """Queue the labels of pairs to be written. When too many pages wait, they are dropped.
 
         Args:
             keys: uint8 (n, 16), as :meth:`keys` returns them.
             probabilities: float32 (n, 4).
+            labels: int (n,), index into E, S, C, I.
             early: bool (n,), which pairs were labelled by an early exit; None for none.
         """
         if self.cache is None:
             return
         try:
-            self._writes.put_nowait((keys, probabilities, early))
+            self._writes.put_nowait((keys, probabilities, labels, early))
         except queue.Full:
             self._metrics.cache_failures.inc()
 
@@ -105,7 +111,7 @@ class Labels:
         Returns:
             float64 (n, 4).
         """
-        return probabilities_of(entries_of(probabilities))
+        return probabilities_of(entries_of(probabilities, np.zeros(len(probabilities), np.int64)))
 
     def flush(self) -> None:
         """Block until everything that is queued is written."""
@@ -126,8 +132,8 @@ class Labels:
             pages = [page for page in waiting if page is not None]
             try:
                 if pages and self.cache is not None:
-                    entries = [entries_of(probabilities, early) for _, probabilities, early in pages]
-                    self.cache.put(np.concatenate([keys for keys, _, _ in pages]), np.concatenate(entries))
+                    entries = [entries_of(probabilities, labels, early) for _, probabilities, labels, early in pages]
+                    self.cache.put(np.concatenate([keys for keys, *_ in pages]), np.concatenate(entries))
             except Exception:
                 _log.exception("the label cache cannot be written; what it should have kept is scored again")
                 self._metrics.cache_failures.inc()

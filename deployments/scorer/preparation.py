@@ -109,7 +109,10 @@ def _versions(champion: ServingChampion, locale: str, ids: Sequence[str]) -> tup
     return known, champion.catalogue.versions(rows[rows >= 0])
 
 
-def _score(champion: ServingChampion, wait_for: Await, locale: str, query: str, ids: Sequence[str]) -> np.ndarray:
+def _score(
+    champion: ServingChampion, wait_for: Await, locale: str, query: str, ids: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     texts = champion.catalogue.texts(champion.catalogue.find(locale, ids).tolist())
     scores = wait_for(champion.scores(Pairs(query, locale, texts), _PAGE_SECONDS))
-    return champion.combine(scores).probabilities
+    combined = champion.combine(scores)
+    return combined.probabilities, combined.labels

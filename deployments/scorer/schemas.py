@@ -78,7 +78,10 @@ class ProductAnswer(BaseModel):
     """One product's answer; those of a page are in the order of the request."""
 
     id: str | None = Field(description="the id of the request")
-    label: Label | None = Field(None, description="the most probable class; null when there is an error")
+    label: Label | None = Field(
+        None,
+        description="what the ensemble decides, not always the most probable class; null after an error",
+    )
     probabilities: dict[Label, float] | None = Field(None, description="probability of each class; absent for `labels`")
     contributions: dict[str, dict[Label, float]] | None = Field(
         None, description="what each member adds to each class's raw score; with `base` they add up to it"

@@ -160,7 +160,7 @@ class Scorer:
             scored = await self._score(champion, request, page, missed, keys, begun)
             if scored.combined is not None:
                 probabilities[missed] = self.labels.rounded(scored.combined.probabilities)
-                chosen[missed] = scored.combined.probabilities.argmax(axis=1)
+                chosen[missed] = scored.combined.labels
         labelled = hit if scored is None or scored.combined is None else np.ones(total, dtype=bool)
         if total and not labelled.any():
             if scored is not None and scored.late:
@@ -199,7 +199,7 @@ class Scorer:
         own = keys[missed]
 
         def keep(combined: Combined) -> None:
-            self.labels.put(own, combined.probabilities)
+            self.labels.put(own, combined.probabilities, combined.labels)
 
         if request.want == "labels":
             scored = await self.engine.label(champion, pairs, until)
@@ -207,7 +207,7 @@ class Scorer:
             wanted = request.want == "contributions"
             scored = await self.engine.score(champion, pairs, until, contributions=wanted, too_late=keep)
         if scored.combined is not None and not scored.missing:
-            self.labels.put(own, scored.combined.probabilities, scored.early)
+            self.labels.put(own, scored.combined.probabilities, scored.combined.labels, scored.early)
         elif scored.missing:
             self.metrics.incomplete.inc()
         return scored

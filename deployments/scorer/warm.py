@@ -149,7 +149,7 @@ def fill(
     pages: Iterable[Page],
     version: int,
     text_versions: Callable[[str, Sequence[str]], tuple[list[str], np.ndarray]],
-    score: Callable[[str, str, Sequence[str]], np.ndarray],
+    score: Callable[[str, str, Sequence[str]], tuple[np.ndarray, np.ndarray]],
     going_on: Callable[[], bool] = lambda: True,
 ) -> int:
     """Put the labels of pages into the cache, where they are missing.
@@ -161,7 +161,7 @@ def fill(
         text_versions: called with a locale and product ids; returns the ids that the catalogue knows, and their text
             versions, uint64 (n,).
         score: called with a locale, a query and n product ids; returns the whole ensemble's probabilities, float32
-            (n, 4).
+            (n, 4), and labels, int (n,).
         going_on: called before each page; filling ends when it returns False.
 
     Returns:
@@ -177,7 +177,7 @@ def fill(
         keys = pair_keys(version, locale, query, known, versions)
         missing = np.flatnonzero(~cache.get(keys)[0])
         if len(missing):
-            probabilities = score(locale, query, [known[row] for row in missing])
-            cache.put(np.ascontiguousarray(keys[missing]), entries_of(probabilities))
+            answers = score(locale, query, [known[row] for row in missing])
+            cache.put(np.ascontiguousarray(keys[missing]), entries_of(*answers))
             scored += len(missing)
     return scored

@@ -1,6 +1,8 @@
-"""The aggregator: gradient-boosted trees (LightGBM) over the members' out-of-sample class probabilities; see `fitting`.
+"""The aggregator: it combines the members' out-of-sample class probabilities; see `fitting`.
 
-Where data is scarce the trees start from a log-linear pool of the members (`pool.py`) instead of from zero.
+The raw score of a class is a log-linear pool of the members (`pool.py`) plus gradient-boosted trees (LightGBM) that
+start from it. The probabilities are its softmax. The label is the class whose log-probability plus offset is largest
+(`rule.py`). Where no combination is ahead of the best member, the aggregator answers as that member does alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 _MODEL, _CARD = "aggregator.txt", "aggregator.json"
 _ROWS_WORTH_THREADS = 20_000
+_NOT_READ = ("threads", "balance", "start")  # threads are this machine's; the others are of earlier releases
+_TINY = 1e-12  # keeps the logarithm of a probability finite
 _ROWS_WALKED = 1000  # up to here `FlatTrees` is faster than LightGBM
 
 
@@ -54,9 +58,7 @@ class AggregatorParameters:
         threads: LightGBM threads, which change no result and are not saved; below 20,000 pairs one is used, because
             several would spend more time waiting for each other than working.
         seed: seed of all sampling.
-        balance: power of the inverse class frequency that weighs a pair in the fit: 0 for none, 1 for classes of equal
-            weight. Probabilities lean towards rare classes accordingly.
-        start: what boosting starts from: nothing, or a log-linear pool of the members.
+        metric: name of the primary metric, which the decision rule is tuned for.
 
     Raises:
         UsageError: if depth is not 1 to 12, or there are fewer than 2 folds or 1 round.
@@ -75,8 +77,7 @@ class AggregatorParameters:
     folds: int = 5
     threads: int = field(default_factory=usable_cores, compare=False)
     seed: int = 0
-    balance: float = 0.0
-    start: Literal["nothing", "pool"] = "nothing"
+    metric: str = "macro_f1"
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 12:
@@ -133,7 +134,9 @@ class Aggregator:
         text: LightGBM's text of a model over 4 k columns, member by member, E, S, C, I within each.
         rounds: boosting rounds; 0 where the pool alone is best.
         parameters: what it was fitted with.
-        pool: what the trees start from; None for nothing.
+        pool: what the trees start from; None for nothing, as earlier releases fitted it.
+        offsets: of the four classes, nats: what is added to a log-probability when the label is decided.
+        alone: the member whose answer is given as it is; None where the members are combined.
         file: where the text was read from; None for one that this process has fitted.
     """
 
@@ -142,6 +145,8 @@ class Aggregator:
     rounds: int
     parameters: AggregatorParameters = field(default_factory=AggregatorParameters)
     pool: Pool | None = None
+    offsets: tuple[float, ...] = (0.0,) * CLASSES
+    alone: str | None = None
     file: Path | None = field(default=None, compare=False)
 
     @cached_property
@@ -195,6 +200,8 @@ class Aggregator:
     def digest(self) -> str:
         """Return a SHA-256 of all that the scores follow from, 64 hex digits."""
         content = self._text() + json.dumps(self.pool.to_json() if self.pool else None)
+        if any(self.offsets):  # those of earlier releases had none, and keep their digest
+            content += json.dumps(list(self.offsets))
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _text(self) -> str:
@@ -229,8 +236,30 @@ class Aggregator:
         return softmax(self.raw_scores(columns)).astype(np.float32)
 
     def predict(self, columns: np.ndarray) -> np.ndarray:
-        """Return the most probable class, int8 (n,), index into `LABELS`, of member scores float32 (n, k, 4)."""
-        return self.predict_proba(columns).argmax(axis=1).astype(np.int8)
+        """Return the label, int8 (n,), index into `LABELS`, of member scores float32 (n, k, 4)."""
+        return self.labels(self.predict_proba(columns))
+
+    def labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the label of each pair: not always the most probable class, see `rule.py`.
+
+        Args:
+            probabilities: float (n, 4), as :meth:`predict_proba` returns them.
+
+        Returns:
+            int8 (n,), index into `LABELS`.
+        """
+        return self.decision_scores(probabilities).argmax(axis=1).astype(np.int8)
+
+    def decision_scores(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return log-probability plus offset of each class, of which the largest is the label.
+
+        Args:
+            probabilities: float (n, 4), as :meth:`predict_proba` returns them.
+
+        Returns:
+            float64 (n, 4), nats.
+        """
+        return np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY)) + np.array(self.offsets)
 
     def save(self, folder: Path) -> None:
         """Write `aggregator.txt` (LightGBM's text format) and `aggregator.json` into `folder`.
@@ -244,6 +273,7 @@ class Aggregator:
         parameters = {name: value for name, value in asdict(self.parameters).items() if name != "threads"}
         card: dict[str, Any] = {"members": list(self.members), "rounds": self.rounds, "parameters": parameters}
         card["pool"] = self.pool.to_json() if self.pool else None
+        card |= {"offsets": list(self.offsets), "alone": self.alone}
         text = self._text()
         card["digest"] = _digest(text)
         try:
@@ -274,19 +304,19 @@ class Aggregator:
         try:
             card = read_json_file(folder / _CARD)
             text = read_bounded(folder / _MODEL, LONGEST)
-            members, pool, rounds = _facts(card)
-            saved = {name: value for name, value in card["parameters"].items() if name != "threads"}  # this machine's
+            members, pool, rounds, offsets, alone = _facts(card)
+            saved = {name: value for name, value in card["parameters"].items() if name not in _NOT_READ}
             parameters = _typed(AggregatorParameters(**saved))
             _compare(text, card)
-            aggregator = cls(members, text, rounds, parameters, pool, folder / _MODEL)
+            aggregator = cls(members, text, rounds, parameters, pool, offsets, alone, folder / _MODEL)
             aggregator.__dict__["trees"] = read_model(text, CLASSES * len(members))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
             raise StoreError(f"aggregator in {folder} cannot be read: {error}; fit it again") from error
         return aggregator
 
 
-def _facts(card: dict[str, Any]) -> tuple[tuple[str, ...], Pool | None, int]:
-    """Return members, pool and rounds of a card, or raise ValueError, KeyError or TypeError."""
+def _facts(card: dict[str, Any]) -> tuple[tuple[str, ...], Pool | None, int, tuple[float, ...], str | None]:
+    """Return members, pool, rounds, offsets and who answers alone, or raise ValueError, KeyError or TypeError."""
     members = tuple(card["members"])
     if not members or not all(isinstance(name, str) for name in members) or len(set(members)) != len(members):
         raise ValueError("its card names no members, or one twice")
@@ -296,7 +326,13 @@ def _facts(card: dict[str, Any]) -> tuple[tuple[str, ...], Pool | None, int]:
             raise ValueError(f"its pool is about {len(pool.weights)} members, its card names {len(members)}")
         if not all(np.isfinite(part).all() for part in (pool.weights, pool.bias, pool.average)):
             raise ValueError("its pool has a number that is not finite")
-    return members, pool, int(card["rounds"])
+    offsets = tuple(float(one) for one in card.get("offsets", (0.0,) * CLASSES))  # earlier releases had none
+    if len(offsets) != CLASSES or not np.isfinite(offsets).all():
+        raise ValueError(f"its offsets {offsets!r:.100} are not {CLASSES} finite numbers")
+    alone = card.get("alone")
+    if alone is not None and alone not in members:
+        raise ValueError("its card says that a model answers alone which is no member")
+    return members, pool, int(card["rounds"]), offsets, alone
 
 
 def _typed(parameters: AggregatorParameters) -> AggregatorParameters:

@@ -65,6 +65,28 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What one side answered on the test pairs.
+
+    Attributes:
+        probabilities: float32 (n, 4).
+        labels: int (n,), index into `LABELS`.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def most_probable(cls, probabilities: np.ndarray) -> Answers:
+        """Return the answers of a side that always says the most probable class.
+
+        Args:
+            probabilities: float32 (n, 4).
+        """
+        return cls(probabilities, probabilities.argmax(axis=1))
+
+
+@dataclass(frozen=True)
 class JudgeInput:
     """Everything about a test split that a verdict follows from.
 
@@ -75,6 +97,8 @@ class JudgeInput:
         champion: the same of the champion, or None when there is none.
         challenger_gaps: float64 (q, 15), see :func:`esci_tournament.tasks.ensemble.counts.confidence_gaps`, or None.
         champion_gaps: the same of the champion, or None.
+        single: int32 (q, 4, 4), confusion of each query of the best model as it answers alone, or None.
+        single_name: candidate id of that model.
         absent: members of the champion that have no scores on these pairs: then it cannot be compared with.
         expected_locales: locales that the ensemble serves; each needs test data.
         challenger_cost: measured cost of the challenger, or None.
@@ -89,12 +113,48 @@ class JudgeInput:
     champion: np.ndarray | None = None
     challenger_gaps: np.ndarray | None = None
     champion_gaps: np.ndarray | None = None
+    single: np.ndarray | None = None
+    single_name: str = ""
     absent: tuple[str, ...] = ()
     expected_locales: tuple[str, ...] = ()
     challenger_cost: Cost | None = None
     champion_cost: Cost | None = None
     budget: Budget | None = None
     looks: int = 0
+
+    @classmethod
+    def from_answers(
+        cls,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        locales: Sequence[str] | np.ndarray,
+        challenger: Answers,
+        champion: Answers | None = None,
+        **rest: object,
+    ) -> JudgeInput:
+        """Return the input made from the test pairs.
+
+        Args:
+            labels: int8 (n,), index into `LABELS`.
+            groups: uint64 (n,), query keys.
+            locales: str (n,).
+            challenger: of the challenger.
+            champion: of the champion, or None.
+            **rest: the remaining fields of the class.
+
+        Returns:
+            The input, queries in ascending order; a query has the locale of its first pair.
+        """
+        keys, counts = confusion_by_query(labels, challenger.labels, groups)
+        first = np.unique(groups, return_index=True)[1]
+        other, other_gaps = None, None
+        if champion is not None:
+            other = confusion_by_query(labels, champion.labels, groups)[1]
+            other_gaps = confidence_gaps(labels, champion.probabilities, groups)
+        return cls(
+            keys, np.asarray(locales).astype(str)[first], counts, other,
+            confidence_gaps(labels, challenger.probabilities, groups), other_gaps, **rest,  # type: ignore[arg-type]
+        )  # fmt: skip
 
     @classmethod
     def from_probabilities(
@@ -106,7 +166,7 @@ class JudgeInput:
         champion: np.ndarray | None = None,
         **rest: object,
     ) -> JudgeInput:
-        """Return the input made from the test pairs.
+        """Return the input of sides that always answer with the most probable class.
 
         Args:
             labels: int8 (n,), index into `LABELS`.
@@ -117,18 +177,10 @@ class JudgeInput:
             **rest: the remaining fields of the class.
 
         Returns:
-            The input, queries in ascending order; a query has the locale of its first pair.
+            As :meth:`from_answers`.
         """
-        keys, counts = confusion_by_query(labels, challenger.argmax(axis=1), groups)
-        first = np.unique(groups, return_index=True)[1]
-        other, other_gaps = None, None
-        if champion is not None:
-            other = confusion_by_query(labels, champion.argmax(axis=1), groups)[1]
-            other_gaps = confidence_gaps(labels, champion, groups)
-        return cls(
-            keys, np.asarray(locales).astype(str)[first], counts, other,
-            confidence_gaps(labels, challenger, groups), other_gaps, **rest,  # type: ignore[arg-type]
-        )  # fmt: skip
+        other = None if champion is None else Answers.most_probable(champion)
+        return cls.from_answers(labels, groups, locales, Answers.most_probable(challenger), other, **rest)
 
     def canonical(self) -> JudgeInput:
         """Return the same with the queries in ascending order.
@@ -140,20 +192,21 @@ class JudgeInput:
             UsageError: if shapes do not fit, a query stands twice, or both sides saw different labels.
         """
         rows = len(self.query_key)
-        for name in ("challenger", "champion"):
+        for name in ("challenger", "champion", "single"):
             counts = getattr(self, name)
             if counts is not None and counts.shape != (rows, CLASSES, CLASSES):
                 raise UsageError(f"{name}'s counts have shape {counts.shape}; pass ({rows}, {CLASSES}, {CLASSES})")
         if len(self.locale) != rows or len(np.unique(self.query_key)) != rows:
             raise UsageError("the judge needs one row for each query: a query stands twice or a locale is missing")
-        if self.champion is not None and not np.array_equal(self.challenger.sum(axis=2), self.champion.sum(axis=2)):
-            raise UsageError(
-                "challenger and champion were not scored on the same test pairs; score both on the same split"
-            )
+        for name, counts in (("champion", self.champion), (self.single_name, self.single)):
+            if counts is not None and not np.array_equal(self.challenger.sum(axis=2), counts.sum(axis=2)):
+                raise UsageError(
+                    f"challenger and {name} were not scored on the same test pairs; score both on the same split"
+                )
         order = np.argsort(self.query_key, kind="stable")
         changed = {
             name: None if (array := getattr(self, name)) is None else np.asarray(array)[order]
-            for name in ("query_key", "locale", "challenger", "champion", "challenger_gaps", "champion_gaps")
+            for name in ("query_key", "locale", "challenger", "champion", "challenger_gaps", "champion_gaps", "single")
         }
         return JudgeInput(**{**self.__dict__, **changed})
 
@@ -174,14 +227,16 @@ def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
         rest["metric_release"] = release
     if case.absent:
         rest["absent"] = list(case.absent)
+    if case.single is not None:  # verdicts of earlier releases had no such comparison, and keep their digests
+        rest["single"] = case.single_name
     for name in ("challenger_cost", "champion_cost", "budget"):
         value = getattr(case, name)
         rest[name] = None if value is None else asdict(value)
     sha = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in ("query_key", "challenger", "champion", "challenger_gaps", "champion_gaps"):
+    for name in ("query_key", "challenger", "champion", "challenger_gaps", "champion_gaps", "single"):
         array = getattr(case, name)
         if array is not None:
-            kind = {"query_key": "<u8", "challenger": "<i4", "champion": "<i4"}.get(name, "<f8")
+            kind = {"query_key": "<u8", "challenger": "<i4", "champion": "<i4", "single": "<i4"}.get(name, "<f8")
             sha.update(name.encode() + np.ascontiguousarray(array, dtype=kind).tobytes())
     sha.update("\x1f".join(case.locale.tolist()).encode())
     return sha.hexdigest()

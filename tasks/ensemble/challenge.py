@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ from esci_tournament.registry.extensions import METRICS, SELECTION_RULES
 from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
-from esci_tournament.tasks.ensemble.balance import choose_balance
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.search import Eviction
 from esci_tournament.tasks.ensemble.select import Selection, select
 from esci_tournament.tasks.ensemble.similarity import compare_members
-from esci_tournament.tasks.ensemble.start import choose_start
 from esci_tournament.tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
 from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
+METHOD = 2  # of building a challenger; part of the key that it is stored under. 1: with class weights in the fit
 # The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
@@ -44,13 +44,19 @@ class Challenge:
         members: candidate ids of the challenger, in the aggregator's order.
         aggregator: the LightGBM stage over their scores.
         result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
-            ensemble of all models), "drop_one", "shapley" (or {} when too many re-fits), "selection", "start",
-            "balance", "likeness", "refits".
+            ensemble of all models), "drop_one", "shapley" (or {} when too many re-fits), "selection",
+            "combination" (how the members are combined, see :func:`combination`), "best_alone" (the best model by
+            itself, of those that might serve), "likeness", "refits".
     """
 
     members: tuple[str, ...]
     aggregator: Aggregator
     result: dict[str, Any]
+
+    @property
+    def best_alone(self) -> str | None:
+        """Candidate id of the model that is best by itself; None where an earlier release built the challenger."""
+        return (self.result.get("best_alone") or {}).get("member")
 
     @classmethod
     def load(cls, folder: Path) -> Challenge:
@@ -112,10 +118,6 @@ def build_challenge(
         progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
 
     parameters = AggregatorParameters(seed=settings.seed, threads=settings.cores)
-    start = choose_start(columns, labels, groups, parameters)
-    parameters = replace(parameters, start=start.chosen)
-    balance = choose_balance(columns, labels, groups, parameters, settings.primary_metric, settings.guardrail_margin)
-    parameters = replace(parameters, balance=balance.power)
     game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear)
     selection = select(
         game,
@@ -143,8 +145,8 @@ def build_challenge(
         "drop_one": game.drop_one(selection.kept),
         "shapley": shapley(game, selection),
         "selection": asdict(selection),
-        "start": asdict(start),
-        "balance": asdict(balance),
+        "combination": combination(game, selection.kept),
+        "best_alone": best_alone(columns, labels, names, selection.alone, settings.primary_metric),
         "likeness": [asdict(pair) for pair in compare_members(columns, labels, names)],
         "refits": game.refits,
     }
@@ -206,6 +208,53 @@ def named(wanted: Sequence[str], candidates: Sequence[str]) -> list[str]:
         ['bert/1', 'bert/2']
     """
     return [one for one in candidates if one in wanted or one.rpartition("/")[0] in wanted]
+
+
+def combination(game: Game, members: Sequence[str]) -> dict[str, Any]:
+    """Return how members are combined, as JSON-able facts.
+
+    Args:
+        game: has fitted them.
+        members: the set.
+
+    Returns:
+        "rounds" of boosting, "shares" of the three fits in the linear part, "offsets" of the classes when a
+        label is decided, "alone" (the member that answers by itself, or None), "margins" (metric -> how far it is ahead
+        of the best member on that metric, out of fold).
+    """
+    found = game.fitted(members)
+    position = found.choice.alone
+    return {
+        "rounds": found.choice.rounds,
+        "shares": list(found.choice.shares),
+        "offsets": list(found.choice.offsets),
+        "alone": None if position is None else game.order(members)[position],
+        "margins": found.margins,
+    }
+
+
+def best_alone(
+    columns: np.ndarray, labels: np.ndarray, names: Sequence[str], allowed: Collection[str], metric: str
+) -> dict[str, Any]:
+    """Return the model that is best by itself, as it answers.
+
+    Args:
+        columns: float32 (n, k, 4), out-of-sample scores.
+        labels: int (n,), index into `LABELS`.
+        names: k names.
+        allowed: those that might serve alone: within the budget, and with no other that must be kept.
+        metric: the primary metric.
+
+    Returns:
+        "member" and "value" of the metric; empty when none is allowed.
+    """
+    values = {
+        name: float(metric_of(metric, confusion(labels, columns[:, place].argmax(axis=1))))
+        for place, name in enumerate(names)
+        if name in allowed
+    }
+    best = max(values, key=lambda name: values[name], default=None)
+    return {} if best is None else {"member": best, "value": values[best]}
 
 
 def shapley(game: Game, selection: Selection) -> dict[str, float]:

@@ -17,7 +17,6 @@ from esci_tournament.registry.foreign import read_json_file
 
 FILE = "early_exit.json"
 CONFIDENCE = 0.95
-_TINY = 1e-12  # keeps the logarithm of a probability finite
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ class EarlyExit:
         """Whether any pair may leave early."""
         return self.level.on
 
-    def sure(self, stage: int, probabilities: np.ndarray) -> np.ndarray:
+    def sure(self, stage: int, scores: np.ndarray) -> np.ndarray:
         """Return which labels are final without asking further members.
 
         Args:
             stage: how many members have answered, 1 to k; at k every label is final.
-            probabilities: float (n, 4), of the aggregator of `order[:stage]` (`Subsets.best`).
+            scores: float (n, 4), decision scores of the aggregator of `order[:stage]` (`Subsets.best`).
 
         Returns:
             bool (n,).
@@ -94,11 +93,11 @@ class EarlyExit:
         if not 1 <= stage <= len(self.order):
             raise UsageError(f"stage {stage} of early exit with {len(self.order)} members; pass 1 to {len(self.order)}")
         if stage == len(self.order):
-            return np.ones(len(probabilities), dtype=bool)
+            return np.ones(len(scores), dtype=bool)
         threshold = self.level.thresholds[stage - 1]
         if threshold is None:
-            return np.zeros(len(probabilities), dtype=bool)
-        return margins(probabilities) >= threshold
+            return np.zeros(len(scores), dtype=bool)
+        return margins(scores) >= threshold
 
     def at(self, risk: float) -> EarlyExit:
         """Return the rule at the largest calibrated risk that is not above `risk`.
@@ -179,23 +178,22 @@ class EarlyExit:
         return rule if risk is None else rule.at(risk)
 
 
-def margins(probabilities: np.ndarray) -> np.ndarray:
-    """Return how far the most probable class is ahead of the next, as the logarithm of their ratio.
+def margins(scores: np.ndarray) -> np.ndarray:
+    """Return how far the class that is the label is ahead of the next.
 
     Args:
-        probabilities: float (n, 4).
+        scores: float (n, 4), decision scores: log-probabilities plus offsets.
 
     Returns:
         float64 (n,), nats, 0 or more.
 
     Example:
-        >>> margins(np.array([[0.6, 0.3, 0.05, 0.05]])).round(3).tolist()
+        >>> margins(np.log([[0.6, 0.3, 0.05, 0.05]])).round(3).tolist()
         [0.693]
     """
-    if not len(probabilities):
+    if not len(scores):
         return np.zeros(0)
-    logarithms = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _TINY))
-    ordered = np.partition(logarithms, -2, axis=1)
+    ordered = np.partition(np.asarray(scores, dtype=np.float64), -2, axis=1)
     return ordered[:, -1] - ordered[:, -2]
 
 

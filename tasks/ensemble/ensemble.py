@@ -93,7 +93,7 @@ class Ensemble:
         """
         probabilities = self.aggregator.predict_proba(self.member_scores(frame))
         answer = pd.DataFrame(probabilities, columns=list(LABELS), index=frame.index)
-        answer["label"] = np.asarray(LABELS)[probabilities.argmax(axis=1)]
+        answer["label"] = np.asarray(LABELS)[self.aggregator.labels(probabilities)]
         return answer
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a verdict: metrics of challenger and champion on the test split as it is and on its resamples."""
+"""The numbers of a verdict: both sides and the best model alone, on the test split and on resamples of it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from esci_tournament.tasks.ensemble.verdict import MetricRow
 
 _INTERVAL = 0.025
 _CELLS = CLASSES**2
+CHALLENGER, CHAMPION, SINGLE = range(3)
 
 
 class Evidence:
-    """Sums of the test split as it is and of its resamples, challenger and champion side by side.
+    """Sums of the test split as it is and of its resamples, all sides beside each other.
 
-    A side is 0 for the challenger and 1 for the champion; a place is a number in `places`, None for all locales.
+    A side is `CHALLENGER`, `CHAMPION` or `SINGLE`, the best model alone; a place is a number in `places`, None for all
+    locales.
 
     Args:
         case: the input in canonical order.
@@ -49,13 +51,13 @@ class Evidence:
         self._influences: dict[tuple[int, int | None], dict[str, np.ndarray]] = {}
         self.strata = strata = np.searchsorted(places, case.locale) if places else np.zeros(0, np.int64)
         self.queries = np.bincount(strata, minlength=len(places))
-        sides = [(case.challenger, case.challenger_gaps)]
-        if case.champion is not None:
-            sides.append((case.champion, case.champion_gaps))
+        nothing = np.zeros((len(case.challenger), 0))
         blocks = []
-        for counts, gaps in sides:
-            blocks.append(counts.reshape(len(counts), _CELLS))
-            blocks.append(gaps if self.calibrated and gaps is not None else np.zeros((len(counts), 0)))
+        for counts, gaps in (
+            (case.challenger, case.challenger_gaps), (case.champion, case.champion_gaps), (case.single, None)
+        ):  # fmt: skip
+            blocks.append(nothing if counts is None else counts.reshape(len(counts), _CELLS))
+            blocks.append(nothing if gaps is None or not self.calibrated else gaps)
         self.widths = [block.shape[1] for block in blocks]
         values = np.concatenate(blocks, axis=1)
         self.actual = np.stack([values[strata == s].sum(axis=0) for s in range(len(places))]) if places else values[:0]
@@ -67,7 +69,7 @@ class Evidence:
         """Return the confusion matrix of one side and its resamples.
 
         Args:
-            side: 0 for the challenger, 1 for the champion.
+            side: `CHALLENGER`, `CHAMPION` or `SINGLE`.
             place: number of a locale, or None for all.
 
         Returns:
@@ -81,7 +83,7 @@ class Evidence:
 
         Args:
             name: one of `names`, or "f1 E" and so on for the F1 of a class.
-            side: 0 for the challenger, 1 for the champion.
+            side: `CHALLENGER`, `CHAMPION` or `SINGLE`.
             place: number of a locale, or None for all.
 
         Returns:
@@ -99,18 +101,19 @@ class Evidence:
         label = LABELS.index(name.removeprefix("f1 "))
         return whole["f1"][label], resampled["f1"][:, label]
 
-    def difference(self, name: str, place: int | None = None) -> Difference:
-        """Return challenger minus champion on a metric; there must be a champion.
+    def difference(self, name: str, place: int | None = None, against: int = CHAMPION) -> Difference:
+        """Return challenger minus another side on a metric; there must be such a side.
 
         Args:
             name: as in :meth:`metric`.
             place: number of a locale, or None for all.
+            against: the other side.
 
         Returns:
             The difference with its resamples.
         """
-        ours, theirs = self.metric(name, 0, place), self.metric(name, 1, place)
-        influence = self._influence(0, place), self._influence(1, place)
+        ours, theirs = self.metric(name, CHALLENGER, place), self.metric(name, against, place)
+        influence = self._influence(CHALLENGER, place), self._influence(against, place)
         if name in self.names:
             moved = influence[0][name] - influence[1][name]
         else:
@@ -120,8 +123,8 @@ class Evidence:
 
     def _influence(self, side: int, place: int | None) -> dict[str, np.ndarray]:
         if (side, place) not in self._influences:
-            counts = self.case.champion if side else self.case.challenger
-            assert counts is not None  # differences are only asked for when there is a champion
+            counts = (self.case.challenger, self.case.champion, self.case.single)[side]
+            assert counts is not None  # differences are only asked for when there is such a side
             here = slice(None) if place is None else self.strata == place
             more = {name: influence_of(name, counts[here]) for name in self.names[len(METRICS) :]}
             self._influences[side, place] = influences(counts[here]) | more

@@ -9,7 +9,7 @@ The parameter is the chance t that a label still changes, weighted by the time t
 curve gives that chance from the margin of the aggregator so far, and a pair leaves where it is at most t times the
 share of the members' time that is still to come. So the risk is spent where it saves most time.
 
-Everything is fitted without the query it is tried on: probabilities are out of fold, of folds grouped by query, and so
+Everything is fitted without the query it is tried on: scores are out of fold, of folds grouped by query, and so
 are the curves. The curves that are served are fitted on all pairs.
 """
 
@@ -94,7 +94,7 @@ class Walk:
 
 def calibrate_exit(
     order: Sequence[str],
-    probabilities: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
     labels: np.ndarray,
     groups: np.ndarray,
     milliseconds: Sequence[float],
@@ -106,12 +106,12 @@ def calibrate_exit(
 
     Args:
         order: k members in the order in which they are asked.
-        probabilities: k times float32 (n, 4), out of fold, of the aggregators of 1, 2, ... k members.
+        scores: k times float64 (n, 4), decision scores out of fold, of the aggregators of 1, 2, ... k members.
         labels: int8 (n,), index into `LABELS`.
         groups: uint64 (n,), query keys.
         milliseconds: time of a page of 40 of each member in `order`.
         risk: share of labels that may differ from the whole ensemble's; 0 turns early exit off.
-        folds: folds that the probabilities are out of (`fold_of`).
+        folds: folds that the scores are out of (`fold_of`).
         metric: name of the metric in which the loss is given.
 
     Returns:
@@ -120,16 +120,16 @@ def calibrate_exit(
     Raises:
         UsageError: if the arguments do not fit each other.
     """
-    if not len(order) == len(probabilities) == len(milliseconds) or not order or not 0 <= risk < 1:
+    if not len(order) == len(scores) == len(milliseconds) or not order or not 0 <= risk < 1:
         raise UsageError(
-            f"{len(order)} members, {len(probabilities)} stages, {len(milliseconds)} times, risk {risk}: pass as many "
+            f"{len(order)} members, {len(scores)} stages, {len(milliseconds)} times, risk {risk}: pass as many "
             "of each, one at least, and a risk in [0, 1)"
         )
     queries = len(np.unique(groups))
     if len(order) == 1 or not len(labels):
         reason = "the ensemble has one member" if len(order) == 1 else why_off(risk, 0, 0)
         return EarlyExit(tuple(order), never(order, risk), (), metric, len(labels), queries, reason)
-    trial = ExitTrial.of(probabilities, groups, milliseconds, folds)
+    trial = ExitTrial.of(scores, groups, milliseconds, folds)
     bounds = trial.bounds()
     levels = tuple(
         _level_at(trial, bounds, one, labels, metric) for one in sorted({*RISKS, risk} - {0.0})
@@ -163,7 +163,7 @@ class ExitTrial:
 
     Attributes:
         margin: float64 (n, k - 1), nats, before the last stage.
-        label: int64 (n, k), most probable class at each stage.
+        label: int64 (n, k), the label at each stage.
         fold: int64 (n,), fold of each pair's query.
         query: int64 (n,), number of each pair's query.
         sizes: float64 (q,), pairs of each query.
@@ -183,21 +183,21 @@ class ExitTrial:
 
     @classmethod
     def of(
-        cls, probabilities: Sequence[np.ndarray], groups: np.ndarray, milliseconds: Sequence[float], folds: int
+        cls, scores: Sequence[np.ndarray], groups: np.ndarray, milliseconds: Sequence[float], folds: int
     ) -> ExitTrial:
         """Return the trial of the aggregators of 1, 2, ... k members.
 
         Args:
-            probabilities: k times float32 (n, 4), out of fold.
+            scores: k times float64 (n, 4), decision scores out of fold.
             groups: uint64 (n,), query keys.
             milliseconds: time of each member.
-            folds: number of folds that the probabilities are out of.
+            folds: number of folds that the scores are out of.
 
         Returns:
             The trial, with fitted curves.
         """
-        margin = np.stack([margins(one) for one in probabilities[:-1]], axis=1)
-        label = np.stack([one.argmax(axis=1) for one in probabilities], axis=1)
+        margin = np.stack([margins(one) for one in scores[:-1]], axis=1)
+        label = np.stack([one.argmax(axis=1) for one in scores], axis=1)
         changes = label[:, :-1] != label[:, -1:]
         fold = fold_of(groups, folds)
         query = np.unique(groups, return_inverse=True)[1]

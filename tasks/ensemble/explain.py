@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -35,6 +35,7 @@ class PairExplanation:
         base: what it is on average over the pairs learnt from.
         contributions: for each member what it added to each class's raw score; base + sum over members = scores.
         given: for each member its own probabilities of each class.
+        offsets: of each class, what is added to its score when the label is decided; 0 for none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PairExplanation:
     base: dict[str, float]
     contributions: dict[str, dict[str, float]]
     given: dict[str, dict[str, float]]
+    offsets: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LABELS, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -66,8 +68,9 @@ class PairExplanation:
         return [(m, gap, rival) for m, gap in sorted(gaps.items(), key=lambda item: (-abs(item[1]), item[0]))]
 
     def runner_up(self) -> str:
-        """Return the second most probable class."""
-        return max((label for label in LABELS if label != self.label), key=lambda label: self.probabilities[label])
+        """Return the class that comes next to the label when the label is decided."""
+        others = (label for label in LABELS if label != self.label)
+        return max(others, key=lambda label: self.scores[label] + self.offsets[label])
 
     def to_text(self) -> str:
         """Return a few lines for a terminal."""
@@ -83,8 +86,10 @@ class PairExplanation:
         lines += [
             f"  {'score':<{width}}  " + _cells(self.scores),
             f"  {'probability':<{width}}  " + "  ".join(f"{self.probabilities[label]:>10.1%}" for label in LABELS),
-            "",
         ]
+        if any(self.offsets.values()):
+            lines.append(f"  {'to decide':<{width}}  " + _cells(self.offsets))
+        lines.append("")
         rival = words[self.runner_up()]
         for member, gap, _ in self.support():
             side = f"for {words[self.label]}" if gap >= 0 else f"for {rival}"
@@ -140,15 +145,18 @@ def explain_pairs(
     values, base = attribute(aggregator, columns, threads=1, forest=forest)
     scores = base + values.sum(axis=2)
     probabilities = softmax(scores)
+    chosen = (scores + np.array(aggregator.offsets)).argmax(axis=1)
+    offsets = _by_label(np.array(aggregator.offsets))
     return [
         PairExplanation(
             name=name,
-            label=LABELS[int(probabilities[row].argmax())],
+            label=LABELS[int(chosen[row])],
             probabilities=_by_label(probabilities[row]),
             scores=_by_label(scores[row]),
             base=_by_label(base),
             contributions={m: _by_label(values[row, :, p]) for p, m in enumerate(aggregator.members)},
             given={m: _by_label(columns[row, p]) for p, m in enumerate(aggregator.members)},
+            offsets=offsets,
         )
         for row, name in enumerate(names)
     ]

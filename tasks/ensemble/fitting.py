@@ -1,19 +1,61 @@
-"""Fit the aggregator: folds by query, boosted side by side and stopped together."""
+"""Fit the aggregator: folds by query, boosted side by side and stopped together.
+
+What is chosen out of fold: how strongly the weights of the linear part are held together, how much each of its three
+fits counts, how many rounds of trees follow, and the decision rule. Last of all, whether the whole is ahead of the best
+member as it answers alone: if not, that member's answer is the aggregator's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightgbm
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import CLASSES, LABELS
 from esci_tournament.tasks.data.dataset import salted_uniform
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes, softmax
-from esci_tournament.tasks.ensemble.pool import Pool, fit_pool
+from esci_tournament.tasks.ensemble.counts import (
+    confusion,
+    confusion_by_query,
+    influence_of,
+    metrics_of,
+    told,
+)
+from esci_tournament.tasks.ensemble.pool import Pool, alone, centred_logs, fit_logistic, fit_pool, mixture
+from esci_tournament.tasks.ensemble.rule import best_of, decide, merit, tune
+
+_RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)  # of the weights, from stiff to loose
+_TOLERANCE = 0.005  # of another metric than the primary one, behind the best member's
+_DOUBT = 0.5  # standard errors that the primary metric may be behind the best member's
+_ROWS_FOR_RIDGE = 20_000  # pairs that a ridge is chosen on
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation chose.
+
+    Attributes:
+        rounds: boosting rounds; 0 for the linear part alone.
+        ridges: penalties on the weights without and with cross weights, see
+            :func:`esci_tournament.tasks.ensemble.pool.fit_logistic`.
+        shares: of the pool with one weight a member, and of the fits without and with cross weights, in the linear
+            part; they add up to 1.
+        offsets: of the four classes when the label is decided, nats.
+        alone: position of the member whose answer is given as it is; None where the members are combined.
+    """
+
+    rounds: int
+    ridges: tuple[float, float] = (1e-2, 1e-2)
+    shares: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    offsets: tuple[float, ...] = (0.0,) * CLASSES
+    alone: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,23 +63,37 @@ class CrossValidated:
     """The result of a cross-validation.
 
     Attributes:
-        probabilities: float32 (n, 4), each row predicted by a fold that did not see its query.
-        rounds: the number of rounds with the least mean log loss over the folds.
-        log_loss: that loss, nats a pair.
+        scores: float64 (n, 4), log-probabilities, each row predicted by a fold that did not see its query.
+        choice: what the final fit follows.
+        counts: float64 (4, 4), true by predicted, of the labels: see `Rule.counts` in `rule.py`.
+        log_loss: of `scores`, nats a pair.
+        margins: reported metric -> how far `counts` are ahead of the best member's, which may be another for each.
     """
 
-    probabilities: np.ndarray
-    rounds: int
+    scores: np.ndarray
+    choice: Choice
+    counts: np.ndarray
     log_loss: float
+    margins: dict[str, float]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Out-of-fold class probabilities, float32 (n, 4)."""
+        return softmax(self.scores).astype(np.float32)
+
+    @property
+    def decision_scores(self) -> np.ndarray:
+        """Log-probabilities plus offsets, float64 (n, 4): the largest is the label."""
+        return self.scores + np.array(self.choice.offsets)
 
 
 def cross_validate(
     columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
 ) -> CrossValidated:
-    """Boost all folds side by side, stop them together, and predict each fold's held-out rows at the best round.
+    """Fit all folds side by side, stop them together, and predict each fold's held-out rows.
 
     A query's fold follows from its key alone, and rows are put into an order that follows from their content: the
-    order in which they come does not matter. One common number of rounds is the only thing chosen on the held-out rows.
+    order in which they come does not matter.
 
     Args:
         columns: float32 (n, k, 4), out-of-sample scores.
@@ -46,7 +102,7 @@ def cross_validate(
         parameters: of the aggregator; None for the defaults.
 
     Returns:
-        Out-of-fold probabilities in the order of the rows, the rounds and the loss.
+        Out-of-fold scores in the order of the rows, what was chosen, and how good it is.
 
     Raises:
         UsageError: if shapes do not fit or there are fewer queries than folds.
@@ -54,35 +110,145 @@ def cross_validate(
     parameters = parameters or AggregatorParameters()
     check_shapes(columns, labels, groups)
     order = canonical_order(columns, labels, groups)
-    truth = labels[order].astype(np.int64)
-    fold = fold_of(groups[order], parameters.folds)
-    weights = pair_weights(truth, parameters.balance)
-    runs = [_Fold(columns[order], truth, weights, fold == number, parameters) for number in range(parameters.folds)]
-    rounds, loss = _boost_together(runs, parameters)
-    probabilities = np.empty((len(order), CLASSES), dtype=np.float32)
+    ordered, truth, keys = columns[order], labels[order].astype(np.int64), groups[order]
+    fold = fold_of(keys, parameters.folds)
+    held_out = [fold == number for number in range(parameters.folds)]
+    if any(not rows.any() or rows.all() for rows in held_out):
+        raise UsageError(
+            f"a fold of {parameters.folds} has no query to learn from or to be tested on: too few queries "
+            "(fewer than about 30); lower `folds` or give the aggregator more pairs"
+        )
+    ridges, shares, linear = _linear(centred_logs(ordered), truth, held_out)
+    runs = [_Fold(ordered, truth, rows, pool, parameters) for rows, pool in zip(held_out, linear, strict=True)]
+    rounds = _boost_together(runs, parameters)
+    scores = np.empty((len(order), CLASSES))
     for run in runs:
-        probabilities[order[run.held_out]] = run.predict(rounds)
-    return CrossValidated(probabilities, rounds, loss)
+        scores[run.held_out] = run.predict(rounds)
+    found = _decided(ordered, truth, keys, log_softmax(scores, axis=1), Choice(rounds, ridges, shares), parameters)
+    back = np.empty_like(found.scores)
+    back[order] = found.scores
+    return CrossValidated(back, found.choice, found.counts, found.log_loss, found.margins)
 
 
-def out_of_fold(
-    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, parameters: AggregatorParameters | None = None
-) -> np.ndarray:
-    """Return out-of-fold class probabilities.
+def _decided(
+    columns: np.ndarray, labels: np.ndarray, groups: np.ndarray, scores: np.ndarray, choice: Choice,
+    parameters: AggregatorParameters,
+) -> CrossValidated:  # fmt: skip
+    """Return the tuned decision rule, or the best member alone where the combination is behind it.
 
-    Args:
-        columns: float32 (n, k, 4), out-of-sample scores.
-        labels: int8 (n,), index into `LABELS`.
-        groups: uint64 (n,), query keys.
-        parameters: of the aggregator; None for the defaults.
-
-    Returns:
-        float32 (n, 4); see :func:`cross_validate`.
-
-    Raises:
-        UsageError: if shapes do not fit or there are fewer queries than folds.
+    The best member is the one with the highest merit: not one that is a little ahead on the primary metric and far
+    behind on others. Behind it means: on the primary metric, by half a standard error of the paired difference or more;
+    on another one, by half a point and a standard error or more. The doubt is in favour of the combination, because its
+    estimate is that of fits on fewer pairs, and because with few pairs the difference is mostly noise and a combination
+    is seldom worse.
     """
-    return cross_validate(columns, labels, groups, parameters).probabilities
+    metric = parameters.metric
+    given = columns.argmax(axis=2)
+    rule = tune(scores, labels, groups, given, metric, parameters.seed)
+    targets = best_of(labels, given, metric)
+    counts, offsets, single = rule.counts, tuple(rule.offsets.tolist()), None
+    members = np.stack([confusion(labels, one) for one in given.T]).astype(np.float64)
+    best = int(merit(members, metric, targets).argmax())
+    ahead = margins(rule.counts, metric, metrics_of(members[best], metric))
+    noise = _noise(labels, groups, decide(scores, rule.offsets), given[:, best], metric)
+    allowed = {name: -max(_TOLERANCE, noise[name]) for name in ahead} | {metric: -_DOUBT * noise[metric]}
+    if any(ahead[name] <= allowed[name] for name in ahead):
+        counts, offsets, single = members[best], (0.0,) * CLASSES, best
+        scores = log_softmax(centred_logs(columns[:, [best]])[:, 0], axis=1)
+    chosen = Choice(0 if single is not None else choice.rounds, choice.ridges, choice.shares, offsets, single)
+    loss = -float(scores[np.arange(len(labels)), labels].mean())
+    return CrossValidated(scores, chosen, counts, loss, margins(counts, metric, targets))
+
+
+_Shares = tuple[float, float, float]
+
+
+def _noise(labels: np.ndarray, groups: np.ndarray, one: np.ndarray, other: np.ndarray, metric: str) -> dict[str, float]:
+    """Return the standard error over queries of the difference of each reported metric between two sets of labels."""
+    first, second = (confusion_by_query(labels, given, groups)[1] for given in (one, other))
+    errors = {}
+    for name in told(metric):
+        moved = influence_of(name, first) - influence_of(name, second)
+        errors[name] = float(np.sqrt(((moved - moved.mean()) ** 2).sum()))
+    return errors
+
+
+def _linear(
+    logs: np.ndarray, labels: np.ndarray, held_out: Sequence[np.ndarray]
+) -> tuple[tuple[float, float], _Shares, list[Pool]]:
+    """Return ridges and shares of the three fits, and the linear part of each fold."""
+    parts = [[fit_pool(logs[~rows], labels[~rows]) for rows in held_out]]
+    ridges = []
+    for cross in (False, True):
+        ridge, pools = _loosest(logs, labels, held_out, cross)
+        ridges.append(ridge)
+        parts.append(pools)
+    scores = np.stack([_predicted(logs, held_out, pools) for pools in parts])
+    shares = _mixing(scores, labels)
+    mixed = [mixture(list(zip(shares, pools, strict=True))) for pools in zip(*parts, strict=True)]
+    return (ridges[0], ridges[1]), shares, mixed
+
+
+def _loosest(
+    logs: np.ndarray, labels: np.ndarray, held_out: Sequence[np.ndarray], cross: bool
+) -> tuple[float, list[Pool]]:
+    """Return the ridge with the least log loss out of fold, and the fit of each fold with it."""
+    pools: list[Pool] = []
+    best = (np.inf, _RIDGES[0], pools)
+    for ridge in _RIDGES:
+        starts: Sequence[Pool | None] = pools or [None] * len(held_out)
+        pools = [
+            fit_logistic(logs[~rows], labels[~rows], ridge, cross, start, _ROWS_FOR_RIDGE)
+            for rows, start in zip(held_out, starts, strict=True)
+        ]
+        loss = _log_loss(_predicted(logs, held_out, pools), labels)
+        if loss >= best[0]:
+            break  # the loss has one minimum: looser ones fit noise
+        best = (loss, ridge, pools)
+    _, ridge, pools = best
+    if len(labels) > _ROWS_FOR_RIDGE:
+        pools = [
+            fit_logistic(logs[~rows], labels[~rows], ridge, cross, start)
+            for rows, start in zip(held_out, pools, strict=True)
+        ]
+    return ridge, pools
+
+
+def _mixing(scores: np.ndarray, labels: np.ndarray) -> _Shares:
+    """Return the shares with the least log loss of the weighted sum; a convex problem on a triangle."""
+    rows = np.arange(len(labels))
+
+    def loss(shares: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = log_softmax(np.tensordot(shares, scores, axes=1), axis=1)
+        error = np.exp(logs)
+        error[rows, labels] -= 1
+        return -float(logs[rows, labels].mean()), np.einsum("mnc,nc->m", scores, error) / len(labels)
+
+    found = minimize(
+        loss, np.full(3, 1 / 3), jac=True, method="SLSQP", bounds=[(0, 1)] * 3,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1, "jac": lambda shares: np.ones(3)},
+    )  # fmt: skip
+    rounded = np.round(np.clip(found.x, 0, 1), 2)
+    rounded[int(rounded.argmax())] += 1 - rounded.sum()
+    return float(rounded[0]), float(rounded[1]), float(rounded[2])
+
+
+def _predicted(logs: np.ndarray, held_out: Sequence[np.ndarray], pools: Sequence[Pool]) -> np.ndarray:
+    """Return the raw scores of each row by the pool of the fold that did not see it, float64 (n, 4)."""
+    scores = np.empty((len(logs), CLASSES))
+    for rows, pool in zip(held_out, pools, strict=True):
+        scores[rows] = pool.of_logs(logs[rows])
+    return scores
+
+
+def _log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    return -float(log_softmax(scores, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def margins(counts: np.ndarray, metric: str, targets: dict[str, float]) -> dict[str, float]:
+    """Return how far each reported metric is ahead of its target."""
+    found = metrics_of(counts, metric)
+    return {name: found[name] - targets[name] for name in found}
 
 
 def fit_aggregator(
@@ -91,9 +257,9 @@ def fit_aggregator(
     groups: np.ndarray,
     members: Sequence[str],
     parameters: AggregatorParameters | None = None,
-    rounds: int | None = None,
+    choice: Choice | None = None,
 ) -> Aggregator:
-    """Fit the aggregator on all rows, with as many rounds as query-grouped cross-validation chooses.
+    """Fit the aggregator on all rows, as query-grouped cross-validation chooses.
 
     Args:
         columns: float32 (n, k, 4), out-of-sample scores as :func:`esci_tournament.tasks.ensemble.scores.stack` returns
@@ -102,7 +268,7 @@ def fit_aggregator(
         groups: uint64 (n,), query keys.
         members: k names.
         parameters: of the aggregator; None for the defaults.
-        rounds: the number of rounds if it is known already; saves the cross-validation.
+        choice: what :func:`cross_validate` chose if it is known already; saves the cross-validation.
 
     Returns:
         The fitted aggregator.
@@ -112,57 +278,40 @@ def fit_aggregator(
     """
     parameters = parameters or AggregatorParameters()
     check_shapes(columns, labels, groups, members)
-    if rounds is None:
-        rounds = cross_validate(columns, labels, groups, parameters).rounds
+    if choice is None:
+        choice = cross_validate(columns, labels, groups, parameters).choice
     order = canonical_order(columns, labels, groups)
+    ordered, truth = columns[order], labels[order].astype(np.int64)
+    if choice.alone is None:
+        logs = centred_logs(ordered)
+        plain, cross = choice.ridges
+        fits = (
+            partial(fit_pool, logs, truth),
+            partial(fit_logistic, logs, truth, plain),
+            partial(fit_logistic, logs, truth, cross, True),
+        )
+        pool = mixture([(share, fit()) for share, fit in zip(choice.shares, fits, strict=True) if share])
+    else:
+        pool = alone(len(members), choice.alone, ordered)
     names = [f"{position}_{letter}" for position in range(len(members)) for letter in LABELS]
     settings = parameters.lightgbm(len(order))
-    ordered, truth = columns[order], labels[order].astype(np.int64)
-    weights = pair_weights(truth, parameters.balance)
-    pool = fit_pool(ordered, truth, weights) if parameters.start == "pool" else None
-    data = _dataset(ordered, truth, weights, pool, settings, feature_name=names)
-    booster = lightgbm.Booster(settings, data)
-    for _ in range(rounds):
+    booster = lightgbm.Booster(settings, _dataset(ordered, truth, pool, settings, feature_name=names))
+    for _ in range(choice.rounds):
         if booster.update():
             break
     # The round trip through text drops the training data and makes a fresh fit and a loaded one the same object
     text = lightgbm.Booster(model_str=booster.model_to_string()).model_to_string()
-    return Aggregator(tuple(members), text, rounds, parameters, pool)
+    by_itself = None if choice.alone is None else members[choice.alone]
+    return Aggregator(tuple(members), text, choice.rounds, parameters, pool, choice.offsets, by_itself)
 
 
 def _dataset(
-    columns: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    pool: Pool | None,
-    settings: dict[str, Any],
-    **rest: Any,
+    columns: np.ndarray, labels: np.ndarray, pool: Pool, settings: dict[str, Any], **rest: Any
 ) -> lightgbm.Dataset:
-    """Return pairs as LightGBM reads them, with what boosting starts from."""
-    start = None if pool is None else pool.raw_scores(columns).ravel(order="F")  # class by class
+    """Return pairs as LightGBM reads them, with the pool that boosting starts from."""
+    start = pool.raw_scores(columns).ravel(order="F")  # class by class
     features = columns.reshape(len(columns), -1).astype(np.float64)
-    return lightgbm.Dataset(features, labels, weight=weights, init_score=start, params=settings, **rest)
-
-
-def pair_weights(labels: np.ndarray, balance: float) -> np.ndarray | None:
-    """Return the weight of each pair: the frequency of its class to the power -`balance`.
-
-    Args:
-        labels: int (n,), index into `LABELS`.
-        balance: the power; 0 for no weights.
-
-    Returns:
-        float64 (n,) of mean 1, or None for no weights.
-
-    Example:
-        >>> pair_weights(np.array([0, 0, 0, 1]), balance=1.0).round(3).tolist()
-        [0.667, 0.667, 0.667, 2.0]
-    """
-    if not balance:
-        return None
-    counts = np.maximum(np.bincount(labels, minlength=CLASSES), 1)
-    weights = ((len(labels) / counts) ** balance)[labels]
-    return weights / weights.mean()
+    return lightgbm.Dataset(features, labels, init_score=start, params=settings, **rest)
 
 
 def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
@@ -204,63 +353,46 @@ class _Fold:
         self,
         columns: np.ndarray,
         labels: np.ndarray,
-        weights: np.ndarray | None,
         held_out: np.ndarray,
+        pool: Pool,
         parameters: AggregatorParameters,
     ) -> None:
-        if not held_out.any() or held_out.all():
-            raise UsageError(
-                f"a fold of {parameters.folds} has no query to learn from or to be tested on: too few queries "
-                "(fewer than about 30); lower `folds` or give the aggregator more pairs"
-            )
-        self.held_out, self._threads = held_out, parameters.threads_for(len(columns))
-        self._columns, self._labels = columns[held_out], labels[held_out]
+        self.held_out, self.size = held_out, int(held_out.sum())
+        self._threads = parameters.threads_for(len(columns))
+        self._columns, self._labels, self._pool = columns[held_out], labels[held_out], pool
         settings = parameters.lightgbm(len(columns))
-        fitted_weights, held_weights = (None, None) if weights is None else (weights[~held_out], weights[held_out])
-        self._weights = held_weights
-        self.weight = float(len(self._labels) if held_weights is None else held_weights.sum())
-        fitted, truth = columns[~held_out], labels[~held_out]
-        self._pool = fit_pool(fitted, truth, fitted_weights) if parameters.start == "pool" else None
-        data = _dataset(fitted, truth, fitted_weights, self._pool, settings)
+        data = _dataset(columns[~held_out], labels[~held_out], pool, settings)
         self._booster = lightgbm.Booster(settings, data)
-        held = _dataset(self._columns, self._labels, held_weights, self._pool, settings, reference=data)
-        self._booster.add_valid(held, "held out")
+        self._booster.add_valid(_dataset(self._columns, self._labels, pool, settings, reference=data), "held out")
         self.finished = False
 
     @property
     def loss_before(self) -> float:
-        """Log loss before the first round, summed over the weighed held-out rows, nats; infinite without a pool."""
-        if self._pool is None:
-            return np.inf
-        shares = softmax(self._pool.raw_scores(self._columns))
-        logs = np.log(np.maximum(shares[np.arange(len(shares)), self._labels], 1e-15))
-        return -float(logs.sum() if self._weights is None else self._weights @ logs)
+        """Log loss before the first round, summed over the held-out rows, nats."""
+        return _log_loss(self._pool.raw_scores(self._columns), self._labels) * self.size
 
     def update(self) -> float:
-        """Boost one round and return the log loss summed over the weighed held-out rows, nats."""
+        """Boost one round and return the log loss summed over the held-out rows, nats."""
         self.finished = self._booster.update()
-        return float(self._booster.eval_valid()[0][2]) * self.weight
+        return float(self._booster.eval_valid()[0][2]) * self.size
 
     def predict(self, rounds: int) -> np.ndarray:
-        """Return the held-out rows' probabilities after some rounds, float64 (rows, 4)."""
-        features = self._columns.reshape(len(self._columns), -1).astype(np.float64)
-        if self._pool is None:
-            return np.asarray(self._booster.predict(features, num_iteration=rounds, num_threads=self._threads))
+        """Return the held-out rows' raw scores after some rounds, float64 (rows, 4)."""
         scores = self._pool.raw_scores(self._columns)
         if rounds:  # LightGBM takes 0 for all of them
+            features = self._columns.reshape(len(self._columns), -1).astype(np.float64)
             trees = self._booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=self._threads)
             scores = scores + np.asarray(trees).reshape(-1, CLASSES)
-        return softmax(scores)
+        return scores
 
 
-def _boost_together(runs: Sequence[_Fold], parameters: AggregatorParameters) -> tuple[int, float]:
-    weight = sum(run.weight for run in runs)
-    before = sum(run.loss_before for run in runs) / weight
-    best_round, best_loss = (0, before) if np.isfinite(before) else (1, np.inf)
+def _boost_together(runs: Sequence[_Fold], parameters: AggregatorParameters) -> int:
+    """Return the number of rounds with the least log loss over all folds; 0 where no round helps."""
+    best_round, best_loss = 0, sum(run.loss_before for run in runs)
     for number in range(1, parameters.maximum_rounds + 1):
-        loss = sum(run.update() for run in runs) / weight
+        loss = sum(run.update() for run in runs)
         if loss < best_loss:
             best_round, best_loss = number, loss
         if number - best_round >= parameters.patience or all(run.finished for run in runs):
             break
-    return best_round, float(best_loss)
+    return best_round

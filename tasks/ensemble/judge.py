@@ -6,13 +6,13 @@ import numpy as np
 
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
-from esci_tournament.tasks.ensemble.case import JudgeInput, JudgeSettings, digest_of
+from esci_tournament.tasks.ensemble.case import Answers, JudgeInput, JudgeSettings, digest_of
 from esci_tournament.tasks.ensemble.counts import METRICS
-from esci_tournament.tasks.ensemble.evidence import Evidence
+from esci_tournament.tasks.ensemble.evidence import SINGLE, Evidence
 from esci_tournament.tasks.ensemble.spending import LITTLE_LEFT, Look, look_at
 from esci_tournament.tasks.ensemble.verdict import Check, Outcome, Verdict
 
-__all__ = ["JudgeInput", "JudgeSettings", "guard", "judge"]
+__all__ = ["Answers", "JudgeInput", "JudgeSettings", "guard", "judge"]
 
 _GUARD_LEVEL = 0.025  # a true loss as large as the margin passes a guardrail with this probability
 _GUARD_POWER = 0.2  # a guardrail is fit to judge if an equal challenger passes it with probability 1 - this
@@ -42,12 +42,14 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
     numbers = Evidence(case, present, settings)
     metrics = numbers.table()
     missing = _missing(case, present, settings)
+    single = _single_checks(numbers)
     budget = _budget_checks(case)
     digest = digest_of(case, settings)
     if missing:
         return Verdict(
-            "not_evaluable", "not evaluable: " + "; ".join(text for _, text in missing), "", tuple(budget), metrics,
-            tuple(code for code, _ in missing), (), look.number, look.level,
+            "not_evaluable", "not evaluable: " + "; ".join(text for _, text in missing), "", (*single, *budget),
+            metrics, tuple(code for code, _ in missing), tuple(check.sentence for check in single if not check.passed),
+            look.number, look.level,
             look_at(case.looks - 1, settings.alpha).left if case.looks else 1.0,
             False, digest,
         )  # fmt: skip
@@ -56,13 +58,13 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
     if cheaper := _saving(case, settings):
         wins.append(_cheaper_check(gain, look, settings, cheaper))
     guards = _guards(numbers, present, settings)
-    outcome, route, reason = _decide(wins, guards + budget)
+    outcome, route, reason = _decide(wins, guards + single + budget)
     cautions = [check.sentence for check in guards if not check.judged]
     if look.left < LITTLE_LEFT:
         cautions.append(look.sentence)
     return Verdict(
-        outcome, reason, route, (*wins, *guards, *budget), metrics, (), tuple(cautions), look.number, look.level,
-        look.left, True, digest,
+        outcome, reason, route, (*wins, *guards, *single, *budget), metrics, (), tuple(cautions), look.number,
+        look.level, look.left, True, digest,
     )  # fmt: skip
 
 
@@ -181,6 +183,28 @@ def guard(name: str, change: Difference, margin: float) -> Check:
         f"{facts}: too little data to rule out a loss of {margin:g}, {wanted}; no significant loss was found so far"
     )
     return Check(name, True, False, _finite(bound), -margin, sentence.replace("-inf", "an unknown amount"))
+
+
+def _single_checks(numbers: Evidence) -> list[Check]:
+    """Return the check that the challenger is not worse than the best model alone, where one is known."""
+    case = numbers.case
+    if case.single is None or not len(case.query_key):
+        return []
+    title = "the best model alone"
+    if np.array_equal(case.single, case.challenger):
+        return [Check(title, True, True, 0.0, 0.0, f"it answers as {case.single_name} alone, the best model")]
+    changes = {name: numbers.difference(name, against=SINGLE) for name in numbers.names}
+    level = _GUARD_LEVEL / len(changes)
+    worst = min(changes, key=lambda name: changes[name].upper(level))
+    bound = changes[worst].upper(level)
+    facts = ", ".join(f"{name} {change.value:+.4f}" for name, change in changes.items())
+    compared = f"against {case.single_name} alone, the best model: {facts}"
+    if bound < 0:
+        sentence = f"{compared}; on {worst} it is worse, by {-bound:.4f} at least: serve that model alone instead"
+    else:
+        ahead = [name for name, change in changes.items() if change.lower(level) > 0]
+        sentence = f"{compared}; " + (f"ahead on {', '.join(ahead)}" if ahead else "no difference is beyond chance")
+    return [Check(title, bound >= 0, True, _finite(bound), 0.0, sentence)]
 
 
 def _budget_checks(case: JudgeInput) -> list[Check]:

@@ -145,6 +145,11 @@ class Search:
         free = sorted(self.eligible - self.keep)
         return [self.keep | frozenset(chosen) for size in range(len(free) + 1) for chosen in combinations(free, size)]
 
+    def singles(self) -> list[frozenset[str]]:
+        """Return the sets of one model that may be kept, in the order of the game's members."""
+        alone = (frozenset([name]) for name in self.game.members)
+        return [members for members in alone if self.allowed(members) and self.fits(members)]
+
     def best_known(self) -> frozenset[str]:
         """Return the best set within the budget whose value is known, from this selection or before it."""
         return max((s for s in self.game.values if self.allowed(s) and self.fits(s)), key=self.rank)

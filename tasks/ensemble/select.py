@@ -28,6 +28,7 @@ class Selection:
         regret: best_value - value, zero or more.
         memory_curve: the best metric known at each limit on memory, the latency limit as it is.
         latency_curve: the best metric known at each limit on latency, the memory limit as it is.
+        alone: models that might have been kept alone, in the game's order.
     """
 
     rule: str
@@ -42,6 +43,7 @@ class Selection:
     regret: float
     memory_curve: tuple[CurvePoint, ...]
     latency_curve: tuple[CurvePoint, ...]
+    alone: tuple[str, ...] = ()
 
 
 def select(
@@ -52,7 +54,7 @@ def select(
     must_keep: Iterable[str] = (),
     must_drop: Iterable[str] = (),
 ) -> Selection:
-    """Choose the members of the ensemble.
+    """Choose the members of the ensemble: what the rule keeps, or one model alone where that is not behind.
 
     Args:
         game: the metric of each set of models.
@@ -72,12 +74,15 @@ def select(
     """
     budget = budget or Budget()
     search = Search(game, costs, budget, frozenset(must_keep), frozenset(must_drop))
+    for alone in search.singles():
+        search.value(alone)
     kept = rule_named(rule)(search)
     if not kept or not search.allowed(kept) or not search.fits(kept):
         raise UsageError(
             f"selection rule {rule!r} kept {', '.join(sorted(kept)) or 'no model'}: it has to keep eligible models "
             "within the budget, and those that must be kept"
         )
+    kept = _or_alone(search, kept)
     refits = search.spent()
     best = search.best_known()
     value = game.value(kept)
@@ -94,4 +99,15 @@ def select(
         regret=max(game.value(best) - value, 0.0),
         memory_curve=search.curve("memory_mib"),
         latency_curve=search.curve("milliseconds"),
+        alone=tuple(name for single in search.singles() for name in single),
     )
+
+
+def _or_alone(search: Search, kept: frozenset[str]) -> frozenset[str]:
+    best = max([kept, *search.singles()], key=search.rank)
+    if best != kept:
+        name = next(iter(best))
+        search.note(best, f"keep {name} alone: no ensemble that was tried is ahead of it")
+        for other in sorted(kept - best):
+            search.leave(other, f"no ensemble that was tried is ahead of {name} alone")
+    return best

@@ -15,7 +15,7 @@ from esci_tournament.registry.errors import NotFoundError, StoreError, UsageErro
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.foreign import below, read_json_file
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, check_shapes
-from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.counts import metric_of
 from esci_tournament.tasks.ensemble.fitting import cross_validate, fit_aggregator
 from esci_tournament.tasks.ensemble.value import whole_queries
 
@@ -46,8 +46,8 @@ class Subsets:
         members: the ensemble's members, in its order.
         kept: the subsets, always with that of all members.
         rows: int64 (n,), the rows of the fit's arguments that were learnt from; empty when loaded.
-        out_of_fold: members -> float32 (n, 4), probabilities of those rows by folds that did not see their query. Only
-            after a fit; it is not saved.
+        out_of_fold: members -> float64 (n, 4), decision scores of those rows by folds that did not see their query.
+            Only after a fit; it is not saved.
     """
 
     members: tuple[str, ...]
@@ -82,7 +82,7 @@ class Subsets:
             maximum_rows: pairs learnt from at most; None for all.
 
         Returns:
-            The subsets with their aggregators and out-of-fold probabilities.
+            The subsets with their aggregators and out-of-fold decision scores.
 
         Raises:
             UsageError: if shapes do not fit, or `order` names other members than `complete`.
@@ -92,20 +92,21 @@ class Subsets:
         wanted = subsets_to_keep(members, order or members, limit)
         rows = whole_queries(groups, maximum_rows)
         columns, labels, groups = columns[rows], labels[rows], groups[rows]
-        one_thread = replace(complete.parameters, threads=1)  # subsets are fitted side by side instead
+        one_thread = replace(complete.parameters, metric=metric, threads=1)  # subsets are fitted side by side instead
 
         def work(subset: tuple[str, ...]) -> tuple[Subset, np.ndarray]:
             own = np.ascontiguousarray(columns[:, [members.index(member) for member in subset]])
             found = cross_validate(own, labels, groups, one_thread)
-            value = float(metric_of(metric, confusion(labels, found.probabilities.argmax(axis=1))))
+            value = float(metric_of(metric, found.counts))
             if subset == members:
-                return Subset(subset, complete, value), found.probabilities
-            fitted = fit_aggregator(own, labels, groups, subset, one_thread, found.rounds)
-            return Subset(subset, fitted, value), found.probabilities
+                # Its own offsets, which it may have from more pairs, decide as those of the served aggregator do
+                return Subset(subset, complete, value), found.scores + np.array(complete.offsets)
+            fitted = fit_aggregator(own, labels, groups, subset, one_thread, found.choice)
+            return Subset(subset, fitted, value), found.decision_scores
 
         with ThreadPoolExecutor(max(threads, 1)) as pool:
             results = list(pool.map(work, wanted))
-        held_out = {one.members: probabilities for one, probabilities in results}
+        held_out = {one.members: scores for one, scores in results}
         return cls(members, _ranked(one for one, _ in results), rows, held_out)
 
     def best(self, available: Iterable[str]) -> tuple[Aggregator, tuple[str, ...]]:

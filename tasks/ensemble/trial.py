@@ -14,8 +14,8 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metrics_of
-from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
+from esci_tournament.tasks.ensemble.counts import METRICS, confusion, confusion_by_query, metrics_of
+from esci_tournament.tasks.ensemble.judge import Answers, JudgeInput, JudgeSettings, judge
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.verdict import Verdict
 
@@ -61,6 +61,7 @@ def run_trial(
     champion: Side | None,
     looks: int,
     settings: Settings,
+    single: str | None = None,
 ) -> Trial:
     """Score the test pairs with both sides and judge the challenger.
 
@@ -73,6 +74,8 @@ def run_trial(
         champion: the ensemble in service; None when there is none.
         looks: looks that were taken at this test split before.
         settings: those of `SETTINGS`.
+        single: the model that is best alone, as the pairs that the aggregator learns from say; one of `scores`. None
+            for no comparison with it.
 
     Returns:
         The verdict and the metrics beside it.
@@ -85,16 +88,20 @@ def run_trial(
     ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
     groups, locales = pairs["query_key"].to_numpy(), pairs["locale"].astype(str).to_numpy()
 
-    def answer(side: Side) -> np.ndarray:
-        return side.aggregator.predict_proba(stack([by_name[name] for name in side.aggregator.members], ids))
+    def answer(side: Side) -> Answers:
+        columns = stack([by_name[name] for name in side.aggregator.members], ids)
+        probabilities = side.aggregator.predict_proba(columns)
+        return Answers(probabilities, side.aggregator.labels(probabilities))
 
-    probabilities, primary = answer(challenger), settings.primary_metric
-    case = JudgeInput.from_probabilities(
+    answers, primary = answer(challenger), settings.primary_metric
+    case = JudgeInput.from_answers(
         labels,
         groups,
         locales,
-        probabilities,
+        answers,
         None if champion is None or absent else answer(champion),
+        single=None if single is None else confusion_by_query(labels, given_by(by_name[single], ids), groups)[1],
+        single_name=single or "",
         absent=absent,
         expected_locales=expected_locales(pairs),
         challenger_cost=challenger.cost,
@@ -104,9 +111,14 @@ def run_trial(
     )
     return Trial(
         verdict=judge(case, JudgeSettings.of(settings)),
-        confusion=confusion(labels, probabilities.argmax(axis=1)).tolist(),
+        confusion=confusion(labels, answers.labels).tolist(),
         alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales, primary) for name, one in by_name.items()},
     )
+
+
+def given_by(model: MemberScores, ids: np.ndarray) -> np.ndarray:
+    """Return the class that a model answers with alone, int64 (n,), for pairs that are named by example id."""
+    return stack([model], ids)[:, 0].argmax(axis=1)
 
 
 def absent_members(members: Iterable[str], scored: Container[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import factorial
 
@@ -11,12 +12,25 @@ import numpy as np
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of
-from esci_tournament.tasks.ensemble.fitting import CrossValidated, cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, cross_validate, fit_aggregator
 from esci_tournament.tasks.ensemble.worth import utilities
 
 MOST_SHAPLEY_MEMBERS = 10
 
 Heard = Callable[[frozenset[str], float], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a cross-validation found, without its arrays.
+
+    Attributes:
+        choice: what the final fit follows.
+        margins: reported metric -> how far the set is ahead of its best member on that metric, out of fold.
+    """
+
+    choice: Choice
+    margins: dict[str, float]
 
 
 class Game:
@@ -61,11 +75,11 @@ class Game:
         rows = whole_queries(groups, maximum_rows)
         self.columns, self.labels, self.groups = columns[rows], labels[rows], groups[rows]
         self.members, self.metric = tuple(members), metric
-        self.parameters = parameters or AggregatorParameters()
+        self.parameters = replace(parameters or AggregatorParameters(), metric=metric)
         self.values: dict[frozenset[str], float] = dict(known or {})
         self.refits = 0
         self._heard = heard
-        self._rounds: dict[frozenset[str], int] = {}
+        self._fitted: dict[frozenset[str], Fitted] = {}
         self._utilities: dict[frozenset[str], dict[str, float]] = {}
 
     def value(self, subset: Iterable[str]) -> float:
@@ -113,17 +127,31 @@ class Game:
             subset: names of members.
 
         Returns:
-            The aggregator, with the rounds that cross-validation chose.
+            The aggregator, as cross-validation chose.
 
         Raises:
             UsageError: if a name is unknown.
         """
         key = frozenset(subset)
-        if key not in self._rounds:
+        choice = self.fitted(key).choice
+        return fit_aggregator(self._columns_of(key), self.labels, self.groups, self.order(key), self.parameters, choice)
+
+    def fitted(self, subset: Iterable[str]) -> Fitted:
+        """Return what cross-validation chose for `subset`, and how far it is ahead of the best member.
+
+        Args:
+            subset: names of members.
+
+        Returns:
+            The choice and the margins.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
+        key = frozenset(subset)
+        if key not in self._fitted:
             self._refit(key)
-        return fit_aggregator(
-            self._columns_of(key), self.labels, self.groups, self.order(key), self.parameters, self._rounds[key]
-        )
+        return self._fitted[key]
 
     def final_aggregator(self, subset: Iterable[str]) -> Aggregator:
         """Return the ensemble fitted on `subset` with all pairs, also those that `maximum_rows` left out.
@@ -206,10 +234,9 @@ class Game:
         return np.ascontiguousarray(self.columns[:, [self.members.index(member) for member in self.order(key)]])
 
     def _refit(self, key: frozenset[str]) -> None:
-        result: CrossValidated = cross_validate(self._columns_of(key), self.labels, self.groups, self.parameters)
-        self._rounds[key] = result.rounds
-        counts = confusion(self.labels, result.probabilities.argmax(axis=1))
-        self.values[key] = float(metric_of(self.metric, counts))
+        found = cross_validate(self._columns_of(key), self.labels, self.groups, self.parameters)
+        self._fitted[key] = Fitted(found.choice, found.margins)
+        self.values[key] = float(metric_of(self.metric, found.counts))
         self.refits += 1
         if self._heard is not None:
             self._heard(key, self.values[key])

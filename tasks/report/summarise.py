@@ -204,8 +204,8 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
         settings: The settings in force; `budget_memory_mib` (MiB) and `budget_latency_ms` (ms) are read.
 
     Returns:
-        The field `selection` of a :class:`~esci_tournament.tasks.report.summary.Summary`, and `start` and `balance` of
-        the challenge.
+        The field `selection` of a :class:`~esci_tournament.tasks.report.summary.Summary`, and `combination` and
+        `best_alone` of the challenge.
     """
     chosen = challenge["selection"]
     path = []
@@ -226,8 +226,8 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
         "path": path,
         "regret": chosen["regret"],
         "refits": chosen["refits"],
-        "start": challenge.get("start", {}),
-        "balance": challenge.get("balance", {}),
+        "combination": challenge.get("combination", {}),
+        "best_alone": challenge.get("best_alone", {}),
         "curve_memory": [[point["limit"], point["value"]] for point in chosen["memory_curve"]],
         "curve_latency": [[point["limit"], point["value"]] for point in chosen["latency_curve"]],
     }

@@ -272,7 +272,21 @@ def verdict_words(summary: Summary) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """Return what happened, in one sentence."""
+    """Return what happened, in one sentence, and in another one that no ensemble beats the best model, if so."""
+    return " ".join(filter(None, (_what_happened(summary), nobody_beats(summary))))
+
+
+def nobody_beats(summary: Summary) -> str:
+    """Return that the challenger is no better than the best model alone, in a sentence; "" where it is."""
+    check = next((one for one in summary.verdict.get("checks", ()) if one["name"] == "the best model alone"), None)
+    if check is not None and not check["passed"]:
+        best = (summary.selection.get("best_alone") or {}).get("member", "its best model")
+        return f"On the test split it is worse than {clean(best)} alone."
+    alone = (summary.selection.get("combination") or {}).get("alone")
+    return f"No ensemble is ahead of the best model: it answers as {clean(alone)} alone." if alone else ""
+
+
+def _what_happened(summary: Summary) -> str:
     old = f"champion version {clean(summary.champion_version)}" if summary.champion_version else "the champion"
     new = f"version {clean(summary.ensemble_version)}" if summary.ensemble_version else "the challenger"
     if summary.promoted:
@@ -385,7 +399,7 @@ def budget_rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def regret_sentence(summary: Summary) -> str:
-    """Return how far the chosen set is from the best one known, after how many re-fits, and how its trees were fit."""
+    """Return how far the chosen set is from the best one known, after how many re-fits, and how it is combined."""
     selection, metric = summary.selection, metric_name(primary_metric(summary))
     regret, refits = selection.get("regret"), selection.get("refits")
     effort = f" after {count(refits)} re-fits" if refits is not None else ""
@@ -393,11 +407,25 @@ def regret_sentence(summary: Summary) -> str:
         return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; the best possible set is not known."
     known = "the best set known that fits the budget"
     best = f"it is {known}" if regret <= 0 else f"{known} has {number(regret, 4)} more {metric}"
-    power = (selection.get("balance") or {}).get("power")
-    rare = f" Rare classes weigh in the fit by their frequency to the power −{power:g}." if power else ""
-    pooled = (selection.get("start") or {}).get("chosen") == "pool"
-    start = " The trees start from a log-linear pool of the members, which had the lower log loss." if pooled else ""
-    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}.{start}{rare}"
+    return f"Rule {clean(selection.get('rule', 'unknown'))}{effort}; on validation, {best}.{combination_words(summary)}"
+
+
+def combination_words(summary: Summary) -> str:
+    """Return how the members are combined and how labels are decided, in sentences that begin with a space; or ""."""
+    found = summary.selection.get("combination") or {}
+    if not found:
+        return ""
+    if found["alone"]:
+        return (
+            f" No combination is ahead of the best member out of fold: the answer is that of {clean(found['alone'])}."
+        )
+    rounds = found["rounds"]
+    trees = f", and {count(rounds)} rounds of trees on top of it" if rounds else ""
+    offsets = [
+        f"{label} {signed(offset)}" for label, offset in zip(LABELS, found["offsets"], strict=True) if round(offset, 3)
+    ]
+    decided = f" A label is decided by log-probability plus an offset: {', '.join(offsets)}." if offsets else ""
+    return f" The members are combined log-linearly{trees}.{decided}"
 
 
 def cost_row(model: ModelSummary) -> dict[str, str]:

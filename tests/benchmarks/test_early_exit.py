@@ -4,10 +4,15 @@ import pytest
 from benchmarks.early_exit import leaves, outcome, summarise
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level
 
+
+def log(probabilities: list[list[float]]) -> np.ndarray:
+    return np.log(np.maximum(probabilities, 1e-12))
+
+
 FRESH = [
-    np.array([[0.9, 0.1, 0, 0], [0.4, 0.6, 0, 0], [0.6, 0.4, 0, 0]]),
-    np.array([[0.9, 0.1, 0, 0], [0.2, 0.8, 0, 0], [0.45, 0.55, 0, 0]]),
-    np.array([[0.8, 0.2, 0, 0], [0.7, 0.3, 0, 0], [0.7, 0.3, 0, 0]]),
+    log([[0.9, 0.1, 0, 0], [0.4, 0.6, 0, 0], [0.6, 0.4, 0, 0]]),
+    log([[0.9, 0.1, 0, 0], [0.2, 0.8, 0, 0], [0.45, 0.55, 0, 0]]),
+    log([[0.8, 0.2, 0, 0], [0.7, 0.3, 0, 0], [0.7, 0.3, 0, 0]]),
 ]
 RULE = EarlyExit(("a", "b", "c"), Level(0.01, (2.0, 1.0)))
 TRUTH, MILLISECONDS = np.array([0, 0, 0], np.int8), np.array([1.0, 3.0, 6.0])

@@ -51,8 +51,9 @@ def test_costs_are_the_peak_and_the_median_page(world: Any, context: TournamentC
 def test_what_is_kept_to_judge_again_is_json_and_names_every_decisive_setting(
     world: Any, context: TournamentContext
 ) -> None:
-    kept = rejudging_inputs(world.workspace, context, {"weak/1": Cost(10.0, 2.0, "cpu")})
+    kept = rejudging_inputs(world.workspace, context, {"weak/1": Cost(10.0, 2.0, "cpu")}, "good/1")
     assert json.loads(json.dumps(kept)) == kept
     assert (kept["data"], kept["costs"]) == (context.source.version, {"weak/1": [10.0, 2.0, "cpu"]})
     assert set(kept["recipes"]) == {"weak/1", "good/1"}
+    assert kept["best_alone"] == "good/1"
     assert set(kept["settings"]) == set(DECISIVE)

@@ -76,13 +76,14 @@ def test_strange_text_has_a_key_and_no_product_none() -> None:
 def test_an_entry_gives_back_label_and_probabilities(rows: list[list[float]]) -> None:
     weights = np.array(rows).reshape(-1, 4)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
-    entries = entries_of(probabilities)
-    assert np.array_equal(entries["label"], probabilities.argmax(axis=1))
+    labels = probabilities.argmin(axis=1)  # not always the most probable class
+    entries = entries_of(probabilities, labels)
+    assert np.array_equal(entries["label"], labels)
     assert np.abs(probabilities_of(entries) - probabilities).max(initial=0) <= 0.5 / 65535 + 1e-9
 
 
 def test_an_early_exit_is_marked() -> None:
-    entries = entries_of(np.eye(4), np.array([True, False, True, False]))
+    entries = entries_of(np.eye(4), np.arange(4), np.array([True, False, True, False]))
     assert (entries["flags"] & EARLY).tolist() == [1, 0, 1, 0]
     assert entries.dtype == ENTRY
     assert ENTRY.itemsize == 10

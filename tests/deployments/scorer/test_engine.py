@@ -96,15 +96,18 @@ def test_members_are_asked_until_a_label_is_sure_and_not_further(stand):
         names = NAMES[:count]
         aggregator, members = stand.champion.subsets.best(names)
         assert members == names
-        return aggregator.predict_proba(np.stack([scores[name] for name in names], axis=1))
+        probabilities = aggregator.predict_proba(np.stack([scores[name] for name in names], axis=1))
+        return probabilities, aggregator.decision_scores(probabilities)
 
-    one, two, three = (aggregated(count) for count in (1, 2, 3))
-    first = margins(one) >= 1.0
-    second = ~first & (margins(two) >= 0.8)
+    (one, decision), (two, further), (three, last) = (aggregated(count) for count in (1, 2, 3))
+    first = margins(decision) >= 1.0
+    second = ~first & (margins(further) >= 0.8)
     assert 0 < first.sum() < len(PAIRS)
     assert second.any()
     expected = np.where(first[:, None], one, np.where(second[:, None], two, three))
     np.testing.assert_allclose(scored.combined.probabilities, expected, atol=1e-6)
+    decided = np.where(first[:, None], decision, np.where(second[:, None], further, last))
+    np.testing.assert_array_equal(scored.combined.labels, decided.argmax(axis=1))
     np.testing.assert_array_equal(scored.early, first | second)
     asked = [sum(stand.candidate(name).calls) for name in NAMES]
     assert asked == [60, 60 - first.sum(), 60 - first.sum() - second.sum()]
@@ -155,8 +158,8 @@ def test_early_exits_are_checked_against_the_whole_ensemble(stand):
 
     scored = run(stand, work)
     scores = np.stack(list(member_scores(stand).values()), axis=1)
-    whole = stand.champion.subsets.best(NAMES)[0].predict_proba(scores).argmax(axis=1)
-    differing = int((whole != scored.combined.probabilities.argmax(axis=1)).sum())
+    whole = stand.champion.subsets.best(NAMES)[0].predict(scores)
+    differing = int((whole != scored.combined.labels).sum())
     assert differing > 0
     text = stand.scorer.metrics.text().decode()
     assert "scorer_early_exit_checked_total 60.0" in text

@@ -28,7 +28,8 @@ from esci_tournament.registry.settings import Settings
 def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     keys = random.integers(0, 256, (count, 16), dtype=np.uint8)
-    return keys, entries_of(random.dirichlet(np.ones(4), count), random.random(count) < 0.3)
+    labels = random.integers(0, 4, count)
+    return keys, entries_of(random.dirichlet(np.ones(4), count), labels, random.random(count) < 0.3)
 
 
 def test_what_was_put_is_found_and_nothing_else(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_cache_is_asked_at_each_look_even_when_it_is_closed(tmp_path: Path) 
     metrics.show_cache(cache)
     assert samples(metrics)["scorer_cache_hits_total",] == 0
     keys = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    cache.put(keys, entries_of(np.eye(4)[:2]))
+    cache.put(keys, entries_of(np.eye(4)[:2], np.arange(2)))
     cache.get(keys)
     seen = samples(metrics)
     assert (seen["scorer_cache_hits_total",], seen["scorer_cache_entries",]) == (2, 2)

@@ -74,7 +74,8 @@ class Clock:
 
 def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
-    return random.integers(0, 256, (count, 16), dtype=np.uint8), entries_of(random.dirichlet(np.ones(4), count))
+    keys, probabilities = random.integers(0, 256, (count, 16), dtype=np.uint8), random.dirichlet(np.ones(4), count)
+    return keys, entries_of(probabilities, probabilities.argmax(axis=1))
 
 
 def test_what_one_scorer_put_another_finds(server: Server, tmp_path: Path) -> None:

@@ -70,15 +70,16 @@ def test_only_what_is_missing_and_known_is_scored(tmp_path: Path) -> None:
         known = [one for one in ids if one != "gone"]
         return known, np.arange(len(known), dtype=np.uint64)
 
-    def score(locale: str, query: str, ids: list[str]) -> np.ndarray:
+    def score(locale: str, query: str, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         asked.append((locale, query, list(ids)))
-        return np.tile(np.array([0.1, 0.6, 0.2, 0.1], dtype=np.float32), (len(ids), 1))
+        return np.tile(np.array([0.1, 0.6, 0.2, 0.1], dtype=np.float32), (len(ids), 1)), np.full(len(ids), 2)
 
     pages = [("us", "mug", ["a", "gone", "b"]), ("us", "lamp", ["gone"])]
     assert fill(cache, pages, 7, versions, score) == 2
     assert asked == [("us", "mug", ["a", "b"])]
     found, entries = cache.get(pair_keys(7, "us", "mug", ["a", "b"], [0, 1]))
     assert found.all()
+    assert entries["label"].tolist() == [2, 2]  # as it was decided, not as it is most probable
     assert probabilities_of(entries) == pytest.approx(np.tile([0.1, 0.6, 0.2, 0.1], (2, 1)), abs=1e-5)
     assert fill(cache, [*pages, ("us", "mug", ["a", "b", "c"])], 7, versions, score) == 1
     assert asked[1:] == [("us", "mug", ["c"])]

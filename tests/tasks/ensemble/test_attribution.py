@@ -10,7 +10,7 @@ from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, flatten
 from esci_tournament.tasks.ensemble.attribution import attribute, attribute_rows, check_additivity, tabulate
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,9 @@ def world():
 
 def fitted(world, depth=6, seed=0):
     parameters = AggregatorParameters(leaves=20, depth=depth, leaf_rows=5, leaf_hessian=0.5, seed=seed, threads=1)
-    return fit_aggregator(world.columns, world.labels, world.groups, world.members, parameters, rounds=15)
+    parts = world.columns, world.labels, world.groups, world.members
+    # The trees alone, which `shap` reads too
+    return replace(fit_aggregator(*parts, parameters, Choice(rounds=15)), pool=None)
 
 
 @pytest.mark.parametrize("depth", [1, 4, 10])

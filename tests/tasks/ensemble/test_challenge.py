@@ -152,3 +152,13 @@ def test_a_model_for_information_is_ranked_and_never_kept(tmp_path: Path) -> Non
 def test_nobody_but_models_for_information_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CandidateError, match="no candidate can serve"):
         build_challenge(tmp_path, PAIRS, SCORES, COSTS, Settings(home=tmp_path), for_information=list(COSTS))
+
+
+def test_how_the_members_are_combined_is_told_and_who_is_best_alone(challenge: Challenge, tmp_path: Path) -> None:
+    found = challenge.result["combination"]
+    assert found["alone"] is None
+    assert found["offsets"] == list(challenge.aggregator.offsets)
+    assert found["margins"]["macro_f1"] > 0
+    assert challenge.best_alone == "good/1"
+    assert build(tmp_path / "dear", budget_memory_mib=35.0).best_alone == "other/1"  # the better one cannot be served
+    assert build(tmp_path / "forced", must_keep=["other", "noise"]).best_alone is None

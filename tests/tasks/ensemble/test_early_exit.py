@@ -11,23 +11,23 @@ from esci_tournament.tasks.ensemble.early_exit import FILE, EarlyExit, Level, ma
 
 LEVELS = (Level(0.001, (None, 3.0), bound=0.001), Level(0.005, (4.0, 2.0), bound=0.005, exits=(0.2, 0.3, 0.5)))
 RULE = EarlyExit(("b/1", "a/1", "c/1"), LEVELS[1], LEVELS, pairs=5000, queries=200)
-PROBABILITIES = np.array([[0.97, 0.01, 0.01, 0.01], [0.7, 0.1, 0.1, 0.1], [0.3, 0.3, 0.2, 0.2]], dtype=np.float32)
+SCORES = np.log([[0.97, 0.01, 0.01, 0.01], [0.7, 0.1, 0.1, 0.1], [0.3, 0.3, 0.2, 0.2]])
 
 
 def test_the_margin_is_the_logarithm_of_the_two_largest() -> None:
-    assert margins(PROBABILITIES) == pytest.approx([np.log(97), np.log(7), 0], abs=1e-5)
-    assert margins(np.array([[1.0, 0, 0, 0]]))[0] > 25
+    assert margins(SCORES) == pytest.approx([np.log(97), np.log(7), 0], abs=1e-5)
+    assert margins(np.array([[0.0, -np.inf, -30.0, -np.inf]])) == pytest.approx([30])
     assert margins(np.zeros((0, 4))).shape == (0,)
 
 
 def test_a_label_stands_from_the_threshold_of_its_stage_on() -> None:
-    assert RULE.sure(1, PROBABILITIES).tolist() == [True, False, False]
-    assert RULE.sure(2, np.array([[0.9, 0.1, 0, 0], [0.7, 0.3, 0, 0]])).tolist() == [True, False]
-    assert RULE.at(0.001).sure(1, PROBABILITIES).tolist() == [False] * 3
-    assert RULE.sure(3, PROBABILITIES).tolist() == [True] * 3
+    assert RULE.sure(1, SCORES).tolist() == [True, False, False]
+    assert RULE.sure(2, np.log([[0.9, 0.1, 1e-9, 1e-9], [0.7, 0.3, 1e-9, 1e-9]])).tolist() == [True, False]
+    assert RULE.at(0.001).sure(1, SCORES).tolist() == [False] * 3
+    assert RULE.sure(3, SCORES).tolist() == [True] * 3
     for stage in (0, 4):
         with pytest.raises(UsageError, match="stage"):
-            RULE.sure(stage, PROBABILITIES)
+            RULE.sure(stage, SCORES)
 
 
 def test_the_largest_risk_that_was_calibrated_and_allowed_is_taken() -> None:
@@ -35,7 +35,7 @@ def test_the_largest_risk_that_was_calibrated_and_allowed_is_taken() -> None:
     off = RULE.at(0)
     assert not off.on
     assert off.reason.startswith("the risk is set to 0")
-    assert not off.sure(2, PROBABILITIES).any()
+    assert not off.sure(2, SCORES).any()
     assert not RULE.at(0.0005).on
 
 
@@ -67,4 +67,4 @@ def test_an_ensemble_of_earlier_versions_has_none(tmp_path: Path) -> None:
 def test_one_member_has_no_stage_to_leave_at() -> None:
     rule = EarlyExit(("only/1",), never(("only/1",)))
     assert not rule.on
-    assert rule.sure(1, PROBABILITIES).all()
+    assert rule.sure(1, SCORES).all()

@@ -14,10 +14,11 @@ from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.ensemble.ensemble import Ensemble, read_rows, write_ensemble
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.protocol import FitData
 
+OFFSETS = (0.0, 0.0, 4.0, 0.0)  # a label is Complement where that is hardly probable
 SPEC = {
     "name": "graph",
     "family": "graph_network",
@@ -50,7 +51,7 @@ def folder(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     groups = np.repeat(rng.integers(1, 2**63, 50, dtype=np.uint64), 8)
     labels = columns[:, 1].argmax(axis=1).astype(np.int8)
     members = ("graph/1", "graph/12")
-    aggregator = fit_aggregator(columns, labels, groups, members, rounds=5)
+    aggregator = fit_aggregator(columns, labels, groups, members, choice=Choice(rounds=5, offsets=OFFSETS))
     write_ensemble(root / "ensemble", [(name, root / "model") for name in members], aggregator)
     shutil.rmtree(root / "model")
     return root / "ensemble"
@@ -71,13 +72,15 @@ def test_a_folder_has_all_that_serving_needs_and_nothing_of_the_training(folder:
 
 
 @pytest.mark.slow
-def test_an_answer_is_four_probabilities_and_the_likeliest_label_on_the_index_of_the_rows(served: Ensemble) -> None:
+def test_an_answer_is_four_probabilities_and_the_decided_label_on_the_index_of_the_rows(served: Ensemble) -> None:
     frame = rows().set_index(pd.Index(["x", "y", "z"]))
     answer = served.predict(frame)
     assert list(answer.columns) == ["E", "S", "C", "I", "label"]
     assert answer.index.tolist() == ["x", "y", "z"]
     np.testing.assert_allclose(answer[list("ESCI")].sum(axis=1), 1, atol=1e-5)
-    assert answer["label"].tolist() == answer[list("ESCI")].idxmax(axis=1).tolist()
+    decided = (np.log(answer[list("ESCI")]) + np.array(OFFSETS)).idxmax(axis=1)
+    assert answer["label"].tolist() == decided.tolist()
+    assert (answer["label"] != answer[list("ESCI")].idxmax(axis=1)).any()
 
 
 @pytest.mark.slow

@@ -58,9 +58,10 @@ def test_labels_of_fresh_queries_differ_within_the_risk_and_time_is_saved(
         used, label, done = np.zeros(len(fresh)), np.zeros(len(fresh), dtype=np.int8), np.zeros(len(fresh), dtype=bool)
         for stage in range(1, 5):
             used += ~done
-            probabilities = subsets.best(world.members[:stage])[0].predict_proba(fresh[:, :stage])
-            leaves = ~done & rule.at(level.risk).sure(stage, probabilities)
-            label[leaves], done = probabilities[leaves].argmax(axis=1), done | leaves
+            aggregator = subsets.best(world.members[:stage])[0]
+            scores = aggregator.decision_scores(aggregator.predict_proba(fresh[:, :stage]))
+            leaves = ~done & rule.at(level.risk).sure(stage, scores)
+            label[leaves], done = scores[leaves].argmax(axis=1), done | leaves
         assert done.all()
         assert (label != whole).mean() <= level.risk
         assert 1 - used.mean() / 4 == pytest.approx(level.calls_saved, abs=0.05)

@@ -7,7 +7,7 @@ from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,9 @@ def world():
 
 @pytest.fixture(scope="module")
 def aggregator(world):
-    return fit_aggregator(world.columns, world.labels, world.groups, world.members, AggregatorParameters(threads=1), 15)
+    return fit_aggregator(
+        world.columns, world.labels, world.groups, world.members, AggregatorParameters(threads=1), Choice(rounds=15)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_text_names_the_label_and_every_member(world, explained):
 def test_json_is_one_document(explained):
     document = json.loads(explained[0].to_json())
     assert document["label"] == explained[0].label
-    assert set(document) == {"name", "label", "probabilities", "scores", "base", "contributions", "given"}
+    assert set(document) == {"name", "label", "probabilities", "scores", "base", "contributions", "given", "offsets"}
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])

@@ -228,3 +228,59 @@ def test_counts_and_probabilities_agree():
 def _pairs(counts):
     cells = np.repeat(np.arange(16), counts.sum(axis=0).ravel())
     return cells // 4, cells % 4
+
+
+def beside_the_best_model(alone, seed=0, **more):
+    """A case with a model that knows the label with probability `alone`."""
+    case = make_case(seed, **more)
+    random = np.random.default_rng(seed)
+    counts = np.zeros_like(case.challenger)
+    for query, truth in enumerate(case.challenger.sum(axis=2)):
+        for label, pairs in enumerate(truth):
+            right = random.binomial(pairs, alone)
+            counts[query, label, label] += right
+            counts[query, label, (label + 1) % 4] += pairs - right
+    return replace(case, single=counts, single_name="best/1")
+
+
+def test_a_challenger_that_is_worse_than_its_best_model_is_refused_and_told_so():
+    verdict = judge(beside_the_best_model(0.9), QUICK)
+    check = verdict.check("the best model alone")
+    assert verdict.outcome == "refuse"
+    assert not check.passed
+    assert "against best/1 alone" in verdict.reason
+    assert "serve that model alone instead" in verdict.reason
+    fine = judge(beside_the_best_model(0.6), QUICK)
+    assert fine.outcome == "promote"
+    assert "ahead on accuracy, macro_f1, weighted_f1" in fine.check("the best model alone").sentence
+
+
+def test_first_champions_are_compared_with_the_best_model_too():
+    case = replace(beside_the_best_model(0.9), champion=None, champion_gaps=None)
+    verdict = judge(case, QUICK)
+    assert (verdict.outcome, verdict.missing) == ("not_evaluable", ("champion",))
+    assert not verdict.check("the best model alone").passed
+    assert any("best/1 alone" in caution for caution in verdict.cautions)
+
+
+def test_a_challenger_that_answers_as_its_best_model_passes_and_says_so():
+    case = make_case()
+    verdict = judge(replace(case, single=case.challenger, single_name="best/1"), QUICK)
+    assert verdict.outcome == "promote"
+    assert verdict.check("the best model alone").sentence == "it answers as best/1 alone, the best model"
+
+
+def test_an_equal_model_alone_seldom_refuses():
+    refused = [
+        not judge(beside_the_best_model(0.8, seed), QUICK).check("the best model alone").passed for seed in range(30)
+    ]
+    assert sum(refused) <= 3
+
+
+def test_the_best_model_is_part_of_the_digest_and_without_one_nothing_changes():
+    case = make_case()
+    alone = replace(case, single=case.challenger, single_name="best/1")
+    assert judge(alone, QUICK).digest != judge(case, QUICK).digest
+    before, after = judge(case, QUICK), judge(alone, QUICK)
+    assert before.metrics == after.metrics
+    assert before.check("gain") == after.check("gain")

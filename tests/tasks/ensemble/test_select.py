@@ -168,8 +168,23 @@ def test_too_many_models_for_exhaustive_and_enough_for_shap():
     assert chosen.refits <= 14 * 12
 
 
+@pytest.mark.parametrize("rule", list(RULES))
+def test_where_no_ensemble_is_ahead_of_a_model_it_is_kept_alone(rule):
+    game = Table(4)
+    for members in game._table:
+        game._table[members] = 0.5 + 0.1 * (members == frozenset(["m3"]))
+    chosen = select(game, game.costs, rule=rule)
+    assert chosen.kept == ("m3",)
+    assert chosen.alone == game.members
+    if rule in ("shap", "top_k"):  # the others find it themselves
+        assert chosen.path[-1].action == "keep m3 alone: no ensemble that was tried is ahead of it"
+    both = select(game, game.costs, rule=rule, must_keep=["m1", "m2"])
+    assert both.alone == ()
+    assert {"m1", "m2"} <= {*both.kept}
+
+
 def test_a_real_game_lets_the_useless_member_go():
-    world = make_world(9, rows=1500, members=4, kinds=("plain", "plain", "useless", "duplicate"))
+    world = make_world(9, rows=6000, members=4, kinds=("plain", "plain", "useless", "duplicate"))
     costs = {name: Cost(100, 10) for name in world.members}
     fast = AggregatorParameters(learning_rate=0.3, maximum_rounds=15, patience=3, folds=2, threads=1)
     game = Game(world.columns, world.labels, world.groups, world.members, fast)

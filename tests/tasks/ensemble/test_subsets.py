@@ -42,7 +42,7 @@ def test_the_answer_of_a_subset_is_that_of_a_fit_on_its_columns(world: World, su
             assert members == tuple(names)
             alone = fit_aggregator(own, world.labels, world.groups, names, FAST)
             assert aggregator.booster.model_to_string() == alone.booster.model_to_string()
-            expected = cross_validate(own, world.labels, world.groups, FAST).probabilities
+            expected = cross_validate(own, world.labels, world.groups, FAST).decision_scores
             assert np.array_equal(subsets.out_of_fold[members], expected)
 
 

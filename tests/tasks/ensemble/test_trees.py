@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm
 import numpy as np
 import pytest
@@ -7,14 +9,15 @@ import pytest
 from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, flatten
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 from esci_tournament.tasks.ensemble.trees import FlatTrees, parse_trees
 
 
 @pytest.fixture(scope="module")
 def aggregator() -> Aggregator:
     world = make_world(2, rows=1500, members=3)
-    return fit_aggregator(world.columns, world.labels, world.groups, world.members, AggregatorParameters(), rounds=60)
+    parts = world.columns, world.labels, world.groups, world.members
+    return replace(fit_aggregator(*parts, AggregatorParameters(), Choice(rounds=60)), pool=None)  # the trees alone
 
 
 def test_the_scores_are_lightgbms_bit_for_bit(aggregator: Aggregator) -> None:

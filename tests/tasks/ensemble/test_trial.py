@@ -43,7 +43,8 @@ def made(queries: int, seed: int, locales: tuple[str, ...] = ("us", "es")) -> tu
     )
     members = []
     for name, skill in SKILLS.items():
-        weights = np.exp(rng.normal(size=(rows, 4)) + skill * np.eye(4)[pairs["label"]])
+        # As sure as it is right: members are calibrated before they are combined
+        weights = np.exp(skill * (rng.normal(size=(rows, 4)) + skill * np.eye(4)[pairs["label"]]))
         probabilities = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
         members.append(MemberScores(name, pairs["example_id"].to_numpy(), probabilities, np.ones(rows, dtype=bool)))
     return pairs, members

@@ -5,7 +5,7 @@ from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.attribution import attribute
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 from esci_tournament.tasks.ensemble.worth import measure_worth, utilities
 
 
@@ -16,7 +16,9 @@ def world():
 
 @pytest.fixture(scope="module")
 def aggregator(world):
-    return fit_aggregator(world.columns, world.labels, world.groups, world.members, AggregatorParameters(threads=1), 30)
+    return fit_aggregator(
+        world.columns, world.labels, world.groups, world.members, AggregatorParameters(threads=1), Choice(rounds=30)
+    )
 
 
 @pytest.fixture(scope="module")

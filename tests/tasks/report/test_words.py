@@ -81,6 +81,24 @@ def test_headline_says_what_happened(changes, expected, build_summary):
     assert words.headline(build_summary(**changes)) == expected
 
 
+def test_the_headline_says_when_nobody_beats_the_best_model(build_summary):
+    selection = build_summary().selection
+    combined = {"rounds": 3, "shares": [0.2, 0.8, 0.0], "offsets": [0.0, 0.25, -0.1, 0.0], "alone": None, "margins": {}}
+    plain = build_summary(selection=selection | {"combination": combined})
+    assert words.headline(plain) == words.headline(build_summary())
+    assert "3 rounds of trees on top of it" in words.regret_sentence(plain)
+    assert "plus an offset: S +0.250, C −0.100." in words.regret_sentence(plain)
+    alone = build_summary(selection=selection | {"combination": combined | {"alone": "good/1"}})
+    assert words.headline(alone).endswith(" No ensemble is ahead of the best model: it answers as good/1 alone.")
+    assert "the answer is that of good/1." in words.regret_sentence(alone)
+    check = {"name": "the best model alone", "passed": False, "sentence": "against good/1 alone it is worse"}
+    best = {"member": "good/1", "value": 0.6}
+    worse = build_summary(
+        verdict={"outcome": "not_evaluable", "checks": [check]}, selection=selection | {"best_alone": best}
+    )
+    assert words.headline(worse).endswith(" On the test split it is worse than good/1 alone.")
+
+
 def test_comparison_is_made_on_exact_values_not_on_rounded_ones(build_summary):
     whole = build_summary()
     own = whole.ensemble
