@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -46,9 +47,11 @@ def test_champion_loads_from_another_folder_in_a_fresh_process(held, tmp_path, t
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])
     assert [sorted(row) for row in rows] == [["C", "E", "I", "S", "label"]] * 2
+    card = next(Path(held.home).glob("stages/ensemble-*/**/aggregator/aggregator.json"))
+    offsets = dict(zip("ESCI", json.loads(card.read_text(encoding="utf-8"))["offsets"], strict=True))
     for row in rows:
         assert sum(row[label] for label in "ESCI") == pytest.approx(1, abs=1e-5)
-        assert row["label"] == max("ESCI", key=lambda label: row[label])
+        assert row["label"] == max("ESCI", key=lambda label: math.log(row[label]) + offsets[label])
 
 
 def test_second_run_trains_nothing_and_ends_within_a_minute(held, tournament):
