@@ -54,7 +54,7 @@ class Outcome:
 
 def measure(quick: bool, seed: int) -> Iterator[tuple[str, list[Figure]]]:
     """Yield size and kind, and their figures."""
-    first = seed * 1_000_000 + 5000  # none of them was looked at before
+    first = seed * 1_000_000 + 5000
     for size in QUICK if quick else SIZES:
         for kind in size.kinds:
             outcomes = run(kind, size.pairs, range(first, first + size.worlds))

@@ -44,7 +44,7 @@ class Outcome:
 
 def measure(quick: bool, seed: int) -> Iterator[tuple[str, list[Figure]]]:
     """Yield a title and the figures over all worlds."""
-    first = seed * 1_000_000 + 4000  # none of them was looked at before
+    first = seed * 1_000_000 + 4000
     worlds, pairs = (1, 1_000) if quick else (WORLDS, ORDINAL_PAIRS)
     yield f"{pairs:,} pairs, nothing to gain", summarise(run(range(first, first + worlds), pairs))
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.aggregation.exercises import Exercise
 from benchmarks.aggregation.previous import previous_release
 from esci_tournament.registry.labels import CLASSES
-from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, softmax
 from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metric_of, metrics_of
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.pool import centred_logs, fit_pool
@@ -89,9 +89,7 @@ def _regressed(features: np.ndarray, labels: np.ndarray, penalty: float, asked: 
 def pool(exercise: Exercise) -> Answer:
     """Fit a logarithmic opinion pool: a weight for each member and a number for each class."""
     found = fit_pool(centred_logs(exercise.columns), exercise.labels.astype(np.int64))
-    scores = found.raw_scores(exercise.fresh_columns)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return Answer.most_probable(shares / shares.sum(axis=1, keepdims=True))
+    return Answer.most_probable(softmax(found.raw_scores(exercise.fresh_columns)))
 
 
 def mean(exercise: Exercise) -> Answer:

@@ -131,10 +131,19 @@ def entries_of(probabilities: np.ndarray, labels: np.ndarray, early: np.ndarray 
     entries = np.zeros(len(probabilities), dtype=ENTRY)
     if len(probabilities):
         entries["label"] = labels
-        entries["probabilities"] = np.rint(np.clip(probabilities, 0, 1) * _ONE)
+        entries["probabilities"] = _steps(probabilities)
     if early is not None:
         entries["flags"][early] = EARLY
     return entries
+
+
+def rounded(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities as a cache entry gives them back, float64 (n, 4), of probabilities float (n, 4)."""
+    return _steps(probabilities).astype(np.float64) / _ONE
+
+
+def _steps(probabilities: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(probabilities, 0, 1) * _ONE)
 
 
 def probabilities_of(entries: np.ndarray) -> np.ndarray:

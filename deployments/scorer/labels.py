@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from esci_tournament.deployments.scorer.cache import EARLY, LabelCache, entries_of, pair_keys, probabilities_of
+from esci_tournament.deployments.scorer.cache import EARLY, LabelCache, entries_of, pair_keys, probabilities_of, rounded
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
 
 _log = logging.getLogger("scorer")
@@ -111,7 +111,7 @@ class Labels:
         Returns:
             float64 (n, 4).
         """
-        return probabilities_of(entries_of(probabilities, np.zeros(len(probabilities), np.int64)))
+        return rounded(probabilities)
 
     def flush(self) -> None:
         """Block until everything that is queued is written."""

@@ -66,14 +66,12 @@ class CrossValidated:
         scores: float64 (n, 4), log-probabilities, each row predicted by a fold that did not see its query.
         choice: what the final fit follows.
         counts: float64 (4, 4), true by predicted, of the labels: see `Rule.counts` in `rule.py`.
-        log_loss: of `scores`, nats a pair.
         margins: reported metric -> how far `counts` are ahead of the best member's, which may be another for each.
     """
 
     scores: np.ndarray
     choice: Choice
     counts: np.ndarray
-    log_loss: float
     margins: dict[str, float]
 
     @property
@@ -127,7 +125,7 @@ def cross_validate(
     found = _decided(ordered, truth, keys, log_softmax(scores, axis=1), Choice(rounds, ridges, shares), parameters)
     back = np.empty_like(found.scores)
     back[order] = found.scores
-    return CrossValidated(back, found.choice, found.counts, found.log_loss, found.margins)
+    return CrossValidated(back, found.choice, found.counts, found.margins)
 
 
 def _decided(
@@ -156,8 +154,7 @@ def _decided(
         counts, offsets, single = members[best], (0.0,) * CLASSES, best
         scores = log_softmax(centred_logs(columns[:, [best]])[:, 0], axis=1)
     chosen = Choice(0 if single is not None else choice.rounds, choice.ridges, choice.shares, offsets, single)
-    loss = -float(scores[np.arange(len(labels)), labels].mean())
-    return CrossValidated(scores, chosen, counts, loss, margins(counts, metric, targets))
+    return CrossValidated(scores, chosen, counts, margins(counts, metric, targets))
 
 
 _Shares = tuple[float, float, float]
