@@ -281,6 +281,7 @@ def judge(
             champion,
             workspace.settings,
             single=challenge.best_alone,
+            version=context.champion,
         )
         return trial
 

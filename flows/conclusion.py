@@ -33,13 +33,15 @@ from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble import budget
 from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from esci_tournament.tasks.ensemble.challenge import Challenge
-from esci_tournament.tasks.ensemble.counts import metrics_of_each
 from esci_tournament.tasks.ensemble.ensemble import write_ensemble
 from esci_tournament.tasks.ensemble.equipment import copy_equipment
-from esci_tournament.tasks.ensemble.trial import Trial
+from esci_tournament.tasks.ensemble.trial import Trial, metrics_of_each
+from esci_tournament.tasks.ensemble.value import MOST_ROWS, whole_queries
+from esci_tournament.tasks.report import sealing
 from esci_tournament.tasks.report.machine import describe_machine
 from esci_tournament.tasks.report.summarise import (
     describe_data,
+    out_of_fold,
     refused_models,
     sides,
     summarise_models,
@@ -60,7 +62,7 @@ def summarise(
     challenge: Challenge,
     trial: Trial,
 ) -> Summary:
-    """Put together the summary, and write report and figures for the first time.
+    """Put together the summary, seal what may not be told, and write report and figures for the first time.
 
     Args:
         workspace: Settings and stores.
@@ -72,12 +74,13 @@ def summarise(
         trial: What judging came to.
 
     Returns:
-        The summary, as it stands before a decision.
+        The summary as it may be told, before a decision.
     """
     with stage("report"):
+        may_serve = wins(workspace, context, trial)
         settings = masked(workspace.settings.model_dump(mode="json"))
         events = workspace.ledger.events(context.id, "candidate_failed")
-        calibrations, ensemble = _calibrate(workspace, context, entrants, challenge)
+        calibrations, ensemble = _calibrate(workspace, context, entrants, challenge, may_serve)
         summary = Summary(
             tournament=context.id,
             started=context.started.isoformat(timespec="seconds"),
@@ -105,13 +108,15 @@ def summarise(
             links=masked({"MLflow": workspace.models.tracking_uri, "ledger": workspace.settings.ledger_address}),
             ensemble_calibration_error=ensemble.error,
             ensemble_reliability=ensemble.reliability,
-            early_exit=early_exit(workspace, context, challenge) if wins(workspace, context, trial) else {},
+            early_exit=early_exit(workspace, context, challenge) if may_serve else {},
             drift=context.drift,
             excluded=context.excluded,
             differences=context.differences,
             **sides(trial),
             **worth_tables(challenge.result),
+            **out_of_fold(challenge.result),
         )
+        summary = sealing.published(summary, may_serve)
         write_report(workspace, summary)
         return summary
 
@@ -139,7 +144,7 @@ def register(
     report = reports_folder(workspace, context.id)
     files = [report / "report.html", report / "summary.json", report / "figures"]
     if not wins(workspace, context, trial):
-        workspace.models.log_report(context.id, files, summary.ensemble.by_name())
+        workspace.models.log_report(context.id, files, _logged(summary))
         return None
     if known := workspace.roll.challenger(context.id):
         return known
@@ -161,7 +166,7 @@ def register(
             folder,
             challenge.members,
             context.id,
-            metrics=summary.ensemble.by_name(),
+            metrics=_logged(summary),
             files=files,
             package=package,
             taken=workspace.roll.numbers(),
@@ -170,6 +175,13 @@ def register(
         content = {"members": list(challenge.members), "run_id": version.run_id} | takes | as_payload(manifest)
         workspace.ledger.record_ensemble(context.id, version.name, version.version, content)
         return version
+
+
+def _logged(summary: Summary) -> dict[str, float]:
+    """Return the challenger's metrics under the names that MLflow gets: the test split's have no prefix."""
+    tested = summary.ensemble.by_name() if summary.ensemble else {}
+    validated = summary.out_of_fold.by_name() if summary.out_of_fold else {}
+    return tested | {f"out_of_fold_{name}": value for name, value in validated.items()}
 
 
 def _costs_of(summary: Summary) -> dict[str, budget.Cost]:
@@ -349,17 +361,23 @@ def _tell(summary: Summary, report: Path) -> None:
 
 def _alone_on_blend(
     workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return each model's metrics, overall and by locale, on the pairs that sets of models are compared on."""
     pairs = pairs_of(context, learns=True)
-    return metrics_of_each(pairs, scores_of(workspace, context.source.version, recipes_of(entrants)))
+    pairs = pairs.iloc[whole_queries(pairs["query_key"].to_numpy(), MOST_ROWS)]
+    scores = scores_of(workspace, context.source.version, recipes_of(entrants))
+    return metrics_of_each(pairs, scores, workspace.settings.primary_metric)
 
 
 def _calibrate(
-    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], challenge: Challenge
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], challenge: Challenge, may_serve: bool
 ) -> tuple[dict[str, Calibration], Calibration]:
-    """Return each model's calibration and the challenger's; tempered scores are kept beside the raw ones."""
+    """Return each model's calibration and the challenger's; tempered scores are kept beside the raw ones.
+
+    The test pairs are read for a challenger that may serve alone: of another one their calibration is not told.
+    """
     scores = scores_of(workspace, context.source.version, recipes_of(entrants))
-    test = pairs_of(context, learns=False)
+    test = pairs_of(context, learns=False) if may_serve else None
     found = calibrate_members(pairs_of(context, learns=True), test, scores)
     for entrant, one in zip(entrants, scores, strict=True):
         temperature = found[one.member].temperature or 1.0
@@ -370,7 +388,7 @@ def _calibrate(
             temperature,
             tempered(one.probabilities, temperature),
         )
-    return found, calibrate_ensemble(test, scores, challenge.aggregator)
+    return found, Calibration(None) if test is None else calibrate_ensemble(test, scores, challenge.aggregator)
 
 
 def _covers(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, float]:

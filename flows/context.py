@@ -18,6 +18,7 @@ from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
+from esci_tournament.tasks.report import sealing
 from esci_tournament.tasks.report.summary import Summary
 
 Parameters = ParamSpec("Parameters")
@@ -196,4 +197,4 @@ def recall(workspace: Workspace, tournament: str) -> TournamentOutcome:
         The outcome, marked as unchanged.
     """
     folder = reports_folder(workspace, tournament)
-    return TournamentOutcome(Summary.read(folder / "summary.json"), folder / "report.html", unchanged=True)
+    return TournamentOutcome(sealing.read(folder / "summary.json"), folder / "report.html", unchanged=True)

@@ -14,12 +14,12 @@ from typing import Any
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.report_files import log_report, read_summary, write_report
 from esci_tournament.flows.review_runs import links, open_round
-from esci_tournament.registry import promotion
+from esci_tournament.registry import promotion, sealing
 from esci_tournament.registry.errors import BusyError, NotFoundError, PolicyError, UsageError
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.policy import Policy, person
 from esci_tournament.registry.proof import Proof
-from esci_tournament.registry.records import Approval, Decision, Promotion
+from esci_tournament.registry.records import Approval, Decision, Promotion, VerdictRecord
 from esci_tournament.registry.reviewers import Answer, complaint, missing_approvals, proof
 from esci_tournament.registry.reviews import CLOSED, Case, champion_at, check_outcome, find_case, unsettled
 from esci_tournament.registry.versions import EnsembleVersion
@@ -205,15 +205,16 @@ def _judge_again(workspace: Workspace, case: Case, version: EnsembleVersion, dec
     verdicts = workspace.ledger.verdicts(case.tournament)
     known = [one for one in verdicts if one.payload.get("judged_again", {}).get("verdict") == case.id]
     verdict = known[0] if known else judge_again(workspace, case)
-    champion = verdict.payload["judged_again"]["champion"]
+    champion, told = verdict.payload["judged_again"]["champion"], sealing.of_record(workspace.ledger, verdict)
     start = (
         f"{decision.reviewer} approved version {version.version}, but the champion changed to version {champion} "
-        f"meanwhile; it was judged again: {verdict.payload['reason']}"
+        f"meanwhile; it was judged again: {told['reason']}"
     )
-    summary = _judged(read_summary(workspace, case.tournament, version), verdict.payload, champion)
+    summary = _judged(read_summary(workspace, case.tournament, version), verdict, champion)
     if verdict.outcome != "promote":
         closed = {"decision": "refuse", "by": "the verdict", "reason": start}
-        _write(workspace, version, replace(summary, decision=closed, promoted=False, awaits_review=False))
+        summary = replace(summary, decision=closed, promoted=False, awaits_review=False)
+        _write(workspace, version, summary, with_figures=True)  # those that stand show what is sealed now
         return f"{start}; the champion stays"
     again = find_case(workspace.ledger, case.ensemble.name, verdict.id)
     if again.state == "waits":
@@ -223,17 +224,18 @@ def _judge_again(workspace: Workspace, case: Case, version: EnsembleVersion, dec
     return f"{start}; it waits for review again as verdict {verdict.id}"
 
 
-def _judged(summary: Summary, payload: dict[str, Any], champion: int) -> Summary:
-    """Return the summary under another verdict; without a trial nothing is known of the champion's metrics."""
+def _judged(summary: Summary, verdict: VerdictRecord, champion: int) -> Summary:
+    """Return the summary under another verdict, as it may be told."""
     from esci_tournament.tasks.ensemble.trial import Trial
     from esci_tournament.tasks.ensemble.verdict import Verdict
+    from esci_tournament.tasks.report.sealing import published
     from esci_tournament.tasks.report.summarise import sides
 
-    content = {name: value for name, value in payload.items() if name != "judged_again"}
-    changes: dict[str, Any] = {"verdict": content, "champion": None}
-    if content["metrics"]:
+    content = {name: value for name, value in verdict.payload.items() if name != "judged_again"}
+    changes: dict[str, Any] = {"verdict": content}
+    if verdict.outcome == "promote":
         changes = sides(Trial(Verdict.from_json(json.dumps(content)), summary.confusion, {}))
-    return replace(summary, champion_version=str(champion), **changes)
+    return published(replace(summary, champion_version=str(champion), **changes), verdict.outcome == "promote")
 
 
 def _tell_report(
@@ -263,9 +265,9 @@ def _tags(decision: Decision) -> dict[str, str]:
     }
 
 
-def _write(workspace: Workspace, version: EnsembleVersion, summary: Summary) -> None:
-    write_report(workspace, summary, with_figures=False)
-    log_report(workspace, version.tournament)
+def _write(workspace: Workspace, version: EnsembleVersion, summary: Summary, with_figures: bool = False) -> None:
+    write_report(workspace, summary, with_figures)
+    log_report(workspace, version.tournament, with_figures)
 
 
 def _message(workspace: Workspace, case: Case, decision: Decision, came_of: str) -> dict[str, object]:

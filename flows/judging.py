@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
-from esci_tournament.flows.looks import looks_before
+from esci_tournament.flows.looks import given_up, take_look
+from esci_tournament.flows.quarantine import pairs_to_judge
 from esci_tournament.registry.attestation import attested
 from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.manifests import differences
@@ -21,7 +23,6 @@ from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates import profile
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.data.plans import judged_pairs
-from esci_tournament.tasks.data.store import digest_of_test
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
@@ -41,7 +42,7 @@ def pairs_of(context: TournamentContext, learns: bool) -> pd.DataFrame:
         learns: True for those that the aggregator learns from, False for the test pairs.
 
     Returns:
-        Columns `example_id`, `label`, `query_key` and `locale`, in the order of the data.
+        Columns `example_id`, `label`, `query_key`, `locale`, `product` and `product_id`, in the order of the data.
     """
     return judged_pairs(context.source.folder, context.judged_roles.folder, learns)
 
@@ -198,6 +199,7 @@ def judge_and_record(
     settings: Settings,
     more: Mapping[str, Any] | None = None,
     single: str | None = None,
+    version: EnsembleVersion | None = None,
 ) -> tuple[Trial, VerdictRecord]:
     """Judge the challenger on the test split, and record the verdict; the look is recorded before it is taken.
 
@@ -210,18 +212,21 @@ def judge_and_record(
         settings: Thresholds and budget.
         more: What the verdict's payload has beside the judge's findings.
         single: Candidate id of the model that is best alone; None for no comparison with it.
+        version: The champion's, None when there is no champion.
 
     Returns:
         The trial, and the verdict as it was recorded.
     """
-    ledger, pairs, against = workspace.ledger, pairs_of(context, learns=False), context.attempt.against
-    looks = looks_before(workspace, context, pairs)
+    ledger, against = workspace.ledger, context.attempt.against
+    pairs, left_out = pairs_to_judge(workspace, context, version)
     scored = {one.member for one in scores}
-    if champion is not None and not absent_members(champion.aggregator.members, scored):  # else nothing is compared
-        ledger.record_look(digest_of_test(pairs), context.id, against)
+    compares = champion is not None and not absent_members(champion.aggregator.members, scored)
+    before = take_look(workspace, context, pairs, compares)
     if single not in scored:  # it failed since, or its tournament was held before this was compared
         single = None
-    trial = run_trial(pairs, scores, challenger, champion, looks, settings.only(SETTINGS), single)
+    trial = run_trial(pairs, scores, challenger, champion, before, settings.only(SETTINGS), single, given_up(ledger))
+    verdict = replace(trial.verdict, cautions=(*trial.verdict.cautions, *left_out))
+    trial = replace(trial, verdict=verdict)
     content = trial.verdict.to_dict() | dict(more or {})
     return trial, ledger.record_verdict(context.id, trial.verdict.outcome.replace("_", "-"), content, against)
 

@@ -66,7 +66,7 @@ def _judge(
     single = facts.get("best_alone")
     wanted = dict.fromkeys([*ours.aggregator.members, *theirs.aggregator.members, *([single] if single else [])])
     scores = [_scores(workspace, member, facts["data"], recipes[member]) for member in wanted]
-    return judge_and_record(workspace, context, scores, ours, theirs, settings, told, single)[1]
+    return judge_and_record(workspace, context, scores, ours, theirs, settings, told, single, champion)[1]
 
 
 def _side(workspace: Workspace, version: EnsembleVersion, costs: dict[str, Cost], settings: Settings) -> Side:

@@ -18,7 +18,7 @@ EVENT = "reevaluated"
 
 @stage_task
 def champion_before(workspace: Workspace, context: TournamentContext) -> dict[str, Any]:
-    """Return what the last tournament measured of the champion that is evaluated again.
+    """Return what the last tournament that tells it measured of the champion that is evaluated again.
 
     Args:
         workspace: The home with the ledger.
@@ -52,8 +52,9 @@ def record(
         drift: JSON of `esci_tournament.tasks.data.drift.DriftReport`, {} for none.
 
     Returns:
-        The outcome, and the facts: `unchanged`, `data_version`, `champion`; unless unchanged also `champion_before`,
-        `champion_after`, `bench`, `excluded`, `kept`, `verdict`, `promoted` and `drifted`.
+        The outcome, and the facts: `unchanged`, `data_version`, `champion`; unless unchanged also `champion_before`
+        and `champion_after` ({} when sealed), `sealed`, `challenger` (its metrics out of fold), `bench`, `excluded`,
+        `kept`, `verdict`, `promoted` and `drifted`.
     """
     ledger, name = workspace.ledger, workspace.settings.ensemble_name
     champion = f"{name}/{context.attempt.champion}" if context.attempt.champion is not None else ""
@@ -66,14 +67,17 @@ def record(
         after = (
             metrics_of_champion(ledger, name, context.attempt.champion) if context.attempt.champion is not None else {}
         )
+        summary = outcome.summary
         facts |= {
-            "champion_before": before,
-            "champion_after": after,
+            "champion_before": {} if summary.sealed else before,
+            "champion_after": after if after.get("tournament") == context.id else {},
+            "sealed": summary.sealed,
+            "challenger": summary.out_of_fold.by_name() if summary.out_of_fold else {},
             "bench": [one.id for one in context.entrants if one.role == "bench"],
             "excluded": context.excluded,
-            "kept": [f"{one.name}/{one.version}" for one in outcome.summary.models if one.status == "member"],
-            "verdict": outcome.summary.verdict["outcome"],
-            "promoted": outcome.summary.promoted,
+            "kept": [f"{one.name}/{one.version}" for one in summary.models if one.status == "member"],
+            "verdict": summary.verdict["outcome"],
+            "promoted": summary.promoted,
             "drifted": [row["words"] for row in drift.get("rows", ()) if row["drifted"]],
         }
     renewed = Renewed(outcome, facts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report import sealing
 from esci_tournament.tasks.report.summary import Summary
 
 
@@ -21,7 +22,8 @@ def write_report(workspace: Workspace, summary: Summary, with_figures: bool = Tr
     Args:
         workspace: The home that the report stands in.
         summary: What the report says.
-        with_figures: Whether the figures are drawn, which takes seconds.
+        with_figures: Whether the figures are drawn, which takes seconds; those that stand and are not drawn again are
+            removed.
 
     Returns:
         The page, `report.html`; `summary.json` and `figures/` stand beside it.
@@ -34,8 +36,9 @@ def write_report(workspace: Workspace, summary: Summary, with_figures: bool = Tr
     write_atomically(folder / "report.html", render(summary).encode())
     if with_figures:
         figures = folder / "figures"
-        figures.mkdir(exist_ok=True)
-        save_all(summary, figures)
+        drawn = save_all(summary, figures)
+        for outdated in set(figures.iterdir()) - set(drawn):
+            outdated.unlink()
     return folder / "report.html"
 
 
@@ -54,10 +57,12 @@ def read_summary(workspace: Workspace, tournament: str, version: EnsembleVersion
         NotFoundError: If neither this home nor MLflow has it.
     """
     here = workspace.settings.home / "tournaments" / tournament / "summary.json"
-    return Summary.read(here if here.is_file() else workspace.models.report(version) / "summary.json")
+    path = here if here.is_file() else workspace.models.report(version) / "summary.json"
+    return sealing.read(path, registered=True)
 
 
-def log_report(workspace: Workspace, tournament: str) -> None:
-    """Log the page and the summary of a tournament to its ensemble's run in MLflow, as they stand now."""
+def log_report(workspace: Workspace, tournament: str, with_figures: bool = False) -> None:
+    """Log page, summary and perhaps figures of a tournament to its ensemble's run in MLflow, as they stand now."""
     folder = reports_folder(workspace, tournament)
-    workspace.models.log_report(tournament, [folder / "report.html", folder / "summary.json"])
+    names = ["report.html", "summary.json", *(["figures"] if with_figures else [])]
+    workspace.models.log_report(tournament, [folder / name for name in names])

@@ -12,6 +12,7 @@ from typing import Any
 from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.files import disk_in_words, write_atomically
 from esci_tournament.registry.records import Chapter
+from esci_tournament.registry.sealing import of_record
 from esci_tournament.registry.spreadsheets import harmless
 from esci_tournament.registry.workspace import Workspace
 
@@ -86,7 +87,7 @@ def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row
         "tournament": verdict.tournament if verdict else None,
         "verdict": verdict.id if verdict else None,
         "outcome": verdict.outcome if verdict else None,
-        "said": verdict.payload.get("reason", "") if verdict else "",
+        "said": of_record(workspace.ledger, verdict).get("reason", "") if verdict else "",
         "decided_at": decision.at.isoformat(timespec="seconds") if decision else None,
         "done_at": chapter.done_at.isoformat(timespec="seconds") if chapter.done_at else None,
         "links": {},

@@ -13,6 +13,8 @@ BUILT_IN = {
     METRICS: ("macro_f1", "weighted_f1", "accuracy"),
     SELECTION_RULES: ("shap", "top_k", "exhaustive", "greedy"),
 }
+PRIMARY, LOG_LOSS = "primary", "log_loss"
+GAINS = (PRIMARY, LOG_LOSS)  # what a challenger may gain on: the primary metric, or the probabilities as such
 _WORDS = {METRICS: "metric", SELECTION_RULES: "selection rule"}
 
 
@@ -35,6 +37,23 @@ def check_name(group: str, name: str) -> str:
     """
     if name not in BUILT_IN[group] and name not in installed(group):
         raise ValueError(f"there is no {_WORDS[group]} {name!r}; choose one of {_known(group)}")
+    return name
+
+
+def check_gain(name: str) -> str:
+    """Return `name` if a challenger may gain on it: "primary", "log_loss" or a built-in metric.
+
+    Args:
+        name: What a setting asks for.
+
+    Returns:
+        `name`, so that this can be a pydantic validator.
+
+    Raises:
+        ValueError: If there is no such metric, as pydantic's validators need it; the message lists what there is.
+    """
+    if name not in (known := (*GAINS, *BUILT_IN[METRICS])):
+        raise ValueError(f"nothing can be gained on {name!r}; choose of {', '.join(known)}")
     return name
 
 

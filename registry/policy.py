@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from esci_tournament.registry import tables
+from esci_tournament.registry.extensions import PRIMARY
 from esci_tournament.registry.records import PolicyRecord
 from esci_tournament.registry.rows import Rows
 from esci_tournament.registry.settings import Settings
@@ -26,7 +27,7 @@ class Policy:
         quorum: Reviewers that must approve.
         allow_self_review: Whether whoever registered a candidate may approve it.
         allowed_pyfunc_sources: Where code of pyfuncs may come from.
-        primary_metric, required_gain, alpha, fresh_share, guardrail_margin, not_worse_margin, cheaper_by,
+        primary_metric, gain_metrics, required_gain, alpha, guardrail_margin, not_worse_margin, cheaper_by,
             minimum_test_queries, inaugurate: The promotion rule.
     """
 
@@ -36,9 +37,9 @@ class Policy:
     allow_self_review: bool
     allowed_pyfunc_sources: tuple[str, ...]
     primary_metric: str
+    gain_metrics: tuple[str, ...]
     required_gain: float
     alpha: float
-    fresh_share: float
     guardrail_margin: float
     not_worse_margin: float
     cheaper_by: float
@@ -52,8 +53,13 @@ class Policy:
 
     @classmethod
     def from_payload(cls, content: Mapping[str, Any]) -> Policy:
-        """Return the policy that a row of the ledger holds; a field that is younger than the row has its default."""
-        known: dict[str, Any] = {name: content.get(name, Settings.model_fields[name].default) for name in NAMES}
+        """Return the policy that a row of the ledger holds.
+
+        A field that is younger than the row is what the rule was before there was such a field, or else its default.
+        """
+        known: dict[str, Any] = {
+            name: content.get(name, _BEFORE.get(name, Settings.model_fields[name].default)) for name in NAMES
+        }
         return cls(**{name: _from_json(value) for name, value in known.items()})
 
     @property
@@ -69,15 +75,17 @@ class Policy:
         """Return the names of the promotion rule that a tournament's settings asked less of than this policy does.
 
         Args:
-            settings: The settings that a verdict was reached under, as the ledger has them; what is missing is weaker.
+            settings: The settings that a verdict was reached under, as the ledger has them; what is missing is weaker,
+                but for what there was only one rule for.
         """
+        known = _BEFORE | dict(settings)
         return [
-            name
-            for name in RULE
-            if name not in settings or is_weaker(name, _from_json(settings[name]), getattr(self, name))
+            name for name in RULE if name not in known or is_weaker(name, _from_json(known[name]), getattr(self, name))
         ]
 
 
+# What the rule was before there was a setting for it
+_BEFORE: dict[str, Any] = {"gain_metrics": (PRIMARY,)}
 NAMES = tuple(field.name for field in fields(Policy))
 REVIEW = ("review", "reviewers", "quorum", "allow_self_review")  # of NAMES: who decides
 RULE = NAMES[NAMES.index("primary_metric") :]
@@ -105,9 +113,9 @@ _WEAKER: dict[str, Callable[[Any, Any], bool]] = {
     "allow_self_review": lambda asked, policy: asked and not policy,
     "allowed_pyfunc_sources": lambda asked, policy: not set(asked) <= set(policy),
     "primary_metric": lambda asked, policy: asked != policy,
+    "gain_metrics": lambda asked, policy: not set(asked) <= set(policy),
     "required_gain": lambda asked, policy: asked < policy,
     "alpha": lambda asked, policy: asked > policy,
-    "fresh_share": lambda asked, policy: asked < policy,
     "guardrail_margin": lambda asked, policy: asked > policy,
     "not_worse_margin": lambda asked, policy: asked > policy,
     "cheaper_by": lambda asked, policy: asked < policy,

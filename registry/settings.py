@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from esci_tournament.registry.errors import UsageError
-from esci_tournament.registry.extensions import METRICS, SELECTION_RULES, check_name
+from esci_tournament.registry.extensions import GAINS, METRICS, SELECTION_RULES, check_gain, check_name
 from esci_tournament.registry.processes import usable_cores, usable_memory
 
 _SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
@@ -191,10 +191,12 @@ class Settings(BaseSettings):
     primary_metric: Annotated[str, AfterValidator(partial(check_name, METRICS))] = Field(
         "macro_f1", description="the metric a challenger must gain on: macro_f1, weighted_f1, accuracy or a plug-in's"
     )
+    gain_metrics: tuple[Annotated[str, AfterValidator(check_gain)], ...] = Field(
+        GAINS, min_length=1, description="a challenger must gain on any of these: primary, log_loss, a built-in metric"
+    )
     required_gain: float = Field(0.0, ge=0, description="least gain on the primary metric worth a promotion")
-    alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false promotion over the life of a test split")
-    fresh_share: float = Field(
-        0.5, gt=0, le=1, description="share of test pairs that must be new before looks at older ones do not count"
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="chance that a home without any better challenger ever promotes one"
     )
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples of the judge")
     guardrail_margin: float = Field(0.02, ge=0, description="loss in one locale or class that is not tolerated")

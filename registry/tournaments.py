@@ -8,6 +8,7 @@ from typing import Any, Literal
 from esci_tournament.registry.files import digest_of
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import Tournament
+from esci_tournament.registry.sealing import of_record
 
 State = Literal["new", "interrupted", "finished"]
 
@@ -37,7 +38,7 @@ DECISIVE = frozenset(
         "primary_metric",
         "required_gain",
         "alpha",
-        "fresh_share",
+        "gain_metrics",
         "resamples",
         "guardrail_margin",
         "not_worse_margin",
@@ -159,7 +160,10 @@ def content_of(ledger: Ledger, tournament: str, candidate: str) -> str | None:
 
 
 def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str, Any]:
-    """Return what the last finished tournament measured of an ensemble version on its test split.
+    """Return what the last finished tournament whose numbers are told measured of an ensemble version.
+
+    The numbers of a test split are told where the challenger may serve; beside a sealed challenger's outcome, those of
+    the champion would give it away.
 
     Args:
         ledger: The ledger with the verdicts.
@@ -167,8 +171,8 @@ def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str
         version: Its version.
 
     Returns:
-        "tournament", "data_version", and "metrics": scope ("all", a locale, "class E") -> metric -> value. {} when no
-        tournament measured it.
+        "tournament", "data_version", and "metrics" on its test split: scope ("all", a locale, "class E") -> metric ->
+        value. {} when no tournament tells them.
     """
     built = {one.tournament: one.version for one in ledger.ensembles() if one.name == ensemble}
     for tournament in reversed(finished(ledger)):
@@ -176,9 +180,10 @@ def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str
         if side == "champion" and tournament.payload.get("champion") != version:
             continue
         metrics: dict[str, dict[str, float]] = {}
-        for row in (row for verdict in ledger.verdicts(tournament.tournament) for row in verdict.payload["metrics"]):
-            if row.get(side) is not None:
-                metrics.setdefault(row["scope"], {})[row["metric"]] = row[side]
+        for verdict in ledger.verdicts(tournament.tournament):
+            for row in of_record(ledger, verdict)["metrics"]:
+                if row.get(side) is not None:
+                    metrics.setdefault(row["scope"], {})[row["metric"]] = row[side]
         if metrics:
             return {"tournament": tournament.tournament, "data_version": tournament.data_version, "metrics": metrics}
     return {}

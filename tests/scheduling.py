@@ -33,6 +33,7 @@ LONGEST_FIRST = (
     "tests/flows/test_guests.py",
     "tests/flows/test_tournament.py",
     "tests/deployments/test_plugged_in_family.py",
+    "tests/flows/red_team/test_sealed.py",
     "tests/tasks/candidates/test_supervise.py",
     "tests/tasks/families/language_model/test_model.py",
     "tests/tasks/families/language_model/test_together.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -96,9 +97,23 @@ def test_letters_and_number_of_the_classes_stand_in_one_module() -> None:
 
 def test_test_pairs_are_read_for_the_verdict_and_for_the_calibration_that_is_told_after_it() -> None:
     asked = {named(path) for path in MODULES if "learns=False" in path.read_text(encoding="utf-8")}
-    assert asked == {"flows/judging.py", "flows/conclusion.py"}
+    assert asked == {"flows/quarantine.py", "flows/conclusion.py"}
     read = {named(path) for path in MODULES if "judged_pairs(" in path.read_text(encoding="utf-8")}
-    assert read == {"tasks/data/plans.py", "flows/judging.py"}
+    assert read == {"tasks/data/plans.py", "flows/judging.py", "flows/quarantine.py"}
+
+
+def test_verdicts_and_summaries_are_shown_as_the_seal_tells_them() -> None:
+    """What reads whole verdicts goes by id, outcome and what was missing, or through `registry/sealing.py`.
+
+    `flows/looks.py` goes by outcomes, and by the bounds of what was promoted.
+    """
+    asked = {named(path) for path in MODULES if re.search(r"\.verdicts?\(", path.read_text(encoding="utf-8"))}
+    sealing = {"registry/tournaments.py", "flows/decision.py"}
+    assert asked == sealing | {"registry/states.py", "registry/reviews.py", "flows/conclusion.py", "flows/looks.py"}
+    for name in (*sealing, "registry/chronicle.py"):
+        assert "of_record(" in (ROOT / name).read_text(encoding="utf-8"), name
+    stored = {named(path) for path in MODULES if re.search(r"Summary\.(read|from_json)\(", path.read_text("utf-8"))}
+    assert stored == {"tasks/report/sealing.py"}
 
 
 def test_nobody_renames_on_their_own() -> None:

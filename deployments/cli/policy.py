@@ -172,8 +172,10 @@ def _row(record: PolicyRecord) -> dict[str, Any]:
 def _parsed(name: str, value: str) -> Any:
     """Return a value as the setting takes it: JSON, or words with commas between them where it is a list."""
     from esci_tournament.registry.foreign import read_json
+    from esci_tournament.registry.settings import Settings
 
-    if name in ("reviewers", "allowed_pyfunc_sources") and not value.lstrip().startswith("["):
+    known = Settings.model_fields.get(name)
+    if known is not None and isinstance(known.default, tuple) and not value.lstrip().startswith("["):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     try:
         return read_json(value)

@@ -27,7 +27,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
         NotFoundError: if no tournament has this id, or none has been finished yet.
     """
     from esci_tournament.registry.errors import NotFoundError
-    from esci_tournament.tasks.report.summary import Summary
+    from esci_tournament.tasks.report import sealing
     from esci_tournament.tasks.report.table import as_markdown, render_table
 
     workspace = workspace_of(options)
@@ -40,7 +40,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
             else "no tournament has been finished yet; hold one: tournament run --help"
         )
     folder = workspace.folder("tournaments", str(wanted))
-    summary = Summary.read(folder / "summary.json")
+    summary = sealing.read(folder / "summary.json")
     if options.markdown:
         output.say(as_markdown(summary))
     else:

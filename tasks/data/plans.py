@@ -12,6 +12,7 @@ import pandas as pd
 from esci_tournament.tasks.data.split import FitPlan
 from esci_tournament.tasks.data.store import open_dataset, read_frame, write_frame
 
+_JUDGED = ("example_id", "label", "query_key", "locale", "product", "product_id")
 _PARTS = ("fit", "validation", "score")
 
 
@@ -61,8 +62,26 @@ def judged_pairs(dataset: Path, roles: Path, learns: bool) -> pd.DataFrame:
             test pairs.
 
     Returns:
-        Frame with `example_id`, `label`, `query_key` and `locale`, in the order and with the index of the data's pairs.
+        Frame with `example_id`, `label`, `query_key`, `locale`, `product` (row in the products, below 0 where it is not
+        among them) and `product_id`, in the order and with the index of the data's pairs.
     """
     found = read_roles(roles)
     chosen = (found["role"] == "blend") | (found["fold"] >= 0) if learns else found["role"] == "test"
-    return open_dataset(dataset).pairs.loc[chosen, ["example_id", "label", "query_key", "locale"]]
+    return open_dataset(dataset).pairs.loc[chosen, list(_JUDGED)]
+
+
+def queries_of_test(dataset: Path, roles: Path) -> pd.DataFrame:
+    """Return the queries of the test part, and how often each is asked.
+
+    Args:
+        dataset: As for :func:`judged_pairs`.
+        roles: The same.
+
+    Returns:
+        Frame with `query_key`, `locale` and `frequency` (its events in the behaviour log, 0 without one), one row a
+        query.
+    """
+    data = open_dataset(dataset)
+    found = data.pairs.loc[read_roles(roles)["role"] == "test", ["query_key", "locale"]].drop_duplicates("query_key")
+    asked = {} if data.events is None else data.events["query_key"].value_counts()
+    return found.assign(frequency=found["query_key"].map(asked).fillna(0).astype(np.int64)).reset_index(drop=True)

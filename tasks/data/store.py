@@ -14,6 +14,8 @@ import pyarrow.feather as feather
 
 from esci_tournament.tasks.data.dataset import Dataset, LeftOut
 
+_IDENTITIES = "identities.npy"  # of the pairs of a test split
+
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
     """Write a data set into an existing, empty folder: an Arrow file per frame and a JSON header.
@@ -60,42 +62,66 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def write_test(pairs: pd.DataFrame, folder: Path) -> None:
-    """Write the test pairs' ids and labels into an existing, empty folder, for :func:`share_in_test`.
+    """Write which pairs a test split holds into an existing, empty folder, for :func:`share_in_test`.
 
     Args:
-        pairs: The test pairs; `example_id` and `label` are read.
-        folder: Gets `answers.npy`.
+        pairs: The test pairs, as for :func:`identities`.
+        folder: Gets `identities.npy`.
     """
-    np.save(folder / "answers.npy", _answers(pairs))
+    np.save(folder / _IDENTITIES, np.unique(identities(pairs)))
 
 
 def share_in_test(pairs: pd.DataFrame, folder: Path) -> float:
     """Return the share of test pairs that stood, with the same label, in an older test split.
 
     Args:
-        pairs: The test pairs; `example_id` and `label` are read.
-        folder: What :func:`write_test` wrote of the older test split.
+        pairs: The test pairs, as for :func:`identities`, and `example_id`.
+        folder: What :func:`write_test` wrote of the older test split; earlier releases wrote example ids and labels.
 
     Returns:
         A share in [0, 1]; 0 for no pairs.
     """
-    return float(np.isin(_answers(pairs), np.load(folder / "answers.npy")).mean()) if len(pairs) else 0.0
+    if not len(pairs):
+        return 0.0
+    if (known := folder / _IDENTITIES).is_file():
+        return float(np.isin(identities(pairs), np.load(known)).mean())
+    answers = pairs["example_id"].to_numpy(np.int64) * 8 + pairs["label"].to_numpy(np.int64)
+    return float(np.isin(answers, np.load(folder / "answers.npy")).mean())
 
 
-def _answers(pairs: pd.DataFrame) -> np.ndarray:
-    """Return each pair's id and label in one number, int64 (n,)."""
-    return pairs["example_id"].to_numpy(np.int64) * 8 + pairs["label"].to_numpy(np.int64)
+def identities(pairs: pd.DataFrame) -> np.ndarray:
+    """Return a number for each judged pair that says query, product, locale and label, and nothing else.
+
+    An export may number its examples and queries anew each time; the pairs are the same for all that.
+
+    Args:
+        pairs: Columns `query_key` (which holds the locale), `product_id` and `label`.
+
+    Returns:
+        uint64 (n,).
+    """
+    codes, products = pd.factorize(pairs["product_id"].astype(str))
+    digests = (hashlib.blake2b(one.encode(), digest_size=8).digest() for one in products)
+    hashed = np.fromiter((int.from_bytes(one, "little") for one in digests), np.uint64, count=len(products))
+    query, label = pairs["query_key"].to_numpy(np.uint64), pairs["label"].to_numpy(np.uint64)
+    return _mixed(_mixed(_mixed(query) ^ hashed[codes]) ^ label)
 
 
 def digest_of_test(pairs: pd.DataFrame) -> str:
-    """Return a SHA-256 of the test pairs' ids and labels, by which looks at the same test split are recognised.
+    """Return a SHA-256 of the test pairs' identities, by which looks at the same test split are recognised.
 
     Args:
-        pairs: The test pairs; `example_id` and `label` are read, and their order does not matter.
+        pairs: The test pairs, as for :func:`identities`; their order does not matter.
 
     Returns:
         64 hex digits.
     """
-    rows = pairs.sort_values("example_id")
-    content = rows["example_id"].to_numpy(np.int64).tobytes() + rows["label"].to_numpy(np.int8).tobytes()
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(np.sort(identities(pairs)).astype("<u8").tobytes()).hexdigest()
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Return numbers whose bits depend on all bits of each value (the finaliser of SplitMix64), uint64 (n,)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

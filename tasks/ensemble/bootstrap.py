@@ -12,11 +12,13 @@ from scipy.stats import t as student
 
 _CELLS_AT_ONCE = 8_000_000  # 32 MB of float32 weights a thread
 _TAIL_DRAWS = 10  # a quantile with fewer resamples beyond it is noise
+FEWEST = 4.0  # effective queries, and changed answers, that an interval needs: see docs/decisions.md
+_MISSED = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference, challenger minus champion, with its bootstrap distribution.
+    """A difference, challenger minus champion, with its bootstrap distribution; or a metric of one side.
 
     Attributes:
         value: on the test split as it is.
@@ -24,25 +26,35 @@ class Difference:
         queries: queries it was measured on.
         effective: effective number of queries, (sum d**2)**2 / sum d**4 over the queries' influences d. Two models
             that differ in five answers to a rare class differ in five places, however many queries there are: a normal
-            bound on so few events is too narrow, and Student's with `effective` - 1 degrees of freedom is not.
+            bound on so few events is too narrow, and Student's with `effective` - 1 degrees of freedom is not. Where
+            products recur it counts them too, see `recurring`.
+        recurring: variance that is added because products recur over queries, in the metric's squared unit; see
+            :class:`esci_tournament.tasks.ensemble.recurrence.Recurrence`.
+        answer: the most that one changed answer moves the metric, in its unit; 0 where that is not known.
     """
 
     value: float
     resampled: np.ndarray
     queries: int
     effective: float
+    recurring: float = 0.0
+    answer: float = 0.0
 
     @cached_property
     def error(self) -> float:
         """Standard error; infinite below five queries, where a bootstrap is of no use."""
-        return float(self.resampled.std(ddof=1)) if self.queries >= 5 else float("inf")
+        if self.queries < 5:
+            return float("inf")
+        alone = float(self.resampled.std(ddof=1))
+        return float(np.hypot(alone, np.sqrt(self.recurring))) if self.recurring else alone
 
     def lower(self, level: float) -> float:
         """Return the one-sided lower bound at an error probability.
 
         The lower of the bootstrap's percentile and of Student's bound on its standard error: each alone is too narrow
         somewhere (the percentile far out in the tail, Student's on skewed metrics). With fewer than ten resamples
-        beyond the percentile, Student's is used alone.
+        beyond the percentile, Student's is used alone. Where products recur, the percentile is as much farther from the
+        value as the standard error is larger.
 
         Args:
             level: error probability, 0 to 1.
@@ -56,14 +68,62 @@ class Difference:
         """Return the one-sided upper bound at error probability `level`; see :meth:`lower`."""
         return self._bound(level, 1)
 
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """Return the 95 % interval that is shown, or two times None where too little is known for one.
+
+        Student's, with 3 * `effective` - 1 degrees of freedom: q - 1 for q queries with normal influences, of which
+        the effective number is q / 3, and fewer the heavier their tails are. The bounds of a check have a third of
+        them, because they lie farther out, where the normal distribution holds less well. A resample varies less than a
+        sample by (q - 1) / q, which is made up for here.
+
+        There is none with fewer than `FEWEST` effective queries, nor where the variance is less than that of `FEWEST`
+        answers that count most: then no such answer may have been seen by chance, and the error is far too small.
+
+        Returns:
+            Both ends in the metric's unit.
+        """
+        if not 0 < self.error < np.inf:
+            return None, None
+        alone = float(self.resampled.var(ddof=1)) * self.queries / (self.queries - 1)
+        variance = alone + self.recurring
+        if self.effective < FEWEST or variance < FEWEST * self.answer**2:
+            return None, None
+        far = quantile(_MISSED / 2, 3 * self.effective) * float(np.sqrt(variance))
+        return self.value - far, self.value + far
+
     def _bound(self, level: float, side: int) -> float:
         if not np.isfinite(self.error):
             return side * float("inf")
         far = self.value + side * quantile(level, self.effective) * self.error
         if level * len(self.resampled) < _TAIL_DRAWS:
             return float(far)
-        near = float(np.quantile(self.resampled, level if side < 0 else 1 - level))
+        (near,) = widened(self.value, self.resampled, (level if side < 0 else 1 - level,), self.recurring)
         return min(far, near) if side < 0 else max(far, near)
+
+
+def widened(value: float, resampled: np.ndarray, shares: tuple[float, ...], recurring: float) -> tuple[float, ...]:
+    """Return percentiles of resamples, moved away from the value as a further variance asks for.
+
+    Args:
+        value: on the test split as it is.
+        resampled: float64 (r,), the same on each resample.
+        shares: of the resamples below, 0 to 1.
+        recurring: variance to add to that of the resamples; 0 leaves the percentiles as they are.
+
+    Returns:
+        One percentile for each share.
+
+    Example:
+        >>> around = np.linspace(-1, 1, 101)
+        >>> [round(one, 2) for one in widened(0.0, around, (0.025, 0.975), 3 * float(around.var(ddof=1)))]
+        [-1.9, 1.9]
+    """
+    found = tuple(float(one) for one in np.quantile(resampled, shares))
+    alone = float(resampled.var(ddof=1)) if recurring else 0.0
+    if not alone:  # nothing to add, or nothing to stretch
+        return found
+    factor = float(np.sqrt(1 + recurring / alone))
+    return tuple(value + (one - value) * factor for one in found)
 
 
 @lru_cache(maxsize=1024)

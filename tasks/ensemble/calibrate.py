@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -25,15 +25,16 @@ class Calibration:
     Attributes:
         temperature: fitted on pairs that the model did not learn from; above 1 the model is overconfident.
             None when it was not fitted.
-        error: expected calibration error of the raw probabilities on the test pairs, in [0, 1].
+        error: expected calibration error of the raw probabilities on the test pairs, in [0, 1]; None when they were not
+            asked.
         error_after: the same of the tempered ones; None without a temperature.
         reliability: the raw probabilities' bins, each [mean confidence, accuracy, pairs], by rising confidence.
     """
 
     temperature: float | None
-    error: float
-    error_after: float | None
-    reliability: list[list[float]]
+    error: float | None = None
+    error_after: float | None = None
+    reliability: list[list[float]] = field(default_factory=list)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -133,13 +134,13 @@ def calibrate(temperature: float | None, test: np.ndarray, labels: np.ndarray) -
 
 
 def calibrate_members(
-    learning: pd.DataFrame, test: pd.DataFrame, scores: Sequence[MemberScores]
+    learning: pd.DataFrame, test: pd.DataFrame | None, scores: Sequence[MemberScores]
 ) -> dict[str, Calibration]:
     """Return each member's calibration: the temperature from the pairs the aggregator learns from, the errors on test.
 
     Args:
         learning: example_id and label of the pairs the aggregator learns from.
-        test: example_id and label of the test pairs.
+        test: example_id and label of the test pairs; None to fit the temperatures alone.
         scores: of each member, out of sample on both.
 
     Returns:
@@ -152,8 +153,11 @@ def calibrate_members(
     found = {}
     for one in scores:
         before = stack([one], learning["example_id"].to_numpy())[:, 0]
-        held_out = stack([one], test["example_id"].to_numpy())[:, 0]
         temperature = fit_temperature(before, learning["label"].to_numpy())
+        if test is None:
+            found[one.member] = Calibration(temperature)
+            continue
+        held_out = stack([one], test["example_id"].to_numpy())[:, 0]
         found[one.member] = calibrate(temperature, held_out, test["label"].to_numpy())
     return found
 

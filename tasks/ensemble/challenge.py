@@ -17,7 +17,7 @@ from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.counts import confusion, metric_of, metrics_of
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.search import Eviction
 from esci_tournament.tasks.ensemble.select import Selection, select
@@ -27,7 +27,9 @@ from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
-METHOD = 2  # of building a challenger; part of the key that it is stored under. 1: with class weights in the fit
+# Of building a challenger; part of the key that it is stored under. 1: with class weights in the fit; 2: without the
+# metrics out of fold
+METHOD = 3
 # The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
@@ -45,8 +47,9 @@ class Challenge:
         aggregator: the LightGBM stage over their scores.
         result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
             ensemble of all models), "drop_one", "shapley" (or {} when too many re-fits), "selection",
-            "combination" (how the members are combined, see :func:`combination`), "best_alone" (the best model by
-            itself, of those that might serve), "likeness", "refits".
+            "combination" (how the members are combined, see :func:`combination`), "out_of_fold" (see
+            :func:`out_of_fold`; results of earlier releases lack it), "best_alone" (the best model by itself, of those
+            that might serve), "likeness", "refits".
     """
 
     members: tuple[str, ...]
@@ -118,7 +121,7 @@ def build_challenge(
         progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
 
     parameters = AggregatorParameters(seed=settings.seed, threads=settings.cores)
-    game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear)
+    game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear, locales=locales)
     selection = select(
         game,
         costs,
@@ -146,6 +149,7 @@ def build_challenge(
         "shapley": shapley(game, selection),
         "selection": asdict(selection),
         "combination": combination(game, selection.kept),
+        "out_of_fold": out_of_fold(game, selection.kept),
         "best_alone": best_alone(columns, labels, names, selection.alone, settings.primary_metric),
         "likeness": [asdict(pair) for pair in compare_members(columns, labels, names)],
         "refits": game.refits,
@@ -230,6 +234,24 @@ def combination(game: Game, members: Sequence[str]) -> dict[str, Any]:
         "offsets": list(found.choice.offsets),
         "alone": None if position is None else game.order(members)[position],
         "margins": found.margins,
+    }
+
+
+def out_of_fold(game: Game, members: Sequence[str]) -> dict[str, Any]:
+    """Return how good a set is on the pairs that the aggregator learns from, as JSON-able facts.
+
+    Args:
+        game: has fitted it.
+        members: the set.
+
+    Returns:
+        "metrics": "all" or a locale -> metric -> value, and "confusion": 4 x 4 counts over all locales, rows true,
+        columns predicted; each pair answered by folds that did not see its query.
+    """
+    counts = game.fitted(members).counts
+    return {
+        "metrics": {scope: metrics_of(found, game.metric) for scope, found in counts.items()},
+        "confusion": counts["all"].tolist(),
     }
 
 

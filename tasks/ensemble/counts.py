@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
 
 from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import CLASSES
-from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 CONFIDENCE_BINS = 15
+_SUREST = 1e-7  # about what float32 tells from 1: a probability below counts as this one
 _TINY = 1e-300  # keeps 0 / 0 at 0
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def confusion(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Return the confusion matrix of pairs.
 
     Args:
         labels: int (n,), true classes, index into `LABELS`.
         predicted: int (n,), predicted classes.
+        weights: float (n,), how much each pair counts; None for once each.
 
     Returns:
-        int64 (4, 4), rows the true label, columns the predicted one.
+        int64 (4, 4), float64 with weights; rows the true label, columns the predicted one.
 
     Example:
         >>> confusion(np.array([0, 0, 3]), np.array([0, 1, 3])).tolist()
         [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     """
     cells = np.asarray(labels, np.int64) * CLASSES + np.asarray(predicted, np.int64)
-    return np.bincount(cells, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    return np.bincount(cells, weights, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def confusion_by_query(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +69,55 @@ def confidence_gaps(labels: np.ndarray, probabilities: np.ndarray, groups: np.nd
     keys, inverse = np.unique(np.asarray(groups, np.uint64), return_inverse=True)
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+    bins, gaps = gaps_of_pairs(labels, probabilities)
     # Sums of floats depend on their order: sort, so that the order of the rows does not matter
     order = np.lexsort((correct, confidence, bins, inverse))
     cells = (inverse * CONFIDENCE_BINS + bins)[order]
-    sums = np.bincount(cells, weights=(confidence - correct)[order], minlength=len(keys) * CONFIDENCE_BINS)
+    sums = np.bincount(cells, weights=gaps[order], minlength=len(keys) * CONFIDENCE_BINS)
     return sums.reshape(len(keys), CONFIDENCE_BINS)
+
+
+def gaps_of_pairs(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the confidence bin of each pair, and its confidence minus its correctness.
+
+    Args:
+        labels: int8 (n,), index into `LABELS`.
+        probabilities: float32 (n, 4).
+
+    Returns:
+        int64 (n,), 0 to 14, and float64 (n,).
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+    return bins, confidence - (probabilities.argmax(axis=1) == labels)
+
+
+def losses_of_pairs(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the log loss of each pair in nats: minus the logarithm of the probability of what is true.
+
+    Args:
+        labels: int8 (n,), index into `LABELS`.
+        probabilities: float32 (n, 4); one below 1e-7 counts as 1e-7.
+
+    Returns:
+        float64 (n,), 0 to 16.1.
+    """
+    true = probabilities[np.arange(len(labels)), np.asarray(labels, np.int64)].astype(np.float64)
+    return -np.log(np.clip(true, _SUREST, 1.0))
+
+
+def losses_by_query(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the summed log loss of each query in ascending order, float64 (q,); see :func:`losses_of_pairs`.
+
+    Args:
+        labels: int8 (n,), index into `LABELS`.
+        probabilities: float32 (n, 4).
+        groups: uint64 (n,), query keys.
+    """
+    keys, inverse = np.unique(np.asarray(groups, np.uint64), return_inverse=True)
+    losses = losses_of_pairs(labels, probabilities)
+    order = np.lexsort((losses, inverse))  # sums of floats depend on their order, and that of the rows must not matter
+    return np.bincount(inverse[order], weights=losses[order], minlength=len(keys))
 
 
 def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,27 +150,29 @@ def all_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def influences(counts: np.ndarray) -> dict[str, np.ndarray]:
+def influences(counts: np.ndarray, whole: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return how much each query moves each metric, to first order.
 
     Args:
-        counts: (q, 4, 4), one confusion matrix a query; the metrics are those of their sum.
+        counts: (q, 4, 4), one confusion matrix a query.
+        whole: (4, 4), the matrix whose metrics are meant; None for the sum of `counts`.
 
     Returns:
         float64, for each of the metrics (q,), for `f1` (q, 4).
     """
     parts = np.asarray(counts, np.float64).reshape(len(counts), CLASSES**2) @ _PARTS
     hits, truth, predicted = (parts[:, start : start + CLASSES] for start in (0, CLASSES, 2 * CLASSES))
-    whole = all_metrics(np.asarray(counts).sum(axis=0))
-    all_truth = truth.sum(axis=0)
+    summed = np.asarray(counts).sum(axis=0) if whole is None else np.asarray(whole)
+    metrics = all_metrics(summed)
+    all_truth = summed.sum(axis=1).astype(np.float64)
     total = max(all_truth.sum(), 1.0)
-    sizes = np.maximum(all_truth + predicted.sum(axis=0), 1.0)
-    f1 = (2 * hits - whole["f1"] * (truth + predicted)) / sizes
+    sizes = np.maximum(all_truth + summed.sum(axis=0), 1.0)
+    f1 = (2 * hits - metrics["f1"] * (truth + predicted)) / sizes
     present = all_truth > 0
     return {
-        "accuracy": (hits.sum(axis=1) - whole["accuracy"] * truth.sum(axis=1)) / total,
+        "accuracy": (hits.sum(axis=1) - metrics["accuracy"] * truth.sum(axis=1)) / total,
         "macro_f1": f1[:, present].sum(axis=1) / max(int(present.sum()), 1),
-        "weighted_f1": (f1 @ all_truth + truth @ whole["f1"] - whole["weighted_f1"] * truth.sum(axis=1)) / total,
+        "weighted_f1": (f1 @ all_truth + truth @ metrics["f1"] - metrics["weighted_f1"] * truth.sum(axis=1)) / total,
         "f1": f1,
     }
 
@@ -161,6 +206,23 @@ def metric_of(name: str, counts: np.ndarray) -> np.ndarray:
     return values
 
 
+def slopes(names: Iterable[str], whole: np.ndarray) -> dict[str, np.ndarray]:
+    """Return how much one pair more in each cell of a confusion matrix moves each metric, to first order.
+
+    Args:
+        names: metrics of plug-ins, beside the built-in ones.
+        whole: (4, 4), true by predicted.
+
+    Returns:
+        float64, for each of the metrics (16,), for `f1` (16, 4); the cells in the order of `whole.reshape(16)`.
+
+    Raises:
+        UsageError: as :func:`metric_of`.
+    """
+    cells = np.eye(CLASSES**2, dtype=np.int64).reshape(-1, CLASSES, CLASSES)
+    return influences(cells, whole) | {name: _slope(name, whole) for name in names}
+
+
 def influence_of(name: str, counts: np.ndarray) -> np.ndarray:
     """Return how much each query moves a metric, to first order.
 
@@ -179,13 +241,17 @@ def influence_of(name: str, counts: np.ndarray) -> np.ndarray:
     """
     if name in METRICS:
         return influences(counts)[name]
-    whole = np.asarray(counts, np.float64).sum(axis=0)
+    slope = _slope(name, np.asarray(counts, np.float64).sum(axis=0))
+    return np.asarray(counts, np.float64).reshape(len(counts), -1) @ slope
+
+
+def _slope(name: str, whole: np.ndarray) -> np.ndarray:
+    """Return the derivative of a plug-in's metric by each cell of a matrix, float64 (16,)."""
     step = 1e-4 * max(whole.sum(), 1.0)
     moved = step * np.eye(CLASSES**2).reshape(-1, CLASSES, CLASSES)
     below = np.minimum(moved, whole)  # a count does not fall below 0
     width = step + below.sum(axis=(1, 2))
-    slope = (metric_of(name, whole + moved) - metric_of(name, whole - below)) / width
-    return np.asarray(counts, np.float64).reshape(len(counts), -1) @ slope
+    return (metric_of(name, whole + moved) - metric_of(name, whole - below)) / width
 
 
 def class_f1(counts: np.ndarray) -> np.ndarray:
@@ -247,20 +313,3 @@ def calibration_error(gaps: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         float64 (...,), 0 to 1.
     """
     return np.abs(np.asarray(gaps, np.float64)).sum(axis=-1) / np.maximum(pairs, 1)
-
-
-def metrics_of_each(pairs: pd.DataFrame, scores: Iterable[MemberScores]) -> dict[str, dict[str, float]]:
-    """Return the metrics of each model alone, by its most probable label.
-
-    Args:
-        pairs: columns example_id and label (int, index into `LABELS`).
-        scores: of each model, out of sample on the pairs.
-
-    Returns:
-        Member -> metric -> value.
-
-    Raises:
-        LeakError: if a score is missing or not out of sample.
-    """
-    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
-    return {one.member: metrics_of(confusion(labels, stack([one], ids)[:, 0].argmax(axis=1))) for one in scores}

@@ -67,12 +67,14 @@ class CrossValidated:
         choice: what the final fit follows.
         counts: float64 (4, 4), true by predicted, of the labels: see `Rule.counts` in `rule.py`.
         margins: reported metric -> how far `counts` are ahead of the best member's, which may be another for each.
+        decisions: int8 (2, n), the labels that `counts` follow from, as `estimated` in `rule.py` takes them.
     """
 
     scores: np.ndarray
     choice: Choice
     counts: np.ndarray
     margins: dict[str, float]
+    decisions: np.ndarray
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -123,9 +125,9 @@ def cross_validate(
     for run in runs:
         scores[run.held_out] = run.predict(rounds)
     found = _decided(ordered, truth, keys, log_softmax(scores, axis=1), Choice(rounds, ridges, shares), parameters)
-    back = np.empty_like(found.scores)
-    back[order] = found.scores
-    return CrossValidated(back, found.choice, found.counts, found.margins)
+    back, decisions = np.empty_like(found.scores), np.empty_like(found.decisions)
+    back[order], decisions[:, order] = found.scores, found.decisions
+    return CrossValidated(back, found.choice, found.counts, found.margins, decisions)
 
 
 def _decided(
@@ -144,7 +146,7 @@ def _decided(
     given = columns.argmax(axis=2)
     rule = tune(scores, labels, groups, given, metric, parameters.seed)
     targets = best_of(labels, given, metric)
-    counts, offsets, single = rule.counts, tuple(rule.offsets.tolist()), None
+    counts, offsets, decisions, single = rule.counts, tuple(rule.offsets.tolist()), rule.decisions, None
     members = np.stack([confusion(labels, one) for one in given.T]).astype(np.float64)
     best = int(merit(members, metric, targets).argmax())
     ahead = margins(rule.counts, metric, metrics_of(members[best], metric))
@@ -153,8 +155,9 @@ def _decided(
     if any(ahead[name] <= allowed[name] for name in ahead):
         counts, offsets, single = members[best], (0.0,) * CLASSES, best
         scores = log_softmax(centred_logs(columns[:, [best]])[:, 0], axis=1)
+        decisions = np.stack([given[:, best]] * 2).astype(np.int8)
     chosen = Choice(0 if single is not None else choice.rounds, choice.ridges, choice.shares, offsets, single)
-    return CrossValidated(scores, chosen, counts, margins(counts, metric, targets))
+    return CrossValidated(scores, chosen, counts, margins(counts, metric, targets), decisions)
 
 
 _Shares = tuple[float, float, float]

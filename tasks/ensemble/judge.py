@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from esci_tournament.registry.extensions import LOG_LOSS
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
 from esci_tournament.tasks.ensemble.case import Answers, JudgeInput, JudgeSettings, digest_of
-from esci_tournament.tasks.ensemble.counts import METRICS
+from esci_tournament.tasks.ensemble.conditional import given_that_it_won
 from esci_tournament.tasks.ensemble.evidence import SINGLE, Evidence
-from esci_tournament.tasks.ensemble.spending import LITTLE_LEFT, Look, look_at
+from esci_tournament.tasks.ensemble.spending import LITTLE_LEFT, look_at
 from esci_tournament.tasks.ensemble.verdict import Check, Outcome, Verdict
 
-__all__ = ["Answers", "JudgeInput", "JudgeSettings", "guard", "judge"]
+__all__ = ["CHEAPER", "GAIN", "Answers", "JudgeInput", "JudgeSettings", "guard", "judge"]
 
+GAIN, CHEAPER = "gain", "cheaper"  # the checks by which a challenger wins, and the routes of the verdict
+SAME = "refused: it answers as the champion does"
+_OTHER = "gain in "  # and the name of another metric than the primary one
+_PRIMARY_SHARE = 0.8  # of a look's level: a gain in probabilities shows at a small one too, a gain in labels does not
 _GUARD_LEVEL = 0.025  # a true loss as large as the margin passes a guardrail with this probability
 _GUARD_POWER = 0.2  # a guardrail is fit to judge if an equal challenger passes it with probability 1 - this
 _HARM_LEVEL = 0.1  # where data is too little for that, a loss this significant still refuses
@@ -22,8 +29,10 @@ _HARM_LEVEL = 0.1  # where data is too little for that, a loss this significant 
 def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
     """Return the verdict on a challenger.
 
-    Promote when the lower bound of the gain on the primary metric, at the level left for this look, is above the
-    required gain (or, for a cheaper challenger, above minus `not_worse_margin`) and no guardrail is hurt.
+    Promote when the lower bound of the gain on one of the gain metrics, at its part of the level of this look, is above
+    the required gain (or, for a cheaper challenger, above what is left of minus `not_worse_margin`) and no guardrail is
+    hurt. A gain on another metric than the primary one counts only if the primary one does not fall short of the
+    required gain on the test split.
 
     Args:
         case: counts and costs of both sides.
@@ -37,7 +46,7 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
     """
     settings = settings or JudgeSettings()
     case = case.canonical()
-    look = look_at(case.looks, settings.alpha)
+    look = look_at(case.before, settings.alpha)
     present = sorted(set(case.locale.tolist()))
     numbers = Evidence(case, present, settings)
     metrics = numbers.table()
@@ -49,23 +58,48 @@ def judge(case: JudgeInput, settings: JudgeSettings | None = None) -> Verdict:
         return Verdict(
             "not_evaluable", "not evaluable: " + "; ".join(text for _, text in missing), "", (*single, *budget),
             metrics, tuple(code for code, _ in missing), tuple(check.sentence for check in single if not check.passed),
-            look.number, look.level,
-            look_at(case.looks - 1, settings.alpha).left if case.looks else 1.0,
-            False, digest,
+            look.number, look.level, look.before, False, digest,
         )  # fmt: skip
-    gain = numbers.difference(settings.primary_metric)
-    wins = [_gain_check(gain, look, settings)]
-    if cheaper := _saving(case, settings):
-        wins.append(_cheaper_check(gain, look, settings, cheaper))
+    tested, cheaper = settings.tested(numbers.scored), _saving(case, settings)
+    compared = dict.fromkeys((*tested, *((settings.primary_metric,) if cheaper else ())))
+    levels = _levels(tuple(compared), settings.primary_metric, look.level)
+    gains = {name: numbers.loss() if name == LOG_LOSS else numbers.difference(name) for name in tested}
+    gain = gains.get(settings.primary_metric) or numbers.difference(settings.primary_metric)
+    wins = [
+        _gain_check(gain, levels[name], settings)
+        if name == settings.primary_metric
+        else _other_gain_check(name, gains[name], gain, levels[name], settings)
+        for name in tested
+    ]
+    if cheaper:
+        wins.append(_cheaper_check(gain, levels[settings.primary_metric], settings, cheaper, case.given_up))
     guards = _guards(numbers, present, settings)
     outcome, route, reason = _decide(wins, guards + single + budget)
     cautions = [check.sentence for check in guards if not check.judged]
     if look.left < LITTLE_LEFT:
         cautions.append(look.sentence)
+    spends = outcome == "promote" or not _same_answers(case)
+    if not spends:  # whatever the labels are, so that nothing is risked by it
+        reason = SAME
     return Verdict(
         outcome, reason, route, (*wins, *guards, *single, *budget), metrics, (), tuple(cautions), look.number,
-        look.level, look.left, True, digest,
+        look.level, look.left if spends else look.before, spends, digest, _conditional(gains, gain, wins, route),
     )  # fmt: skip
+
+
+def _same_answers(case: JudgeInput) -> bool:
+    """Return whether both sides give the same labels and probabilities, as far as the counts and losses tell."""
+    sides = ((case.challenger, case.champion), (case.challenger_loss, case.champion_loss))
+    return all(one is not None and other is not None and np.array_equal(one, other) for one, other in sides)
+
+
+def _conditional(
+    gains: dict[str, Difference], primary: Difference, wins: list[Check], route: str
+) -> dict[str, Any] | None:
+    """Return what the gain is worth by which a challenger won, and which metric it is on; None if it did not win."""
+    name = route.removeprefix(_OTHER) if route.startswith(_OTHER) else ""
+    found = given_that_it_won(gains[name] if name else primary, wins, route)
+    return None if found is None else ({"metric": name} if name else {}) | found
 
 
 def _finite(bound: float) -> float | None:
@@ -90,24 +124,56 @@ def _missing(case: JudgeInput, present: list[str], settings: JudgeSettings) -> l
     return missing
 
 
-def _gain_check(gain: Difference, look: Look, settings: JudgeSettings) -> Check:
-    bound = gain.lower(look.level)
+def _levels(tested: tuple[str, ...], primary: str, level: float) -> dict[str, float]:
+    """Return the error probability of each metric that may win; they add up to the look's, by the union bound."""
+    share = _PRIMARY_SHARE if primary in tested and len(tested) > 1 else 0.0
+    others = len(tested) - bool(share)
+    return {name: level * (share if share and name == primary else (1 - share) / others) for name in tested}
+
+
+def _lower(gain: Difference, level: float) -> float:
+    """Return the lower bound of a gain; minus infinity where nothing of alpha is left."""
+    return gain.lower(level) if level > 0 else -np.inf
+
+
+def _gain_check(gain: Difference, level: float, settings: JudgeSettings) -> Check:
+    bound = _lower(gain, level)
     passed = bound > settings.required_gain
     sentence = (
-        f"{settings.primary_metric} changes by {gain.value:+.4f}; at this look's level ({look.level:.2g}) it is "
+        f"{settings.primary_metric} changes by {gain.value:+.4f}; at this look's level ({level:.2g}) it is "
         f"at least {bound:+.4f}, {'' if passed else 'not '}above the required gain of {settings.required_gain:+.4f}"
     )
-    return Check("gain", passed, True, _finite(bound), settings.required_gain, sentence)
+    return Check(GAIN, passed, True, _finite(bound), settings.required_gain, sentence)
 
 
-def _cheaper_check(gain: Difference, look: Look, settings: JudgeSettings, saving: str) -> Check:
-    bound, threshold = gain.lower(look.level), -settings.not_worse_margin
-    passed = bound > threshold
+def _other_gain_check(name: str, gain: Difference, primary: Difference, level: float, settings: JudgeSettings) -> Check:
+    """Return the check of a gain on another metric than the primary one, which must not be lost for it."""
+    bound, required = _lower(gain, level), settings.required_gain
+    kept = primary.value >= required
+    at = f"at this look's level ({level:.2g})"
+    if name == LOG_LOSS:
+        moved = "falls" if gain.value >= 0 else "rises"
+        change = f"log loss {moved} by {abs(gain.value):.4f} nats; {at} it falls by at least {bound:+.4f}"
+    else:
+        change = f"{name} changes by {gain.value:+.4f}; {at} it is at least {bound:+.4f}"
+    sentence = (
+        f"{change}, {'' if bound > 0 else 'not '}above 0; {settings.primary_metric} changes by {primary.value:+.4f}, "
+        f"{'not ' if kept else ''}below the required gain of {required:+.4f}"
+    )
+    return Check(f"{_OTHER}{name}", bound > 0 and kept, True, _finite(bound), 0.0, sentence)
+
+
+def _cheaper_check(gain: Difference, level: float, settings: JudgeSettings, saving: str, given_up: float) -> Check:
+    """Return the check that a cheaper challenger loses little: all of them together, since the best champion so far."""
+    bound, left = _lower(gain, level), max(settings.not_worse_margin - given_up, 0.0)
+    passed, threshold = bound > -left, -left
     sentence = (
         f"it is cheaper ({saving}); {settings.primary_metric} is at least {bound:+.4f} of the champion's, "
-        f"{'within' if passed else 'not within'} the loss of {settings.not_worse_margin:.4f} that a saving may cost"
+        f"{'within' if passed else 'not within'} the loss of {left:.4f} that a saving may cost"
     )
-    return Check("cheaper", passed, True, _finite(bound), threshold, sentence)
+    if given_up:
+        sentence += f" (of {settings.not_worse_margin:.4f}, {given_up:.4f} was given up for cheaper ensembles before)"
+    return Check(CHEAPER, passed, True, _finite(bound), threshold, sentence)
 
 
 def _saving(case: JudgeInput, settings: JudgeSettings) -> str:
@@ -128,8 +194,9 @@ def _saving(case: JudgeInput, settings: JudgeSettings) -> str:
 def _guards(numbers: Evidence, present: list[str], settings: JudgeSettings) -> list[Check]:
     margin = settings.guardrail_margin
     guards = []
-    for name in METRICS:
-        if name != settings.primary_metric:
+    shown = settings.tested(numbers.scored) == (settings.primary_metric,)  # whoever wins has shown no loss on it then
+    for name in numbers.names:
+        if name != settings.primary_metric or not shown:
             guards.append(guard(name, numbers.difference(name), margin))
     for place, locale in enumerate(present):
         change = numbers.difference(settings.primary_metric, place)

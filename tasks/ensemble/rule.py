@@ -45,13 +45,32 @@ class Rule:
     Attributes:
         offsets: float64 (4,), that of the first class is 0.
         counts: float64 (4, 4), true by predicted: what its decisions are estimated to be on pairs of queries that it
-            was not tuned on. The .632 estimate of Efron and Tibshirani ("Improvements on Cross-Validation: The .632+
-            Bootstrap Method", 1997): decisions on queries left out are worse than those of the rule, which has seen
-            more of them; its own on the queries that it was tuned on are better.
+            was not tuned on, see :func:`estimated`.
+        decisions: int8 (2, n), what :func:`estimated` takes: by rules that were not tuned on the pair's query, and by
+            this one.
     """
 
     offsets: np.ndarray
     counts: np.ndarray
+    decisions: np.ndarray
+
+
+def estimated(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Return what the decisions of a tuned rule are estimated to be on pairs of queries that it was not tuned on.
+
+    The .632 estimate of Efron and Tibshirani ("Improvements on Cross-Validation: The .632+ Bootstrap Method", 1997):
+    decisions on queries left out are worse than those of the rule, which has seen more of them; its own on the queries
+    that it was tuned on are better.
+
+    Args:
+        labels: int (n,), index into `LABELS`.
+        decisions: int8 (2, n), by rules that were not tuned on the pair's query, and by the rule itself.
+
+    Returns:
+        float64 (4, 4), true by predicted.
+    """
+    unseen, seen = decisions
+    return 0.632 * confusion(labels, unseen) + 0.368 * confusion(labels, seen)
 
 
 def decide(scores: np.ndarray, offsets: np.ndarray = NO_OFFSETS) -> np.ndarray:
@@ -103,9 +122,8 @@ def tune(
     chosen = offsets.mean(axis=0)
     times = left_out.sum(axis=0)
     unseen = np.where(times[:, None] > 0, left_out.T @ offsets / np.maximum(times, 1)[:, None], chosen)
-    pessimistic = confusion(labels, decide(scores, unseen[query]))
-    optimistic = confusion(labels, decide(scores, chosen))
-    return Rule(chosen, 0.632 * pessimistic + 0.368 * optimistic)
+    decisions = np.stack([decide(scores, unseen[query]), decide(scores, chosen)])
+    return Rule(chosen, estimated(labels, decisions), decisions)
 
 
 def best_of(labels: np.ndarray, given: np.ndarray, metric: str) -> dict[str, float]:

@@ -14,14 +14,23 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.ensemble.counts import METRICS, confusion, confusion_by_query, metrics_of
+from esci_tournament.tasks.ensemble.counts import METRICS, confusion, metrics_of
 from esci_tournament.tasks.ensemble.judge import Answers, JudgeInput, JudgeSettings, judge
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.spending import History
 from esci_tournament.tasks.ensemble.verdict import Verdict
 
 # The settings that a verdict depends on: the thresholds of the judge, and the budget.
 SETTINGS = (
-    *("primary_metric", "required_gain", "alpha", "resamples", "guardrail_margin", "minimum_test_queries"),
+    *(
+        "primary_metric",
+        "gain_metrics",
+        "required_gain",
+        "alpha",
+        "resamples",
+        "guardrail_margin",
+        "minimum_test_queries",
+    ),
     *("not_worse_margin", "cheaper_by", "seed", "budget_memory_mib", "budget_latency_ms", "execution"),
 )
 
@@ -45,7 +54,8 @@ class Trial:
 
     Attributes:
         verdict: the judge's verdict.
-        confusion: 4 x 4 counts of the challenger, rows true, columns predicted.
+        confusion: 4 x 4 counts of the challenger, rows true, columns predicted; each pair counts once, also where
+            queries have weights.
         alone: model -> "all" or a locale -> metrics of the model alone on the test pairs.
     """
 
@@ -59,23 +69,27 @@ def run_trial(
     scores: Sequence[MemberScores],
     challenger: Side,
     champion: Side | None,
-    looks: int,
+    before: History,
     settings: Settings,
     single: str | None = None,
+    given_up: float = 0.0,
 ) -> Trial:
     """Score the test pairs with both sides and judge the challenger.
 
     A champion with a member that has no scores cannot be compared with: then the verdict is not evaluable, and says so.
 
     Args:
-        pairs: the test pairs: example_id, label, query_key, locale.
+        pairs: the test pairs: example_id, label, query_key, locale, and `product` (row of the product, which belongs to
+            one locale). Without `product` the bounds do not take into account that products recur over queries. With
+            `weight`, the same for all pairs of a query, queries count by it.
         scores: of every model that took part or is a member of the champion.
         challenger: the new ensemble.
         champion: the ensemble in service; None when there is none.
-        looks: looks that were taken at this test split before.
+        before: looks that were taken before, and promoted nothing.
         settings: those of `SETTINGS`.
         single: the model that is best alone, as the pairs that the aggregator learns from say; one of `scores`. None
             for no comparison with it.
+        given_up: what cheaper ensembles may have lost on the primary metric since the best champion so far.
 
     Returns:
         The verdict and the metrics beside it.
@@ -93,26 +107,29 @@ def run_trial(
         probabilities = side.aggregator.predict_proba(columns)
         return Answers(probabilities, side.aggregator.labels(probabilities))
 
-    answers, primary = answer(challenger), settings.primary_metric
+    answers = answer(challenger)
     case = JudgeInput.from_answers(
         labels,
         groups,
         locales,
         answers,
         None if champion is None or absent else answer(champion),
-        single=None if single is None else confusion_by_query(labels, given_by(by_name[single], ids), groups)[1],
+        None if single is None else given_by(by_name[single], ids),
+        pairs["product"].to_numpy() if "product" in pairs else None,
+        pairs["weight"].to_numpy() if "weight" in pairs else None,
         single_name=single or "",
         absent=absent,
         expected_locales=expected_locales(pairs),
         challenger_cost=challenger.cost,
         champion_cost=None if champion is None else champion.cost,
         budget=Budget.of(settings),
-        looks=looks,
+        before=before,
+        given_up=given_up,
     )
     return Trial(
         verdict=judge(case, JudgeSettings.of(settings)),
         confusion=confusion(labels, answers.labels).tolist(),
-        alone={name: metrics_alone(stack([one], ids)[:, 0], labels, locales, primary) for name, one in by_name.items()},
+        alone=metrics_of_each(pairs, by_name.values(), settings.primary_metric),
     )
 
 
@@ -144,8 +161,34 @@ def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:
     return tuple(locale for locale in LOCALES if locale in spoken)
 
 
+def metrics_of_each(
+    pairs: pd.DataFrame, scores: Iterable[MemberScores], primary: str = METRICS[0]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the metrics of each model alone, by its most probable label.
+
+    Args:
+        pairs: columns example_id, label (int, index into `LABELS`) and locale; with `weight`, pairs count by it.
+        scores: of each model, out of sample on the pairs.
+        primary: The declared metric, reported beside the three that always are.
+
+    Returns:
+        Member -> "all" or a locale -> metric -> value.
+
+    Raises:
+        LeakError: if a score is missing or not out of sample.
+    """
+    ids, labels = pairs["example_id"].to_numpy(), pairs["label"].to_numpy()
+    locales = pairs["locale"].astype(str).to_numpy()
+    weights = pairs["weight"].to_numpy() if "weight" in pairs else None
+    return {one.member: metrics_alone(stack([one], ids)[:, 0], labels, locales, primary, weights) for one in scores}
+
+
 def metrics_alone(
-    probabilities: np.ndarray, labels: np.ndarray, locales: np.ndarray, primary: str = METRICS[0]
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    locales: np.ndarray,
+    primary: str = METRICS[0],
+    weights: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of the most probable label, over all pairs and by locale.
 
@@ -154,16 +197,18 @@ def metrics_alone(
         labels: int8 (n,), index into `LABELS`.
         locales: str (n,).
         primary: The declared metric, reported beside the three that always are.
+        weights: float (n,), how much each pair counts; None for once each.
 
     Returns:
         "all" or a locale -> metric -> value.
     """
     given = probabilities.argmax(axis=1)
-    result = {"all": metrics_of(confusion(labels, given), primary)}
-    for locale in sorted(set(locales)):
-        here = locales == locale
-        result[locale] = metrics_of(confusion(labels[here], given[here]), primary)
-    return result
+    scopes = {"all": np.ones(len(labels), dtype=bool)} | {one: locales == one for one in sorted(set(locales))}
+    counted = np.ones(len(labels)) if weights is None else weights
+    return {
+        scope: metrics_of(confusion(labels[here], given[here], counted[here]), primary)
+        for scope, here in scopes.items()
+    }
 
 
 def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:

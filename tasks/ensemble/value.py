@@ -13,9 +13,11 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of
 from esci_tournament.tasks.ensemble.fitting import Choice, cross_validate, fit_aggregator
+from esci_tournament.tasks.ensemble.rule import estimated
 from esci_tournament.tasks.ensemble.worth import utilities
 
 MOST_SHAPLEY_MEMBERS = 10
+MOST_ROWS = 60_000  # pairs that a set is fitted on
 
 Heard = Callable[[frozenset[str], float], None]
 
@@ -27,10 +29,12 @@ class Fitted:
     Attributes:
         choice: what the final fit follows.
         margins: reported metric -> how far the set is ahead of its best member on that metric, out of fold.
+        counts: "all" and each locale -> float64 (4, 4), true by predicted, out of fold; see `estimated` in `rule.py`.
     """
 
     choice: Choice
     margins: dict[str, float]
+    counts: dict[str, np.ndarray]
 
 
 class Game:
@@ -47,6 +51,7 @@ class Game:
             seconds on millions of pairs. None uses all.
         known: values already known, such as those of an interrupted run.
         heard: called with each set and its value as soon as it is fitted.
+        locales: str (n,), of each pair; None where counts by locale are not asked for.
 
     Attributes:
         values: the value of each set that is known.
@@ -64,9 +69,10 @@ class Game:
         members: Sequence[str],
         parameters: AggregatorParameters | None = None,
         metric: str = "macro_f1",
-        maximum_rows: int | None = 60_000,
+        maximum_rows: int | None = MOST_ROWS,
         known: Mapping[frozenset[str], float] | None = None,
         heard: Heard | None = None,
+        locales: np.ndarray | None = None,
     ) -> None:
         check_shapes(columns, labels, groups, members)
         self._everything = columns, labels, groups
@@ -74,6 +80,7 @@ class Game:
             raise UsageError(f"members {list(members)} repeat a name; name each once")
         rows = whole_queries(groups, maximum_rows)
         self.columns, self.labels, self.groups = columns[rows], labels[rows], groups[rows]
+        self._places = {} if locales is None else {str(name): locales[rows] == name for name in np.unique(locales)}
         self.members, self.metric = tuple(members), metric
         self.parameters = replace(parameters or AggregatorParameters(), metric=metric)
         self.values: dict[frozenset[str], float] = dict(known or {})
@@ -143,7 +150,7 @@ class Game:
             subset: names of members.
 
         Returns:
-            The choice and the margins.
+            The choice, the margins and the counts.
 
         Raises:
             UsageError: if a name is unknown.
@@ -235,7 +242,10 @@ class Game:
 
     def _refit(self, key: frozenset[str]) -> None:
         found = cross_validate(self._columns_of(key), self.labels, self.groups, self.parameters)
-        self._fitted[key] = Fitted(found.choice, found.margins)
+        counts = {"all": found.counts}
+        for name, here in self._places.items():
+            counts[name] = estimated(self.labels[here], found.decisions[:, here])
+        self._fitted[key] = Fitted(found.choice, found.margins, counts)
         self.values[key] = float(metric_of(self.metric, found.counts))
         self.refits += 1
         if self._heard is not None:

@@ -36,6 +36,9 @@ class Check:
 class MetricRow:
     """A metric of both sides with 95 % intervals; the champion's numbers are None when there is none.
 
+    Both ends of an interval are None where too few queries move the metric; see
+    :meth:`esci_tournament.tasks.ensemble.bootstrap.Difference.interval`.
+
     Attributes:
         scope: "all", a locale, or "class E" and so on.
         metric: name of the metric.
@@ -57,8 +60,8 @@ class MetricRow:
     queries: int
     pairs: int
     challenger: float
-    challenger_low: float
-    challenger_high: float
+    challenger_low: float | None
+    challenger_high: float | None
     champion: float | None = None
     champion_low: float | None = None
     champion_high: float | None = None
@@ -74,16 +77,20 @@ class Verdict:
     Attributes:
         outcome: promote, refuse or not_evaluable.
         reason: why, in words.
-        route: "gain" or "cheaper" when promoted, else "".
+        route: the check that won when promoted: "gain", "gain in" and another metric, or "cheaper"; else "".
         checks: every check, in the order they were made.
         metrics: both sides, overall, by locale and by class.
         missing: what kept it from being evaluable: "champion", "members" (of the champion), "queries", "locale <name>".
         cautions: what a reviewer should know beside the outcome, a sentence each.
-        look: number of this look at the test split.
+        look: number of this look of the home; looks that promoted are not counted.
         level: the error probability it could spend.
         alpha_left: share of alpha left after it, 0 to 1.
-        spends_look: whether it counts as a look; a verdict that is not evaluable does not.
+        spends_look: whether it counts as a look; one that is not evaluable, or of a challenger that answers as the
+            champion does, does not.
         digest: SHA-256 of everything the verdict follows from; the same digest must give the same verdict.
+        conditional: the gain of one that is promoted, given that it was selected for it; see
+            :func:`esci_tournament.tasks.ensemble.conditional.given_that_it_won`; with `metric` if it is not the
+            primary one. None otherwise, and in verdicts of earlier releases.
     """
 
     outcome: Outcome
@@ -98,6 +105,7 @@ class Verdict:
     alpha_left: float
     spends_look: bool
     digest: str
+    conditional: dict[str, Any] | None = None
 
     def metric(self, name: str, scope: str = "all") -> MetricRow:
         """Return one row of the metrics.
@@ -135,8 +143,11 @@ class Verdict:
         raise UsageError(f"the verdict has no check {name!r}; it has {', '.join(check.name for check in self.checks)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the verdict as plain JSON types; an infinite bound becomes None."""
-        return _plain(asdict(self))
+        """Return the verdict as plain JSON types; an infinite bound becomes None, and no `conditional` is left out."""
+        content = _plain(asdict(self))
+        if content["conditional"] is None:  # so that the verdict of an earlier release is written as it was
+            del content["conditional"]
+        return content
 
     def to_json(self) -> str:
         """Return the verdict as one JSON document; :meth:`from_json` reads it back, equal."""

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.labels import LABEL_NAMES
-from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report import shown, words
 from esci_tournament.tasks.report.summary import Summary
 
 Kind = Literal["svg", "png"]
@@ -93,9 +93,10 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
 
 
 def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
-    """Draw the metrics of the ensemble, the champion it met and every model alone, on the test split.
+    """Draw the metrics of the ensemble, the champion it met and every model alone.
 
-    The metrics are accuracy, macro F1 and weighted F1, and the declared one where it is another.
+    They are of the test split; of a sealed summary, out of fold and without the champion. The metrics are accuracy,
+    macro F1 and weighted F1, and the declared one where it is another.
 
     Args:
         summary: The summary of a tournament.
@@ -103,13 +104,17 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
         paper: As :func:`utility_bars`.
 
     Returns:
-        The image; never None, since the ensemble always has metrics.
+        The image, or None when the ensemble's metrics are sealed and there are none out of fold.
     """
-    rows = [("Ensemble", summary.ensemble)]
+    own = shown.ensemble(summary)
+    if own is None:
+        return None
+    rows = [("Ensemble", own)]
     if summary.champion is not None:
         rows.append((f"Champion v{words.clean(summary.champion_version)} (before)", summary.champion))
-    tested = [(words.display_name(model), model.test) for model in summary.models if model.test is not None]
-    rows += sorted(tested, key=lambda row: -row[1].value(words.primary_metric(summary)))
+    alone = [(words.display_name(model), shown.alone(summary, model)) for model in summary.models]
+    measured = [(name, metrics) for name, metrics in alone if metrics is not None]
+    rows += sorted(measured, key=lambda row: -(shown.value(row[1], words.primary_metric(summary)) or 0.0))
     look = dict(
         zip(words.metric_names(summary), ((ACCENT, "o"), (SECOND, "s"), (THIRD, "^"), (INK, "D")), strict=False)
     )
@@ -119,13 +124,13 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
         axes.axhspan(-0.5, 0.5, color=LINE, alpha=0.5, linewidth=0)
         handles = []
         for metric, (color, marker) in look.items():
-            values = [metrics.value(metric) for _, metrics in rows]
+            values = [metrics.by_name().get(metric, np.nan) for _, metrics in rows]
             handles += axes.plot(
                 values, range(len(rows)), marker, color=color, markersize=7, label=words.metric_name(metric)
             )
             axes.axvline(values[0], color=color, linewidth=0.8, linestyle=":")
         _name_rows(axes, [name for name, _ in rows])
-        axes.set_xlabel("on the test split; dotted: the ensemble")
+        axes.set_xlabel(f"{shown.place(summary)}; dotted: the ensemble")
         axes.grid(axis="x")
         axes.margins(x=0.06)
         _legend_above(figure, handles)
@@ -134,7 +139,7 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
 
 
 def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
-    """Draw the challenger's confusion matrix on the test split: rows sum to 100 %, counts beneath.
+    """Draw the challenger's confusion matrix: rows sum to 100 %, counts beneath.
 
     Args:
         summary: The summary of a tournament.
@@ -144,7 +149,7 @@ def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white")
     Returns:
         The image, or None when nothing was counted.
     """
-    counts = np.asarray(summary.confusion, dtype=np.float64)
+    counts = np.asarray(shown.confusion(summary), dtype=np.float64)
     if counts.size == 0 or counts.sum() == 0:
         return None
     totals = counts.sum(axis=1, keepdims=True)
@@ -158,7 +163,7 @@ def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white")
             axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.55 else INK)
         axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
         axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)
-        axes.set_xlabel("predicted")
+        axes.set_xlabel(f"predicted, {shown.place(summary)}")
         axes.set_ylabel("true")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report import shown, words
 from esci_tournament.tasks.report.summary import Metrics, Summary
 
 COLUMNS = (
-    *("model", "version", "family", "status", *words.METRIC_NAMES),
+    *("model", "version", "family", "status", "split", *words.METRIC_NAMES),
     *("utility", "utility_low", "utility_high", "drop_one"),
     *("memory_mib", "page_ms", "parameters", "fit_seconds", "reason"),
 )
@@ -24,10 +24,11 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
 
     Returns:
         A frame with one row per model and the columns :data:`COLUMNS`, and the declared metric where it is another:
-        text in model, version, family, status and reason; float64 in the others, NaN where a figure was not measured.
-        Metrics are of the test split, utilities are SHAP shares of the ensemble's total, all in [0, 1]; drop_one is the
-        primary metric lost without the member; memory_mib in MiB, page_ms the median milliseconds for a page of 40
-        pairs, fit_seconds in seconds.
+        text in model, version, family, status, split and reason; float64 in the others, NaN where a figure was not
+        measured. Metrics are of the test split where split is "test"; where these are sealed it is "blend": the pairs
+        that the aggregator learns from, out of fold for the ensemble. Utilities are SHAP shares of the ensemble's
+        total, all in [0, 1]; drop_one is the primary metric lost without the member; memory_mib in MiB, page_ms the
+        median milliseconds for a page of 40 pairs, fit_seconds in seconds.
     """
     used = summary.selection.get("used") or {}
     ensemble = {
@@ -41,8 +42,10 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
         "fit_seconds": words.total([model.fit_seconds for model in words.members(summary)]),
         "reason": "",
     }
-    rows: list[dict[str, Any]] = [ensemble | _metrics(summary.ensemble)]
+    split = "blend" if summary.sealed else "test"
+    rows: list[dict[str, Any]] = [ensemble | {"split": split} | _metrics(shown.ensemble(summary))]
     for model in summary.models:
+        aside = shown.aside(summary, model)
         rows.append(
             {
                 "model": model.name,
@@ -59,11 +62,13 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
                 "fit_seconds": model.fit_seconds,
                 "reason": model.reason,
             }
-            | _metrics(model.test)
+            | {"split": "blend" if aside else split}
+            | _metrics(aside or shown.alone(summary, model))
         )
     columns = [*COLUMNS, *(name for name in words.metric_names(summary) if name not in COLUMNS)]
     frame = pd.DataFrame(rows, columns=columns)
-    numbers = [name for name in columns if name not in ("model", "version", "family", "status", "reason")]
+    texts = ("model", "version", "family", "status", "split", "reason")
+    numbers = [name for name in columns if name not in texts]
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 

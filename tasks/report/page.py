@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from esci_tournament.tasks.report import exits, figures, words
+from esci_tournament.tasks.report import exits, figures, selected, shown, words
 from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 _COLOURS = {
@@ -47,12 +47,14 @@ def render(summary: Summary) -> str:
         summary=summary,
         words=words,
         exits=exits,
+        shown=shown,
         data=summary.data,
         selection=summary.selection,
         primary=words.metric_name(words.primary_metric(summary)),
         rows=model_rows(summary),
         best=words.best_shown(summary),
         changes=change_rows(summary),
+        selected=selected,
         locale_rows=locale_rows(summary),
         worth=worth_tables(summary),
         drop_one={f"{model.name}/{model.version}": model.drop_one for model in summary.models},
@@ -127,17 +129,14 @@ def model_rows(summary: Summary) -> list[dict[str, Any]]:
 
     Returns:
         One row per model, in the summary's order: `model` (its :class:`ModelSummary`), and as text `name`, `kind`,
-        `values` (metric -> value on the test split) and `cost` (memory, p50, p95, parameters and fit).
+        `values` (metric -> value, see `alone_text` in `words.py`) and `cost` (memory, p50, p95, parameters and fit).
     """
     return [
         {
             "model": model,
             "name": words.display_name(model),
             "kind": _kind(model),
-            "values": {
-                metric: words.number(model.test.value(metric) if model.test else None)
-                for metric in words.metric_names(summary)
-            },
+            "values": {metric: words.alone_text(summary, model, metric) for metric in words.metric_names(summary)},
             "cost": words.cost_row(model),
         }
         for model in summary.models
@@ -156,8 +155,7 @@ def change_rows(summary: Summary) -> list[dict[str, Any]]:
     """
     rows = []
     for metric, name in words.metric_names(summary).items():
-        after = summary.ensemble.value(metric)
-        before = None if summary.champion is None else summary.champion.value(metric)
+        after, before = shown.value(shown.ensemble(summary), metric), shown.value(summary.champion, metric)
         low, high = summary.ensemble_intervals.get(metric) or (None, None)
         single = words.best_single(summary, metric)
         rows.append(
@@ -167,7 +165,7 @@ def change_rows(summary: Summary) -> list[dict[str, Any]]:
                 "before": words.number(before),
                 "after": words.number(after),
                 "interval": words.interval(low, high),
-                "difference": words.signed(None if before is None else after - before),
+                "difference": words.signed(None if before is None or after is None else after - before),
                 "single": words.ABSENT if single is None else words.number(single[1]),
                 "single_name": "" if single is None else words.display_name(single[0]),
             }
@@ -188,7 +186,7 @@ def locale_rows(summary: Summary) -> list[dict[str, Any]]:
     test = words.test_rows(summary)
     rows = []
     for locale in words.locales(summary):
-        metrics = summary.ensemble_by_locale.get(locale)
+        metrics = shown.by_locale(summary).get(locale)
         single = words.best_single(summary, "macro_f1", locale)
         rows.append(
             {
@@ -225,7 +223,7 @@ def worth_tables(summary: Summary) -> list[dict[str, Any]]:
 
 
 def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, float]]]]:
-    """Return the challenger's confusion matrix on the test split, as it is shown.
+    """Return the challenger's confusion matrix, as it is shown.
 
     Args:
         summary: The summary of a tournament.
@@ -234,10 +232,11 @@ def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, flo
         One row per true class: its name and, for each predicted class, (share of the row, count, share as a number in
         [0, 1]); [] when nothing was counted.
     """
-    if not any(any(row) for row in summary.confusion):
+    counts = shown.confusion(summary)
+    if not any(any(row) for row in counts):
         return []
     rows = []
-    for name, row in zip(words.CLASS_NAMES.values(), summary.confusion, strict=True):
+    for name, row in zip(words.CLASS_NAMES.values(), counts, strict=True):
         total = sum(row)
         shares = [value / total if total else 0.0 for value in row]
         rows.append((name, [(words.share(part), words.count(n), part) for n, part in zip(row, shares, strict=True)]))

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from esci_tournament.tasks.report.markdown import escape, grid
-from esci_tournament.tasks.report.words import METRIC_NAMES, capitalised, number, signed
+from esci_tournament.tasks.report.words import METRIC_NAMES, capitalised, metric_name, number, signed
+
+_SEALED = "The numbers of the test split are sealed: they are told when a challenger may be promoted."
 
 
 def in_words(facts: Mapping[str, Any]) -> str:
@@ -15,7 +17,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     Args:
         facts: JSON-able facts as `esci_tournament.flows.renewal.record` puts them into the ledger: `unchanged`,
             `data_version`, `champion` and, unless nothing has changed, `champion_before`, `champion_after`, `bench`,
-            `kept`, `verdict` and `drifted`.
+            `kept`, `verdict`, `drifted`, and `sealed` and `challenger`, which earlier releases did not record.
 
     Returns:
         Plain text on one line.
@@ -32,6 +34,10 @@ def in_words(facts: Mapping[str, Any]) -> str:
         before, after = (_value(facts[side], metric) for side in ("champion_before", "champion_after"))
         if after is not None:
             told.append(f"{capitalised(name)} of {champion}: {number(before)} before, {number(after)} now.")
+    if facts.get("sealed"):
+        told.append(_SEALED)
+        found = [f"{metric_name(metric)} {number(value)}" for metric, value in facts["challenger"].items()]
+        told += [f"The challenger out of fold: {', '.join(found)}."] if found else []
     benched = ", ".join(facts["bench"]) or "none"
     told.append(f"Bench: {benched}; kept: {', '.join(facts['kept'])}. Verdict: {facts['verdict'].replace('_', ' ')}.")
     if facts["drifted"]:
@@ -56,7 +62,11 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
         before, after = (_value(facts[side], metric) for side in ("champion_before", "champion_after"))
         gap = None if before is None or after is None else after - before
         rows.append([capitalised(name), number(before), number(after), signed(gap)])
-    parts.append(grid(["Champion, test split", "before", "now", "difference"], rows, "lrrr"))
+    if not facts.get("sealed"):
+        parts.append(grid(["Champion, test split", "before", "now", "difference"], rows, "lrrr"))
+    elif facts["challenger"]:
+        found = [[capitalised(metric_name(metric)), number(value)] for metric, value in facts["challenger"].items()]
+        parts.append(grid(["Challenger", "out of fold"], found, "lr"))
     if facts["drifted"]:
         parts.append("Drift:\n\n" + "\n".join(f"- {escape(words)}" for words in facts["drifted"]))
     if facts["excluded"]:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.report import words
+from esci_tournament.tasks.report import shown, words
 from esci_tournament.tasks.report.markdown import Bold, Plain, escape, grid, link
+from esci_tournament.tasks.report.selected import gain_markdown
 from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 
 def review_title(summary: Summary) -> str:
     """Return the question that the reviewer is to answer, in one line."""
     version = f"version {words.clean(summary.ensemble_version)}" if summary.ensemble_version else "the challenger"
-    if summary.champion is None:
+    if words.is_first(summary):
         return f"Install {version} as the first champion?"
     return f"Promote {version} over champion version {words.clean(summary.champion_version)}?"
 
@@ -48,8 +49,12 @@ def review_markdown(
     for metric, name in words.metric_names(summary).items():
         reason = reason.replace(metric, name)
     parts.append(f"**Verdict: {escape(said)}.** {escape(words.capitalised(reason))}".strip())
+    if summary.sealed:
+        parts.append(escape(f"{words.look_sentence(summary)} {shown.note(summary)}"))
     parts.append(changes(summary, before))
     parts.append(metrics_table(summary))
+    if gains := gain_markdown(summary):
+        parts.append(gains)
     if by_locale := locales_table(summary):
         parts.append(by_locale)
     parts.append(cost_table(summary, before))
@@ -91,7 +96,7 @@ def metrics_table(summary: Summary) -> str:
         row = _row(summary, "all", metric)
         cells = [_spread(row, "champion"), _spread(row, "challenger"), _spread(row, "difference", words.signed)]
         rows.append([Bold(name) if metric == primary else name, *cells])
-    return grid(["metric on the test split", "before", "after", "difference"], rows, "lrrr")
+    return grid([f"metric {shown.place(summary)}", "before", "after", "difference"], rows, "lrrr")
 
 
 def locales_table(summary: Summary) -> str:
@@ -99,7 +104,7 @@ def locales_table(summary: Summary) -> str:
     metric = words.primary_metric(summary)
     rows = []
     for locale in words.locales(summary):
-        if locale in summary.ensemble_by_locale:
+        if locale in shown.by_locale(summary):
             row = _row(summary, locale, metric)
             cells = [_spread(row, "champion"), _spread(row, "challenger"), _spread(row, "difference", words.signed)]
             rows.append([locale, *cells])
@@ -173,16 +178,16 @@ def _row(summary: Summary, scope: str, metric: str) -> Mapping[str, Any]:
     for row in summary.verdict.get("metrics", ()):
         if (row["scope"], row["metric"]) == (scope, metric):
             return row
-    own = summary.ensemble if scope == "all" else summary.ensemble_by_locale[scope]
+    own = shown.ensemble(summary) if scope == "all" else shown.by_locale(summary)[scope]
     old = summary.champion if scope == "all" else None
     low, high = (summary.ensemble_intervals.get(metric) if scope == "all" else None) or (None, None)
-    after, was = own.value(metric), None if old is None else old.value(metric)
+    after, was = shown.value(own, metric), shown.value(old, metric)
     return {
         "challenger": after,
         "challenger_low": low,
         "challenger_high": high,
         "champion": was,
-        "difference": None if was is None else after - was,
+        "difference": None if was is None or after is None else after - was,
     }
 
 
@@ -190,7 +195,8 @@ def _spread(row: Mapping[str, Any], side: str, write: Any = words.number) -> str
     low, high = row.get(f"{side}_low"), row.get(f"{side}_high")
     value = write(row.get(side))
     if low is None or high is None:
-        return value
+        # A row of the verdict says so by its None; one that was made of an older summary knows of no interval
+        return f"{value} (too few)" if "scope" in row and row.get(side) is not None else value
     return Plain(f"{escape(value)} ({write(low)} to {write(high)})")
 
 

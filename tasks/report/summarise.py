@@ -61,7 +61,7 @@ def summarise_models(
     failed: Mapping[str, str],
     challenge: Mapping[str, Any],
     trial: Trial,
-    blend: Mapping[str, Mapping[str, float]],
+    blend: Mapping[str, Mapping[str, Mapping[str, float]]],
     costs: Mapping[str, Mapping[str, Any]],
     fit_seconds: Mapping[str, float],
     calibrations: Mapping[str, Calibration] | None = None,
@@ -74,7 +74,7 @@ def summarise_models(
         failed: Candidate id -> reason.
         challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
         trial: The trial on the test split.
-        blend: Candidate id -> metrics alone on the pairs the aggregator learns from.
+        blend: Candidate id -> "all" or a locale -> metrics alone on the pairs the aggregator learns from.
         costs: Candidate id -> JSON of its measured cost.
         fit_seconds: Candidate id -> seconds of its training.
         calibrations: Candidate id -> its calibration.
@@ -91,6 +91,7 @@ def summarise_models(
         name, _, version = candidate.rpartition("/")
         status = "failed" if candidate in failed else "member" if candidate in worth else "evicted"
         alone = {scope: metrics(values) for scope, values in trial.alone.get(candidate, {}).items()}
+        learnt = {scope: metrics(values) for scope, values in blend.get(candidate, {}).items()}
         mine = worth.get(candidate, {})
         rows.append(
             ModelSummary(
@@ -103,7 +104,8 @@ def summarise_models(
                 reason=failed.get(candidate) or evicted.get(candidate, ""),
                 test=alone.pop("all", None),
                 test_by_locale=alone,
-                blend=metrics(blend[candidate]) if candidate in blend else None,
+                blend=learnt.pop("all", None),
+                blend_by_locale=learnt,
                 cost=dict(costs.get(candidate, {})),
                 utility=mine.get("utility"),
                 utility_low=mine.get("low"),
@@ -193,6 +195,28 @@ def sides(trial: Trial) -> dict[str, Any]:
         "confusion": trial.confusion,
         "by_class": by_class(trial.confusion),
         "verdict": trial.verdict.to_dict(),
+    }
+
+
+def out_of_fold(challenge: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how good the challenger is out of fold, as fields of the summary.
+
+    Args:
+        challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
+
+    Returns:
+        The fields `out_of_fold`, `out_of_fold_by_locale`, `out_of_fold_confusion` and `out_of_fold_by_class` of a
+        :class:`~esci_tournament.tasks.report.summary.Summary`; {} for a challenger that an earlier release has built.
+    """
+    found = challenge.get("out_of_fold")
+    if not found:
+        return {}
+    scopes = {scope: metrics(values) for scope, values in found["metrics"].items()}
+    return {
+        "out_of_fold": scopes.pop("all"),
+        "out_of_fold_by_locale": scopes,
+        "out_of_fold_confusion": found["confusion"],
+        "out_of_fold_by_class": by_class(found["confusion"]),
     }
 
 

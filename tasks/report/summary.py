@@ -58,9 +58,10 @@ class ModelSummary:
         entry: "incumbent" (member of the champion), "candidate" (new in this tournament) or "bench".
         status: "member", "evicted" (by the selection) or "failed".
         reason: Why it is not a member, in a sentence; "" for a member.
-        test: Metrics of the model alone on the test split.
+        test: Metrics of the model alone on the test split; told of members of a challenger that may serve.
         test_by_locale: Locale -> the same for each locale.
-        blend: Metrics of the model alone on the pairs the aggregator learns from.
+        blend: Metrics of the model alone on the pairs that the aggregator learns from, none of which it was fitted on.
+        blend_by_locale: Locale -> the same for each locale.
         cost: JSON of `esci_tournament.tasks.candidates.profile.MeasuredCost`. Keys used: kind ("cpu" or "gpu"),
             memory_mib, milliseconds_per_page_p50, milliseconds_per_page_p95 (a page of 40 pairs), parameters.
         utility: SHAP share of the final ensemble's total, in [0, 1]; None for a model that is not a member.
@@ -71,7 +72,8 @@ class ModelSummary:
             a member.
         fit_seconds: Time of its training, of the run that did it.
         temperature: What its probabilities are to be tempered with, fitted on the pairs the aggregator learns from.
-        calibration_error: Expected calibration error of the raw probabilities on the test split, in [0, 1].
+        calibration_error: Expected calibration error of the raw probabilities on the test split, in [0, 1]; told where
+            `test` is.
         calibration_error_after: The same of the tempered probabilities.
         reliability: Bins of the raw probabilities on the test split, each [mean confidence, accuracy, pairs].
         cover: Share of the pairs that it answered for, in [0, 1]; less than 1 for a score file that lacks some.
@@ -87,6 +89,7 @@ class ModelSummary:
     test: Metrics | None = None
     test_by_locale: dict[str, Metrics] = field(default_factory=dict)
     blend: Metrics | None = None
+    blend_by_locale: dict[str, Metrics] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     utility: float | None = None
     utility_low: float | None = None
@@ -105,6 +108,10 @@ class ModelSummary:
 class Summary:
     """All that a reviewer needs of one tournament.
 
+    Numbers of the test split are told where the challenger may serve. Else the summary is sealed, see
+    `esci_tournament.tasks.report.sealing`: every attribute that is said to be on the test split is empty then, and
+    `out_of_fold` takes their place.
+
     Attributes:
         tournament: Id.
         started: ISO time in UTC.
@@ -116,10 +123,11 @@ class Summary:
         data_docs: Path of the Data Docs, or "".
         settings: The settings in force, JSON-able.
         models: Every model that took part, members first, best utility first.
-        ensemble: Metrics of the challenger on the test split.
+        ensemble: Metrics of the challenger on the test split, None when they are sealed.
         ensemble_by_locale: Locale -> the same for each locale.
-        ensemble_intervals: Metric -> [low, high], 95 % interval over all locales.
-        champion: Metrics of the champion it met on the test split, None when there was none.
+        ensemble_intervals: Metric -> [low, high], 95 % interval over all locales; both None where too few queries move
+            it.
+        champion: Metrics of the champion it met on the test split, None when there was none or they are sealed.
         champion_version: Version of that champion, or "".
         confusion: 4 x 4 counts of the challenger on the test split, rows true, columns predicted, order E, S, C, I.
         by_class: Label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
@@ -131,7 +139,7 @@ class Summary:
             "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
         shift: In `kfold`: model -> mean total variation between fold models' and served model's scores, in [0, 1].
         verdict: JSON of `esci_tournament.tasks.ensemble.verdict.Verdict`: {"outcome", "reason", "checks": [{"name",
-            "passed", "value", "threshold", "sentence"}], ...}.
+            "passed", "value", "threshold", "sentence"}], ...}, as `esci_tournament.registry.sealing` tells it.
         decision: {"decision", "by", "reason"} or {} when none was made.
         ensemble_version: Version of the challenger in MLflow, or "".
         manifest: Digest of the manifest of the challenger's files, "" when it is not registered.
@@ -150,6 +158,13 @@ class Summary:
         excluded: Candidate id -> why it is not on the bench, of a re-evaluation.
         differences: Id of a candidate or ensemble version -> in which way MLflow differed from its record, and what to
             do.
+        sealed: Whether the numbers of the test split are left out, because the challenger may not serve.
+        out_of_fold: Metrics of the challenger on the pairs that the aggregator learns from, each answered by folds that
+            did not see its query; of 60,000 pairs at most. None in the summary of an earlier release.
+        out_of_fold_by_locale: Locale -> the same for each locale.
+        out_of_fold_confusion: 4 x 4 counts of the same answers, as `confusion`; no whole numbers, because the decision
+            rule is estimated by two sets of answers.
+        out_of_fold_by_class: The same as `by_class`.
     """
 
     tournament: str
@@ -161,9 +176,9 @@ class Summary:
     data_docs: str
     settings: dict[str, Any]
     models: list[ModelSummary]
-    ensemble: Metrics
+    ensemble: Metrics | None
     ensemble_by_locale: dict[str, Metrics]
-    ensemble_intervals: dict[str, list[float]]
+    ensemble_intervals: dict[str, list[float | None]]
     champion: Metrics | None
     champion_version: str
     confusion: list[list[int]]
@@ -188,6 +203,11 @@ class Summary:
     excluded: dict[str, str] = field(default_factory=dict)
     differences: dict[str, str] = field(default_factory=dict)
     manifest: str = ""
+    sealed: bool = False
+    out_of_fold: Metrics | None = None
+    out_of_fold_by_locale: dict[str, Metrics] = field(default_factory=dict)
+    out_of_fold_confusion: list[list[float]] = field(default_factory=list)
+    out_of_fold_by_class: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order of the fields."""
@@ -198,9 +218,10 @@ class Summary:
         """Return the summary that :meth:`to_json` wrote."""
         raw = json.loads(text)
         raw["models"] = [_model(entry) for entry in raw["models"]]
-        raw["ensemble"] = Metrics(**raw["ensemble"])
-        raw["champion"] = raw["champion"] and Metrics(**raw["champion"])
-        raw["ensemble_by_locale"] = {locale: Metrics(**one) for locale, one in raw["ensemble_by_locale"].items()}
+        for key in ("ensemble", "champion", "out_of_fold"):
+            raw[key] = _metrics(raw.get(key))
+        for key in ("ensemble_by_locale", "out_of_fold_by_locale"):
+            raw[key] = _by_locale(raw.get(key))
         return cls(**raw)
 
     @classmethod
@@ -211,6 +232,15 @@ class Summary:
 
 def _model(raw: dict[str, Any]) -> ModelSummary:
     for key in ("test", "blend"):
-        raw[key] = raw[key] and Metrics(**raw[key])
-    raw["test_by_locale"] = {locale: Metrics(**one) for locale, one in raw["test_by_locale"].items()}
+        raw[key] = _metrics(raw[key])
+    for key in ("test_by_locale", "blend_by_locale"):
+        raw[key] = _by_locale(raw.get(key))
     return ModelSummary(**raw)
+
+
+def _metrics(raw: dict[str, Any] | None) -> Metrics | None:
+    return Metrics(**raw) if raw else None
+
+
+def _by_locale(raw: dict[str, Any] | None) -> dict[str, Metrics]:
+    return {locale: Metrics(**one) for locale, one in (raw or {}).items()}

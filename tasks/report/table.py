@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esci_tournament.tasks.report import exits, words
+from esci_tournament.tasks.report import exits, selected, shown, words
 from esci_tournament.tasks.report.markdown import Bold, escape, grid
-from esci_tournament.tasks.report.summary import Metrics, Summary
+from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
 _TONES = {"promote": "bold green", "refuse": "bold red"}
 _STATUS = {"member": "green", "failed": "red", "champion": "bold green", "challenger": "bold"}
@@ -30,6 +30,8 @@ def render_table(summary: Summary, console: Console) -> None:
         words.capitalised(summary.verdict.get("reason", "")),
     )
     console.print(verdict)
+    if look := words.look_sentence(summary):
+        console.print(Text(look))
     for check in summary.verdict.get("checks") or ():
         if not check["passed"]:
             text = f"  not passed: {words.clean(check['name'])}: {words.clean(check.get('sentence', ''))}"
@@ -39,6 +41,8 @@ def render_table(summary: Summary, console: Console) -> None:
     console.print()
     console.print(_models(summary, console.width >= 116))
     console.print()
+    if note := shown.note(summary):
+        console.print(Text(note, style="dim"))
     for model in words.others(summary, "evicted") + words.others(summary, "failed"):
         if model.reason:
             console.print(Text(f"{words.display_name(model)} {model.status}: {words.clean(model.reason)}", style="dim"))
@@ -61,12 +65,15 @@ def as_markdown(summary: Summary) -> str:
         f"Verdict: **{escape(words.verdict_words(summary))}**. "
         f"{escape(words.capitalised(summary.verdict.get('reason', '')))}".strip(),
     ]
+    if look := words.look_sentence(summary):
+        parts.append(escape(look))
     if decision := words.decision_sentence(summary):
         parts.append(escape(decision))
     parts += [
         escape(" ".join(words.composition(summary))),
         escape(words.comparison(summary)),
         _markdown_models(summary),
+        *([escape(note)] if (note := shown.note(summary)) else []),
     ]
     if reasons := [model for model in summary.models if model.reason]:
         lines = (f"- {escape(words.display_name(model))}, {model.status}: {escape(model.reason)}" for model in reasons)
@@ -74,6 +81,8 @@ def as_markdown(summary: Summary) -> str:
     if summary.differences:
         parts.append("\n".join(f"- {escape(text)}" for text in summary.differences.values()))
     parts.append(_markdown_changes(summary))
+    if gains := selected.gain_markdown(summary):
+        parts.append(gains)
     if checks := summary.verdict.get("checks"):
         rows = [
             [
@@ -86,10 +95,8 @@ def as_markdown(summary: Summary) -> str:
             for check in checks
         ]
         parts.append(grid(["check", "result", "value", "threshold", "in words"], rows, "llrrl"))
-    if summary.ensemble_by_locale:
-        rows = [
-            [locale, *_metrics(summary, summary.ensemble_by_locale.get(locale))] for locale in words.locales(summary)
-        ]
+    if by_locale := shown.by_locale(summary):
+        rows = [[locale, *_metrics(summary, by_locale.get(locale))] for locale in words.locales(summary)]
         parts.append(
             grid(["locale", *words.metric_names(summary).values()], rows, "l" + "r" * len(words.metric_names(summary)))
         )
@@ -118,9 +125,9 @@ def _models(summary: Summary, wide: bool) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     best = words.best_shown(summary)
 
-    def add(name: str, status: str, metrics: Metrics | None, worth: list[str], cost: dict[str, str]) -> None:
-        shown = dict(zip(names, _metrics(summary, metrics), strict=True))
-        cells = [Text(text, style="bold" if text == best[metric] else "") for metric, text in shown.items()]
+    def add(name: str, status: str, values: list[str], worth: list[str], cost: dict[str, str]) -> None:
+        found = dict(zip(names, values, strict=True))
+        cells = [Text(text, style="bold" if text == best[metric] else "") for metric, text in found.items()]
         tail = [cost["memory"], cost["p50"], *([cost["parameters"], cost["fit"]] if wide else [])]
         style = _STATUS.get(status, "dim")
         table.add_row(
@@ -128,10 +135,11 @@ def _models(summary: Summary, wide: bool) -> Table:
         )
 
     status = "champion" if summary.promoted else "challenger"
-    add("ensemble", status, summary.ensemble, [words.ABSENT] * 2, words.ensemble_cost_row(summary))
+    own = _metrics(summary, shown.ensemble(summary))
+    add("ensemble", status, own, [words.ABSENT] * 2, words.ensemble_cost_row(summary))
     for model in summary.models:
         worth = [words.share(model.utility), words.signed(model.drop_one)]
-        add(words.display_name(model), words.clean(model.status), model.test, worth, words.cost_row(model))
+        add(words.display_name(model), words.clean(model.status), _alone(summary, model), worth, words.cost_row(model))
     return table
 
 
@@ -139,14 +147,18 @@ def _locales(summary: Summary) -> str:
     metric = words.primary_metric(summary)
     test, parts = words.test_rows(summary), []
     for locale in words.locales(summary):
-        found = summary.ensemble_by_locale.get(locale)
+        found = shown.by_locale(summary).get(locale)
         unknown = "not measured" if test.get(locale, {}).get("pairs") else "no test pairs"
         parts.append(f"{words.clean(locale)} {words.number(found.value(metric)) if found else unknown}")
     return ", ".join(parts) or "no locale was measured"
 
 
 def _metrics(summary: Summary, metrics: Metrics | None) -> list[str]:
-    return [words.number(metrics.value(metric) if metrics else None) for metric in words.metric_names(summary)]
+    return [words.number(shown.value(metrics, metric)) for metric in words.metric_names(summary)]
+
+
+def _alone(summary: Summary, model: ModelSummary) -> list[str]:
+    return [words.alone_text(summary, model, metric) for metric in words.metric_names(summary)]
 
 
 def _markdown_models(summary: Summary) -> str:
@@ -162,30 +174,32 @@ def _markdown_models(summary: Summary) -> str:
         "page p50",
     ]
 
-    def row(texts: list[str], metrics: Metrics | None, tail: list[str], cost: dict[str, str]) -> list[str]:
-        shown = zip(words.metric_names(summary), _metrics(summary, metrics), strict=True)
-        bold = [Bold(text) if text == best[metric] else text for metric, text in shown]
+    def row(texts: list[str], values: list[str], tail: list[str], cost: dict[str, str]) -> list[str]:
+        found = zip(words.metric_names(summary), values, strict=True)
+        bold = [Bold(text) if text == best[metric] else text for metric, text in found]
         return [*texts, *bold, *tail, cost["memory"], cost["p50"], cost["parameters"], cost["fit"]]
 
     state = "champion" if summary.promoted else "challenger"
     cost = words.ensemble_cost_row(summary)
-    rows = [row(["ensemble", "LightGBM over the members", state], summary.ensemble, [words.ABSENT] * 2, cost)]
+    own = _metrics(summary, shown.ensemble(summary))
+    rows = [row(["ensemble", "LightGBM over the members", state], own, [words.ABSENT] * 2, cost)]
     for model in summary.models:
         low, high = model.utility_low, model.utility_high
         spread = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
         kind = f"{model.family.replace('_', ' ')}, {model.detail}" if model.detail else model.family.replace("_", " ")
         texts = [words.display_name(model), kind, f"{model.status} ({model.entry})"]
         worth = [words.share(model.utility) + spread, words.signed(model.drop_one)]
-        rows.append(row(texts, model.test, worth, words.cost_row(model)))
+        rows.append(row(texts, _alone(summary, model), worth, words.cost_row(model)))
     return grid([*head, "parameters", "fit"], rows, "lll" + "r" * (len(words.metric_names(summary)) + 6))
 
 
 def _markdown_changes(summary: Summary) -> str:
     rows = []
     for metric, name in words.metric_names(summary).items():
-        after = summary.ensemble.value(metric)
-        before = None if summary.champion is None else summary.champion.value(metric)
+        after, before = shown.value(shown.ensemble(summary), metric), shown.value(summary.champion, metric)
         spread = words.interval(*(summary.ensemble_intervals.get(metric) or (None, None))) or words.ABSENT
-        difference = words.signed(None if before is None else after - before)
+        difference = words.signed(None if before is None or after is None else after - before)
         rows.append([name, words.number(before), words.number(after), spread, difference])
+    if summary.sealed:
+        return grid(["metric, out of fold", "challenger"], [[name, after] for name, _, after, *_ in rows], "lr")
     return grid(["metric", "champion before", "challenger after", "interval", "difference"], rows, "lrrlr")

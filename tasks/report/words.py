@@ -13,6 +13,7 @@ from typing import Any
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
+from esci_tournament.tasks.report import shown
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
 METRIC_NAMES: dict[str, str] = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
@@ -217,7 +218,7 @@ def others(summary: Summary, status: str) -> list[ModelSummary]:
 
 def locales(summary: Summary) -> list[str]:
     """Return every locale that the data or the metrics have, in the order of the data set, then by name."""
-    known = {str(row["locale"]) for row in summary.data.get("by_split_locale", ())} | set(summary.ensemble_by_locale)
+    known = {str(row["locale"]) for row in summary.data.get("by_split_locale", ())} | set(shown.by_locale(summary))
     return [name for name in LOCALES if name in known] + sorted(known - set(LOCALES))
 
 
@@ -227,21 +228,21 @@ def test_rows(summary: Summary) -> dict[str, dict[str, Any]]:
 
 
 def best_single(summary: Summary, metric: str, locale: str | None = None) -> tuple[ModelSummary, float] | None:
-    """Return the model that is best alone on the test split.
+    """Return the model that is best alone, of those that are shown on the same pairs as the ensemble.
 
     Args:
         summary: The summary of a tournament.
         metric: The metric that decides, of those in :class:`~esci_tournament.tasks.report.summary.Metrics`.
-        locale: A locale, to look at its part of the test split alone.
+        locale: A locale, to look at its pairs alone.
 
     Returns:
         The model and its value; None when no model was measured.
     """
     found = []
     for model in summary.models:
-        metrics = model.test if locale is None else model.test_by_locale.get(locale)
-        if metrics is not None:
-            found.append((model, metrics.value(metric)))
+        value = shown.value(shown.alone(summary, model, locale), metric)
+        if value is not None:
+            found.append((model, value))
     return max(found, key=lambda pair: pair[1], default=None)
 
 
@@ -256,8 +257,33 @@ def best_shown(summary: Summary) -> dict[str, str]:
     Returns:
         Metric -> text.
     """
-    every: list[Metrics] = [summary.ensemble, *(model.test for model in summary.models if model.test is not None)]
-    return {metric: number(max(metrics.value(metric) for metrics in every)) for metric in metric_names(summary)}
+    every: list[Metrics | None] = [shown.ensemble(summary), *(shown.alone(summary, model) for model in summary.models)]
+    best = {}
+    for metric in metric_names(summary):
+        known = [value for value in (shown.value(metrics, metric) for metrics in every) if value is not None]
+        best[metric] = number(max(known, default=None))
+    return best
+
+
+def single(summary: Summary) -> str:
+    """Return what a model is called that is shown on the same pairs as the ensemble."""
+    return "member alone" if any(shown.aside(summary, model) for model in summary.models) else "single model"
+
+
+def alone_text(summary: Summary, model: ModelSummary, metric: str) -> str:
+    """Return a metric of a model alone as it is shown.
+
+    Args:
+        summary: The summary of a tournament.
+        model: One of its models.
+        metric: Name of the metric.
+
+    Returns:
+        The number on the same pairs as the ensemble's; in parentheses that on the aggregator's pairs, where the former
+        is sealed for this model alone; a dash where neither was measured.
+    """
+    aside = shown.value(shown.aside(summary, model), metric)
+    return number(shown.value(shown.alone(summary, model), metric)) if aside is None else f"({number(aside)})"
 
 
 def outcome(summary: Summary) -> str:
@@ -269,6 +295,24 @@ def verdict_words(summary: Summary) -> str:
     """Return the verdict in two or three words."""
     words = {"promote": "Promote", "refuse": "Refuse", "not-evaluable": "Not evaluable", "no-verdict": "No verdict"}
     return words.get(outcome(summary), outcome(summary))
+
+
+def is_first(summary: Summary) -> bool:
+    """Return whether there was no champion to compare with."""
+    return summary.champion is None and not (summary.sealed and summary.champion_version)
+
+
+def look_sentence(summary: Summary) -> str:
+    """Return what a sealed verdict has cost and what it was reached on, in a sentence; "" for one that is told."""
+    verdict = summary.verdict
+    if not summary.sealed or verdict.get("look") is None:
+        return ""
+    sizes = [f"{count(verdict[key])} {key}" for key in ("queries", "pairs") if verdict.get(key)]
+    split = f"a test split of {' and '.join(sizes)}" if sizes else "the test split"
+    left = f"{100 * verdict['alpha_left']:.0f} % of the error probability is left"
+    if not verdict["spends_look"]:
+        return f"No look at {split} was spent; {left}."
+    return f"Look {count(verdict['look'])} at {split}, at level {verdict['level']:.2g}; {left}."
 
 
 def headline(summary: Summary) -> str:
@@ -351,24 +395,28 @@ def composition(summary: Summary) -> list[str]:
 
 
 def comparison(summary: Summary) -> str:
-    """Return whether the ensemble is better than every single model, metric by metric, on the exact values."""
+    """Return whether the ensemble is better than the models alone, metric by metric, on the exact values."""
     ahead, behind = [], []
+    others = f"every {single(summary)}"
     for metric, name in metric_names(summary).items():
-        best = best_single(summary, metric)
+        best, own = best_single(summary, metric), shown.value(shown.ensemble(summary), metric)
+        if own is None:
+            return "The numbers of the test split are sealed."
         if best is None:
-            return "No single model has test metrics to compare the ensemble with."
+            return f"No single model has metrics {shown.place(summary)} to compare the ensemble with."
         model, value = best
-        own = summary.ensemble.value(metric)
         if own > value:
             ahead.append(name)
         else:
             verb = "equals it" if own == value else "is ahead"
             behind.append(f"on {name} {display_name(model)} {verb} ({number(value, 4)} against {number(own, 4)})")
-    start = f"On the test split the ensemble beats every single model on {enumerate_words(ahead)}" if ahead else ""
+    start = f"{capitalised(shown.place(summary))} the ensemble beats {others} on {enumerate_words(ahead)}"
     if not behind:
         return f"{start}."
     rest = enumerate_words(behind)
-    return f"{start}; {rest}." if ahead else f"The ensemble does not beat every single model: {rest}."
+    if ahead:
+        return f"{start}; {rest}."
+    return f"{capitalised(shown.place(summary))} the ensemble does not beat {others}: {rest}."
 
 
 def budget_rows(summary: Summary) -> list[dict[str, Any]]:

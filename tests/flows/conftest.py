@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,22 @@ from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.data.store import save_dataset
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
+from esci_tournament.tasks.report.summary import Summary
 from tests.harness import PrefectServer, answers
 
 SPEC = {"family": "graph_network", "architecture": "gcn"}
 # How much of the truth a candidate's scores show.
 QUALITY = {"weak": 0.25, "good": 1.0, "best": 3.5, "sage-clicks": 0.8, "minilm-l6": 1.2, "e5-small": 3.5}
 COST = MeasuredCost("cpu (made up)", "cpu", 0, 10.0, 2.0, 2.0, 0, 0.0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tournament that was held."""
+
+    context: TournamentContext
+    summary: Summary
+    report: Path
 
 
 class World:
@@ -95,6 +106,16 @@ class World:
 
     def challenge(self, tournament: str, members: Sequence[str], keeps_scores: bool = True) -> Case:
         """Hold a tournament of these and the champion's members; these are kept, and the review is not yet open."""
+        held = self.hold(tournament, members)
+        assert not held.summary.sealed, held.summary.verdict["reason"]
+        if not keeps_scores:
+            for one in held.context.entrants[: len(members)]:
+                shutil.rmtree(self.workspace.scores.folder(one.id, self.source.version, one.inputs.digest()))
+        ledger, name = self.workspace.ledger, self.workspace.settings.ensemble_name
+        return next(one for one in cases(ledger, name) if one.tournament == tournament)
+
+    def hold(self, tournament: str, members: Sequence[str]) -> Held:
+        """Hold a tournament of these and the champion's members, whatever its verdict; these are kept."""
         standing = self.workspace.ledger.standing(self.workspace.settings.ensemble_name)
         champion = self.workspace.models.ensemble(standing.champion.version) if standing.champion else None
         incumbents = [member.split("/")[0] for member in champion.members] if champion else []
@@ -116,13 +137,9 @@ class World:
         summary = conclusion.summarise.fn(work, context, checked, left, costs, challenge, trial)
         version = conclusion.register.fn(work, context, challenge, trial, summary)
         decision = conclusion.decide.fn(work, context, trial, version)
-        assert version is not None, trial.verdict.reason
         assert decision is None
-        conclusion.close(work, context, summary, version, None, None)
-        if not keeps_scores:
-            for one in entrants[: len(members)]:
-                shutil.rmtree(work.scores.folder(one.id, self.source.version, one.inputs.digest()))
-        return next(one for one in cases(work.ledger, work.settings.ensemble_name) if one.tournament == tournament)
+        outcome = conclusion.close(work, context, summary, version, None, None)
+        return Held(context, outcome.summary, outcome.report)
 
     def case(self, id: int) -> Case:
         """Return a case as the ledger has it now."""

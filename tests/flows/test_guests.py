@@ -114,7 +114,8 @@ def test_guests_compete_are_judged_and_serve(world: str, request: pytest.Fixture
     assert status["sage"][0] in ("member", "evicted")
     assert document["promoted"]
     for one in document["models"]:
-        assert 0 < one["test"]["accuracy"] < 1
+        assert 0 < one["blend"]["accuracy"] < 1
+        assert (one["test"] is not None) == (one["status"] == "member")
         assert one["cost"]["milliseconds_per_page_p50"] > 0
     with Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") as ledger:
         assert ledger.events(kind="candidate_failed") == []

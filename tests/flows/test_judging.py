@@ -28,7 +28,7 @@ def test_no_query_is_learnt_from_and_judged(context: TournamentContext) -> None:
     assert len(learns) > 100
     assert len(judged) > 100
     assert np.intersect1d(learns["query_key"], judged["query_key"]).size == 0
-    assert list(learns) == ["example_id", "label", "query_key", "locale"]
+    assert list(learns) == ["example_id", "label", "query_key", "locale", "product", "product_id"]
 
 
 def test_scores_come_in_the_order_asked_for_and_a_missing_one_is_an_error(

@@ -11,6 +11,7 @@ from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.registry.promotion import rollback
 from esci_tournament.registry.reviews import find_case
 from tests.flows.conftest import say, summary
+from tests.tasks.report.test_sealing import told_of
 
 pytestmark = pytest.mark.slow
 
@@ -28,19 +29,31 @@ def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_ag
     assert (again.state, again.verdict.against) == ("waits", 2)
     assert "ana approved version 3" in again.reviews[0].payload["note"]
     told = summary(champion, "t-best")
-    assert (told["awaits_review"], told["champion_version"], told["verdict"]["look"]) == (True, "2", 3)
+    assert (told["awaits_review"], told["champion_version"], told["verdict"]["look"]) == (
+        True,
+        "2",
+        1,
+    )
     say(champion, again, reviewer="bob", reason="still better")
     assert champion.champion() == 3
 
 
-def test_a_challenger_that_is_worse_than_the_new_champion_is_refused_with_the_numbers(champion: Any) -> None:
+def test_a_challenger_that_is_worse_than_the_new_champion_is_refused_and_its_numbers_are_sealed(champion: Any) -> None:
     best, good = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("best", "good"))
     say(champion, best)
     said = say(champion, good)
     assert "judged again: refuse" in said
-    assert "macro_f1 changes by -" in said
+    assert "the test split does not show that it is better without harm elsewhere" in said
     assert champion.champion() == 2
-    assert summary(champion, "t-good")["decision"] == {
+    [_, again] = champion.workspace.ledger.verdicts("t-good")
+    assert again.payload["metrics"], "the ledger keeps the whole verdict"
+    folder = champion.settings["home"] / "tournaments" / "t-good"
+    published = "".join(path.read_text() for path in folder.rglob("*.*"))
+    assert not told_of(again.payload, published + said)
+    shown = summary(champion, "t-good")
+    assert (shown["sealed"], shown["ensemble"], shown["champion"], shown["confusion"]) == (True, None, None, [])
+    assert shown["out_of_fold"]["macro_f1"] > 0
+    assert shown["decision"] == {
         "decision": "refuse",
         "by": "the verdict",
         "reason": said.removesuffix("; the champion stays"),

@@ -12,6 +12,7 @@ from esci_tournament.flows.report_files import log_report, read_summary, reports
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.sealing import published
 from tests.tasks.report.conftest import build
 
 SUMMARY = build(tournament="t-1")
@@ -35,6 +36,13 @@ def test_a_report_is_written_again_with_its_figures_left_alone(workspace: Worksp
     write_report(workspace, replace(SUMMARY, decision={"decision": "refuse", "by": "ana", "reason": "too dear"}), False)
     assert "too dear" in page.read_text(encoding="utf-8")
     assert (page.parent / "figures" / "drawn.svg").exists()
+
+
+def test_figures_of_numbers_that_are_sealed_by_now_are_removed(workspace: Workspace) -> None:
+    figures = write_report(workspace, SUMMARY).parent / "figures"
+    assert {"confusion_matrix.svg", "reliability.svg"} < {path.name for path in figures.iterdir()}
+    write_report(workspace, published(SUMMARY, may_serve=False))
+    assert {path.name for path in figures.iterdir()} == {"utility.svg", "budget_curve.svg"}
 
 
 def test_a_summary_is_read_from_this_home_first_and_from_mlflow_when_it_was_held_elsewhere(

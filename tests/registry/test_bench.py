@@ -29,6 +29,7 @@ def hold(
     failed: str = "",
     champion: int | None = None,
     metrics: dict[str, float] | None = None,
+    outcome: str = "promote",
 ) -> None:
     """Put a tournament on record; entrants: candidate -> role."""
     ledger.record_data_version(data)
@@ -41,7 +42,7 @@ def hold(
     if failed:
         ledger.record_event("candidate_failed", failed, tournament, {"reason": "out of memory"})
     row = {"scope": "all", "metric": "macro_f1"} | (metrics or {"challenger": 0.5, "champion": None})
-    ledger.record_verdict(tournament, "promote", {"metrics": [row]})
+    ledger.record_verdict(tournament, outcome, {"metrics": [row]})
     ledger.finish_tournament(tournament)
 
 
@@ -106,11 +107,15 @@ def test_drift_is_measured_from_the_last_tournaments_data(ledger: Ledger) -> Non
     assert last_other_data(ledger, "tuesday") == "monday"
 
 
-def test_a_champions_metrics_are_those_of_the_last_tournament_that_measured_it(ledger: Ledger) -> None:
+def test_a_champions_metrics_are_those_of_the_last_tournament_that_tells_them(ledger: Ledger) -> None:
     hold(ledger, "t1", {"a/1": "newcomer"})
     crown(ledger, "t1", 1, ["a/1"])
     assert metrics_of_champion(ledger, "e", 1)["metrics"] == {"all": {"macro_f1": 0.5}}
     hold(ledger, "t2", {"a/1": "member"}, "tuesday", champion=1, metrics={"challenger": 0.7, "champion": 0.4})
+    assert metrics_of_champion(ledger, "e", 1)["tournament"] == "t1", "its challenger is not registered yet"
+    ledger.record_ensemble("t2", "e", 2)
+    against = {"champion": 1, "metrics": {"challenger": 0.3, "champion": 0.6}}
+    hold(ledger, "t3", {"a/1": "member"}, "wednesday", outcome="refuse", **against)
     found = metrics_of_champion(ledger, "e", 1)
     assert (found["tournament"], found["data_version"]) == ("t2", "tuesday")
     assert found["metrics"] == {"all": {"macro_f1": 0.4}}

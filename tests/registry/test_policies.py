@@ -28,9 +28,9 @@ WEAKER: dict[str, Any] = {
     "allow_self_review": True,
     "allowed_pyfunc_sources": ("/models", "/"),
     "primary_metric": "accuracy",
+    "gain_metrics": ("primary", "log_loss", "accuracy"),
     "required_gain": -0.0,
     "alpha": 0.9,
-    "fresh_share": 0.1,
     "guardrail_margin": 0.5,
     "not_worse_margin": 0.4,
     "cheaper_by": 0.01,
@@ -179,7 +179,7 @@ def test_what_governs_a_run_is_never_weaker_than_the_policy(said: dict[str, Any]
         except PolicyError:
             assert policy_of(current(ledger)) == before
             return
-        assert Policy.of(found).weaker_rules({}) == list(RULE)
+        assert Policy.of(found).weaker_rules({}) == [name for name in RULE if name != "gain_metrics"]
         assert before.weaker_rules({name: getattr(found, name) for name in RULE}) == []
         assert found.quorum >= before.quorum
         assert found.allow_self_review <= before.allow_self_review
@@ -190,3 +190,11 @@ def test_a_rule_that_is_missing_counts_as_weaker() -> None:
     assert BASE.weaker_rules(said) == []
     del said["alpha"]
     assert BASE.weaker_rules(said) == ["alpha"]
+
+
+def test_a_policy_from_before_the_gain_metrics_goes_on_asking_for_the_primary_one() -> None:
+    old = {name: value for name, value in asdict(BASE).items() if name != "gain_metrics"} | {"fresh_share": 0.5}
+    policy = Policy.from_payload(old)
+    assert policy == replace(BASE, gain_metrics=("primary",))
+    assert policy.weaker_rules(old) == []
+    assert policy.weaker_rules(old | {"gain_metrics": ["primary", "log_loss"]}) == ["gain_metrics"]

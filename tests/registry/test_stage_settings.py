@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "selection": "greedy",
     "execution": "parallel",
     "primary_metric": "accuracy",
+    "gain_metrics": ("primary",),
     "budget_memory_mib": 1.0,
     "budget_latency_ms": 1.0,
     "candidate_memory_gib": 1.0,

@@ -20,8 +20,11 @@ def test_from_no_policy_to_one_that_was_changed_with_a_reason(policy: Any) -> No
     changed = policy("set", "review=required", "reviewers=ana, ben", "quorum=2", "--reason", "two look after search")
     assert changed.document["policy"]["reviewers"] == ["ana", "ben"]
     assert policy("set", "quorum=2", "--reason", "again").document["version"] == 1
+    one = policy("set", "gain_metrics=primary", "--reason", "labels decide").document["policy"]["gain_metrics"]
+    both = policy("set", "gain_metrics=primary, log_loss", "--reason", "both").document["policy"]["gain_metrics"]
+    assert (one, both) == (["primary"], ["primary", "log_loss"])
     policy("set", "reviewers=[]", "--reason", "anyone")
-    assert [(one["version"], one["changed"]) for one in policy("history").document][1:] == [(2, ["reviewers"])]
+    assert [(one["version"], one["changed"]) for one in policy("history").document][-1:] == [(4, ["reviewers"])]
     assert policy("adopt", "--reason", "as the settings say").document["policy"]["review"] == "auto"
 
 
@@ -30,6 +33,7 @@ def test_from_no_policy_to_one_that_was_changed_with_a_reason(policy: Any) -> No
     [
         (("set", "quorum", "--reason", "x"), "says no value"),
         (("set", "quorum=0", "--reason", "x"), "quorum"),
+        (("set", "gain_metrics=luck", "--reason", "x"), "nothing can be gained on 'luck'"),
         (("set", "seed=1", "--reason", "x"), "the policy has no 'seed'"),
         (("set", "quorum=2", "--reason", " "), "needs a reason"),
         (("enrol", " "), "name is missing"),

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from esci_tournament.tasks.ensemble.bootstrap import Difference, effective_queries, resampled_sums
+from esci_tournament.tasks.ensemble.bootstrap import FEWEST, Difference, effective_queries, resampled_sums
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,39 @@ def test_a_few_differing_answers_are_as_few_however_many_queries_there_are():
         Difference(0.02, np.random.default_rng(0).normal(0.02, 0.01, 1000), 1000, e) for e in (1000.0, 5.0)
     )
     assert careful.lower(0.001) < bold.lower(0.001)
+
+
+@settings(max_examples=50, deadline=None)
+@given(effective=st.floats(FEWEST, 500), recurring=st.floats(0, 4), scale=st.floats(0.01, 100), shift=st.floats(-9, 9))
+def test_an_interval_holds_its_value_and_moves_and_stretches_with_it(effective, recurring, scale, shift):
+    resampled = np.random.default_rng(0).normal(1.0, 1.0, 400)
+    low, high = Difference(1.0, resampled, 600, effective, recurring).interval()
+    assert low < 1.0 < high
+    moved = Difference(scale + shift, scale * resampled + shift, 600, effective, scale**2 * recurring).interval()
+    assert moved == pytest.approx((scale * low + shift, scale * high + shift))
+    assert high > Difference(1.0, resampled, 600, effective + 1, recurring).interval()[1]
+    assert high < Difference(1.0, resampled, 600, effective, recurring + 0.1).interval()[1]
+
+
+@pytest.mark.parametrize(
+    ("resampled", "queries", "effective", "answer"),
+    [
+        (np.arange(9.0), 900, FEWEST - 0.1, 0.0),
+        (np.full(9, 0.5), 900, 900.0, 0.0),  # no query moves it: all answers are right, or both sides' the same
+        (np.arange(9.0), 4, 4.0, 0.0),
+        (np.arange(9.0), 900, 900.0, 1.4),  # a variance of 7.5 is less than that of four such answers
+    ],
+)
+def test_where_too_little_is_known_there_is_no_interval(resampled, queries, effective, answer):
+    assert Difference(0.5, resampled, queries, effective, answer=answer).interval() == (None, None)
+
+
+def test_19_of_20_intervals_hold_the_truth():
+    random, held = np.random.default_rng(1), []
+    for _ in range(1000):
+        sample = random.gamma(2.0, 0.5, size=60)
+        means = sample[random.integers(60, size=(200, 60))].mean(axis=1)
+        low, high = Difference(sample.mean(), means, 60, effective_queries(sample - sample.mean())).interval()
+        held += [] if low is None else [low < 1.0 < high]
+    assert len(held) > 950
+    assert 0.93 <= np.mean(held) <= 0.97

@@ -85,6 +85,18 @@ def test_shapley_values_add_up_to_what_the_ensemble_reaches(challenge: Challenge
     assert set(challenge.result["drop_one"]) == set(challenge.result["shapley"]) == set(challenge.members)
 
 
+def test_what_the_challenger_reaches_out_of_fold_is_told_overall_and_by_locale(challenge: Challenge) -> None:
+    found = challenge.result["out_of_fold"]
+    whole, path = np.array(found["confusion"]), challenge.result["selection"]["path"]
+    assert whole.sum() == pytest.approx(len(PAIRS))
+    np.testing.assert_allclose(whole.sum(axis=1), np.bincount(PAIRS["label"], minlength=4))
+    assert set(found["metrics"]) == {"all", "us", "es"}
+    assert found["metrics"]["all"]["macro_f1"] == pytest.approx(path[-1]["value"])
+    share = (PAIRS["locale"] == "us").mean()
+    both = [found["metrics"][locale]["accuracy"] for locale in ("us", "es")]
+    assert share * both[0] + (1 - share) * both[1] == pytest.approx(found["metrics"]["all"]["accuracy"])
+
+
 def test_what_is_loaded_scores_as_what_was_built(challenge: Challenge, tmp_path: Path) -> None:
     again = build(tmp_path / "again", budget_memory_mib=70.0)
     assert again.result == challenge.result

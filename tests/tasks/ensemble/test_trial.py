@@ -16,6 +16,7 @@ from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
+from esci_tournament.tasks.ensemble.spending import History
 from esci_tournament.tasks.ensemble.trial import (
     Side,
     absent_members,
@@ -62,23 +63,23 @@ SETTINGS = Settings(home=Path("nowhere"), resamples=200)
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_one_refused() -> None:
-    assert run_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS).verdict.outcome == "promote"
-    assert run_trial(PAIRS, SCORES, WEAK, GOOD, 0, SETTINGS).verdict.outcome == "refuse"
+    assert run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS).verdict.outcome == "promote"
+    assert run_trial(PAIRS, SCORES, WEAK, GOOD, History(), SETTINGS).verdict.outcome == "refuse"
 
 
 def test_without_a_champion_the_verdict_says_so() -> None:
-    verdict = run_trial(PAIRS, SCORES, GOOD, None, 0, SETTINGS).verdict
+    verdict = run_trial(PAIRS, SCORES, GOOD, None, History(), SETTINGS).verdict
     assert (verdict.outcome, verdict.missing) == ("not_evaluable", ("champion",))
 
 
 def test_the_order_of_pairs_and_scores_changes_nothing() -> None:
     shuffled = PAIRS.sample(frac=1, random_state=5)
-    one = run_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)
-    assert as_json(run_trial(shuffled, SCORES[::-1], GOOD, WEAK, 0, SETTINGS)) == as_json(one)
+    one = run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS)
+    assert as_json(run_trial(shuffled, SCORES[::-1], GOOD, WEAK, History(), SETTINGS)) == as_json(one)
 
 
 def test_each_side_answers_with_its_own_members() -> None:
-    trial = run_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)
+    trial = run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS)
     answered = GOOD.aggregator.predict(stack(SCORES[:1], PAIRS["example_id"].to_numpy()))
     counts = np.zeros((4, 4), dtype=int)
     np.add.at(counts, (PAIRS["label"].to_numpy(), answered), 1)
@@ -89,7 +90,7 @@ def test_each_side_answers_with_its_own_members() -> None:
 
 
 def test_earlier_looks_leave_less_alpha() -> None:
-    first, fourth = (run_trial(PAIRS, SCORES, GOOD, WEAK, looks, SETTINGS).verdict for looks in (0, 3))
+    first, fourth = (run_trial(PAIRS, SCORES, GOOD, WEAK, History(looks), SETTINGS).verdict for looks in (0, 3))
     assert (first.look, fourth.look) == (1, 4)
     assert fourth.level < first.level
 
@@ -98,26 +99,41 @@ def test_one_in_sample_test_score_is_a_leak() -> None:
     learnt = np.ones(len(PAIRS), dtype=bool)
     learnt[3] = False
     with pytest.raises(LeakError, match="good/1 are in-sample for 1"):
-        run_trial(PAIRS, [replace(SCORES[0], out_of_sample=learnt), SCORES[1]], GOOD, WEAK, 0, SETTINGS)
+        run_trial(PAIRS, [replace(SCORES[0], out_of_sample=learnt), SCORES[1]], GOOD, WEAK, History(), SETTINGS)
 
 
 def test_a_champion_whose_member_has_no_scores_is_not_compared_with_and_costs_no_look():
-    verdict = run_trial(PAIRS, SCORES[:1], GOOD, WEAK, 2, SETTINGS).verdict
+    verdict = run_trial(PAIRS, SCORES[:1], GOOD, WEAK, History(2), SETTINGS).verdict
     assert (verdict.outcome, verdict.missing, verdict.spends_look) == ("not_evaluable", ("members",), False)
     assert "its member weak/1 has no scores on this data; it stays" in verdict.reason
     assert absent_members(WEAK.aggregator.members, {"good/1"}) == ("weak/1",)
     # It is no world without a champion, into which anybody may be let
-    assert verdict.digest != run_trial(PAIRS, SCORES[:1], GOOD, None, 2, SETTINGS).verdict.digest
+    assert verdict.digest != run_trial(PAIRS, SCORES[:1], GOOD, None, History(2), SETTINGS).verdict.digest
 
 
 def test_a_challenger_over_the_budget_is_not_promoted() -> None:
-    verdict = run_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS.model_copy(update={"budget_memory_mib": 5.0})).verdict
+    verdict = run_trial(
+        PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS.model_copy(update={"budget_memory_mib": 5.0})
+    ).verdict
     assert verdict.outcome == "refuse"
     assert not verdict.check("budget").passed
 
 
+def test_products_that_recur_over_queries_are_judged_as_such() -> None:
+    blind = run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS).verdict
+    places = np.arange(len(PAIRS))
+    once, often = (
+        run_trial(PAIRS.assign(product=product), SCORES, GOOD, WEAK, History(), SETTINGS, "weak/1").verdict
+        for product in (places, places % 10)
+    )
+    assert once.metrics == blind.metrics
+    assert once.digest != often.digest
+    assert often.metric("accuracy").difference == once.metric("accuracy").difference
+    assert often.check("gain").value <= once.check("gain").value
+
+
 def test_every_model_is_measured_alone_overall_and_by_locale() -> None:
-    alone = run_trial(PAIRS, SCORES, GOOD, None, 0, SETTINGS).alone
+    alone = run_trial(PAIRS, SCORES, GOOD, None, History(), SETTINGS).alone
     assert {name: set(scopes) for name, scopes in alone.items()} == {name: {"all", "us", "es"} for name in SKILLS}
     hits = SCORES[0].probabilities.argmax(axis=1) == PAIRS["label"].to_numpy()
     assert alone["good/1"]["all"]["accuracy"] == pytest.approx(hits.mean())
@@ -153,4 +169,15 @@ def test_costs_add_up_and_an_unmeasured_member_makes_them_unknown() -> None:
 
 
 def test_a_trial_is_json() -> None:
-    json.dumps(as_json(run_trial(PAIRS, SCORES, GOOD, WEAK, 0, SETTINGS)), allow_nan=False)
+    json.dumps(as_json(run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS)), allow_nan=False)
+
+
+def test_weights_of_queries_weigh_the_verdict_and_the_models_alone() -> None:
+    first = np.isin(PAIRS["query_key"], PAIRS["query_key"].unique()[:40])
+    weighted = run_trial(PAIRS.assign(weight=np.where(first, 1.8, 0.2)), SCORES, GOOD, WEAK, History(), SETTINGS)
+    plain = run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS)
+    hits = SCORES[0].probabilities.argmax(axis=1) == PAIRS["label"].to_numpy()
+    expected = 0.9 * hits[first].mean() + 0.1 * hits[~first].mean()
+    assert weighted.alone["good/1"]["all"]["accuracy"] == pytest.approx(expected)
+    assert weighted.verdict.metric("accuracy").challenger != plain.verdict.metric("accuracy").challenger
+    assert weighted.confusion == plain.confusion

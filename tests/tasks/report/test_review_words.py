@@ -41,6 +41,14 @@ def test_metrics_stand_before_and_after_with_intervals_overall_and_by_locale(sum
     assert "| jp | 0.500 (0.480 to 0.520) | 0.521 (0.511 to 0.531) | +0.021 (+0.016 to +0.026) |" in text
 
 
+def test_where_too_few_queries_tell_there_is_no_interval(summary):
+    known = row("all", "macro_f1", 0.54, 0.563)
+    text = review_markdown(
+        replace(summary, verdict={**summary.verdict, "metrics": [known | {"champion_low": None}]}), (), {}
+    )
+    assert "| **macro F1** | 0.540 (too few) | 0.563 (0.553 to 0.573) |" in text
+
+
 def test_cost_stands_before_and_after_beside_the_budget_and_is_unknown_when_a_member_was_not_measured(summary):
     assert "| memory | 425 MiB | 637 MiB | 800 MiB |" in review_markdown(summary, BEFORE[:2], {})
     assert "| memory | – | 637 MiB | 800 MiB |" in review_markdown(summary, ("gone/1",), {})
