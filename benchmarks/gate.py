@@ -30,7 +30,7 @@ from scipy.stats import norm
 
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.judging import homes, intervals, null_worlds, power
-from benchmarks.judging.hopeless import gain_of, hopeless
+from benchmarks.judging.hopeless import gain_and_error, hopeless
 from esci_tournament.tasks.ensemble.counts import confusion_by_query, macro_f1
 from esci_tournament.tasks.ensemble.judge import JudgeInput, JudgeSettings, judge
 from esci_tournament.tasks.ensemble.recurrence import RecurringPairs
@@ -108,7 +108,7 @@ def lifetime(seed: int, number: int) -> tuple[bool, bool, bool]:
     for look in range(LOOKS):
         challenger = variant(random, split, champion, float(random.uniform(0.3, 0.95)))
         case = case_of(split, challenger, champion, look)
-        gain, error = gain_of(case)
+        gain, error = gain_and_error(case)
         higher |= gain > 0
         naive |= gain > norm.isf(settings.alpha) * error
         if not promoted and not hopeless(case, look_at(case.before, settings.alpha).level):

@@ -11,7 +11,7 @@ from esci_tournament.tasks.ensemble.counts import influences, macro_f1
 HOPELESS = 0.8  # a gain below this share of the normal bound over queries cannot be promoted: the judge is not asked
 
 
-def gain_of(case: JudgeInput) -> tuple[float, float]:
+def gain_and_error(case: JudgeInput) -> tuple[float, float]:
     """Return the gain in macro F1, and its standard error over queries to first order."""
     assert case.champion is not None  # there is one in every benchmark
     moved = influences(case.challenger)["macro_f1"] - influences(case.champion)["macro_f1"]
@@ -22,7 +22,7 @@ def gain_of(case: JudgeInput) -> tuple[float, float]:
 def hopeless(case: JudgeInput, level: float) -> bool:
     """Return whether neither macro F1 nor log loss, where that is known, has gained nearly enough at a level."""
     needed = HOPELESS * float(norm.isf(level))
-    gain, error = gain_of(case)
+    gain, error = gain_and_error(case)
     if gain >= needed * error:
         return False
     if case.challenger_loss is None or case.champion_loss is None:
