@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
+from esci_tournament.registry.checks import CHEAPER, GAIN
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import LookRecord, VerdictRecord
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.store import digest_of_test, share_in_test, write_test
-from esci_tournament.tasks.ensemble.judge import CHEAPER, GAIN
 from esci_tournament.tasks.ensemble.spending import History, look_at
 
 
@@ -38,8 +38,10 @@ def take_look(workspace: Workspace, context: TournamentContext, pairs: pd.DataFr
     known = {digest: 1.0}
     counted = _counted(ledger, (context.id, context.attempt.against))
     for number, look in enumerate(counted):
-        # Earlier releases did not record a level: each of their looks counts as one at pairs that stayed the same
-        spent += look.payload.get("level", look_at(History(number), alpha).level)
+        level = look.payload.get("level")
+        if level is None:  # of an earlier release: it counts as one at pairs that stayed the same
+            level = look_at(History(number), alpha).level
+        spent += level
         if look.test_split not in known:
             folder = stages.find(stages.key("test_split", digest=look.test_split))
             known[look.test_split] = 1.0 if folder is None else share_in_test(pairs, folder)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
+from esci_tournament.registry.roll import recorded_facts
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.plans import judged_pairs, queries_of_test, read_roles
@@ -78,10 +79,9 @@ def learnt_queries(workspace: Workspace, context: TournamentContext, champion: E
         uint64 (n,); empty where the data of that time is not in the stage store any more.
     """
     nothing = np.zeros(0, np.uint64)
-    if champion is None or not champion.tournament:
+    if champion is None:
         return nothing
-    built = [one for one in workspace.ledger.ensembles(champion.tournament) if one.version == champion.version]
-    facts = built[0].payload if built else {}
+    facts = recorded_facts(workspace.ledger, champion)
     ours = (context.source.folder.name, context.judged_roles.key)
     if "judged" not in facts or (facts["load"], facts["judged"]) == ours:
         return nothing

@@ -13,6 +13,7 @@ from esci_tournament.flows.roster import incumbent
 from esci_tournament.registry.errors import BudgetError, CandidateError, LeakError, NotFoundError
 from esci_tournament.registry.records import Standing, VerdictRecord
 from esci_tournament.registry.reviews import Case
+from esci_tournament.registry.roll import recorded_facts
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
@@ -96,7 +97,7 @@ def _recipes(
     workspace: Workspace, context: TournamentContext, champion: EnsembleVersion, settings: Settings
 ) -> dict[str, str]:
     """Return under which recipe the scores of the champion's members on the tournament's data are kept."""
-    theirs = _recorded_facts(workspace, champion)
+    theirs = recorded_facts(workspace.ledger, champion)
     if (theirs.get("data"), theirs.get("roles")) == (context.source.version, context.roles.key):
         return {member: theirs["recipes"][member] for member in champion.members}
     there = Workspace(settings)
@@ -113,13 +114,8 @@ def _scores(workspace: Workspace, member: str, data: str, recipe: str) -> Member
     return found
 
 
-def _recorded_facts(workspace: Workspace, champion: EnsembleVersion) -> Facts:
-    found = [one for one in workspace.ledger.ensembles(champion.tournament) if one.version == champion.version]
-    return found[0].payload if champion.tournament and found else {}
-
-
 def _costs(workspace: Workspace, champion: EnsembleVersion) -> dict[str, Cost]:
-    return _as_costs(_recorded_facts(workspace, champion).get("costs", {}))
+    return _as_costs(recorded_facts(workspace.ledger, champion).get("costs", {}))
 
 
 def _as_costs(stored: dict[str, list[Any]]) -> dict[str, Cost]:

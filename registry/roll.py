@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from esci_tournament.registry import tables
 from esci_tournament.registry.errors import NotFoundError, SpecError
@@ -334,3 +335,16 @@ def _tags_that_differ(record: CandidateRecord, digests: set[str], there: Candida
     if (tag := there.tags.get(FAMILY_TAG)) and tag != record.family:
         wrong.append(f"its tag {FAMILY_TAG} is not {record.family}")
     return wrong
+
+
+def recorded_facts(ledger: Ledger, ensemble: EnsembleVersion) -> Mapping[str, Any]:
+    """Return what the ledger keeps of how an ensemble was built; {} for one that no tournament of it has built.
+
+    Args:
+        ledger: The ledger.
+        ensemble: A version of the ensemble.
+    """
+    if not ensemble.tournament:
+        return {}
+    built = ledger.ensembles(ensemble.tournament)
+    return next((one.payload for one in built if one.version == ensemble.version), {})

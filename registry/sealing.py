@@ -11,15 +11,15 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from esci_tournament.registry import checks
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.reviews import asks_for_promotion
 
 Payload = dict[str, Any]
 
-SINGLE = "the best model alone"  # name of the check against it
 WHY = "the numbers of what is not promoted stay sealed, because whoever sees them could tune for this test split"
-_OPEN = ("budget",)  # checks that no answer on the test split enters
+_OPEN = (checks.BUDGET,)  # checks that no answer on the test split enters
 _SAVING = re.compile(r"\((\d+% less (?:memory|time)(?:, \d+% less (?:memory|time))*)\)")
 
 
@@ -44,13 +44,13 @@ def sealed(verdict: Mapping[str, Any]) -> Payload:
     if verdict.get("sealed"):
         return dict(verdict)
     whole: Mapping[str, Any] = next((row for row in verdict.get("metrics", ()) if row["scope"] == "all"), {})
-    checks = list(verdict.get("checks", ()))
+    made = list(verdict.get("checks", ()))
     kept = ("outcome", "missing", "look", "level", "alpha_left", "spends_look", "judged_again")
     told = {name: verdict[name] for name in kept if name in verdict}
     return told | {
-        "reason": _reason(verdict, checks),
+        "reason": _reason(verdict, made),
         "route": "",
-        "checks": [check for check in checks if check["name"] in _OPEN],
+        "checks": [check for check in made if check["name"] in _OPEN],
         "metrics": [],
         "cautions": [],
         "digest": "",
@@ -80,7 +80,9 @@ def published(
     if best_alone is None or best_alone in members:
         return dict(verdict)
     hidden = {
-        check["sentence"]: _hidden(check, best_alone) for check in verdict.get("checks", ()) if check["name"] == SINGLE
+        check["sentence"]: _hidden(check, best_alone)
+        for check in verdict.get("checks", ())
+        if check["name"] == checks.SINGLE
     }
     return {
         **verdict,
@@ -105,12 +107,12 @@ def of_record(ledger: Ledger, verdict: VerdictRecord) -> Payload:
     return published(verdict.payload, True, built[-1].payload.get("members", ()), built[-1].payload.get("best_alone"))
 
 
-def _reason(verdict: Mapping[str, Any], checks: Collection[Mapping[str, Any]]) -> str:
+def _reason(verdict: Mapping[str, Any], made: Collection[Mapping[str, Any]]) -> str:
     if verdict["outcome"] == "not_evaluable" or verdict.get("spends_look") is False:
         return str(verdict.get("reason", ""))  # what was missing, or that both sides answer alike; no label enters it
-    if any(check["name"] == "budget" and not check["passed"] for check in checks):
+    if any(check["name"] == checks.BUDGET and not check["passed"] for check in made):
         return f"refused: it exceeds the budget; {WHY}"
-    cheaper = next((check["sentence"] for check in checks if check["name"] == "cheaper"), None)
+    cheaper = next((check["sentence"] for check in made if check["name"] == checks.CHEAPER), None)
     if cheaper is None:
         return f"refused: the test split does not show that it is better without harm elsewhere; {WHY}"
     saving = _SAVING.search(cheaper)

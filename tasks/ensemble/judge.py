@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from esci_tournament.registry import checks
 from esci_tournament.registry.extensions import LOG_LOSS
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
@@ -15,9 +16,8 @@ from esci_tournament.tasks.ensemble.evidence import SINGLE, Evidence
 from esci_tournament.tasks.ensemble.spending import LITTLE_LEFT, look_at
 from esci_tournament.tasks.ensemble.verdict import Check, Outcome, Verdict
 
-__all__ = ["CHEAPER", "GAIN", "Answers", "JudgeInput", "JudgeSettings", "guard", "judge"]
+__all__ = ["Answers", "JudgeInput", "JudgeSettings", "guard", "judge"]
 
-GAIN, CHEAPER = "gain", "cheaper"  # the checks by which a challenger wins, and the routes of the verdict
 SAME = "refused: it answers as the champion does"
 _OTHER = "gain in "  # and the name of another metric than the primary one
 _PRIMARY_SHARE = 0.8  # of a look's level: a gain in probabilities shows at a small one too, a gain in labels does not
@@ -143,7 +143,7 @@ def _gain_check(gain: Difference, level: float, settings: JudgeSettings) -> Chec
         f"{settings.primary_metric} changes by {gain.value:+.4f}; at this look's level ({level:.2g}) it is "
         f"at least {bound:+.4f}, {'' if passed else 'not '}above the required gain of {settings.required_gain:+.4f}"
     )
-    return Check(GAIN, passed, True, _finite(bound), settings.required_gain, sentence)
+    return Check(checks.GAIN, passed, True, _finite(bound), settings.required_gain, sentence)
 
 
 def _other_gain_check(name: str, gain: Difference, primary: Difference, level: float, settings: JudgeSettings) -> Check:
@@ -173,7 +173,7 @@ def _cheaper_check(gain: Difference, level: float, settings: JudgeSettings, savi
     )
     if given_up:
         sentence += f" (of {settings.not_worse_margin:.4f}, {given_up:.4f} was given up for cheaper ensembles before)"
-    return Check(CHEAPER, passed, True, _finite(bound), threshold, sentence)
+    return Check(checks.CHEAPER, passed, True, _finite(bound), threshold, sentence)
 
 
 def _saving(case: JudgeInput, settings: JudgeSettings) -> str:
@@ -257,7 +257,7 @@ def _single_checks(numbers: Evidence) -> list[Check]:
     case = numbers.case
     if case.single is None or not len(case.query_key):
         return []
-    title = "the best model alone"
+    title = checks.SINGLE
     if np.array_equal(case.single, case.challenger):
         return [Check(title, True, True, 0.0, 0.0, f"it answers as {case.single_name} alone, the best model")]
     changes = {name: numbers.difference(name, against=SINGLE) for name in numbers.names}
@@ -280,7 +280,7 @@ def _budget_checks(case: JudgeInput) -> list[Check]:
     excess = case.budget.excess(case.challenger_cost)
     words = "fits the budget" if excess <= 0 else "exceeds the budget"
     sentence = f"the challenger takes {case.budget.describe(case.challenger_cost)}: it {words}"
-    return [Check("budget", excess <= 0, True, excess, 0.0, sentence)]
+    return [Check(checks.BUDGET, excess <= 0, True, excess, 0.0, sentence)]
 
 
 def _decide(wins: list[Check], guards: list[Check]) -> tuple[Outcome, str, str]:

@@ -95,11 +95,6 @@ class RecurringPairs:
         gaps = (self.challenger_bin, self.challenger_gap, self.champion_bin, self.champion_gap)
         return all(array is not None for array in gaps)
 
-    @property
-    def losses_known(self) -> bool:
-        """Whether the log loss of both sides is known."""
-        return self.challenger_loss is not None and self.champion_loss is not None
-
     def arrays(self) -> list[tuple[str, np.ndarray]]:
         """Return the attributes that are known, by name, in the order of the class."""
         return [(one.name, array) for one in fields(self) if (array := getattr(self, one.name)) is not None]

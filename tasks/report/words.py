@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from esci_tournament.registry.addresses import without_password
+from esci_tournament.registry.checks import SINGLE
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.report import shown
@@ -322,7 +323,7 @@ def headline(summary: Summary) -> str:
 
 def nobody_beats(summary: Summary) -> str:
     """Return that the challenger is no better than the best model alone, in a sentence; "" where it is."""
-    check = next((one for one in summary.verdict.get("checks", ()) if one["name"] == "the best model alone"), None)
+    check = next((one for one in summary.verdict.get("checks", ()) if one["name"] == SINGLE), None)
     if check is not None and not check["passed"]:
         best = (summary.selection.get("best_alone") or {}).get("member", "its best model")
         return f"On the test split it is worse than {clean(best)} alone."

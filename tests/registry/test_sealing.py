@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from esci_tournament.registry.checks import SINGLE
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.sealing import SINGLE, WHY, of_record, published, sealed
+from esci_tournament.registry.sealing import WHY, of_record, published, sealed
 
 pytestmark = pytest.mark.databases("sqlite")
 
