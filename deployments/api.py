@@ -20,6 +20,7 @@ from esci_tournament.registry.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    import shap
 
     from esci_tournament.flows.progress_reporting import Reporter
     from esci_tournament.tasks.report.summary import Summary
@@ -66,6 +67,18 @@ class Result:
         from esci_tournament.tasks.report.leaderboard import leaderboard
 
         return leaderboard(self.summary)
+
+    @property
+    def explanation(self) -> shap.Explanation | None:
+        """What each member adds to each class's raw score, on 200 of the pairs that the aggregator learns from.
+
+        `values` (n, k, 4), `base_values` (n, 4), `data` (n, k, 4), the members' own probabilities, to four decimals;
+        `shap.plots.beeswarm(result.explanation[:, :, "Exact"])` draws one class. None for a tournament of an earlier
+        release.
+        """
+        from esci_tournament.tasks.ensemble.explanation import from_json
+
+        return from_json(self.summary.contributions) if self.summary.contributions else None
 
     def _repr_html_(self) -> str:
         """Show verdict and leaderboard in a notebook."""

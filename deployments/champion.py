@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    import shap
 
     from esci_tournament.registry.versions import EnsembleVersion
     from esci_tournament.registry.workspace import Workspace
@@ -53,6 +54,24 @@ class ChampionModel:
             DataError: if a required column is absent, a query blank or a locale unknown.
         """
         return self.ensemble.predict(frame)
+
+    def explain(self, frame: pd.DataFrame) -> shap.Explanation:
+        """Return what each member adds to each class's raw score of each query-product pair.
+
+        Args:
+            frame: As for :meth:`predict`.
+
+        Returns:
+            `values` float64 (n, k, 4), `base_values` float64 (n, 4), `data` float32 (n, k, 4): the member's own
+            probability of the class. `found[:, :, "Exact"]` is what `shap.plots.bar` and `shap.plots.beeswarm` draw,
+            `found[0, :, "Exact"]` what `shap.plots.waterfall` draws.
+
+        Raises:
+            DataError: as :meth:`predict`.
+        """
+        from esci_tournament.tasks.ensemble.explanation import explanation
+
+        return explanation(self.ensemble.aggregator, self.ensemble.member_scores(frame))
 
 
 def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:

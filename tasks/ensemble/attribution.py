@@ -12,7 +12,9 @@ from esci_tournament.registry.labels import CLASSES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
 from esci_tournament.tasks.ensemble.forest import Forest, tabulate
 
-__all__ = ["Forest", "attribute", "attribute_rows", "check_additivity", "tabulate"]
+__all__ = [
+    *("Forest", "as_shares", "attribute", "attribute_rows", "check_additivity", "evenly", "tabulate", "utilities"),
+]
 
 _BLOCK = 512  # rows: the working set of a block and a tree's tables stay in the second-level cache
 _CHECKED_ROWS = 512
@@ -59,7 +61,7 @@ def check_additivity(aggregator: Aggregator, columns: np.ndarray, values: np.nda
     """
     if not len(columns):
         return 0.0
-    rows = np.unique(np.linspace(0, len(columns) - 1, min(_CHECKED_ROWS, len(columns))).astype(np.int64))
+    rows = evenly(len(columns), _CHECKED_ROWS)
     raw = aggregator.raw_scores(columns[rows])
     gap = float(np.abs(base + values[rows].sum(axis=2) - raw).max() / max(np.abs(raw).max(), 1e-12))
     if not gap <= _TOLERANCE:
@@ -105,6 +107,49 @@ def attribute_rows(forest: Forest, features: np.ndarray, threads: int = 1) -> np
     if forest.pool is not None:
         values += forest.pool.contributions(features.reshape(rows, forest.groups, CLASSES))
     return values
+
+
+def utilities(
+    aggregator: Aggregator, columns: np.ndarray, threads: int = 1, rows: int | None = 2000, seed: int = 0
+) -> dict[str, float]:
+    """Return the utility of each member, without intervals; selection calls it at each step.
+
+    Args:
+        aggregator: the ensemble's aggregator.
+        columns: float32 (n, k, 4), member scores.
+        threads: threads to use; they do not change the result.
+        rows: pairs used at most, drawn at random; None for all.
+        seed: of the draw.
+
+    Returns:
+        Name -> share; the shares sum to 1.
+
+    Raises:
+        TournamentError: if the contributions do not add up to the scores.
+    """
+    if rows is not None and len(columns) > rows:
+        columns = columns[np.sort(np.random.default_rng(seed).choice(len(columns), rows, replace=False))]
+    forest = tabulate(aggregator)
+    values = attribute_rows(forest, flatten(columns, aggregator.members), threads)
+    check_additivity(aggregator, columns, values, forest.base)
+    shares = as_shares(np.abs(values).sum(axis=(0, 1)))
+    return dict(zip(aggregator.members, shares.tolist(), strict=True))
+
+
+def evenly(rows: int, most: int) -> np.ndarray:
+    """Return at most `most` row numbers, int64, ascending, spread evenly over `rows`.
+
+    Example:
+        >>> evenly(100, 3).tolist(), evenly(2, 3).tolist()
+        ([0, 49, 99], [0, 1])
+    """
+    return np.unique(np.linspace(0, rows - 1, min(most, rows)).astype(np.int64))
+
+
+def as_shares(totals: np.ndarray) -> np.ndarray:
+    """Return totals, float (k,), as shares of their sum, float64 (k,); all alike where the sum is 0."""
+    whole = totals.sum()
+    return totals / whole if whole > 0 else np.full(len(totals), 1 / len(totals))
 
 
 @njit(cache=True, nogil=True)

@@ -16,8 +16,12 @@ from esci_tournament.registry.extensions import METRICS, SELECTION_RULES
 from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
+from esci_tournament.tasks.ensemble.attribution import evenly, tabulate
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of, metrics_of
+from esci_tournament.tasks.ensemble.explanation import check_with_shap, explanation, to_json
+from esci_tournament.tasks.ensemble.interchange import interchangeable
+from esci_tournament.tasks.ensemble.refits import Refits, refit
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.search import Eviction
 from esci_tournament.tasks.ensemble.select import Selection, select
@@ -28,13 +32,14 @@ from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
 # Of building a challenger; part of the key that it is stored under. 1: with class weights in the fit; 2: without the
-# metrics out of fold
-METHOD = 3
+# metrics out of fold; 3: without intervals over re-fits
+METHOD = 4
 # The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
     *("primary_metric", "guardrail_margin", "keep_score_files", "seed"),
 )
+SHOWN_PAIRS = 200  # whose contributions are stored, for pictures
 SHAPLEY_REFITS = 64  # sets that may be fitted for the exact Shapley value of a report
 
 
@@ -46,10 +51,12 @@ class Challenge:
         members: candidate ids of the challenger, in the aggregator's order.
         aggregator: the LightGBM stage over their scores.
         result: JSON-able facts: "members", "everybody", "worth" and "worth_all" (of the challenger, and of the
-            ensemble of all models), "drop_one", "shapley" (or {} when too many re-fits), "selection",
+            ensemble of all models; of the challenger with intervals over re-fits), "value_error", "drop_one" and
+            "drop_one_errors" (standard errors over queries), "shapley" (or {} when too many re-fits), "selection",
             "combination" (how the members are combined, see :func:`combination`), "out_of_fold" (see
             :func:`out_of_fold`; results of earlier releases lack it), "best_alone" (the best model by itself, of those
-            that might serve), "likeness", "refits".
+            that might serve), "likeness", "interchangeable" (see `interchange.py`), "contributions" (on some pairs, see
+            `explanation.py`), "shap" (how they agree with the package's own), "refits".
     """
 
     members: tuple[str, ...]
@@ -133,25 +140,38 @@ def build_challenge(
     selection = replace(selection, evicted=tuple(what_it_would_bring(game, selection, for_information)))
     aggregator = game.final_aggregator(selection.kept)
 
-    def worth(of: Sequence[str], fitted: Aggregator) -> Worth:
-        place = [names.index(name) for name in of]
+    def of(chosen: Sequence[str]) -> np.ndarray:
+        return np.ascontiguousarray(columns[:, [names.index(name) for name in chosen]])
+
+    def worth(fitted: Aggregator, refits: Refits | None = None) -> Worth:
         return measure_worth(
-            fitted, np.ascontiguousarray(columns[:, place]), groups, locales, seed=settings.seed, threads=settings.cores
+            fitted, of(fitted.members), groups, locales, refits=refits, seed=settings.seed, threads=settings.cores
         )
 
+    own = of(selection.kept)
+    forest = tabulate(aggregator)
+    agreement = check_with_shap(aggregator, own, forest)
+    choice = game.fitted(selection.kept).choice
+    refits = refit(own, labels, groups, selection.kept, game.parameters, choice, seed=settings.seed)
     everybody = list(names)
+    likeness = compare_members(columns, labels, names)
     result = {
         "members": list(selection.kept),
         "everybody": everybody,
-        "worth": worth_json(worth(selection.kept, aggregator)),
-        "worth_all": worth_json(worth(everybody, game.aggregator(everybody))),
+        "worth": worth_json(worth(aggregator, refits)),
+        "worth_all": worth_json(worth(game.aggregator(everybody))),
+        "value_error": game.error(selection.kept),
         "drop_one": game.drop_one(selection.kept),
+        "drop_one_errors": game.drop_one_errors(selection.kept),
         "shapley": shapley(game, selection),
         "selection": asdict(selection),
         "combination": combination(game, selection.kept),
         "out_of_fold": out_of_fold(game, selection.kept),
         "best_alone": best_alone(columns, labels, names, selection.alone, settings.primary_metric),
-        "likeness": [asdict(pair) for pair in compare_members(columns, labels, names)],
+        "likeness": [asdict(pair) for pair in likeness],
+        "interchangeable": [asdict(pair) for pair in interchangeable(game, selection.kept, likeness)],
+        "contributions": to_json(explanation(aggregator, own[evenly(len(own), SHOWN_PAIRS)], forest)),
+        "shap": asdict(agreement),
         "refits": game.refits,
     }
     aggregator.save(folder / "aggregator")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Level:
-    """The rule at one risk, and its effect. All shares are of the pairs it was calibrated on, 0 to 1.
+    """The rule at one risk, and its effect. All shares are of the pairs it was tested on, 0 to 1.
 
     Attributes:
         risk: share of labels that may differ from the whole ensemble's.
@@ -33,6 +32,8 @@ class Level:
         milliseconds_saved: share of the members' time saved.
         metric_lost: metric of the whole ensemble's labels less that of the early ones.
         exits: share of pairs that are done after 1, 2, ... k members.
+        reason: why no pair leaves early, if that was found when the rule was tested; "" when some may, and in files of
+            earlier releases.
     """
 
     risk: float
@@ -43,6 +44,7 @@ class Level:
     milliseconds_saved: float = 0.0
     metric_lost: float = 0.0
     exits: tuple[float, ...] = ()
+    reason: str = ""
 
     @property
     def on(self) -> bool:
@@ -59,7 +61,7 @@ class EarlyExit:
         level: the risk in force.
         levels: all that were calibrated, by rising risk.
         metric: name of the metric that `metric_lost` is measured in.
-        pairs: number of pairs it was calibrated on.
+        pairs: number of pairs it was tested on.
         queries: number of their queries.
         reason: why no pair leaves early; "" when some may.
     """
@@ -110,7 +112,8 @@ class EarlyExit:
         """
         fitting = [level for level in self.levels if 0 < level.risk <= risk * (1 + 1e-9)]
         level = max(fitting, key=lambda one: one.risk, default=None) or never(self.order, risk)
-        reason = "" if level.on else self.reason or why_off(risk, self.pairs, self.queries)
+        told = level.reason or ("" if risk <= 0 or (self.levels and level != self.level) else self.reason)
+        reason = "" if level.on else told or why_off(risk)
         return EarlyExit(self.order, level, self.levels, self.metric, self.pairs, self.queries, reason)
 
     def to_json(self) -> dict[str, Any]:
@@ -211,27 +214,41 @@ def never(order: Sequence[str], risk: float = 0.0) -> Level:
     return Level(risk, (None,) * stages, exits=(*(0.0 for _ in range(stages)), 1.0))
 
 
-def why_off(risk: float, pairs: int, queries: int) -> str:
-    """Return why no pair leaves early, in a sentence.
+def why_off(risk: float) -> str:
+    """Return why no pair leaves early when there were queries enough, in a sentence for the report.
 
     Args:
         risk: share of labels that may differ, 0 to 1.
-        pairs: number of pairs it was calibrated on.
-        queries: number of their queries.
 
     Returns:
-        A sentence for the report.
+        A sentence without a full stop.
     """
     if risk <= 0:
         return "the risk is set to 0: every member is asked for every pair"
-    # Nothing wrong among n independent pairs bounds the share by about -log(0.05) / n
-    needed = math.ceil(-math.log(1 - CONFIDENCE) / risk)
-    if pairs < needed:
-        return (
-            f"{pairs} pairs of {queries} queries cannot show that at most {100 * risk:.3g} % of labels change: that "
-            f"takes {needed} at least"
-        )
     return f"no threshold was shown to change at most {100 * risk:.3g} % of labels; every member is asked"
+
+
+def too_few(risk: float, queries: int, largest: float, needed: int) -> str:
+    """Return that there were too few queries to let any pair leave early, in a sentence for the report.
+
+    Args:
+        risk: share of labels that may differ, above 0 and below 1.
+        queries: number of queries it was calibrated on.
+        largest: share of the pairs that the largest query has, 0 to 1.
+        needed: queries that it takes when no label at all changes.
+
+    Returns:
+        A sentence without a full stop.
+
+    Example:
+        >>> too_few(0.005, 275, 0.012, 812)
+        '275 queries, the largest with 1.2 % of the pairs, cannot show that at most 0.5 % of labels change: that takes \
+about 812 such queries, or more if any label changes'
+    """
+    return (
+        f"{queries:,} queries, the largest with {100 * largest:.2g} % of the pairs, cannot show that at most "
+        f"{100 * risk:.3g} % of labels change: that takes about {needed:,} such queries, or more if any label changes"
+    )
 
 
 def _level(facts: Mapping[str, Any]) -> Level:
@@ -240,4 +257,5 @@ def _level(facts: Mapping[str, Any]) -> Level:
         for name in ("risk", "disagreement", "bound", "calls_saved", "milliseconds_saved", "metric_lost")
     }
     thresholds = tuple(None if one is None else float(one) for one in facts["thresholds"])
-    return Level(thresholds=thresholds, exits=tuple(map(float, facts["exits"])), **numbers)
+    exits, reason = tuple(map(float, facts["exits"])), str(facts.get("reason", ""))
+    return Level(thresholds=thresholds, exits=exits, reason=reason, **numbers)

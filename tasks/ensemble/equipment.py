@@ -68,7 +68,6 @@ def make_equipment(
         groups[subsets.rows],
         [costs[member].milliseconds if measured(order, costs) else 1.0 for member in order],
         settings.early_exit_risk,
-        aggregator.parameters.folds,
         settings.primary_metric,
     ).save(folder)
 

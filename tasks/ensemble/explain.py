@@ -1,26 +1,18 @@
-"""Explain the label of one pair by what each member added to each class, as text, JSON and a picture."""
+"""Explain the label of one pair by what each member added to each class, as text and JSON."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from esci_tournament.registry.errors import StoreError, UsageError
-from esci_tournament.registry.files import publish
+from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, softmax
 from esci_tournament.tasks.ensemble.attribution import Forest, attribute
-
-_COLOURS = ("#1b7837", "#e08214", "#5e3c99", "#7f7f7f")  # distinct in print and for colour-blind readers
 
 
 @dataclass(frozen=True)
@@ -100,27 +92,6 @@ class PairExplanation:
             )
         return "\n".join(lines)
 
-    def picture(self) -> Figure:
-        """Return a bar chart: a group of bars for each member, one bar for each class."""
-        members = [member for member, _, _ in self.support()]
-        figure = Figure(figsize=(8, 1.6 + 0.55 * (len(members) + 1)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        names = [*members, "on average"]
-        rows = [*(self.contributions[member] for member in members), self.base]
-        for position, (label, word) in enumerate(zip(LABELS, LABEL_NAMES, strict=True)):
-            places = np.arange(len(names)) + (position - 1.5) * 0.2
-            text = f"{word} {self.probabilities[label]:.0%}"
-            axes.barh(places, [row[label] for row in rows], height=0.18, color=_COLOURS[position], label=text)
-        axes.set_yticks(np.arange(len(names)), names)
-        axes.invert_yaxis()
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("added to the raw score of the class")
-        label = dict(zip(LABELS, LABEL_NAMES, strict=True))[self.label]
-        figure.suptitle(f"{shorten(self.name, 90, placeholder=' ...')}: {label}", x=0.01, ha="left", fontsize=10)
-        axes.legend(fontsize=8, loc="best")
-        return figure
-
 
 def explain_pairs(
     aggregator: Aggregator, columns: np.ndarray, names: Sequence[str], forest: Forest | None = None
@@ -160,32 +131,6 @@ def explain_pairs(
         )
         for row, name in enumerate(names)
     ]
-
-
-def save_picture(explanation: PairExplanation, path: Path) -> None:
-    """Write the picture; the format follows from the file's name (png, svg or pdf).
-
-    Args:
-        explanation: of one pair.
-        path: file to write; its folder is made if need be.
-
-    Raises:
-        StoreError: if it cannot be written.
-        UsageError: if the format is unknown.
-    """
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        raise UsageError(f"picture {path}: format {kind!r} is unknown; end the name with .png, .svg or .pdf")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        explanation.picture().savefig(temporary, format=kind, dpi=120)
-        publish(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"picture {path} cannot be written: {error.strerror or error}; free space or choose a folder"
-        ) from error
 
 
 def _by_label(values: np.ndarray) -> dict[str, float]:

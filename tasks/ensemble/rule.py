@@ -33,6 +33,8 @@ _OTHERS = 0.5  # what the mean of the other metrics counts beside the primary on
 _BEHIND = 4.0  # what a metric behind its target counts in addition
 _AHEAD = 0.003  # how far ahead of its target a metric has to be to count as not behind
 
+UNSEEN = 0.632  # what decisions on queries left out count in the estimate of a rule
+
 NO_OFFSETS = np.zeros(CLASSES)
 
 Targets = Mapping[str, float]  # metric -> what it should reach
@@ -70,7 +72,7 @@ def estimated(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         float64 (4, 4), true by predicted.
     """
     unseen, seen = decisions
-    return 0.632 * confusion(labels, unseen) + 0.368 * confusion(labels, seen)
+    return UNSEEN * confusion(labels, unseen) + (1 - UNSEEN) * confusion(labels, seen)
 
 
 def decide(scores: np.ndarray, offsets: np.ndarray = NO_OFFSETS) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from esci_tournament.registry import extensions
 from esci_tournament.registry.errors import UsageError
+from esci_tournament.tasks.ensemble.exchange import exchange
 from esci_tournament.tasks.ensemble.search import Search
-from esci_tournament.tasks.ensemble.surrogate import expected_improvement
 
 Rule = Callable[[Search], frozenset[str]]
 
@@ -15,7 +15,6 @@ MOST_EXHAUSTIVE_MEMBERS = 12
 _SHARE_OF_SETS = 0.3  # of the sets within the budget that the exchange may fit, eviction included
 _LEAST_REFITS = 22  # with few sets the share would be next to nothing
 _REFITS_A_MODEL = 12  # with many models the share would be thousands
-_CENTRES = 5
 
 
 def rule_named(name: str) -> Rule:
@@ -99,10 +98,20 @@ def by_shap(search: Search) -> frozenset[str]:
     Returns:
         The best set that was found.
     """
-    return _exchange(search, _evict(search, search.eligible))
+    kept = evict(search, search.eligible)
+    return exchange(search, kept, more_refits(search))
 
 
-def _evict(search: Search, current: frozenset[str]) -> frozenset[str]:
+def evict(search: Search, current: frozenset[str]) -> frozenset[str]:
+    """Let the member with the least utility a unit of the exceeded budget go, re-fit, and repeat until the rest fits.
+
+    Args:
+        search: the state of the selection.
+        current: the set to start from.
+
+    Returns:
+        A set within the budget.
+    """
     search.utility(current)
     search.note(current, "start with all models that fit alone")
     while not search.fits(current):
@@ -119,57 +128,14 @@ def _evict(search: Search, current: frozenset[str]) -> frozenset[str]:
     return current
 
 
-def _exchange(search: Search, current: frozenset[str]) -> frozenset[str]:
-    """Try sets with evicted models back and members out, the most promising first, while re-fits are left."""
-    allowed = search.spent() + _more_refits(search)
-    while search.spent() < allowed:
-        candidates = _candidates(search, current)
-        if not candidates:
-            break
-        known = {members: value for members, value in search.asked.items() if members}
-        gains = expected_improvement(known, candidates, search.game.members, search.value(current))
-        tried = candidates[int(gains.argmax())]
-        if search.rank(tried) > search.rank(current):
-            _note_exchange(search, current, tried)
-            current = tried
-    return current
-
-
-def _more_refits(search: Search) -> int:
-    """Return how many re-fits the exchange may take, after those of the eviction."""
+def more_refits(search: Search) -> int:
+    """Return how many more sets the rule `shap` may fit, after those that were asked for so far."""
     spent = search.spent()
     most = _REFITS_A_MODEL * len(search.eligible - search.keep)
     if len(search.eligible - search.keep) > MOST_EXHAUSTIVE_MEMBERS:
         return most - spent
     share = int(_SHARE_OF_SETS * sum(bool(s) and search.fits(s) for s in search.all_sets()))
     return max(min(share, most), _LEAST_REFITS) - spent
-
-
-def _candidates(search: Search, current: frozenset[str]) -> list[frozenset[str]]:
-    """Return the sets within the budget that were not tried: all, or with many models those near the best known."""
-    if len(search.eligible - search.keep) <= MOST_EXHAUSTIVE_MEMBERS:
-        around = search.all_sets()
-    else:
-        known = [s for s in search.asked if search.allowed(s) and search.fits(s)]
-        centres = sorted(known, key=search.rank, reverse=True)[:_CENTRES]
-        around = sorted({near for centre in [current, *centres] for near in _near(search, centre)}, key=search.order)
-    return [s for s in around if s and s not in search.asked and search.fits(s)]
-
-
-def _near(search: Search, centre: frozenset[str]) -> list[frozenset[str]]:
-    inside, outside = sorted(centre - search.keep), sorted(search.eligible - centre)
-    changed = [centre | {name} for name in outside] + [centre - {name} for name in inside]
-    return changed + [(centre - {gone}) | {name} for gone in inside for name in outside]
-
-
-def _note_exchange(search: Search, current: frozenset[str], better: frozenset[str]) -> None:
-    came, went = sorted(better - current), sorted(current - better)
-    gain = search.value(better) - search.value(current)
-    parts = [came and f"bring back {', '.join(came)}", went and f"let go {', '.join(went)}"]
-    search.note(better, f"{' and '.join(part for part in parts if part)}: the metric gains {gain:.4f}")
-    for name in went:
-        instead = f"with {', '.join(came)} in its place" if came else "without it"
-        search.leave(name, f"exchanged: the ensemble gains {gain:.4f} {instead}")
 
 
 RULES: dict[str, Rule] = {"shap": by_shap, "top_k": top_k, "exhaustive": exhaustive, "greedy": greedy}

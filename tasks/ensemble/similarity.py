@@ -1,4 +1,8 @@
-"""Similarity of members: correlation of their errors, with near-copies named in words."""
+"""Similarity of members: correlation of their errors, with near-copies named in words.
+
+Members are compared after calibration: each at the temperature that gives the labels the highest likelihood. Two models
+that differ in how sure they are, and in nothing else, are copies for an aggregator, which weighs log-probabilities.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from esci_tournament.tasks.ensemble.calibrate import fit_temperature, tempered
 
 NEAR_COPY_CORRELATION = 0.9
 NEAR_COPY_AGREEMENT = 0.9
@@ -18,8 +24,8 @@ class Likeness:
     Attributes:
         first: name of one.
         second: name of the other.
-        correlation: Pearson correlation of their errors: of the probabilities of all four classes, less the members'
-            mean answer to pairs of the same true class.
+        correlation: Pearson correlation of their errors: of the calibrated probabilities of all four classes, less the
+            members' mean answer to pairs of the same true class.
         agreement: share of pairs that both give the same label, 0 to 1.
         near_copy: whether both are at 0.9 or above.
         sentence: the same in words.
@@ -44,7 +50,8 @@ def compare_members(columns: np.ndarray, labels: np.ndarray, members: Sequence[s
     Returns:
         k (k - 1) / 2 entries.
     """
-    errors = columns.astype(np.float64)
+    calibrated = [tempered(one, fit_temperature(one, labels)) for one in columns.transpose(1, 0, 2)]
+    errors = np.stack(calibrated, axis=1).astype(np.float64)
     # All members are wrong about the same noisy labels: only errors beyond the mean answer to a class are compared
     for label in np.unique(labels):
         errors[labels == label] -= errors[labels == label].mean(axis=0)

@@ -11,10 +11,10 @@ import numpy as np
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters, check_shapes
-from esci_tournament.tasks.ensemble.counts import confusion, metric_of
+from esci_tournament.tasks.ensemble.attribution import utilities
+from esci_tournament.tasks.ensemble.counts import confusion, confusion_by_query, influence_of, metric_of
 from esci_tournament.tasks.ensemble.fitting import Choice, cross_validate, fit_aggregator
-from esci_tournament.tasks.ensemble.rule import estimated
-from esci_tournament.tasks.ensemble.worth import utilities
+from esci_tournament.tasks.ensemble.rule import UNSEEN, estimated
 
 MOST_SHAPLEY_MEMBERS = 10
 MOST_ROWS = 60_000  # pairs that a set is fitted on
@@ -30,11 +30,13 @@ class Fitted:
         choice: what the final fit follows.
         margins: reported metric -> how far the set is ahead of its best member on that metric, out of fold.
         counts: "all" and each locale -> float64 (4, 4), true by predicted, out of fold; see `estimated` in `rule.py`.
+        influence: float64 (q,), how much each query moves the metric, to first order; they add up to 0.
     """
 
     choice: Choice
     margins: dict[str, float]
     counts: dict[str, np.ndarray]
+    influence: np.ndarray
 
 
 class Game:
@@ -81,6 +83,7 @@ class Game:
         rows = whole_queries(groups, maximum_rows)
         self.columns, self.labels, self.groups = columns[rows], labels[rows], groups[rows]
         self._places = {} if locales is None else {str(name): locales[rows] == name for name in np.unique(locales)}
+        self._queries = np.unique(self.groups)
         self.members, self.metric = tuple(members), metric
         self.parameters = replace(parameters or AggregatorParameters(), metric=metric)
         self.values: dict[frozenset[str], float] = dict(known or {})
@@ -106,8 +109,7 @@ class Game:
             if key:
                 self._refit(key)
             else:
-                frequent = np.full(len(self.labels), np.bincount(self.labels, minlength=4).argmax())
-                self.values[key] = float(metric_of(self.metric, confusion(self.labels, frequent)))
+                self.values[key] = float(metric_of(self.metric, confusion(self.labels, self._frequent())))
         return self.values[key]
 
     def utility(self, subset: Iterable[str]) -> dict[str, float]:
@@ -191,6 +193,54 @@ class Game:
         key = frozenset(self.members if subset is None else subset)
         return {member: self.value(key) - self.value(key - {member}) for member in self.order(key)}
 
+    def error(self, subset: Iterable[str] | None = None) -> float:
+        """Return the standard error over queries of the value of a set, see :meth:`contrast`.
+
+        Args:
+            subset: names of members; None for all.
+
+        Returns:
+            In the metric's unit.
+        """
+        return self.contrast([(1.0, self.members if subset is None else subset)])[1]
+
+    def drop_one_errors(self, subset: Iterable[str] | None = None) -> dict[str, float]:
+        """Return the standard error of each loss that :meth:`drop_one` returns.
+
+        Args:
+            subset: names of members; None for all.
+
+        Returns:
+            Name -> standard error in the metric's unit.
+        """
+        key = frozenset(self.members if subset is None else subset)
+        return {member: self.contrast([(1.0, key), (-1.0, key - {member})])[1] for member in self.order(key)}
+
+    def contrast(self, terms: Iterable[tuple[float, Iterable[str]]]) -> tuple[float, float]:
+        """Return a weighted sum of values of sets, and its standard error.
+
+        The error is that over queries, paired: the same query moves all sets. To first order a metric is a sum over
+        queries (the infinitesimal jackknife: Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans",
+        chapter 6). Sets are fitted on the same folds, so that what a fit owes to the queries it learnt from is in it
+        only as far as it shows in what it answers for others.
+
+        Args:
+            terms: weights, and sets of names of members.
+
+        Returns:
+            The sum and its standard error, in the metric's unit.
+
+        Raises:
+            UsageError: if a name is unknown.
+        """
+        total, moved = 0.0, np.zeros(len(self._queries))
+        for weight, subset in terms:
+            key = frozenset(subset)
+            total += weight * self.value(key)
+            moved += weight * (self.fitted(key).influence if key else self._influence(*[self._frequent()] * 2))
+        few = len(moved) / max(len(moved) - 1, 1)
+        return total, float(np.sqrt(few * (moved**2).sum()))
+
     def shapley(self, subset: Iterable[str] | None = None) -> dict[str, float]:
         """Return the exact Shapley value of each member; they add up to v(subset) - v(empty set).
 
@@ -245,11 +295,21 @@ class Game:
         counts = {"all": found.counts}
         for name, here in self._places.items():
             counts[name] = estimated(self.labels[here], found.decisions[:, here])
-        self._fitted[key] = Fitted(found.choice, found.margins, counts)
+        self._fitted[key] = Fitted(found.choice, found.margins, counts, self._influence(*found.decisions))
         self.values[key] = float(metric_of(self.metric, found.counts))
         self.refits += 1
         if self._heard is not None:
             self._heard(key, self.values[key])
+
+    def _frequent(self) -> np.ndarray:
+        """Return the most frequent class as the label of every pair, int64 (n,)."""
+        return np.full(len(self.labels), np.bincount(self.labels, minlength=4).argmax())
+
+    def _influence(self, unseen: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Return the influence of each query on the metric of two sets of decisions, as `estimated` weighs them."""
+        first, second = (confusion_by_query(self.labels, given, self.groups)[1] for given in (unseen, seen))
+        moved = influence_of(self.metric, UNSEEN * first + (1 - UNSEEN) * second)
+        return moved - moved.mean()
 
 
 def whole_queries(groups: np.ndarray, maximum_rows: int | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The worth of each member of an ensemble: group SHAP shares with intervals, per class, per locale."""
+"""The worth of each member of an ensemble: group SHAP shares, per class, per locale, with intervals over re-fits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from scipy.stats import norm
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, flatten
-from esci_tournament.tasks.ensemble.attribution import Forest, attribute_rows, check_additivity, tabulate
+from esci_tournament.tasks.ensemble.attribution import Forest, as_shares, attribute_rows, check_additivity, tabulate
+from esci_tournament.tasks.ensemble.refits import Refits
 
 _FIRST_BATCH = 256
 _GROWTH = 1.5
+_NOISE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,20 @@ class MemberWorth:
     Attributes:
         member: its name.
         utility: its share, 0 to 1.
-        low: lower end of the share's interval, by bootstrap over queries.
+        low: lower end of the share's interval over re-fits on resampled queries; None without re-fits.
         high: upper end of the interval.
         by_class: share within each class E, S, C, I.
         by_locale: share within each locale.
+        above_noise: whether the share is above that of a member of noise, at one-sided 5 %; None without re-fits.
     """
 
     member: str
     utility: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     by_class: dict[str, float]
     by_locale: dict[str, float]
+    above_noise: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,11 @@ class Worth:
         settled: True when every neighbour in the ranking is told apart at `confidence`, or no pair was left to draw.
         confidence: of the intervals and of the ranking, 0 to 1.
         additivity_gap: largest gap between base + contributions and raw scores, as a share of the largest score.
-        tied: neighbours in the ranking that the pairs used cannot tell apart.
+        tied: neighbours in the ranking that cannot be told apart: over re-fits, or, without them, of this one fit by
+            the pairs used.
+        noise: mean share of a member of noise beside the members, 0 to 1; None without re-fits.
+        noise_high: what that share exceeds in one of twenty re-fits.
+        refits: number of re-fits.
     """
 
     members: tuple[MemberWorth, ...]
@@ -60,6 +68,9 @@ class Worth:
     confidence: float
     additivity_gap: float
     tied: tuple[tuple[str, str], ...]
+    noise: float | None = None
+    noise_high: float | None = None
+    refits: int = 0
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -77,8 +88,8 @@ def measure_worth(
     groups: np.ndarray,
     locales: Sequence[str] | np.ndarray,
     *,
+    refits: Refits | None = None,
     confidence: float = 0.95,
-    resamples: int = 1000,
     seed: int = 0,
     threads: int = 1,
     until_settled: bool = False,
@@ -90,21 +101,28 @@ def measure_worth(
         columns: float32 (n, k, 4), member scores.
         groups: uint64 (n,), query keys.
         locales: str (n,).
-        confidence: of the intervals, and of the ranking when `until_settled`.
-        resamples: bootstrap resamples of queries.
-        seed: of the bootstrap and of the order in which queries are drawn.
+        refits: what :func:`~esci_tournament.tasks.ensemble.refits.refit` found on the same pairs, for intervals; None
+            for shares alone.
+        confidence: of the intervals and of the ranking.
+        seed: of the order in which queries are drawn.
         threads: threads to use; they do not change the result.
-        until_settled: draw queries at random until the order of the members is settled, or the pairs run out.
+        until_settled: draw queries at random until the order of the members, as this one fit uses them, is settled, or
+            the pairs run out.
 
     Returns:
         The worth of all members.
 
     Raises:
         TournamentError: if the contributions do not add up to the scores.
-        UsageError: if there is no pair.
+        UsageError: if there is no pair, or the re-fits are of other members.
     """
     if not len(columns):
         raise UsageError("no pair to measure the members' worth on; pass the pairs the aggregator learnt from")
+    if refits is not None and refits.members != aggregator.members:
+        raise UsageError(
+            f"re-fits of {', '.join(refits.members)} for an aggregator of {', '.join(aggregator.members)}; re-fit the "
+            "aggregator's own members in their order"
+        )
     forest = tabulate(aggregator)
     draw = _query_order(groups, seed)
     used, settled, values = _draw(aggregator, forest, columns, groups, draw, confidence, threads, until_settled)
@@ -112,50 +130,60 @@ def measure_worth(
     strength = np.abs(values)
     keys, query = np.unique(groups[used], return_inverse=True)
     by_query = _sum_by(query, strength.sum(axis=1), len(keys))
-    shares = _shares(by_query.sum(axis=0))
-    low, high = _bootstrap(by_query, confidence, resamples, seed)
-    by_class = np.stack([_shares(strength[:, label].sum(axis=0)) for label in range(len(LABELS))])
+    credit = as_shares(by_query.sum(axis=0))
+    by_class = np.stack([as_shares(strength[:, label].sum(axis=0)) for label in range(len(LABELS))])
     places = np.asarray(locales)[used].astype(str)
-    by_locale = {place: _shares(strength[places == place].sum(axis=(0, 1))) for place in sorted(set(places.tolist()))}
-    order = np.lexsort((np.array(aggregator.members), -shares))
+    by_locale = {place: as_shares(strength[places == place].sum(axis=(0, 1))) for place in sorted(set(places.tolist()))}
+    order = np.lexsort((np.array(aggregator.members), -credit))
+    spread = [_over_refits(refits, m, float(credit[m]), confidence) for m in range(len(credit))]
     entries = tuple(
         MemberWorth(
-            aggregator.members[m], float(shares[m]), float(low[m]), float(high[m]),
+            aggregator.members[m], float(credit[m]), spread[m][0], spread[m][1],
             {label: float(by_class[position, m]) for position, label in enumerate(LABELS)},
             {place: float(share[m]) for place, share in by_locale.items()},
+            spread[m][2],
         )
         for m in order
     )  # fmt: skip
-    undecided = _undecided(by_query, _separation(confidence, len(shares), 1))
-    tied = tuple((aggregator.members[a], aggregator.members[b]) for a, b in undecided)
-    return Worth(entries, len(used), len(columns), settled, confidence, gap, tied)
+    if refits is None:
+        undecided = _undecided(by_query, _separation(confidence, len(credit), 1))
+    else:
+        undecided = _undecided_over(refits, order.tolist(), credit, confidence)
+    return Worth(
+        entries,
+        len(used),
+        len(columns),
+        settled,
+        confidence,
+        gap,
+        tuple((aggregator.members[a], aggregator.members[b]) for a, b in undecided),
+        noise=None if refits is None else float(refits.noise.mean()),
+        noise_high=None if refits is None else refits.noise_at_most(_NOISE_LEVEL),
+        refits=0 if refits is None else len(refits.noise),
+    )
 
 
-def utilities(
-    aggregator: Aggregator, columns: np.ndarray, threads: int = 1, rows: int | None = 2000, seed: int = 0
-) -> dict[str, float]:
-    """Return the utility of each member, without intervals; selection calls it at each step.
+def _over_refits(
+    refits: Refits | None, member: int, share: float, confidence: float
+) -> tuple[float | None, float | None, bool | None]:
+    """Return the interval of a member's share, and whether the share is above that of noise."""
+    if refits is None:
+        return None, None, None
+    reach = float(refits.errors()[member]) * refits.quantile((1 - confidence) / 2)
+    return max(share - reach, 0.0), min(share + reach, 1.0), bool(refits.above_noise(_NOISE_LEVEL)[member])
 
-    Args:
-        aggregator: the ensemble's aggregator.
-        columns: float32 (n, k, 4), member scores.
-        threads: threads to use; they do not change the result.
-        rows: pairs used at most, drawn at random; None for all.
-        seed: of the draw.
 
-    Returns:
-        Name -> share; the shares sum to 1.
-
-    Raises:
-        TournamentError: if the contributions do not add up to the scores.
-    """
-    if rows is not None and len(columns) > rows:
-        columns = columns[np.sort(np.random.default_rng(seed).choice(len(columns), rows, replace=False))]
-    forest = tabulate(aggregator)
-    values = attribute_rows(forest, flatten(columns, aggregator.members), threads)
-    check_additivity(aggregator, columns, values, forest.base)
-    shares = _shares(np.abs(values).sum(axis=(0, 1)))
-    return dict(zip(aggregator.members, shares.tolist(), strict=True))
+def _undecided_over(
+    refits: Refits, order: Sequence[int], credit: np.ndarray, confidence: float
+) -> list[tuple[int, int]]:
+    """Return the neighbours in the ranking whose difference is within its deviation over re-fits."""
+    needed = refits.quantile((1 - confidence) / 2 / max(len(order) - 1, 1))  # Bonferroni over neighbours
+    pairs = []
+    for better, worse in pairwise(order):
+        error = refits.scale * float((refits.shares[:, better] - refits.shares[:, worse]).std(ddof=1))
+        if not credit[better] - credit[worse] > needed * error:
+            pairs.append((better, worse))
+    return pairs
 
 
 def _draw(
@@ -212,25 +240,5 @@ def _undecided(by_query: np.ndarray, separation: float) -> list[tuple[int, int]]
     return pairs
 
 
-def _bootstrap(by_query: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    queries = len(by_query)
-    drawn = np.empty((resamples, by_query.shape[1]))
-    for start in range(0, resamples, 50):
-        stop = min(start + 50, resamples)
-        weights = np.stack(
-            [np.bincount(random.integers(queries, size=queries), minlength=queries) for _ in range(start, stop)]
-        )
-        drawn[start:stop] = weights @ by_query
-    shares = drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
-    tail = (1 - confidence) / 2
-    return np.quantile(shares, tail, axis=0), np.quantile(shares, 1 - tail, axis=0)
-
-
 def _sum_by(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.bincount(index, weights=column, minlength=size) for column in values.T], axis=1)
-
-
-def _shares(totals: np.ndarray) -> np.ndarray:
-    whole = totals.sum()
-    return totals / whole if whole > 0 else np.full(len(totals), 1 / len(totals))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from esci_tournament.tasks.report.summary import Summary
-from esci_tournament.tasks.report.words import capitalised, clean, count, metric_name, number, share
+from esci_tournament.tasks.report.words import ABSENT, capitalised, clean, count, metric_name, number, share
 
 
 def sentence(summary: Summary) -> str:
@@ -12,7 +15,7 @@ def sentence(summary: Summary) -> str:
     if not rule:
         return ""
     level = rule["level"]
-    if all(threshold is None for threshold in level["thresholds"]):
+    if not _on(level):
         return f"Early exit is off: {clean(rule['reason'])}."
     return (
         f"Early exit saves {share(level['calls_saved'])} of the members' calls and "
@@ -36,17 +39,23 @@ def rows(summary: Summary) -> list[list[str]]:
         summary: The summary of a tournament; its `early_exit` is read.
 
     Returns:
-        One row per risk, in the order of `levels`: labels that may change, bound, seen, calls saved, time saved and
-        metric lost, each as text; [] without early exit.
+        One row per risk, in the order of `levels`: labels that may change, bound ("off" where no pair leaves), seen,
+        calls saved, time saved and metric lost, each as text; [] without early exit.
     """
     return [
         [
             small(level["risk"]),
-            small(level["bound"]),
-            small(level["disagreement"]),
-            share(level["calls_saved"]),
-            share(level["milliseconds_saved"]),
-            number(level["metric_lost"], 4),
+            *(
+                (
+                    small(level["bound"]),
+                    small(level["disagreement"]),
+                    share(level["calls_saved"]),
+                    share(level["milliseconds_saved"]),
+                    number(level["metric_lost"], 4),
+                )
+                if _on(level)
+                else ("off", *[ABSENT] * 4)
+            ),
         ]
         for level in summary.early_exit.get("levels", ())
     ]
@@ -60,3 +69,7 @@ def small(value: float) -> str:
         '1.23 %'
     """
     return f"{100 * value:.2f} %"
+
+
+def _on(level: Mapping[str, Any]) -> bool:
+    return any(threshold is not None for threshold in level["thresholds"])

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.labels import LABEL_NAMES
 from esci_tournament.tasks.report import shown, words
+from esci_tournament.tasks.report.drawing import (
+    ACCENT,
+    FAINT,
+    INK,
+    LINE,
+    PAPER,
+    SECOND,
+    THIRD,
+    Kind,
+    image,
+    legend_above,
+    name_rows,
+)
+from esci_tournament.tasks.report.shap_figures import shap_bar, shap_beeswarm
 from esci_tournament.tasks.report.summary import Summary
-
-Kind = Literal["svg", "png"]
-
-# The page replaces these by its own variables, so that inline figures follow its light and dark themes.
-INK, FAINT, LINE, PAPER = "#1f2429", "#6a737d", "#d3d9e0", "#fffffe"
-ACCENT, SECOND, THIRD = "#2762c9", "#b35a00", "#1d7f5f"
-
-_WIDTH = 5.8  # inches; text of 10 points stays readable when a phone scales the figure down
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is not mathematics
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": LINE,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "svg.fonttype": "none",  # text stays text: selectable, small, in the reader's font
-    "svg.hashsalt": "tournament",
-}
 
 
 def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
@@ -76,7 +58,9 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
                     axes.errorbar(100 * model.utility, row, xerr=whiskers, color=INK, capsize=3, linewidth=1.2)
             if model.utility_all is not None:
                 axes.plot(100 * model.utility_all, row, "D", markersize=6, color=PAPER, markeredgecolor=SECOND)
-        _name_rows(axes, [words.display_name(model) for model in models])
+        if summary.noise:
+            axes.axvline(100 * summary.noise["high"], color=THIRD, linestyle="--", linewidth=1)
+        name_rows(axes, [words.display_name(model) for model in models])
         axes.set_xlabel("share of the ensemble's total SHAP, %")
         axes.set_xlim(left=0)
         axes.grid(axis="x")
@@ -87,9 +71,9 @@ def utility_bars(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
             handles += axes.plot(
                 [], [], "D", markersize=6, color=PAPER, markeredgecolor=SECOND, label="when every model was in"
             )
-        _legend_above(figure, handles)
+        legend_above(figure, handles)
 
-    return _image(paint, 1.1 + 0.36 * len(models), kind, paper)
+    return image(paint, 1.1 + 0.36 * len(models), kind, paper)
 
 
 def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
@@ -129,13 +113,13 @@ def metric_comparison(summary: Summary, kind: Kind = "svg", paper: str = "white"
                 values, range(len(rows)), marker, color=color, markersize=7, label=words.metric_name(metric)
             )
             axes.axvline(values[0], color=color, linewidth=0.8, linestyle=":")
-        _name_rows(axes, [name for name, _ in rows])
+        name_rows(axes, [name for name, _ in rows])
         axes.set_xlabel(f"{shown.place(summary)}; dotted: the ensemble")
         axes.grid(axis="x")
         axes.margins(x=0.06)
-        _legend_above(figure, handles)
+        legend_above(figure, handles)
 
-    return _image(paint, 1.1 + 0.32 * len(rows), kind, paper)
+    return image(paint, 1.1 + 0.32 * len(rows), kind, paper)
 
 
 def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
@@ -168,7 +152,7 @@ def confusion_matrix(summary: Summary, kind: Kind = "svg", paper: str = "white")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
 
-    return _image(paint, 3.8, kind, paper)
+    return image(paint, 3.8, kind, paper)
 
 
 def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
@@ -211,9 +195,9 @@ def budget_curve(summary: Summary, kind: Kind = "svg", paper: str = "white") -> 
             axes.grid(axis="both")
             axes.locator_params(axis="x", nbins=5)
         grid[0].set_ylabel(f"best {words.metric_name(words.primary_metric(summary))}, validation")
-        _legend_above(figure, list(handles.values()))
+        legend_above(figure, list(handles.values()))
 
-    return _image(paint, 3.0, kind, paper)
+    return image(paint, 3.0, kind, paper)
 
 
 def reliability_diagram(summary: Summary, kind: Kind = "svg", paper: str = "white") -> bytes | None:
@@ -247,14 +231,16 @@ def reliability_diagram(summary: Summary, kind: Kind = "svg", paper: str = "whit
         axes.set_xlabel("probability of the most probable class")
         axes.set_ylabel("share that is right")
         axes.grid(axis="both")
-        _legend_above(figure, handles)
+        legend_above(figure, handles)
 
-    return _image(paint, 3.6, kind, paper)
+    return image(paint, 3.6, kind, paper)
 
 
 FIGURES: dict[str, Callable[..., bytes | None]] = {
     "metric_comparison": metric_comparison,
     "utility": utility_bars,
+    "shap_bar": shap_bar,
+    "shap_beeswarm": shap_beeswarm,
     "confusion_matrix": confusion_matrix,
     "budget_curve": budget_curve,
     "reliability": reliability_diagram,
@@ -276,34 +262,10 @@ def save_all(summary: Summary, folder: Path, kinds: tuple[Kind, ...] = ("svg",))
     written = []
     for name, draw in FIGURES.items():
         for kind in kinds:
-            image = draw(summary, kind)
-            if image is None:
+            drawn = draw(summary, kind)
+            if drawn is None:
                 continue
             path = folder / f"{name}.{kind}"
-            write_atomically(path, image)
+            write_atomically(path, drawn)
             written.append(path)
     return written
-
-
-def _name_rows(axes: Axes, names: list[str]) -> None:
-    shown = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
-    axes.set_yticks(range(len(shown)), shown)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-
-
-def _legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
-    if handles:
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
-
-
-def _image(paint: Callable[[Figure], None], height: float, kind: Kind, paper: str) -> bytes:
-    """Return a figure of `height` inches as bytes without warnings of glyphs that our font lacks."""
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        paint(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150 if kind == "png" else 72, facecolor=paper, metadata=metadata)
-        return buffer.getvalue()

@@ -11,7 +11,7 @@ from esci_tournament.tasks.report.summary import Metrics, Summary
 
 COLUMNS = (
     *("model", "version", "family", "status", "split", *words.METRIC_NAMES),
-    *("utility", "utility_low", "utility_high", "drop_one"),
+    *("utility", "utility_low", "utility_high", "drop_one", "drop_one_error"),
     *("memory_mib", "page_ms", "parameters", "fit_seconds", "reason"),
 )
 
@@ -27,7 +27,8 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
         text in model, version, family, status, split and reason; float64 in the others, NaN where a figure was not
         measured. Metrics are of the test split where split is "test"; where these are sealed it is "blend": the pairs
         that the aggregator learns from, out of fold for the ensemble. Utilities are SHAP shares of the ensemble's
-        total, all in [0, 1]; drop_one is the primary metric lost without the member; memory_mib in MiB, page_ms the
+        total, all in [0, 1]; drop_one is the primary metric lost without the member, and drop_one_error its standard
+        error; memory_mib in MiB, page_ms the
         median milliseconds for a page of 40 pairs, fit_seconds in seconds.
     """
     used = summary.selection.get("used") or {}
@@ -56,6 +57,7 @@ def leaderboard(summary: Summary) -> pd.DataFrame:
                 "utility_low": model.utility_low,
                 "utility_high": model.utility_high,
                 "drop_one": model.drop_one,
+                "drop_one_error": model.drop_one_error,
                 "memory_mib": model.cost.get("memory_mib"),
                 "page_ms": model.cost.get("milliseconds_per_page_p50"),
                 "parameters": model.cost.get("parameters"),

@@ -11,17 +11,17 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from esci_tournament.tasks.report import exits, figures, selected, shown, words
+from esci_tournament.tasks.report import drawing, exits, figures, selected, shown, words, worth_words
 from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 _COLOURS = {
-    figures.INK: "var(--ink)",
-    figures.FAINT: "var(--faint)",
-    figures.LINE: "var(--line)",
-    figures.PAPER: "var(--paper)",
-    figures.ACCENT: "var(--accent)",
-    figures.SECOND: "var(--second)",
-    figures.THIRD: "var(--third)",
+    drawing.INK: "var(--ink)",
+    drawing.FAINT: "var(--faint)",
+    drawing.LINE: "var(--line)",
+    drawing.PAPER: "var(--paper)",
+    drawing.ACCENT: "var(--accent)",
+    drawing.SECOND: "var(--second)",
+    drawing.THIRD: "var(--third)",
 }
 
 
@@ -57,12 +57,14 @@ def render(summary: Summary) -> str:
         selected=selected,
         locale_rows=locale_rows(summary),
         worth=worth_tables(summary),
-        drop_one={f"{model.name}/{model.version}": model.drop_one for model in summary.models},
+        drop_one={f"{model.name}/{model.version}": worth_words.drop_one(model) for model in summary.models},
+        worth_words=worth_words,
         confusion=confusion_rows(summary),
         calibration=calibration_rows(summary),
         settings=dict(_flat(summary.settings)),
         figure={
-            name: inline_svg(summary, name) for name in ("metric_comparison", "utility", "budget_curve", "reliability")
+            name: inline_svg(summary, name)
+            for name in ("metric_comparison", "utility", "shap_bar", "shap_beeswarm", "budget_curve", "reliability")
         },
     )
 

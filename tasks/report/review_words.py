@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
-from esci_tournament.tasks.report import shown, words
+from esci_tournament.tasks.report import shown, words, worth_words
 from esci_tournament.tasks.report.markdown import Bold, Plain, escape, grid, link
 from esci_tournament.tasks.report.selected import gain_markdown
 from esci_tournament.tasks.report.summary import ModelSummary, Summary
@@ -142,13 +142,12 @@ def worth_table(summary: Summary) -> str:
     metric = words.metric_name(words.primary_metric(summary))
     rows = []
     for model in words.members(summary):
-        low, high = model.utility_low, model.utility_high
-        spread = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
         price = words.cost_row(model)
-        worth = words.share(model.utility) + spread
-        rows.append([words.display_name(model), worth, words.signed(model.drop_one), price["memory"], price["p50"]])
+        worth = [worth_words.utility(model), worth_words.drop_one(model)]
+        rows.append([words.display_name(model), *worth, price["memory"], price["p50"]])
     heads = ["member", "SHAP share (95 % interval)", f"{metric} lost without it", "memory", "page"]
-    return grid(heads, rows, "lrrrr") if rows else ""
+    notes = [escape(text) for text in (worth_words.ranking(summary), *summary.interchangeable) if text]
+    return "\n\n".join([grid(heads, rows, "lrrrr"), *notes]) if rows else ""
 
 
 def findings(summary: Summary) -> list[str]:

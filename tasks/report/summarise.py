@@ -112,6 +112,8 @@ def summarise_models(
                 utility_high=mine.get("high"),
                 utility_all=worth_all.get(candidate),
                 drop_one=challenge["drop_one"].get(candidate),
+                drop_one_error=challenge.get("drop_one_errors", {}).get(candidate),
+                above_noise=mine.get("above_noise"),
                 fit_seconds=fit_seconds.get(candidate),
                 cover=(covers or {}).get(candidate),
                 **_calibration((calibrations or {}).get(candidate)),
@@ -250,6 +252,8 @@ def summarise_selection(challenge: Mapping[str, Any], settings: Mapping[str, Any
         "path": path,
         "regret": chosen["regret"],
         "refits": chosen["refits"],
+        "value": chosen.get("value"),
+        "value_error": challenge.get("value_error"),
         "combination": challenge.get("combination", {}),
         "best_alone": challenge.get("best_alone", {}),
         "curve_memory": [[point["limit"], point["value"]] for point in chosen["memory_curve"]],
@@ -264,15 +268,21 @@ def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
         challenge: Facts of `esci_tournament.tasks.ensemble.challenge.Challenge.result`.
 
     Returns:
-        The fields `utility_by_class`, `utility_by_locale`, `near_copies`, `likeness` and `shapley` of a
-        :class:`~esci_tournament.tasks.report.summary.Summary`.
+        The fields `utility_by_class`, `utility_by_locale`, `near_copies`, `likeness`, `shapley`, `interchangeable`,
+        `noise`, `tied`, `contributions` and `shap` of a :class:`~esci_tournament.tasks.report.summary.Summary`.
     """
-    members = challenge["worth"]["members"]
+    worth = challenge["worth"]
     alike = ("first", "second", "correlation", "agreement", "sentence")
+    noise = {"share": worth.get("noise"), "high": worth.get("noise_high"), "refits": worth.get("refits")}
     return {
-        "utility_by_class": {one["member"]: one["by_class"] for one in members},
-        "utility_by_locale": {one["member"]: one["by_locale"] for one in members},
+        "utility_by_class": {one["member"]: one["by_class"] for one in worth["members"]},
+        "utility_by_locale": {one["member"]: one["by_locale"] for one in worth["members"]},
         "near_copies": [pair["sentence"] for pair in challenge["likeness"] if pair["near_copy"]],
         "likeness": [{name: pair[name] for name in alike} for pair in challenge["likeness"]],
         "shapley": challenge["shapley"],
+        "interchangeable": [pair["sentence"] for pair in challenge.get("interchangeable", ())],
+        "noise": noise if noise["refits"] else {},
+        "tied": [list(pair) for pair in worth["tied"]] if noise["refits"] else [],
+        "contributions": challenge.get("contributions", {}),
+        "shap": challenge.get("shap", {}),
     }

@@ -70,6 +70,8 @@ class ModelSummary:
         utility_all: The share in the ensemble of all models.
         drop_one: Primary metric lost on validation when the ensemble is re-fit without it; None for a model that is not
             a member.
+        drop_one_error: Its standard error over queries.
+        above_noise: Whether the utility is above that of a member of noise; None when no re-fits were made.
         fit_seconds: Time of its training, of the run that did it.
         temperature: What its probabilities are to be tempered with, fitted on the pairs the aggregator learns from.
         calibration_error: Expected calibration error of the raw probabilities on the test split, in [0, 1]; told where
@@ -102,6 +104,8 @@ class ModelSummary:
     calibration_error_after: float | None = None
     reliability: list[list[float]] = field(default_factory=list)
     cover: float | None = None
+    drop_one_error: float | None = None
+    above_noise: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,16 @@ class Summary:
         utility_by_class: Member -> class -> SHAP share.
         utility_by_locale: Member -> locale -> SHAP share.
         near_copies: Sentences about models that are near copies of each other.
+        interchangeable: Sentences about models that can stand for each other.
+        noise: What a member of noise is credited with beside the members: {"share", "high" (exceeded in one of twenty
+            re-fits), "refits"}; {} when no re-fits were made.
+        tied: Neighbours in the ranking of members that re-fits do not tell apart, each [better, worse].
+        contributions: What each member adds to each class's raw score, on some of the pairs that the aggregator learns
+            from: {"members", "base", "values", "given"}, see `esci_tournament.tasks.ensemble.explanation`.
+        shap: How the contributions agree with the package's own: {"rows", "gap", "version"}.
         selection: {"rule", "budget": {"memory_mib", "latency_ms"}, "used": {"memory_mib", "latency_ms"}, "path":
-            [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int,
+            [{"step", "action", "member", "metric", "sentence"}], "regret": float | None, "refits": int, "value",
+            "value_error" (the validation metric of the members and its standard error over queries),
             "curve_memory": [[budget_mib, metric]], "curve_latency": [[budget_ms, metric]]}.
         shift: In `kfold`: model -> mean total variation between fold models' and served model's scores, in [0, 1].
         verdict: JSON of `esci_tournament.tasks.ensemble.verdict.Verdict`: {"outcome", "reason", "checks": [{"name",
@@ -197,6 +209,11 @@ class Summary:
     ensemble_reliability: list[list[float]] = field(default_factory=list)
     likeness: list[dict[str, Any]] = field(default_factory=list)
     shapley: dict[str, float] = field(default_factory=dict)
+    interchangeable: list[str] = field(default_factory=list)
+    noise: dict[str, Any] = field(default_factory=dict)
+    tied: list[list[str]] = field(default_factory=list)
+    contributions: dict[str, Any] = field(default_factory=dict)
+    shap: dict[str, Any] = field(default_factory=dict)
     early_exit: dict[str, Any] = field(default_factory=dict)
     awaits_review: bool = False
     drift: dict[str, Any] = field(default_factory=dict)

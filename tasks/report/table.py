@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esci_tournament.tasks.report import exits, selected, shown, words
+from esci_tournament.tasks.report import exits, selected, shown, words, worth_words
 from esci_tournament.tasks.report.markdown import Bold, escape, grid
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
@@ -46,6 +46,8 @@ def render_table(summary: Summary, console: Console) -> None:
     for model in words.others(summary, "evicted") + words.others(summary, "failed"):
         if model.reason:
             console.print(Text(f"{words.display_name(model)} {model.status}: {words.clean(model.reason)}", style="dim"))
+    for text in filter(None, (worth_words.ranking(summary), *summary.interchangeable)):
+        console.print(Text(words.clean(text), style="dim"))
     for text in summary.differences.values():
         console.print(Text(words.clean(text), style="yellow"))
     console.print(Text(words.comparison(summary)))
@@ -75,6 +77,7 @@ def as_markdown(summary: Summary) -> str:
         _markdown_models(summary),
         *([escape(note)] if (note := shown.note(summary)) else []),
     ]
+    parts += [escape(text) for text in (worth_words.ranking(summary), *summary.interchangeable) if text]
     if reasons := [model for model in summary.models if model.reason]:
         lines = (f"- {escape(words.display_name(model))}, {model.status}: {escape(model.reason)}" for model in reasons)
         parts.append("\n".join(lines))
@@ -101,7 +104,7 @@ def as_markdown(summary: Summary) -> str:
             grid(["locale", *words.metric_names(summary).values()], rows, "l" + "r" * len(words.metric_names(summary)))
         )
     budget = "; ".join(f"{row['name'].lower()}: {row['sentence']}" for row in words.budget_rows(summary))
-    parts.append(escape(f"Budget: {budget}. {words.regret_sentence(summary)}"))
+    parts.append(escape(f"Budget: {budget}. {words.regret_sentence(summary)} {worth_words.value(summary)}".rstrip()))
     if early := exits.sentence(summary):
         parts.append(escape(early))
     if summary.machine:
@@ -138,7 +141,7 @@ def _models(summary: Summary, wide: bool) -> Table:
     own = _metrics(summary, shown.ensemble(summary))
     add("ensemble", status, own, [words.ABSENT] * 2, words.ensemble_cost_row(summary))
     for model in summary.models:
-        worth = [words.share(model.utility), words.signed(model.drop_one)]
+        worth = [words.share(model.utility), worth_words.drop_one(model)]
         add(words.display_name(model), words.clean(model.status), _alone(summary, model), worth, words.cost_row(model))
     return table
 
@@ -184,11 +187,9 @@ def _markdown_models(summary: Summary) -> str:
     own = _metrics(summary, shown.ensemble(summary))
     rows = [row(["ensemble", "LightGBM over the members", state], own, [words.ABSENT] * 2, cost)]
     for model in summary.models:
-        low, high = model.utility_low, model.utility_high
-        spread = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
         kind = f"{model.family.replace('_', ' ')}, {model.detail}" if model.detail else model.family.replace("_", " ")
         texts = [words.display_name(model), kind, f"{model.status} ({model.entry})"]
-        worth = [words.share(model.utility) + spread, words.signed(model.drop_one)]
+        worth = [worth_words.utility(model), worth_words.drop_one(model)]
         rows.append(row(texts, _alone(summary, model), worth, words.cost_row(model)))
     return grid([*head, "parameters", "fit"], rows, "lll" + "r" * (len(words.metric_names(summary)) + 6))
 

@@ -31,6 +31,9 @@ def test_run_returns_what_the_command_line_shows_and_the_champion_answers(held) 
     assert list(board["model"][:1]) == ["ensemble"]
     assert board["macro_f1"][0] == held.document["ensemble"]["macro_f1"]
     assert "<table" in result._repr_html_()
+    members = [f"{model.name}/{model.version}" for model in result.summary.models if model.status == "member"]
+    assert sorted(result.explanation.feature_names) == sorted(members)
+    assert result.explanation[:, :, "Exact"].shape == (200, len(members))
 
 
 @pytest.mark.slow

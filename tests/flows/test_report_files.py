@@ -42,7 +42,8 @@ def test_figures_of_numbers_that_are_sealed_by_now_are_removed(workspace: Worksp
     figures = write_report(workspace, SUMMARY).parent / "figures"
     assert {"confusion_matrix.svg", "reliability.svg"} < {path.name for path in figures.iterdir()}
     write_report(workspace, published(SUMMARY, may_serve=False))
-    assert {path.name for path in figures.iterdir()} == {"utility.svg", "budget_curve.svg"}
+    learnt_from = {"utility.svg", "shap_bar.svg", "shap_beeswarm.svg", "budget_curve.svg"}
+    assert {path.name for path in figures.iterdir()} == learnt_from
 
 
 def test_a_summary_is_read_from_this_home_first_and_from_mlflow_when_it_was_held_elsewhere(

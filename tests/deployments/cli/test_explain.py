@@ -9,7 +9,8 @@ pytestmark = pytest.mark.slow
 
 def test_contributions_of_all_members_are_told_and_drawn(held, tournament, tmp_path):
     pair = ("--query", "red lamp", "--locale", "us", "--title", "Velo red lamp")
-    answer = tournament("explain", *pair, "--home", held.home, "--picture", tmp_path / "why.png", "--json")
+    picture = ("--picture", tmp_path / "why.png", "--class", "I")
+    answer = tournament("explain", *pair, *picture, "--home", held.home, "--json")
     assert answer.code == 0, answer.err
     members = tournament("champion", "show", "--home", held.home, "--json").document["members"]
     assert all(member in answer.out for member in members)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from esci_tournament.registry.errors import NotFoundError, StoreError, UsageError
-from esci_tournament.tasks.ensemble.early_exit import FILE, EarlyExit, Level, margins, never
+from esci_tournament.tasks.ensemble.early_exit import FILE, EarlyExit, Level, margins, never, too_few
 
 LEVELS = (Level(0.001, (None, 3.0), bound=0.001), Level(0.005, (4.0, 2.0), bound=0.005, exits=(0.2, 0.3, 0.5)))
 RULE = EarlyExit(("b/1", "a/1", "c/1"), LEVELS[1], LEVELS, pairs=5000, queries=200)
@@ -37,12 +38,35 @@ def test_the_largest_risk_that_was_calibrated_and_allowed_is_taken() -> None:
     assert off.reason.startswith("the risk is set to 0")
     assert not off.sure(2, SCORES).any()
     assert not RULE.at(0.0005).on
+    assert RULE.at(0.0005).reason.startswith("no threshold was shown to change at most 0.05 %")
+
+
+def test_why_a_risk_has_no_rule_is_known_of_each() -> None:
+    few = replace(never(RULE.order, 0.001), reason=too_few(0.001, 1000, 0.002, 4000))
+    rule = replace(RULE, levels=(few, LEVELS[1]))
+    assert rule.at(0.004).reason == few.reason
+    assert rule.at(0.005).reason == ""
+    assert rule.at(0).reason.startswith("the risk is set to 0")
+    one = EarlyExit(("only/1",), never(("only/1",)), reason="the ensemble has one member")
+    assert one.at(0.005).reason == one.reason
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     RULE.save(tmp_path)
     assert EarlyExit.load(tmp_path) == RULE
     assert EarlyExit.load(tmp_path, risk=0.002) == RULE.at(0.002)
+
+
+def test_a_file_of_an_earlier_release_is_read_with_what_it_tells(tmp_path: Path) -> None:
+    facts = json.loads(json.dumps(RULE.to_json()))
+    for level in (facts["level"], *facts["levels"]):
+        del level["reason"]
+    (tmp_path / FILE).write_text(json.dumps(facts), encoding="utf-8")
+    assert EarlyExit.load(tmp_path) == RULE
+    told = "100 pairs of 9 queries cannot show that at most 0.5 % of labels change"
+    off = facts | {"reason": told, "level": facts["level"] | {"thresholds": [None, None]}, "levels": []}
+    (tmp_path / FILE).write_text(json.dumps(off), encoding="utf-8")
+    assert EarlyExit.load(tmp_path, risk=0.005).reason == told
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"order": ["a"]}'])

@@ -13,6 +13,7 @@ from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Cost
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit
 from esci_tournament.tasks.ensemble.equipment import SUBSETS, copy_equipment, exit_order, make_equipment
+from esci_tournament.tasks.ensemble.exit_calibration import set_aside
 from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.subsets import Subsets
@@ -49,7 +50,7 @@ def test_the_folder_serves_what_the_settings_ask_for(tmp_path: Path) -> None:
 
     subsets, rule = Subsets.load(tmp_path / "ensemble" / SUBSETS), EarlyExit.load(tmp_path / "ensemble")
     assert rule.order == ("copy/1", "other/1", "plain/1")
-    assert (rule.pairs, rule.metric) == (2000, settings.primary_metric)
+    assert (rule.pairs, rule.metric) == ((~set_aside(world.groups)).sum(), settings.primary_metric)
     assert max(level.risk for level in rule.levels) == 0.02
     for count in (1, 2, 3):
         assert set(subsets.best(rule.order[:count])[1]) == set(rule.order[:count])

@@ -11,18 +11,25 @@ from benchmarks.worlds import World, make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit, margins
-from esci_tournament.tasks.ensemble.exit_calibration import RISKS, Curve, ExitTrial, calibrate_exit, last_below
-from esci_tournament.tasks.ensemble.fitting import fit_aggregator, fold_of
+from esci_tournament.tasks.ensemble.exit_calibration import (
+    RISKS,
+    Curve,
+    ExitTrial,
+    calibrate_exit,
+    last_below,
+    set_aside,
+)
+from esci_tournament.tasks.ensemble.fitting import fit_aggregator
 from esci_tournament.tasks.ensemble.subsets import Subsets
 
 PARAMETERS = AggregatorParameters(learning_rate=0.3, maximum_rounds=25, patience=3, depth=3, threads=1)
 MILLISECONDS = (2.0, 6.0, 12.0, 20.0)
-BLEND = 6000
+BLEND, RISK = 6000, 0.01  # pairs of some 1,500 queries: too few for half a per cent
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return make_world(1, rows=3 * BLEND, members=4, kinds=("plain", "duplicate", "plain", "duplicate"))
+    return make_world(1, rows=3 * BLEND, members=4, pairs_a_query=4, kinds=("plain", "duplicate", "plain", "duplicate"))
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +46,12 @@ def subsets(world: World, blend: np.ndarray) -> Subsets:
 
 def calibrate(world: World, blend: np.ndarray, subsets: Subsets, risk: float) -> EarlyExit:
     stages = [subsets.out_of_fold[world.members[:count]] for count in range(1, 5)]
-    return calibrate_exit(
-        world.members, stages, world.labels[blend], world.groups[blend], MILLISECONDS, risk, PARAMETERS.folds
-    )
+    return calibrate_exit(world.members, stages, world.labels[blend], world.groups[blend], MILLISECONDS, risk)
 
 
 @pytest.fixture(scope="module")
 def rule(world: World, blend: np.ndarray, subsets: Subsets) -> EarlyExit:
-    return calibrate(world, blend, subsets, 0.005)
+    return calibrate(world, blend, subsets, RISK)
 
 
 def test_labels_of_fresh_queries_differ_within_the_risk_and_time_is_saved(
@@ -65,15 +70,17 @@ def test_labels_of_fresh_queries_differ_within_the_risk_and_time_is_saved(
         assert done.all()
         assert (label != whole).mean() <= level.risk
         assert 1 - used.mean() / 4 == pytest.approx(level.calls_saved, abs=0.05)
-    assert rule.level.risk == 0.005
+    assert rule.level.risk == RISK
     assert rule.level.calls_saved > 0.1
     assert rule.level.milliseconds_saved > rule.level.calls_saved  # the dear members come last
 
 
 def test_what_is_told_of_a_level_is_true(rule: EarlyExit) -> None:
     assert [level.risk for level in rule.levels] == list(RISKS)
+    assert [level.on for level in rule.levels] == [False, False, False, True, True]
     for level in rule.levels:
         assert level.disagreement <= level.bound <= level.risk
+        assert level.on == (level.reason == "")
         assert sum(level.exits) == pytest.approx(1)
         run = sum(share * number for number, share in enumerate(level.exits, 1))
         assert 1 - run / 4 == pytest.approx(level.calls_saved)
@@ -81,7 +88,7 @@ def test_what_is_told_of_a_level_is_true(rule: EarlyExit) -> None:
 
 def test_a_larger_risk_lets_more_go_at_every_stage(rule: EarlyExit) -> None:
     thresholds = np.array([[np.inf if one is None else one for one in level.thresholds] for level in rule.levels])
-    assert (np.diff(thresholds, axis=0)[np.isfinite(thresholds[1:])] <= 0).all()
+    assert (thresholds[1:] <= thresholds[:-1]).all()
     assert (np.diff([level.milliseconds_saved for level in rule.levels]) >= 0).all()
 
 
@@ -91,37 +98,71 @@ def test_at_no_risk_nobody_is_let_go(world: World, blend: np.ndarray, subsets: S
     assert "set to 0" in rule.reason
 
 
-def test_too_few_pairs_let_nobody_go_and_say_how_many_it_takes(
+def test_too_few_queries_let_nobody_go_and_say_how_many_it_takes(
+    world: World, blend: np.ndarray, subsets: Subsets, rule: EarlyExit
+) -> None:
+    queries = len(np.unique(world.groups[blend]))
+    half = rule.at(0.005)
+    assert not half.on
+    assert half.reason.startswith(f"{queries:,} queries, the largest with 0.")
+    assert "at most 0.5 % of labels change: that takes about 1," in half.reason
+    one = world.groups[blend] == world.groups[blend][0]
+    stages = [subsets.out_of_fold[world.members[:count]][one] for count in range(1, 5)]
+    alone = calibrate_exit(world.members, stages, world.labels[blend][one], world.groups[blend][one], MILLISECONDS, 0.5)
+    assert alone.reason == "1 queries are too few to show anything"
+
+
+def test_a_tenth_of_the_queries_is_set_aside_and_never_the_largest() -> None:
+    random = np.random.default_rng(0)
+    keys, sizes = random.integers(0, 2**63, 1000, dtype=np.uint64), np.arange(1, 1001)
+    groups = random.permutation(np.repeat(keys, sizes))
+    chosen = set_aside(groups)
+    taken = sizes[np.isin(keys, groups[chosen])]
+    assert len(taken) == 100
+    assert taken.max() == 996
+    assert taken.mean() == pytest.approx(sizes.mean(), rel=0.01)
+    assert not set_aside(groups[np.isin(groups, keys[:4])]).any()
+
+
+def test_one_giant_query_turns_early_exit_off_and_is_named() -> None:
+    random = np.random.default_rng(0)
+    sizes = np.append(np.full(2999, 5), 1000)
+    groups = np.repeat(random.permutation(np.arange(1, 3001, dtype=np.uint64) * 0x9E3779B97F4A7C15), sizes)
+    scores = np.eye(4)[np.zeros(len(groups), dtype=int)] * random.exponential(2.0, len(groups))[:, None]
+    labels = np.zeros(len(groups), dtype=np.int8)  # no label ever changes
+    small = np.isin(groups, groups[:-1000])
+    rules = [
+        calibrate_exit(("a", "b"), [scores[rows]] * 2, labels[rows], groups[rows], (1.0, 1.0), 0.005)
+        for rows in (small, np.ones(len(groups), dtype=bool))
+    ]
+    assert rules[0].on
+    assert rules[0].level.calls_saved == 0.5
+    assert not rules[1].on
+    assert rules[1].reason.startswith("3,000 queries, the largest with 6.9 % of the pairs, cannot show")
+
+
+def test_rules_are_tested_on_queries_that_their_curves_have_not_seen(
     world: World, blend: np.ndarray, subsets: Subsets
 ) -> None:
-    few = np.isin(world.groups[blend], np.unique(world.groups[blend])[:15])
-    labels, groups = world.labels[blend][few], world.groups[blend][few]
-    stages = [subsets.out_of_fold[world.members[:count]][few] for count in range(1, 5)]
-    rule = calibrate_exit(world.members, stages, labels, groups, MILLISECONDS, 0.005, PARAMETERS.folds)
-    assert not rule.on
-    assert f"{len(labels)} pairs of 15 queries" in rule.reason
-    assert "600 at least" in rule.reason
-
-
-def test_a_query_is_judged_by_curves_that_have_not_seen_it(world: World, blend: np.ndarray, subsets: Subsets) -> None:
-    # The labels of one fold's last stage are scrambled: how its own pairs leave may not change by that
-    groups = world.groups[blend]
+    # The labels of the last stage are scrambled where rules are tested: the rules may not change by that
+    groups, labels = world.groups[blend], world.labels[blend]
     stages = [subsets.out_of_fold[world.members[:count]] for count in range(1, 5)]
-    first = fold_of(groups, 5) == 0
+    tested = ~set_aside(groups)
     scrambled = stages[-1].copy()
-    scrambled[first] = np.roll(scrambled[first], 1, axis=1)
-    before = ExitTrial.of(stages, groups, MILLISECONDS, 5).walk(0.05)
-    after = ExitTrial.of([*stages[:-1], scrambled], groups, MILLISECONDS, 5).walk(0.05)
-    assert np.array_equal(before.stage[first], after.stage[first])
-    assert not np.array_equal(before.stage[~first], after.stage[~first])
+    scrambled[tested] = np.roll(scrambled[tested], 1, axis=1)
+    before = ExitTrial.of(stages, labels, groups, MILLISECONDS, tested)
+    after = ExitTrial.of([*stages[:-1], scrambled], labels, groups, MILLISECONDS, tested)
+    assert np.array_equal(before.thresholds(0.05), after.thresholds(0.05))
+    assert before.wrong.sum() < after.wrong.sum()
+    assert before.sizes.sum() == tested.sum()
 
 
 def test_one_member_and_what_does_not_fit(world: World) -> None:
     one = np.full((10, 4), 0.25, dtype=np.float32)
     labels, groups = np.zeros(10, np.int8), np.arange(10, dtype=np.uint64)
-    assert calibrate_exit(("only",), [one], labels, groups, (1.0,), 0.005, 5).reason == "the ensemble has one member"
+    assert calibrate_exit(("only",), [one], labels, groups, (1.0,), 0.005).reason == "the ensemble has one member"
     with pytest.raises(UsageError, match="2 members, 1 stages"):
-        calibrate_exit(("a", "b"), [one], labels, groups, (1.0, 1.0), 0.005, 5)
+        calibrate_exit(("a", "b"), [one], labels, groups, (1.0, 1.0), 0.005)
 
 
 def test_a_stage_after_which_nothing_ever_changes_lets_everybody_go() -> None:

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
-from esci_tournament.tasks.ensemble.explain import explain_pairs, save_picture
+from esci_tournament.tasks.ensemble.explain import explain_pairs
 from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 
 
@@ -51,18 +51,6 @@ def test_json_is_one_document(explained):
     document = json.loads(explained[0].to_json())
     assert document["label"] == explained[0].label
     assert set(document) == {"name", "label", "probabilities", "scores", "base", "contributions", "given", "offsets"}
-
-
-@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
-def test_the_picture_is_written_in_the_format_of_its_name(explained, tmp_path, name, start):
-    save_picture(explained[0], tmp_path / name)
-    assert (tmp_path / name).read_bytes().startswith(start)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_an_unknown_format_is_named(explained, tmp_path):
-    with pytest.raises(UsageError, match="'bmp'"):
-        save_picture(explained[0], tmp_path / "a.bmp")
 
 
 def test_names_must_match_pairs(world, aggregator):

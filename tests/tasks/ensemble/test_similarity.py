@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from benchmarks.worlds import make_world
@@ -31,3 +32,12 @@ def test_every_two_members_are_compared_the_most_alike_first(likeness):
         ("a", "copy"),
         *sorted([("a", "noise"), ("noise", "copy")], key=lambda k: -likeness[k].correlation),
     ]
+
+
+def test_a_copy_at_another_temperature_is_a_near_copy():
+    world = make_world(5, rows=3000, members=2, kinds=("plain", "plain"))
+    sharper = world.columns[:, :1].astype(np.float64) ** 4
+    columns = np.concatenate([world.columns, (sharper / sharper.sum(axis=2, keepdims=True)).astype(np.float32)], axis=1)
+    first = compare_members(columns, world.labels, ("a", "b", "sure"))[0]
+    assert (first.first, first.second, first.near_copy) == ("a", "sure", True)
+    assert first.correlation > 0.99

@@ -4,6 +4,9 @@ import pytest
 from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
+from esci_tournament.tasks.ensemble.counts import metric_of
+from esci_tournament.tasks.ensemble.fitting import cross_validate
+from esci_tournament.tasks.ensemble.rule import estimated
 from esci_tournament.tasks.ensemble.value import Game
 
 FAST = AggregatorParameters(learning_rate=0.3, maximum_rounds=15, patience=3, folds=2, threads=1)
@@ -47,6 +50,33 @@ def test_drop_one_is_the_loss_without_a_member(game, world):
     without = [name for name in world.members if name != "plain-0"]
     assert lost["plain-0"] == game.value(world.members) - game.value(without)
     assert lost["plain-0"] > lost["useless-2"]
+
+
+def test_the_error_of_a_loss_is_that_of_a_jackknife_over_queries(game, world):
+    loss, error = game.drop_one()["plain-0"], game.drop_one_errors()["plain-0"]
+    assert game.contrast([(1.0, world.members), (-1.0, ["plain-1", "useless-2"])]) == (pytest.approx(loss), error)
+    keys = np.unique(world.groups)
+    sides = [decisions(world, members) for members in (world.members, world.members[1:])]
+
+    def without(key):
+        rows = world.groups != key
+        whole, less = (metric_of("macro_f1", estimated(world.labels[rows], one[:, rows])) for one in sides)
+        return whole - less
+
+    left = np.array([without(key) for key in keys])
+    jackknife = np.sqrt((len(keys) - 1) / len(keys) * ((left - left.mean()) ** 2).sum())
+    assert error == pytest.approx(jackknife, rel=0.05)
+
+
+def decisions(world, members):
+    columns = np.ascontiguousarray(world.columns[:, [world.members.index(name) for name in members]])
+    return cross_validate(columns, world.labels, world.groups, FAST).decisions
+
+
+def test_the_error_of_the_empty_set_and_of_a_set_against_itself(game, world):
+    assert game.contrast([(1.0, ())])[1] > 0
+    assert game.contrast([(1.0, world.members), (-1.0, reversed(world.members))]) == (0.0, 0.0)
+    assert 0 < game.error() < 0.1
 
 
 def test_utility_is_that_of_the_ensemble_of_the_subset(game):

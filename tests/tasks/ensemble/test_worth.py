@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from benchmarks.worlds import make_world
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters
 from esci_tournament.tasks.ensemble.attribution import attribute
 from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
-from esci_tournament.tasks.ensemble.worth import measure_worth, utilities
+from esci_tournament.tasks.ensemble.refits import Refits
+from esci_tournament.tasks.ensemble.worth import measure_worth
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +53,49 @@ def test_the_ranking_falls_and_puts_noise_last(worth):
     assert worth.ranking[0].startswith("plain")
 
 
-def test_intervals_hold_the_utility_and_narrow_with_more_queries(world, aggregator, locales, worth):
-    few = measure_worth(aggregator, world.columns[:800], world.groups[:800], locales[:800])
-    for entry in worth.members:
-        assert entry.low <= entry.utility <= entry.high
-        other = next(e for e in few.members if e.member == entry.member)
-        assert other.high - other.low > entry.high - entry.low
+def refits_of(world, noise=0.05, spread=0.02, members=None):
+    """Return re-fits in which every member has the same share, and a member of noise a given one, with a spread."""
+    random = np.random.default_rng(1)
+    shares = np.full((25, 4), 0.25) + random.normal(0, spread, (25, 4))
+    shares /= shares.sum(axis=1, keepdims=True)
+    credit = noise + random.normal(0, 0.005, 25)
+    return Refits(members or world.members, shares, shares * (1 - credit)[:, None], credit)
+
+
+def test_intervals_are_as_wide_as_the_spread_over_refits(world, aggregator, locales, worth):
+    refits = refits_of(world)
+    found = measure_worth(aggregator, world.columns, world.groups, locales, refits=refits)
+    assert found.utility() == worth.utility()
+    assert {entry.low for entry in worth.members} == {None}
+    for entry in found.members:
+        error = refits.shares[:, world.members.index(entry.member)].std(ddof=1)
+        assert entry.high - entry.utility == pytest.approx(student.isf(0.025, 24) * error)
+        assert entry.low == pytest.approx(max(2 * entry.utility - entry.high, 0.0))
+
+
+def test_a_member_is_above_noise_only_where_it_is_so_over_refits(world, aggregator, locales):
+    def above(noise):
+        refits = refits_of(world, noise)
+        return measure_worth(aggregator, world.columns, world.groups, locales, refits=refits)
+
+    low, high = above(0.05), above(0.2)
+    assert {entry.above_noise for entry in low.members} == {True}
+    assert {entry.above_noise for entry in high.members} == {False}
+    assert (low.refits, low.noise) == (25, pytest.approx(0.05, abs=0.01))
+    assert low.noise < low.noise_high < 0.07
+
+
+def test_neighbours_closer_than_their_spread_over_refits_are_tied(world, aggregator, locales):
+    wide = measure_worth(aggregator, world.columns, world.groups, locales, refits=refits_of(world, spread=0.2))
+    narrow = measure_worth(aggregator, world.columns, world.groups, locales, refits=refits_of(world, spread=1e-4))
+    assert len(wide.tied) == 3
+    assert not narrow.tied
+
+
+def test_refits_of_other_members_are_refused(world, aggregator, locales):
+    others = refits_of(world, members=("a", "b", "c", "d"))
+    with pytest.raises(UsageError, match="re-fits of a, b, c, d"):
+        measure_worth(aggregator, world.columns, world.groups, locales, refits=others)
 
 
 def test_the_settled_ranking_is_that_of_all_rows_from_fewer(world, aggregator, locales, worth):
@@ -81,12 +120,7 @@ def test_the_order_of_rows_does_not_matter(world, aggregator, locales, worth):
     shuffled = measure_worth(aggregator, world.columns[order], world.groups[order], locales[order])
     for entry, other in zip(worth.members, shuffled.members, strict=True):
         assert entry.member == other.member
-        assert (entry.low, entry.utility, entry.high) == pytest.approx((other.low, other.utility, other.high))
-
-
-def test_utilities_of_a_sample_are_near_those_of_all(world, aggregator, worth):
-    sample = utilities(aggregator, world.columns, rows=1000)
-    assert sample == pytest.approx(worth.utility(), abs=0.03)
+        assert entry.utility == pytest.approx(other.utility)
 
 
 def test_no_pair_is_an_error(world, aggregator):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from esci_tournament.registry.labels import LABELS
@@ -51,6 +52,8 @@ def default_models() -> list[ModelSummary]:
     minilm = {"utility": 0.412, "utility_low": 0.385, "utility_high": 0.44, "utility_all": 0.351, "drop_one": 0.0312}
     gatv2 = {"utility": 0.331, "utility_low": 0.301, "utility_high": 0.36, "utility_all": 0.284, "drop_one": 0.0198}
     e5 = {"utility": 0.257, "utility_low": 0.226, "utility_high": 0.289, "utility_all": 0.199, "drop_one": -0.0003}
+    minilm |= {"drop_one_error": 0.0061, "above_noise": True}
+    e5 |= {"drop_one_error": 0.0044, "above_noise": False}
     evicted = "least utility per unit of budget when memory stood at 1,023 MiB of 800 MiB (0.041 of SHAP for 212 MiB)"
     return [
         model("minilm-l6", language, "bert, pretrained, cross-encoder", "member", 0.5321, version="3", **minilm),
@@ -62,6 +65,14 @@ def default_models() -> list[ModelSummary]:
         model("gcn-purchases", graph, "gcn on purchases", "evicted", 0.4533, reason=evicted, utility_all=0.066),
         model("minilm-l3", language, "bert, pretrained", "failed", None, reason="epoch 2: the loss is NaN at step 118"),
     ]
+
+
+def contributions(members: Sequence[str]) -> dict[str, Any]:
+    """Return contributions of 40 pairs that add nothing up, for pictures."""
+    random = np.random.default_rng(0)
+    values, given = random.integers(-9000, 9000, (2, 40, len(members), 4))
+    whole = {"base": [1000, 2000, 3000, 4000], "values": values.tolist(), "given": np.abs(given).tolist()}
+    return {"members": list(members), "unit": 1e-4, **whole}
 
 
 def split_rows(locales: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -150,6 +161,11 @@ def build(**changes: Any) -> Summary:
         "likeness": [
             {"first": "minilm-l6/3", "second": "e5-small/1", "correlation": 0.913, "agreement": 0.93, "sentence": "."}
         ],
+        "interchangeable": ["minilm-l6/3 and e5-small/1 are interchangeable: one of them is enough"],
+        "tied": [["gatv2-clicks/1", "e5-small/1"]],
+        "noise": {"share": 0.021, "high": 0.034, "refits": 25},
+        "shap": {"rows": 256, "gap": 3.2e-15, "version": "0.51.0"},
+        "contributions": contributions(names),
         "near_copies": ["minilm-l6 and e5-small agree on 93 % of the pairs (correlation of scores 0.91)"],
         "selection": {
             "rule": "shap",
@@ -173,6 +189,8 @@ def build(**changes: Any) -> Summary:
             ],
             "regret": 0.0012,
             "refits": 17,
+            "value": 0.5633,
+            "value_error": 0.0087,
             "curve_memory": [[212.4, 0.5296], [424.8, 0.5502], [637.2, 0.5633], [849.6, 0.5641], [1062.0, 0.5645]],
             "curve_latency": [[41.3, 0.5296], [82.6, 0.5502], [123.9, 0.5633], [165.2, 0.5645]],
         },
@@ -239,6 +257,11 @@ def sparse() -> Summary:
         utility_by_class={},
         utility_by_locale={},
         near_copies=[],
+        interchangeable=[],
+        noise={},
+        tied=[],
+        shap={},
+        contributions={},
         selection={"rule": "shap", "budget": {}, "used": {}, "path": [], "regret": None, "refits": 0},
         shift={},
         verdict={"outcome": "not-evaluable", "reason": "there is no champion to compare with", "checks": []},

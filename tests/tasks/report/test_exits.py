@@ -5,14 +5,15 @@ import io
 import pytest
 from rich.console import Console
 
-from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level, never, why_off
+from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level, never, too_few
 from esci_tournament.tasks.report import exits
 from esci_tournament.tasks.report.page import render
 from esci_tournament.tasks.report.summary import Summary
 from esci_tournament.tasks.report.table import as_markdown, render_table
 
 LEVEL = Level(0.005, (2.25, None), 0.0021, 0.0043, 0.3141, 0.4499, 0.0012, (0.4, 0.1, 0.5))
-RULE = EarlyExit(("a/1", "b<i>/1", "c/1"), LEVEL, (LEVEL,), "macro_f1", 3821, 204)
+OFF = never(("a/1", "b<i>/1", "c/1"), 0.001)
+RULE = EarlyExit(("a/1", "b<i>/1", "c/1"), LEVEL, (OFF, LEVEL), "macro_f1", 3821, 204)
 
 
 @pytest.fixture
@@ -29,16 +30,21 @@ def test_what_is_saved_bounded_and_lost_stands_everywhere(summary: Summary) -> N
 
 
 def test_every_risk_has_a_row_and_names_are_escaped(summary: Summary) -> None:
-    assert exits.rows(summary) == [["0.50 %", "0.43 %", "0.21 %", "31.4 %", "45.0 %", "0.0012"]]
+    off, row = exits.rows(summary)
+    assert off == ["0.10 %", "off", "–", "–", "–", "–"]
+    assert row == ["0.50 %", "0.43 %", "0.21 %", "31.4 %", "45.0 %", "0.0012"]
     page = render(Summary.from_json(summary.to_json()))
     assert "Labels that may change" in page
     assert "b&lt;i&gt;/1" in page
 
 
 def test_why_it_is_off_is_said(build_summary) -> None:
-    rule = EarlyExit(("a/1", "b/1"), never(("a/1", "b/1")), reason=why_off(0.005, 100, 9))
+    rule = EarlyExit(("a/1", "b/1"), never(("a/1", "b/1")), reason=too_few(0.005, 1234, 0.021, 5678))
     summary = build_summary(early_exit=rule.to_json())
-    assert exits.sentence(summary).startswith("Early exit is off: 100 pairs of 9 queries cannot show")
+    assert exits.sentence(summary) == (
+        "Early exit is off: 1,234 queries, the largest with 2.1 % of the pairs, cannot show that at most 0.5 % of "
+        "labels change: that takes about 5,678 such queries, or more if any label changes."
+    )
     assert "Early exit is off" in render(summary)
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from esci_tournament.tasks.report import figures
+from esci_tournament.tasks.report import drawing
 from esci_tournament.tasks.report.page import inline_svg, link, render
 from esci_tournament.tasks.report.summary import Metrics, Summary
 
@@ -161,12 +161,17 @@ def test_page_says_what_a_reviewer_decides_from(summary):
         "637 MiB of 800 MiB (80 %)",
         "0.0012 more macro F1",
         "agree on 93 % of the pairs",
+        "minilm-l6/3 and e5-small/1 are interchangeable",
+        "no more than noise",
+        "+0.031 ± 0.006",
+        "Macro F1 of the members on validation is 0.563 ± 0.009.",
+        "compared with those of shap 0.51.0: the largest difference is 3e-15 of the largest value",
         "20,462 pairs of 1,021 queries",
         "98.2 % of titles are there",
     ]
     assert [one for one in expected if one not in page.words] == []
     assert "data_docs/index.html" in page.all("href")
-    assert sum(tag == "figure" for tag, _ in page.elements) == 4
+    assert sum(tag == "figure" for tag, _ in page.elements) == 6
 
 
 def test_page_tells_calibration_and_how_much_a_model_covers(build_summary):
@@ -219,7 +224,7 @@ def test_headings_descend_one_level_at_a_time(summary):
 def test_inline_figures_follow_light_and_dark(summary):
     for name in ("metric_comparison", "utility", "budget_curve", "reliability"):
         svg = str(inline_svg(summary, name))
-        fixed = (figures.INK, figures.FAINT, figures.LINE, figures.ACCENT, figures.SECOND, figures.THIRD)
+        fixed = (drawing.INK, drawing.FAINT, drawing.LINE, drawing.ACCENT, drawing.SECOND, drawing.THIRD)
         assert not [colour for colour in fixed if colour in svg]
         assert "var(--ink)" in svg
 

@@ -56,7 +56,10 @@ def test_cost_stands_before_and_after_beside_the_budget_and_is_unknown_when_a_me
 
 def test_each_member_has_its_worth(summary):
     text = review_markdown(summary, BEFORE, {})
-    assert "| minilm-l6 v3 | 41.2 % (38.5 to 44.0) | +0.031 | 212 MiB | 41.3 ms |" in text
+    assert "| minilm-l6 v3 | 41.2 % (38.5 to 44.0) | +0.031 ± 0.006 | 212 MiB | 41.3 ms |" in text
+    assert "| e5-small v1 | 25.7 % (22.6 to 28.9, no more than noise) | 0.000 ± 0.004 |" in text
+    assert "A member of noise beside them would get 2.1 % on average, and more than 3.4 % in one of twenty" in text
+    assert "e5-small v1: no more than noise." in text
 
 
 def test_notes_come_first_and_nothing_of_others_is_markup(summary):
