@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.early_exit import leaves, outcome, summarise
+from benchmarks.early_exit import RISKS, leaves, outcome, summarise
 from esci_tournament.tasks.ensemble.early_exit import EarlyExit, Level
 
 
@@ -29,9 +29,14 @@ def test_pairs_leave_where_the_rule_lets_them_and_what_that_saves_is_counted() -
 
 
 def test_a_world_above_its_risk_is_counted() -> None:
-    good, bad = np.array([0.0005, 0.3, 0.4, 0.0]), np.array([0.0015, 0.3, 0.4, 0.0])
-    results = [dict.fromkeys(("0", "0.001", "0.005", "0.01", "naive"), row) for row in (good, bad)]
+    good, bad = np.array([0.002, 0.3, 0.4, 0.0]), np.array([0.006, 0.3, 0.4, 0.0])
+    told = np.array([0.004, 0.004, 1.0, 1.0])
+    names = [f"{risk:g}{what}" for risk in (0, *RISKS) for what in ("", " before")]
+    results = [
+        dict.fromkeys([*names, "naive"], row) | {f"{risk:g} told": told for risk in (0, *RISKS)} for row in (good, bad)
+    ]
     figures = {one.name: one for one in summarise(results)}
-    assert figures["at 0.1 %: worlds where more labels differ"].value == 0.5
-    assert figures["at 0.1 %: worlds where more labels differ"].met is False
-    assert figures["at 0.5 %: worlds where more labels differ"].met is True
+    assert figures["at 0.5 %: worlds where more labels differ"].value == 0.5
+    assert figures["at 0.5 %: worlds where more labels differ"].met is False
+    assert figures["at 1 %: worlds where more labels differ"].met is True
+    assert figures["at 1 %: worlds where more differ than the bound"].value == 0.5

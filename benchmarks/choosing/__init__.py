@@ -1,0 +1,1 @@
+"""Parts of the benchmark of selection: games, worlds and the rules that it compares."""
