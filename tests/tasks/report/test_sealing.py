@@ -201,8 +201,9 @@ def test_of_a_challenger_that_may_serve_all_is_told_but_models_that_are_no_membe
     outsider = next(model for model in told.models if model.name == "sage-impressions")
     assert words.alone_text(told, outsider, "macro_f1") == f"({words.number(outsider.blend.macro_f1)})"
     secret = {f"{value:.4f}" for value in numbers(PROMOTED.alone[OUTSIDER])}
-    assert not [number for number in secret if number in page(told)]
-    assert told_of(PROMOTED.verdict.to_dict(), page(told))
+    shown = page(told)
+    assert not [number for number in secret if number in shown]
+    assert told_of(PROMOTED.verdict.to_dict(), shown)
 
 
 def test_what_an_earlier_release_wrote_is_sealed_when_it_is_read(tmp_path: Path) -> None:
