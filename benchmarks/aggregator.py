@@ -6,7 +6,6 @@ Three parts, see `benchmarks/aggregation/`: `harm` (200 worlds where nothing is 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -19,16 +18,13 @@ PARTS = ("page", "harm", "ahead")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
-    mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts that are run")
-    own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
-    options = arguments("aggregator", f"{__doc__}\n{mine.format_help()}", rest)
+    options = arguments("aggregator", __doc__, argv, PARTS)
     # LightGBM, NumPy and scikit-learn read the number of threads when they are imported
     from benchmarks.aggregation import ahead, harm, page
 
     modules = {"page": page, "harm": harm, "ahead": ahead}
     figures: list[Figure] = []
-    for part in own.only:
+    for part in options.only:
         for title, found in modules[part].measure(options.quick, options.seed):
             figures += [replace(each, name=f"{title}: {each.name}") for each in found]
             if not options.json:

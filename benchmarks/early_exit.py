@@ -11,19 +11,15 @@ fixed confidence of 0.9.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
-from typing import Any
 
 import numpy as np
 
 from benchmarks.exits import families, previous
-from benchmarks.harness import Figure, arguments, figure, report, say
+from benchmarks.harness import Figure, arguments, figure, in_processes, report
 from benchmarks.worlds import World, make_world
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, softmax
 from esci_tournament.tasks.ensemble.attribution import utilities
@@ -42,18 +38,13 @@ PARAMETERS = AggregatorParameters(learning_rate=0.3, maximum_rounds=25, patience
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
-    mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts that are run")
-    mine.add_argument("--processes", type=int, default=2, help="worlds at a time")
-    own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
-    options = arguments("early_exit", f"{__doc__}\n{mine.format_help()}", rest)
-    run = partial(_map, own.processes)
+    options = arguments("early_exit", __doc__, argv, PARTS)
     worlds = range(2 if options.quick else 30)
     parts: dict[str, Callable[[], list[Figure]]] = {
-        "families": partial(families.figures, options.seed, options.quick, run),
-        "worlds": lambda: summarise(run(partial(play, options.seed), worlds, "fitted")),
+        "families": partial(families.figures, options.seed, options.quick, in_processes),
+        "worlds": lambda: summarise(in_processes(partial(play, options.seed), worlds, "fitted worlds")),
     }
-    figures = [one for part, measure in parts.items() if part in own.only for one in measure()]
+    figures = [one for part, measure in parts.items() if part in options.only for one in measure()]
     report("early_exit", figures, options.json)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
 
@@ -143,17 +134,6 @@ def summarise(results: list[dict[str, np.ndarray]]) -> list[Figure]:
     for place, what in enumerate(("labels that differ", "member calls saved", "milliseconds saved", "macro F1 lost")):
         figures.append(figure(f"{name}: {what}", naive[:, place].mean(), units[place]))
     return figures
-
-
-def _map(processes: int, work: Callable[[int], Any], numbers: Iterable[int], what: str) -> list[Any]:
-    numbers = list(numbers)
-    results = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for done, result in enumerate(pool.map(work, numbers, chunksize=1 + len(numbers) // 100), 1):
-            results.append(result)
-            if done % max(len(numbers) // 4, 1) == 0:
-                say(f"{done} of {len(numbers)} worlds, {what}")
-    return results
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -66,10 +65,7 @@ class Split:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
-    mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts that are run")
-    own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
-    options = arguments("gate", f"{__doc__}\n{mine.format_help()}", rest)
+    options = arguments("gate", __doc__, argv, PARTS)
     lifetimes, repeats = (10, 4) if options.quick else (1000, 100)
     parts: dict[str, Callable[[], list[Figure]]] = {
         "lifetimes": partial(lifetime_figures, lifetimes, options.seed),
@@ -81,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         "intervals": partial(intervals.figures, options.seed, options.quick, _map),
         "time": partial(timing_figures, options.seed, 3),
     }
-    figures = [one for part, measure in parts.items() if part in own.only for one in measure()]
+    figures = [one for part, measure in parts.items() if part in options.only for one in measure()]
     report("gate", figures, options.json)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
 

@@ -10,9 +10,11 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +57,28 @@ def figure(
     return Figure(name, float(value), unit, target, peer, None if peer_value is None else float(peer_value), met)
 
 
-def arguments(subject: str, description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options that all benchmarks have: `--json`, `--quick`, `--seed`."""
+def arguments(
+    subject: str, description: str | None, argv: Sequence[str] | None = None, parts: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Read the options that all benchmarks have: `--json`, `--quick`, `--seed`, and `--only` where there are parts."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{subject}", description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--quick", action="store_true", help="a smaller size, for CI: targets are for the full size")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is generated")
+    if parts:
+        parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts that are run; default: all")
     return parser.parse_args(argv)
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], what: str, processes: int = 2) -> list[Any]:
+    """Return the result of each task, worked out in new processes, and say now and then how many are done."""
+    tasks, results = list(tasks), []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for done, result in enumerate(pool.map(work, tasks, chunksize=1 + len(tasks) // 100), 1):
+            results.append(result)
+            if done % max(len(tasks) // 4, 1) == 0:
+                say(f"{done} of {len(tasks)} {what}")
+    return results
 
 
 def report(subject: str, figures: Sequence[Figure], as_json: bool, beside: bool = False) -> None:

@@ -15,7 +15,6 @@ the budget is 0.35 to 0.75 of the memory and of the time of all models.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,17 +97,14 @@ class Counted:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
-    mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the parts to measure; default: all")
-    own, others = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
-    options = arguments("selection", f"{__doc__}\n{mine.format_help()}", others)
+    options = arguments("selection", __doc__, argv, PARTS)
     parts: dict[str, Callable[[], list[Figure]]] = {
         "product": partial(product_figures, options.seed, 1 if options.quick else PRODUCT_WORLDS),
         "larger": partial(larger_figures, options.seed, 0 if options.quick else LARGER_WORLDS),
         "many": partial(many_figures, options.seed, {8: 5, 13: 5} if options.quick else WORLDS),
         "time": partial(time_figures, options.seed),
     }
-    figures = [one for part, measure in parts.items() if part in own.only for one in measure()]
+    figures = [one for part, measure in parts.items() if part in options.only for one in measure()]
     report("selection", figures, options.json, beside=True)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
 

@@ -11,20 +11,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
 from benchmarks.aggregation.exercises import correlated
-from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
+from benchmarks.harness import Figure, arguments, figure, in_processes, median_seconds, report
 from benchmarks.worlds import make_world
 from esci_tournament.tasks.ensemble.aggregate import AggregatorParameters, flatten, softmax
 from esci_tournament.tasks.ensemble.attribution import attribute_rows, tabulate
@@ -59,17 +56,14 @@ class Sample:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and return 0 when every target is met, else 1; a quick run only shows that it runs."""
-    mine = argparse.ArgumentParser(add_help=False)
-    mine.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts that are run")
-    own, rest = mine.parse_known_args(sys.argv[1:] if argv is None else argv)
-    options = arguments("worth", f"{__doc__}\n{mine.format_help()}", rest)
+    options = arguments("worth", __doc__, argv, PARTS)
     parts: dict[str, Callable[[], list[Figure]]] = {
         "shares": partial(share_figures, options.seed, options.quick),
         "losses": partial(loss_figures, options.seed, options.quick),
         "copies": partial(copy_figures, options.seed, options.quick),
         "shap": partial(shap_figures, options.seed, options.quick),
     }
-    figures = [one for part, measure in parts.items() if part in own.only for one in measure()]
+    figures = [one for part, measure in parts.items() if part in options.only for one in measure()]
     report("worth", figures, options.json)
     return 0 if options.quick or all(each.met is not False for each in figures) else 1
 
@@ -109,7 +103,7 @@ def share_figures(seed: int, quick: bool) -> list[Figure]:
         for pairs, worlds in sizes.items()
         for number in range(worlds)
     ]
-    found = _map(shares_of_world, tasks, "worlds of shares")
+    found = in_processes(shares_of_world, tasks, "worlds of shares")
     figures = []
     for generator in ("worlds", "correlated"):
         for pairs in sizes:
@@ -208,7 +202,7 @@ def loss_figures(seed: int, quick: bool) -> list[Figure]:
     """Return how far values and losses of samples are from their mean, in their own standard errors."""
     pairs, samples, worlds = (500, 3, 1) if quick else (2_000, 16, 6)
     tasks = [(seed * 1_000_000 + 50_000 + number, pairs, samples) for number in range(worlds)]
-    found = _map(losses_of_world, tasks, "worlds of losses")
+    found = in_processes(losses_of_world, tasks, "worlds of losses")
     value, loss = (np.concatenate([one[place] for one in found]) for place in range(2))
     return [
         figure("v within 1.96 standard errors of its mean", (np.abs(value) <= 1.96).mean(), "share", ">= 0.9"),
@@ -233,7 +227,9 @@ def losses_of_world(task: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]
 def copy_figures(seed: int, quick: bool) -> list[Figure]:
     """Return how many copies are found, and how many models that are none are said to be alike or interchangeable."""
     worlds = 2 if quick else 24
-    found = _map(copies_of_world, [seed * 1_000_000 + 60_000 + number for number in range(worlds)], "worlds of copies")
+    found = in_processes(
+        copies_of_world, [seed * 1_000_000 + 60_000 + number for number in range(worlds)], "worlds of copies"
+    )
     copies, before, others, called, wrongly = (np.array(column, dtype=float) for column in zip(*found, strict=True))
     return [
         figure(
@@ -301,16 +297,6 @@ def shap_figures(seed: int, quick: bool) -> list[Figure]:
         figure("largest difference, share of the largest value", found.gap, "share", "<= 1e-6"),
         figure(f"the comparison, {4 * rounds} trees", seconds, "s"),
     ]
-
-
-def _map(work: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> list[Any]:
-    results = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for number, result in enumerate(pool.map(work, tasks), 1):
-            results.append(result)
-            if number % 5 == 0 or number == len(tasks):
-                say(f"{number} of {len(tasks)} {what}")
-    return results
 
 
 if __name__ == "__main__":
