@@ -82,7 +82,7 @@ class _ReplicaSlot:
 
     replica: Replica
     batches: list[_Batch] = field(default_factory=list)
-    answered: bool = False  # it has computed something
+    answered: set[str] = field(default_factory=set)  # members that it has computed something with
 
     @property
     def room(self) -> int:
@@ -177,7 +177,7 @@ class BatchDispatcher:
         """
         for slot in [slot for slot in self._slots if slot.replica is replica]:
             self._slots.remove(slot)
-            self.lasted = slot.answered or bool(slot.batches)
+            self.lasted = bool(slot.answered or slot.batches)
             self._take_back(slot, deadly=True)
             self.lost(why)
 
@@ -383,17 +383,18 @@ class BatchDispatcher:
         member = batch.member
         self._metrics.batch(member.name, batch.pairs, len(batch.questions), seconds)
         if all(isinstance(answer, np.ndarray) for answer in answers):
-            batch.slot.answered = True
+            batch.slot.answered.add(member.name)
             member.learn(seconds, batch.pairs)
         broken = any(isinstance(answer, MemberBroken) for answer in answers) and batch.slot.replica.killable
-        again = broken and len(batch.questions) > 1  # one of them broke the member: each is tried alone, elsewhere
+        worked = member.name in batch.slot.answered
+        others = worked or len(batch.questions) > 1  # one of which may have broken it: each is tried alone, elsewhere
         for (question, start, stop), answer in zip(batch.parts, answers, strict=True):
-            if again and isinstance(answer, MemberBroken):
+            if broken and others and isinstance(answer, MemberBroken) and not question.deaths:
                 question.deaths = 1
                 self._put_back(member, question, start, stop)
             else:
                 self._heard(member, question, start, stop, answer)
-        if broken and not member.breaker.fenced:  # a fenced one fails in fresh processes too
+        if broken and (worked or not member.breaker.fenced):  # else it fails in fresh processes too
             self._renew(batch)
         elif batch.slot in self._slots:
             self._arm(batch.slot)
@@ -404,6 +405,7 @@ class BatchDispatcher:
         if len(batch.questions) == 1:
             self.quarantine.add(batch.member.name, batch.questions[0].pairs)
         self._drop_slot(batch.slot, f"{batch.member.name} fails on every page")
+        self._doubt(batch.member)
         self._reassure(batch.member, batch.questions)
         self._wake()
 
@@ -472,13 +474,18 @@ class BatchDispatcher:
         for question, start, stop in reversed(batch.parts):
             if not question.done:
                 self._put_back(batch.member, question, start, stop)
-        for question in [question for line in batch.member.lines for question in line if given_up]:
-            if self.quarantine.holds(batch.member.name, question.pairs):
-                question.fail(PageFailed(_QUARANTINED))
-            elif not question.deaths and self.quarantine.doubts(batch.member.name, question.pairs):
-                question.deaths = 1
-                batch.member.put(question)
+        if given_up:
+            self._doubt(batch.member)
         return given_up
+
+    def _doubt(self, member: Member) -> None:
+        """Fail the waiting questions that are in quarantine now, and have those that are in doubt computed alone."""
+        for question in [question for line in member.lines for question in line]:
+            if self.quarantine.holds(member.name, question.pairs):
+                question.fail(PageFailed(_QUARANTINED))
+            elif not question.deaths and self.quarantine.doubts(member.name, question.pairs):
+                question.deaths = 1
+                member.put(question)
 
     def _reassure(self, member: Member, questions: Sequence[Question]) -> None:
         """Ask a member about a harmless page before all others: when it answers, its failures are forgotten."""

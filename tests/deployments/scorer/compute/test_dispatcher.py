@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from esci_tournament.deployments.scorer.catalogue import Text
 from esci_tournament.deployments.scorer.compute.dispatcher import BatchDispatcher, PendingRequests, ServingContext
-from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
+from esci_tournament.deployments.scorer.compute.pairs import MemberBroken, NotAnswered, Pairs
 from esci_tournament.deployments.scorer.compute.questions import Question
 from esci_tournament.deployments.scorer.compute.replica import Done, Slice
 from esci_tournament.deployments.scorer.metrics import ScorerMetrics
@@ -56,6 +56,24 @@ class Scripted:
 
     def end(self) -> None:
         self.ended = True
+
+
+class Breakable(Scripted):
+    """A process in which a member answers no more once it has met a page of the query "poison"."""
+
+    def __init__(self, silent: bool = False) -> None:
+        super().__init__()
+        self.silent, self.broken = silent, set()
+
+    def answer(self, seconds_a_pair: float = 0.001) -> None:
+        member, slices, done = self.batches.pop(0)
+        was, met = member in self.broken, any(pairs.query == "poison" for pairs, _, _ in slices)
+        if met:
+            self.broken.add(member)
+        if was or (met and not self.silent):
+            done([MemberBroken("it is broken")] * len(slices), 0.001)
+        else:
+            done([scores(member, pairs)[start:stop] for pairs, start, stop in slices], 0.001)
 
 
 class Clock:
@@ -339,6 +357,45 @@ def test_what_a_replica_died_of_twice_is_given_up_and_counts_against_the_member(
         assert "died" in str(bad.answer.result())
         assert lost == ["killed", "killed"]
         assert made.members["a"].breaker.fenced
+
+    run(go())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    poison=st.lists(st.booleans(), min_size=2, max_size=12),
+    order=st.lists(st.integers(0, 1), min_size=60, max_size=60),
+    silent=st.booleans(),
+    together=st.integers(1, 12),
+)
+def test_pages_that_break_a_member_take_no_other_page_with_them(poison, order, silent, together):
+    async def go() -> None:
+        staff = [Breakable(silent), Breakable(silent)]
+        made = dispatcher(*staff, names=["a"], member_failures=3)
+
+        def replace(_why: str) -> None:
+            staff[:] = [one for one in staff if one in made.replicas]
+            staff.append(Breakable(silent))
+            made.attach(staff[-1])
+
+        made.lost = replace
+        bad = [number for number, one in enumerate(poison) if one][: 1 if silent else None]
+        pages = [page(3 + number, "poison" if number in bad else f"lamp {number}") for number in range(len(poison))]
+        asked, script = [], iter(order)
+        while pages or any(replica.batches for replica in staff):
+            for pairs in pages[:together]:
+                asked += made.ask(["a"], pairs)
+            del pages[:together]
+            await turn()
+            busy = [replica for replica in staff if replica.batches]
+            if busy:
+                busy[next(script, 0) % len(busy)].answer()
+            await turn()
+        for question in asked:
+            assert question.done
+            assert good(question) or question.pairs.query == "poison", question.answer.result()
+            assert silent or not good(question) or question.pairs.query != "poison"
+        assert not made.members["a"].breaker.fenced
 
     run(go())
 
