@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of processes that share the c
 
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE
@@ -28,6 +29,9 @@ from tests.scheduling import (  # noqa: F401 - pytest finds its hooks here
     pytest_configure_node,
     pytest_xdist_make_scheduler,
 )
+
+settings.register_profile("tests", deadline=None)  # a busy machine must not fail a test
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def test_a_new_client_is_heard_and_an_answered_one_is_kept_though_unfinished_bod
     begun = time.monotonic()
     assert get(connect(), "/").startswith(b"HTTP/1.1 200")
     assert get(answered, "/").startswith(b"HTTP/1.1 200")
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 1.5
     assert len(server.crowd) <= LIMITS.connections
 
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esci_tournament.deployments import room as room_module
@@ -75,7 +75,6 @@ def come(crowd: Crowd, clock: Clock, address: str, kind: Waiting = Waiting.HEAD,
         st.tuples(st.sampled_from(["enter", "move", "leave"]), st.integers(0, 30), st.integers(0, 4)), max_size=150
     )
 )
-@settings(deadline=None)
 def test_limits_hold_and_nothing_is_left_over(steps) -> None:
     crowd = crowd_of(connections=16, per_address=6)
     guests: list[Guest] = []

@@ -11,7 +11,7 @@ from esci_tournament.deployments.turns import AT_ONCE, Turns
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.sets(st.integers(0, 60)))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_few_begin_in_a_round_in_their_order_and_nobody_is_forgotten(arrivals, hurried) -> None:
     async def run() -> None:
         loop, turns = asyncio.get_running_loop(), Turns()

@@ -18,7 +18,6 @@ SECONDS = 5.0  # that one input may take; far above what any takes, far below wh
 # All tests of the folder take about half a minute. Examples that fail are not made smaller, which may take minutes.
 fuzzed = settings(
     max_examples=40,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -119,7 +119,7 @@ def test_a_ledger_that_was_only_appended_to_verifies(ledger: Ledger) -> None:
     assert verify(ledger, [report.checkpoint()]).findings == []
 
 
-@effort(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@effort(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_single_change_of_any_row_is_noticed(template: Path, ledger_folder: Path, data: st.DataObject) -> None:
     """L1.3 as a law: a value edited, a row removed, doubled, renumbered, or two that change places, in any table."""
@@ -409,7 +409,7 @@ PAYLOADS = st.dictionaries(
 
 
 @pytest.mark.postgres
-@effort(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@effort(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(payload=PAYLOADS, word=WORDS, moment=st.datetimes(timezones=st.just(dt.UTC), min_value=dt.datetime(1900, 1, 1)))
 def test_a_row_has_one_digest_in_both_databases(
     two: list[Ledger], payload: dict[str, Any], word: str, moment: dt.datetime

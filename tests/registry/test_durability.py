@@ -130,7 +130,7 @@ def watched(root: Path, write: Writer) -> Disk:
     return disk
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moment=st.integers(0), seed=st.none() | st.integers(0, 2**32))
 def test_after_a_power_cut_all_is_found_or_nothing(
     written: tuple[Disk, Finder], tmp_path_factory: pytest.TempPathFactory, moment: int, seed: int | None

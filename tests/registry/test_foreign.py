@@ -51,7 +51,7 @@ def test_what_is_refused_is_refused_at_once(text: str) -> None:
     started = time.process_time()
     with pytest.raises(ValueError):  # noqa: PT011  (each has words of its own)
         read_json(text)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 5  # far above what it takes: it must not explode
 
 
 def test_brackets_in_text_are_no_levels() -> None:

@@ -155,7 +155,7 @@ def test_without_a_policy_the_settings_say(ledger: Ledger) -> None:
     assert current(ledger) is None
 
 
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(max_examples=30)
 @given(
     st.fixed_dictionaries(
         {},

@@ -26,7 +26,7 @@ def store(tmp_path):
     return ScoreStore(tmp_path / "scores")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(values=hnp.arrays(np.float64, st.tuples(st.integers(0, 20), st.just(4)), elements=st.floats(0.01, 1)))
 def test_what_is_put_is_got_back_bit_for_bit(values, tmp_path_factory):
     store = ScoreStore(tmp_path_factory.mktemp("scores"))

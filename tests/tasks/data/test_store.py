@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
@@ -56,7 +56,6 @@ def as_pairs(labels: dict[int, int]) -> pd.DataFrame:
     )
 
 
-@settings(deadline=None)
 @given(labelled, st.randoms(use_true_random=False))
 def test_the_digest_of_the_test_split_does_not_depend_on_the_order(labels: dict[int, int], random) -> None:
     shuffled = list(labels.items())
@@ -64,7 +63,6 @@ def test_the_digest_of_the_test_split_does_not_depend_on_the_order(labels: dict[
     assert digest_of_test(as_pairs(dict(shuffled))) == digest_of_test(as_pairs(labels))
 
 
-@settings(deadline=None)
 @given(labelled, st.data())
 def test_one_other_label_is_another_test_split(labels: dict[int, int], data) -> None:
     changed = data.draw(st.sampled_from(sorted(labels)))

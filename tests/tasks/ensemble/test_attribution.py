@@ -36,7 +36,7 @@ def test_values_are_those_of_tree_explainer_summed_over_a_members_columns(world,
     np.testing.assert_allclose(base, explainer.expected_value, atol=1e-9)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 10_000), depth=st.integers(1, 8))
 def test_contributions_add_up_to_the_scores(world, seed, depth):
     aggregator = fitted(world, depth, seed)

@@ -62,7 +62,7 @@ def test_a_few_differing_answers_are_as_few_however_many_queries_there_are():
     assert careful.lower(0.001) < bold.lower(0.001)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(effective=st.floats(FEWEST, 500), recurring=st.floats(0, 4), scale=st.floats(0.01, 100), shift=st.floats(-9, 9))
 def test_an_interval_holds_its_value_and_moves_and_stretches_with_it(effective, recurring, scale, shift):
     resampled = np.random.default_rng(0).normal(1.0, 1.0, 400)

@@ -48,7 +48,7 @@ def test_the_error_is_the_gap_weighted_by_pairs():
     assert calibration_error(rows) == pytest.approx((0.5 + 0.4) / 2)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.floats(0.05, 20))
 def test_a_temperature_changes_no_label_and_sums_to_one(seed, temperature):
     probabilities, _ = world(seed, 50)

@@ -20,7 +20,7 @@ from esci_tournament.tasks.ensemble.counts import (
 labelled = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(labelled)
 def test_metrics_are_those_of_scikit_learn(rows):
     truth, predicted, _ = (np.array(column) for column in zip(*rows, strict=True))
@@ -31,7 +31,7 @@ def test_metrics_are_those_of_scikit_learn(rows):
     assert ours["weighted_f1"] == pytest.approx(f1_score(truth, predicted, average="weighted", zero_division=0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(labelled, st.randoms())
 def test_counts_of_queries_add_up_and_do_not_depend_on_row_order(rows, random):
     truth, predicted, query = (np.array(column) for column in zip(*rows, strict=True))
@@ -44,7 +44,7 @@ def test_counts_of_queries_add_up_and_do_not_depend_on_row_order(rows, random):
     assert (shuffled == counts).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_influences_are_the_derivatives_of_the_metrics(seed):
     counts = np.random.default_rng(seed).integers(0, 9, size=(6, 4, 4))

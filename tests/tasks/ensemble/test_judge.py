@@ -91,7 +91,7 @@ def test_where_few_answers_differ_a_class_has_no_interval():
     assert (row.difference_low, row.difference_high) == (None, None)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000), right=st.floats(0.55, 0.75), looks=st.integers(0, 60))
 def test_neither_row_order_nor_threads_nor_a_replay_change_the_verdict(seed, right, looks):
     case = make_case(seed, queries=80, ours=right, before=History(looks))

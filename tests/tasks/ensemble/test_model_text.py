@@ -78,7 +78,7 @@ def test_models_without_trees_and_of_single_leaves_are_read(world) -> None:
         assert fitted.predict_proba(world.columns[:3]).shape == (3, 4)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(DAMAGES), st.integers(0, 2**20), st.integers(0, 2**20))
 def test_a_damaged_text_is_refused_in_words_or_is_a_model(
     aggregator: Aggregator, survivors: list[str], how: str, place: int, value: int

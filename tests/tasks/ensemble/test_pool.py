@@ -37,7 +37,7 @@ def loss(pool: Pool, logs: np.ndarray, labels: np.ndarray, ridge: float = 1e-3, 
     return float(-np.log(shares[np.arange(len(labels)), labels]).mean() + penalty)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([0.01, 0.3, 2.0]))
 def test_no_other_pool_has_a_smaller_loss(world, logs, seed, size):
     best = fit_pool(logs, world.labels)
@@ -79,7 +79,7 @@ def test_a_class_that_no_pair_has_is_no_error(world, logs):
         assert softmax(found.of_logs(logs))[:, 2:].max() < 0.2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), rounds=st.integers(0, 12), single=st.booleans())
 def test_contributions_add_up_to_the_scores_with_and_without_trees(world, seed, share, rounds, single):
     choice = Choice(0, alone=seed % 4) if single else Choice(rounds, shares=(share / 2, 1 - share, share / 2))

@@ -14,7 +14,7 @@ def search_of(seed, models, budget, keep=frozenset()):
     return Search(game, game.costs, budget, keep, frozenset())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 1000), st.sampled_from([5, 16]), st.sampled_from(["series", "parallel"]), st.floats(4, 20),
     st.floats(4, 20), st.booleans(),

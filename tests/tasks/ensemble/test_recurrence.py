@@ -57,7 +57,7 @@ def numbers(verdict):
     return verdict.checks, verdict.metrics, verdict.outcome, verdict.reason
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), queries=st.integers(2, 12), products=st.integers(1, 30), locales=st.integers(1, 3))
 def test_what_is_added_makes_the_variance_of_cameron_gelbach_and_miller(seed, queries, products, locales):
     """By definition: the sum of d_a * d_b over all pairs of pairs that have the query or the product in common."""
@@ -89,7 +89,7 @@ def test_what_is_added_makes_the_variance_of_cameron_gelbach_and_miller(seed, qu
         assert found == pytest.approx(max(plain, 0.0), abs=1e-9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000))
 def test_neither_the_order_of_pairs_nor_the_numbers_of_products_change_a_verdict(seed):
     world = make_world(seed)

@@ -32,7 +32,7 @@ def world(seed: int, rows: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @given(st.integers(0, 10_000), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_sweep_counts_what_each_offset_decides(seed: int, one: int) -> None:
     scores, labels, _ = world(seed)
     tried, counts = sweep(scores, labels, one)
@@ -47,7 +47,7 @@ def test_a_sweep_counts_what_each_offset_decides(seed: int, one: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([tune_once, along_frequencies]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_offsets_tuned_once_are_never_worse_than_none(seed: int, once: Callable[..., np.ndarray]) -> None:
     scores, labels, _ = world(seed)
     targets = dict.fromkeys(METRICS, 0.5)

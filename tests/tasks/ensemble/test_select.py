@@ -49,7 +49,7 @@ limits = st.one_of(st.none(), st.floats(10, 60))
 seeds = st.integers(0, 100_000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds, limits, limits, st.sampled_from(["series", "parallel"]), st.sampled_from(list(RULES)))
 def test_a_selection_is_never_over_budget(seed, memory, latency, execution, rule):
     game = Table(seed)
@@ -61,7 +61,7 @@ def test_a_selection_is_never_over_budget(seed, memory, latency, execution, rule
     assert chosen.regret >= 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.floats(10, 40), st.floats(10, 40), st.floats(0, 20), st.floats(0, 20))
 def test_a_larger_budget_is_never_worse_in_exhaustive(seed, memory, latency, more_memory, more_latency):
     game = Table(seed)
@@ -70,7 +70,7 @@ def test_a_larger_budget_is_never_worse_in_exhaustive(seed, memory, latency, mor
     assert large.value >= small.value
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.sampled_from(list(RULES)))
 def test_lists_of_names_are_obeyed_and_reasons_given(seed, rule):
     game = Table(seed)

@@ -95,7 +95,7 @@ def test_markdown_of_a_sparse_summary_leaves_out_what_is_missing(sparse_summary)
     assert (len(models), len(changes), len(locales)) == (2 + 3, 2 + 3, 2 + 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(name=st.text(max_size=40))
 def test_no_name_breaks_a_markdown_table(name):
     from esci_tournament.tasks.report.markdown import grid

@@ -125,7 +125,7 @@ def good(question: Question) -> bool:
     return question.scores is not None and np.array_equal(question.scores, scores(question.member, question.pairs))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sizes=st.lists(st.integers(1, 130), min_size=1, max_size=8),
     replicas=st.integers(1, 4),
@@ -361,7 +361,7 @@ def test_what_a_replica_died_of_twice_is_given_up_and_counts_against_the_member(
     run(go())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     poison=st.lists(st.booleans(), min_size=2, max_size=12),
     order=st.lists(st.integers(0, 1), min_size=60, max_size=60),

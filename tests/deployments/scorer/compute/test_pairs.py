@@ -22,7 +22,7 @@ def test_pairs_are_the_same_in_another_process(pairs: Pairs) -> None:
     assert facts(Pairs.decoded(memoryview(pairs.encoded))) == facts(pairs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PAIRS.filter(len), min_size=1, max_size=3))
 def test_requests_together_read_as_each_alone_one_after_the_other(parts: list[Pairs]) -> None:
     pairs, products = frames_of(parts)

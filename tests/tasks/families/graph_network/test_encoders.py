@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esci_tournament.registry.errors import SpecError
@@ -32,7 +32,6 @@ SHELF = [
 ]
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_texts_are_counted_independently_of_each_other(texts: list[str]) -> None:
     together = count(texts)
@@ -41,7 +40,6 @@ def test_texts_are_counted_independently_of_each_other(texts: list[str]) -> None
         assert (together[row] != count([text])).nnz == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("abcdé椅子", min_size=1, max_size=6), min_size=1, max_size=8))
 def test_words_are_counted_exactly(words: list[str]) -> None:
     row = count([" ".join(words)])
@@ -72,7 +70,6 @@ def test_overlap_of_a_text_with_itself_is_whole_and_with_nothing_is_none() -> No
     assert empty.tolist() == [0, 0, 0]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.text("ab 椅子", max_size=8), min_size=1, max_size=4),
     st.lists(st.text("ab 椅子", max_size=12), min_size=1, max_size=4),

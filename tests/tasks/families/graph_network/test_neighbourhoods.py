@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esci_tournament.registry.errors import CandidateError
@@ -55,7 +55,6 @@ def expected(rows: list[tuple[int, int, float]], fanout: int) -> dict[int, list[
     return {node: [other for _, other in sorted(found)[:fanout]] for node, found in around.items()}
 
 
-@settings(deadline=None)
 @given(QUERY_EDGES, st.integers(1, 5))
 def test_keeps_the_strongest_and_breaks_ties_by_node(rows: list, fanout: int) -> None:
     graph = build(query_frame(rows), N_PRODUCTS, fanout)
@@ -65,7 +64,6 @@ def test_keeps_the_strongest_and_breaks_ties_by_node(rows: list, fanout: int) ->
         assert row[row != MISSING].tolist() == wanted.get(node, [])
 
 
-@settings(deadline=None)
 @given(QUERY_EDGES, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_order_of_edges_changes_nothing(rows: list, fanout: int, random) -> None:
     shuffled = list(rows)
@@ -75,7 +73,6 @@ def test_order_of_edges_changes_nothing(rows: list, fanout: int, random) -> None
     assert np.array_equal(first.weights, second.weights)
 
 
-@settings(deadline=None)
 @given(QUERY_EDGES, st.integers(1, 5))
 def test_weights_descend_and_stand_where_neighbours_do(rows: list, fanout: int) -> None:
     graph = build(query_frame(rows), N_PRODUCTS, fanout)
@@ -83,7 +80,6 @@ def test_weights_descend_and_stand_where_neighbours_do(rows: list, fanout: int) 
     assert (np.diff(graph.weights, axis=1) <= 0).all()
 
 
-@settings(deadline=None)
 @given(PRODUCT_EDGES, st.integers(1, 5))
 def test_products_are_tied_both_ways_and_never_to_themselves(rows: list, fanout: int) -> None:
     graph = build(product_frame(rows), N_PRODUCTS, fanout)
@@ -96,7 +92,6 @@ def test_products_are_tied_both_ways_and_never_to_themselves(rows: list, fanout:
         assert len(found) == min(fanout, sum(first == node for first, _ in tied))
 
 
-@settings(deadline=None)
 @given(st.booleans(), st.data(), st.integers(1, 4))
 def test_a_refresh_is_a_full_rebuild(between_products: bool, data: st.DataObject, fanout: int) -> None:
     """Whatever comes, goes or weighs otherwise: products and queries without edges left, new ones, none at all."""
@@ -139,7 +134,6 @@ def test_a_catalogue_that_shrank_is_not_refreshed() -> None:
         refresh(build(rows, N_PRODUCTS, 2), rows, rows, N_PRODUCTS - 1)
 
 
-@settings(deadline=None)
 @given(QUERY_EDGES, QUERY_EDGES, PRODUCT_EDGES, st.integers(1, 4))
 def test_relations_stand_side_by_side(clicks: list, adds: list, ties: list, fanout: int) -> None:
     alone = [build(query_frame(clicks), N_PRODUCTS, fanout), build(query_frame(adds), N_PRODUCTS, fanout)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build, stack
@@ -25,7 +25,6 @@ def graph_of(rows: list[tuple[int, int]], fanout: int) -> Neighbourhoods:
 EDGES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, N_PRODUCTS - 1)), min_size=1, max_size=25, unique=True)
 
 
-@settings(deadline=None)
 @given(EDGES, st.integers(1, 3), st.integers(1, 4), st.data())
 def test_the_own_query_is_nowhere_in_the_tree(rows: list, layers: int, fanout: int, data: st.DataObject) -> None:
     graph = graph_of(rows, fanout + 1)
@@ -35,7 +34,6 @@ def test_the_own_query_is_nowhere_in_the_tree(rows: list, layers: int, fanout: i
     assert own[0] not in part.nodes.tolist()
 
 
-@settings(deadline=None)
 @given(EDGES, st.integers(1, 3), st.integers(1, 4), st.data())
 def test_masking_an_edge_is_the_same_as_never_having_had_the_query(
     rows: list, layers: int, fanout: int, data: st.DataObject
@@ -58,7 +56,6 @@ def test_masking_an_edge_is_the_same_as_never_having_had_the_query(
     assert np.allclose(masked.degrees, clean.degrees)
 
 
-@settings(deadline=None)
 @given(EDGES, st.integers(1, 3), st.integers(1, 4))
 def test_every_edge_of_a_tree_is_an_edge_of_the_graph(rows: list, layers: int, fanout: int) -> None:
     graph = graph_of(rows, fanout)
@@ -72,7 +69,6 @@ def test_every_edge_of_a_tree_is_an_edge_of_the_graph(rows: list, layers: int, f
     assert (np.diff(part.edges[1]) >= 0).all()
 
 
-@settings(deadline=None)
 @given(EDGES, EDGES, st.integers(1, 3), st.data())
 def test_the_own_query_is_nowhere_in_any_relation(one: list, other: list, layers: int, data: st.DataObject) -> None:
     graph = stack([graph_of(one, 3), graph_of(other, 3)])
