@@ -21,6 +21,7 @@ from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.counts import confusion, metric_of, metrics_of
 from esci_tournament.tasks.ensemble.explanation import check_with_shap, explanation, to_json
 from esci_tournament.tasks.ensemble.interchange import interchangeable
+from esci_tournament.tasks.ensemble.mixed_up import mixed_up
 from esci_tournament.tasks.ensemble.refits import Refits, refit
 from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.search import Eviction
@@ -32,8 +33,8 @@ from esci_tournament.tasks.families.protocol import Progress, silent
 
 RESULT = "challenge.json"
 # Of building a challenger; part of the key that it is stored under. 1: with class weights in the fit; 2: without the
-# metrics out of fold; 3: without intervals over re-fits
-METHOD = 4
+# metrics out of fold; 3: without intervals over re-fits; 4: without a look for columns in another order
+METHOD = 5
 # The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
@@ -55,8 +56,9 @@ class Challenge:
             "drop_one_errors" (standard errors over queries), "shapley" (or {} when too many re-fits), "selection",
             "combination" (how the members are combined, see :func:`combination`), "out_of_fold" (see
             :func:`out_of_fold`; results of earlier releases lack it), "best_alone" (the best model by itself, of those
-            that might serve), "likeness", "interchangeable" (see `interchange.py`), "contributions" (on some pairs, see
-            `explanation.py`), "shap" (how they agree with the package's own), "refits".
+            that might serve), "likeness", "interchangeable" (see `interchange.py`), "mixed_up" (see
+            `mixed_up.py`), "contributions" (on some pairs, see `explanation.py`), "shap" (how they agree with the
+            package's own), "refits".
     """
 
     members: tuple[str, ...]
@@ -170,6 +172,7 @@ def build_challenge(
         "best_alone": best_alone(columns, labels, names, selection.alone, settings.primary_metric),
         "likeness": [asdict(pair) for pair in likeness],
         "interchangeable": [asdict(pair) for pair in interchangeable(game, selection.kept, likeness)],
+        "mixed_up": [one.sentence for one in mixed_up(columns, labels, groups, names)],
         "contributions": to_json(explanation(aggregator, own[evenly(len(own), SHOWN_PAIRS)], forest)),
         "shap": asdict(agreement),
         "refits": game.refits,

@@ -157,8 +157,8 @@ def findings(summary: Summary) -> list[str]:
         summary: The summary of a tournament.
 
     Returns:
-        Markdown lists with a heading each, as far as there is anything: failed checks, cautions, models that failed,
-        what MLflow says otherwise than the record, failed checks of the data.
+        Markdown lists with a heading each, as far as there is anything: failed checks, cautions, models that failed or
+        whose columns seem to be mixed up, what MLflow says otherwise than the record, failed checks of the data.
     """
     failed = [check["sentence"] for check in summary.verdict.get("checks", ()) if not check["passed"]]
     cautions = list(summary.verdict.get("cautions", ()))
@@ -166,7 +166,7 @@ def findings(summary: Summary) -> list[str]:
     data = [check["sentence"] for check in summary.checks if not check["passed"]]
     edited = list(summary.differences.values())
     rows = (
-        *(("Checks that failed", failed), ("Cautions", cautions), ("Models", broken)),
+        *(("Checks that failed", failed), ("Cautions", cautions), ("Models", [*broken, *summary.mixed_up])),
         *(("Edited or deleted in MLflow", edited), ("Data", data)),
     )
     return [f"**{title}:**\n" + "\n".join(f"- {escape(one)}" for one in found) for title, found in rows if found]

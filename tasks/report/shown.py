@@ -43,7 +43,7 @@ def confusion(summary: Summary) -> list[list[float]]:
     return summary.out_of_fold_confusion if summary.sealed else [list(map(float, row)) for row in summary.confusion]
 
 
-def by_class(summary: Summary) -> dict[str, dict[str, float]]:
+def by_class(summary: Summary) -> dict[str, dict[str, float | None]]:
     """Return label -> precision, recall, f1 and support of the challenger."""
     return summary.out_of_fold_by_class if summary.sealed else summary.by_class
 

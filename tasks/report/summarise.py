@@ -32,9 +32,10 @@ def describe_data(dataset: Dataset, roles: pd.DataFrame) -> dict[str, Any]:
         `version`, `source`, the numbers of `pairs`, `queries`, `products` and `events`, `by_split_locale` (one dict per
         split and locale, with pairs, queries and pairs of each label) and `roles` (role -> pairs).
     """
-    pairs = dataset.pairs
-    rows = []
-    for (split, locale), part in pairs.groupby(["split", "locale"], observed=True):
+    pairs, rows = dataset.pairs, []
+    # A test split that was drawn is told as one; pairs in quarantine stay in the split that the data gives them
+    sides = pairs["split"].astype(str).where(roles["role"] != "test", "test")
+    for (split, locale), part in pairs.groupby([sides, "locale"], observed=True):
         mix = np.bincount(part["label"], minlength=len(LABELS))
         counts = {"pairs": len(part), "queries": int(part["query_key"].nunique())}
         rows.append({"split": split, "locale": locale, **counts, **dict(zip(LABELS, mix.tolist(), strict=True))})
@@ -269,7 +270,8 @@ def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The fields `utility_by_class`, `utility_by_locale`, `near_copies`, `likeness`, `shapley`, `interchangeable`,
-        `noise`, `tied`, `contributions` and `shap` of a :class:`~esci_tournament.tasks.report.summary.Summary`.
+        `mixed_up`, `noise`, `tied`, `contributions` and `shap` of a
+        :class:`~esci_tournament.tasks.report.summary.Summary`.
     """
     worth = challenge["worth"]
     alike = ("first", "second", "correlation", "agreement", "sentence")
@@ -281,6 +283,7 @@ def worth_tables(challenge: Mapping[str, Any]) -> dict[str, Any]:
         "likeness": [{name: pair[name] for name in alike} for pair in challenge["likeness"]],
         "shapley": challenge["shapley"],
         "interchangeable": [pair["sentence"] for pair in challenge.get("interchangeable", ())],
+        "mixed_up": list(challenge.get("mixed_up", ())),
         "noise": noise if noise["refits"] else {},
         "tied": [list(pair) for pair in worth["tied"]] if noise["refits"] else [],
         "contributions": challenge.get("contributions", {}),

@@ -134,11 +134,13 @@ class Summary:
         champion: Metrics of the champion it met on the test split, None when there was none or they are sealed.
         champion_version: Version of that champion, or "".
         confusion: 4 x 4 counts of the challenger on the test split, rows true, columns predicted, order E, S, C, I.
-        by_class: Label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split.
+        by_class: Label letter -> {"precision", "recall", "f1", "support"} of the challenger on the test split, None
+            where no pair tells it.
         utility_by_class: Member -> class -> SHAP share.
         utility_by_locale: Member -> locale -> SHAP share.
         near_copies: Sentences about models that are near copies of each other.
         interchangeable: Sentences about models that can stand for each other.
+        mixed_up: Sentences about models whose columns seem to be in another order than E, S, C, I.
         noise: What a member of noise is credited with beside the members: {"share", "high" (exceeded in one of twenty
             re-fits), "refits"}; {} when no re-fits were made.
         tied: Neighbours in the ranking of members that re-fits do not tell apart, each [better, worse].
@@ -194,7 +196,7 @@ class Summary:
     champion: Metrics | None
     champion_version: str
     confusion: list[list[int]]
-    by_class: dict[str, dict[str, float]]
+    by_class: dict[str, dict[str, float | None]]
     utility_by_class: dict[str, dict[str, float]]
     utility_by_locale: dict[str, dict[str, float]]
     near_copies: list[str]
@@ -210,6 +212,7 @@ class Summary:
     likeness: list[dict[str, Any]] = field(default_factory=list)
     shapley: dict[str, float] = field(default_factory=dict)
     interchangeable: list[str] = field(default_factory=list)
+    mixed_up: list[str] = field(default_factory=list)
     noise: dict[str, Any] = field(default_factory=dict)
     tied: list[list[str]] = field(default_factory=list)
     contributions: dict[str, Any] = field(default_factory=dict)
@@ -224,7 +227,7 @@ class Summary:
     out_of_fold: Metrics | None = None
     out_of_fold_by_locale: dict[str, Metrics] = field(default_factory=dict)
     out_of_fold_confusion: list[list[float]] = field(default_factory=list)
-    out_of_fold_by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    out_of_fold_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one JSON document; keys in the order of the fields."""

@@ -48,7 +48,7 @@ def render_table(summary: Summary, console: Console) -> None:
             console.print(Text(f"{words.display_name(model)} {model.status}: {words.clean(model.reason)}", style="dim"))
     for text in filter(None, (worth_words.ranking(summary), *summary.interchangeable)):
         console.print(Text(words.clean(text), style="dim"))
-    for text in summary.differences.values():
+    for text in (*summary.mixed_up, *summary.differences.values()):
         console.print(Text(words.clean(text), style="yellow"))
     console.print(Text(words.comparison(summary)))
     console.print(Text(f"{words.capitalised(words.metric_name(words.primary_metric(summary)))}: {_locales(summary)}"))
@@ -81,8 +81,8 @@ def as_markdown(summary: Summary) -> str:
     if reasons := [model for model in summary.models if model.reason]:
         lines = (f"- {escape(words.display_name(model))}, {model.status}: {escape(model.reason)}" for model in reasons)
         parts.append("\n".join(lines))
-    if summary.differences:
-        parts.append("\n".join(f"- {escape(text)}" for text in summary.differences.values()))
+    if told := [*summary.mixed_up, *summary.differences.values()]:
+        parts.append("\n".join(f"- {escape(text)}" for text in told))
     parts.append(_markdown_changes(summary))
     if gains := selected.gain_markdown(summary):
         parts.append(gains)

@@ -20,6 +20,7 @@ from esci_tournament.tasks.families.protocol import Candidate, FitData
 from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
 from esci_tournament.tasks.families.pyfunc.sources import check_source
 from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
+from esci_tournament.tasks.families.pyfunc.worker import BY_POSITION
 
 BATCH = 1_000  # pairs an answer
 PROBE = 8  # pairs that show whether it answers at all
@@ -36,8 +37,8 @@ class Pyfunc(Candidate):
     """A candidate whose model runs in another process; see :mod:`esci_tournament.tasks.families.pyfunc.process`.
 
     The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
-    product_color, product_bullet_point and product_description, text each, and answers with columns E, S, C, I or an
-    array (n, 4).
+    product_color, product_bullet_point and product_description, text each, and answers with a column for each class,
+    named by its letter or word, or with an array (n, 4) in the order that the spec declares.
     """
 
     reads_settings = ("allowed_pyfunc_sources", "pyfunc_memory_gib", "pyfunc_timeout_s")
@@ -48,6 +49,7 @@ class Pyfunc(Candidate):
         self.spec = spec
         self._folder: Path | None = None
         self._process: ModelProcess | None = None
+        self._classes = spec.order
 
     @classmethod
     def permit(cls, spec: CandidateSpec, settings: Settings) -> None:
@@ -122,7 +124,7 @@ class Pyfunc(Candidate):
         """Copy the model as it came; it may hold a pickle, which only the model's own process opens.
 
         Args:
-            folder: gets `model/`, pyfunc.json with the digest of that folder, and spec.json.
+            folder: gets `model/`, pyfunc.json with the digest of that folder and how answers are read, and spec.json.
 
         Raises:
             CandidateError: if the candidate is not fitted.
@@ -130,7 +132,8 @@ class Pyfunc(Candidate):
         if self._folder is None:
             raise CandidateError(f"candidate {self.spec.name} is not fitted; there is nothing to save")
         shutil.copytree(self._folder, folder / "model")
-        (folder / "pyfunc.json").write_text(json.dumps({"digest": folder_digest(folder / "model")}), encoding="utf-8")
+        facts = {"digest": folder_digest(folder / "model"), "classes": self._classes}
+        (folder / "pyfunc.json").write_text(json.dumps(facts), encoding="utf-8")
         (folder / "spec.json").write_text(self.spec.model_dump_json(), encoding="utf-8")
 
     @classmethod
@@ -152,9 +155,11 @@ class Pyfunc(Candidate):
         settings = read_settings()
         check_source(model.spec, settings.allowed_pyfunc_sources)
         model._folder = folder / "model"
-        wanted = json.loads((folder / "pyfunc.json").read_text(encoding="utf-8"))["digest"]
-        if folder_digest(model._folder) != wanted:
+        facts = json.loads((folder / "pyfunc.json").read_text(encoding="utf-8"))
+        if folder_digest(model._folder) != facts["digest"]:
             raise SpecError(f"{model._folder} is not the model that was saved; run its tournament again")
+        # What an earlier release has saved was judged by answers that were read by position
+        model._classes = str(facts.get("classes", BY_POSITION))
         model._start(settings)
         return model
 
@@ -169,7 +174,7 @@ class Pyfunc(Candidate):
     def _start(self, settings: Settings) -> None:
         assert self._folder is not None
         limits = ProcessLimits(settings.pyfunc_memory_gib, settings.pyfunc_timeout_s)
-        self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits)
+        self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits, self._classes)
 
 
 def official_rows(pairs: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:

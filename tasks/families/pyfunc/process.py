@@ -55,6 +55,7 @@ class ModelProcess:
         name: of the candidate, for messages.
         folder: of the MLflow model; it must stay as long as the process.
         limits: what it may use.
+        classes: order of the classes in answers without names, such as "CEIS"; "" when none is declared.
 
     Attributes:
         end: ends the process and removes its temporary files; it also runs when the object is collected.
@@ -63,8 +64,8 @@ class ModelProcess:
         CandidateError: by every call, when the model fails, takes too long or too much memory.
     """
 
-    def __init__(self, name: str, folder: Path, limits: ProcessLimits) -> None:
-        self.name, self.folder, self.limits = name, folder, limits
+    def __init__(self, name: str, folder: Path, limits: ProcessLimits, classes: str = "") -> None:
+        self.name, self.folder, self.limits, self._classes = name, folder, limits, classes
         self._scratch = Path(tempfile.mkdtemp(prefix="pyfunc-"))
         # Where it may write; what we write stands beside it, where it cannot lay a link for us to follow.
         self._its = self._scratch / "its"
@@ -88,7 +89,7 @@ class ModelProcess:
             frame: what the model's `predict` is called with, such as :func:`official_rows` makes.
 
         Returns:
-            float32, in the shape that the model gave it.
+            float32 (n, 4), columns E, S, C, I; an answer of another shape as the model gave it.
 
         Raises:
             CandidateError: if the model fails, takes too long or too much memory, or leaves no readable answer.
@@ -134,7 +135,7 @@ class ModelProcess:
         )
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
-            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit)),
+            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit), self._classes),
             stdin=subprocess.PIPE,  # for requests; it ends when this end is closed (registry.children)
             stdout=subprocess.PIPE,
             env=environment,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from esci_tournament.registry.labels import LABELS, classes_in
 from esci_tournament.tasks.families.declared import DeclaredSpec
 
 _PINNED = re.compile(r"models:/([^/@]+/[0-9]+|m-[0-9a-f]+)")
@@ -17,11 +18,16 @@ class PyfuncSpec(DeclaredSpec):
 
     Attributes:
         model: folder of an MLflow model, or models:/NAME/VERSION or models:/m-ID.
+        classes: in which order an answer without names has the four classes, letters or words; None for a model that
+            answers with named columns.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ("model", "trained_queries")
     family: Literal["pyfunc"] = "pyfunc"
     model: str = Field(description="folder of an MLflow model, or models:/NAME/VERSION")
+    classes: tuple[str, ...] | None = Field(
+        None, description="order of the classes in an answer whose columns have no names, such as C, E, I, S"
+    )
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -31,4 +37,20 @@ class PyfuncSpec(DeclaredSpec):
             raise ValueError("name one version, models:/NAME/VERSION or models:/m-ID: an alias may move")
         if "://" in self.model:
             raise ValueError("a model is a folder or models:/NAME/VERSION; other addresses are not fetched")
+        if self.classes is not None and (len(self.classes) != len(LABELS) or classes_in(self.classes) is None):
+            raise ValueError(f"classes names each of {', '.join(LABELS)} once, in the order of the model's columns")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `classes` out where it is not set: specs are compared byte by byte with what earlier releases wrote."""
+        content: dict[str, Any] = write(self)
+        if content.get("classes") is None:
+            content.pop("classes", None)
+        return content
+
+    @property
+    def order(self) -> str:
+        """The declared order of the classes in letters, such as "CEIS"; "" when none is declared."""
+        places = classes_in(self.classes or ())
+        return "" if places is None else "".join(LABELS[places.index(number)] for number in range(len(LABELS)))

@@ -1,4 +1,4 @@
-"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES`.
+"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES CLASSES`.
 
 Only this process unpickles or executes anything of the model. Messages are one JSON document a line: requests on
 standard input name a frame file and an answer file, both in a folder of the parent process. What the model prints goes
@@ -19,17 +19,20 @@ import pandas as pd
 
 from esci_tournament.registry.border_child import no_new_privileges
 from esci_tournament.registry.children import end_with_parent
-from esci_tournament.registry.labels import LABELS
+from esci_tournament.registry.labels import CLASSES, LABELS, classes_in
 from esci_tournament.registry.pyfuncs import open_pyfunc
 from esci_tournament.tasks.data.store import read_frame
 
+BY_POSITION = "by position"  # how releases before `classes` read every answer but one with columns E, S, C, I
 
-def main(folder: str, limit: str) -> int:
+
+def main(folder: str, limit: str, classes: str = "") -> int:
     """Open the model, report that it is ready, and answer requests until standard input ends.
 
     Args:
         folder: of the MLflow model.
         limit: data memory that the process may use, in bytes, as text.
+        classes: as for :func:`as_array`.
 
     Returns:
         The exit status: 1 when the model cannot be opened, else 0.
@@ -54,7 +57,7 @@ def main(folder: str, limit: str) -> int:
     for line in requests:
         request = json.loads(line)
         try:
-            answer = as_array(model.predict(read_frame(Path(request["frame"]))))
+            answer = as_array(model.predict(read_frame(Path(request["frame"]))), classes)
             np.save(request["answer"], np.ascontiguousarray(answer), allow_pickle=False)
         except BaseException as error:
             say(failed=in_words(error))
@@ -63,24 +66,54 @@ def main(folder: str, limit: str) -> int:
     return 0
 
 
-def as_array(answer: Any) -> np.ndarray:
-    """Return a model's answer as an array.
+def as_array(answer: Any, classes: str = "") -> np.ndarray:
+    """Return a model's answer as an array whose columns are E, S, C, I.
+
+    The names of its columns decide, where it has names of classes; else the declared order. Without either an answer
+    is refused: scikit-learn and most label encoders keep classes in alphabetical order, and nothing else tells.
 
     Args:
-        answer: a frame with columns E, S, C, I in any order, or anything that numpy makes a numeric array of.
+        answer: a frame or a list of dicts with a column or key for each class (letters, words, as
+            :func:`~esci_tournament.registry.labels.class_of` reads them) in any order, or anything that numpy makes a
+            numeric array of.
+        classes: the declared order, such as "CEIS"; "" when none is declared. With :data:`BY_POSITION` a model that was
+            judged so answers as it did then.
 
     Returns:
-        float32 (n, k); of a frame the columns E, S, C, I.
+        float32 (n, 4), columns E, S, C, I; an answer of another shape as it is.
 
     Raises:
-        TypeError: if its values are not numbers.
+        TypeError: if its values are not numbers, or nothing tells which column is which class.
 
     Example:
-        >>> as_array(pd.DataFrame({"I": [0], "C": [0], "S": [1], "E": [0]})).tolist()
+        >>> as_array(pd.DataFrame({"complement": [0], "exact": [0], "irrelevant": [0], "substitute": [1]})).tolist()
         [[0.0, 1.0, 0.0, 0.0]]
+        >>> as_array(np.array([[0.125, 0.75, 0.0, 0.125]]), "CEIS").tolist()
+        [[0.75, 0.125, 0.125, 0.0]]
     """
-    if isinstance(answer, pd.DataFrame) and set(LABELS) <= set(answer.columns):
-        answer = answer[list(LABELS)]
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        answer = pd.DataFrame(answer)
+    names = list(answer.columns) if isinstance(answer, pd.DataFrame) else []
+    if classes == BY_POSITION:
+        classes = "".join(LABELS)
+        places = [names.index(label) for label in LABELS] if set(LABELS) <= set(names) else None
+    else:
+        places = classes_in(names)
+    if places is not None:
+        return _numbers(answer.iloc[:, places])
+    values = _numbers(answer)
+    if values.ndim != 2 or values.shape[1] != CLASSES:
+        return values
+    if not classes:
+        called = f"its columns are called {', '.join(map(str, names))[:200]}" if names else "its columns have no names"
+        raise TypeError(
+            f"{called}, so nothing tells which is which class; answer with columns {', '.join(LABELS)}, or declare the "
+            'order in the spec, such as classes = ["C", "E", "I", "S"] for the alphabetical one'
+        )
+    return values[:, [classes.index(letter) for letter in LABELS]]
+
+
+def _numbers(answer: Any) -> np.ndarray:
     values = np.asarray(answer)
     if values.dtype == object:
         values = np.asarray(values.tolist(), dtype=np.float64)

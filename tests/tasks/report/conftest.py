@@ -161,6 +161,7 @@ def build(**changes: Any) -> Summary:
         "likeness": [
             {"first": "minilm-l6/3", "second": "e5-small/1", "correlation": 0.913, "agreement": 0.93, "sentence": "."}
         ],
+        "mixed_up": ["guest/1: its columns seem to be in another order than E, S, C, I"],
         "interchangeable": ["minilm-l6/3 and e5-small/1 are interchangeable: one of them is enough"],
         "tied": [["gatv2-clicks/1", "e5-small/1"]],
         "noise": {"share": 0.021, "high": 0.034, "refits": 25},
@@ -258,6 +259,7 @@ def sparse() -> Summary:
         utility_by_locale={},
         near_copies=[],
         interchangeable=[],
+        mixed_up=[],
         noise={},
         tied=[],
         shap={},

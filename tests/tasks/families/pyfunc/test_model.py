@@ -51,6 +51,7 @@ def _open():
         trace.write(str(os.getpid()) + chr(10))
     return Model()
 """
+ALPHABETICAL = "pd.DataFrame([[0.1, 0.7, 0.15, 0.05]] * 2, columns=['complement', 'exact', 'irrelevant', 'substitute'])"
 LETTERS = "pd.DataFrame({'I': [0.1, 0.1], 'C': 0.2, 'S': 0.3, 'E': 0.4})"
 pytestmark = [
     pytest.mark.slow,
@@ -62,8 +63,9 @@ def asking(expression: str) -> pd.DataFrame:
     return PAIRS.assign(query=[expression, "red lamp"])
 
 
-def declared(model: object) -> PyfuncSpec:
-    return PyfuncSpec(name="guest", model=str(model), trained_on="other_queries", provenance="made in a test")
+def declared(model: object, **more: object) -> PyfuncSpec:
+    told = {"trained_on": "other_queries", "provenance": "made in a test"}
+    return PyfuncSpec(name="guest", model=str(model), **told, **more)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def fit(guest, tmp_path, monkeypatch):
 def talker(guest):
     """The model in its process; it is started again when a question ended it."""
     model = Pyfunc(declared(guest.folder))
-    model._process = ModelProcess("guest", guest.folder, ProcessLimits(4, 60))
+    model._process = ModelProcess("guest", guest.folder, ProcessLimits(4, 60), "ESCI")
     return model
 
 
@@ -154,6 +156,38 @@ def test_it_reads_the_official_columns(talker):
 def test_a_model_that_does_not_answer_loses_with_a_reason(talker, question, complaint):
     with pytest.raises(CandidateError, match=complaint):
         talker.predict_proba(asking(question), PRODUCTS)
+
+
+def test_an_array_without_names_is_read_in_the_declared_order_and_in_no_other(guest):
+    question = asking("np.array([[0.1, 0.7, 0.15, 0.05]] * 2)")
+    alphabetical = Pyfunc(declared(guest.folder, classes=("complement", "exact", "irrelevant", "substitute")))
+    alphabetical._process = ModelProcess("guest", guest.folder, ProcessLimits(4, 60), alphabetical.spec.order)
+    np.testing.assert_allclose(alphabetical.predict_proba(question, PRODUCTS), [[0.7, 0.05, 0.1, 0.15]] * 2)
+    named = asking(ALPHABETICAL)
+    np.testing.assert_allclose(alphabetical.predict_proba(named, PRODUCTS), [[0.7, 0.05, 0.1, 0.15]] * 2)
+    silent = Pyfunc(declared(guest.folder))
+    silent._process = ModelProcess("guest", guest.folder, ProcessLimits(4, 60), silent.spec.order)
+    with pytest.raises(CandidateError, match=r"nothing tells which is which class.*declare the order"):
+        silent.predict_proba(question, PRODUCTS)
+
+
+def test_a_model_that_an_earlier_release_has_saved_answers_as_it_was_judged(fit, tmp_path):
+    """It was read by position, whatever its columns were called."""
+    (tmp_path / "saved").mkdir()
+    fit().save(tmp_path / "saved")
+    facts = json.loads((tmp_path / "saved" / "pyfunc.json").read_text())
+    assert facts.pop("classes") == ""
+    (tmp_path / "saved" / "pyfunc.json").write_text(json.dumps(facts))
+    again = Pyfunc.load(tmp_path / "saved")
+    for question in ("np.array([[0.1, 0.7, 0.15, 0.05]] * 2)", ALPHABETICAL):
+        np.testing.assert_allclose(again.predict_proba(asking(question), PRODUCTS), [[0.1, 0.7, 0.15, 0.05]] * 2)
+    np.testing.assert_allclose(again.predict_proba(asking(LETTERS), PRODUCTS), [[0.4, 0.3, 0.2, 0.1]] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [("E", "S", "C"), ("E", "S", "C", "C"), ("E", "S", "C", "LABEL_3"), list("ESCIE")])
+def test_an_order_that_does_not_name_each_class_once_is_refused(classes):
+    with pytest.raises(ValueError, match="classes names each of E, S, C, I once"):
+        declared("/a", classes=classes)
 
 
 def test_a_model_that_hangs_is_ended_and_another_process_answers_the_next_question(talker):
@@ -242,7 +276,7 @@ import sys
 from pathlib import Path
 import pandas as pd
 from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
-process = ModelProcess("guest", Path({str(guest.folder)!r}), ProcessLimits(4, 60))
+process = ModelProcess("guest", Path({str(guest.folder)!r}), ProcessLimits(4, 60), "ESCI")
 print("found", process.ask(pd.DataFrame({{"query": [{question!r}] * 2}})).tolist())
 """
     outer = f"""
