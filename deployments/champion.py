@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.labels import LABELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import shap
 
+    from esci_tournament.deployments.labelling import Rows
+    from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
     from esci_tournament.registry.versions import EnsembleVersion
     from esci_tournament.registry.workspace import Workspace
     from esci_tournament.tasks.ensemble.ensemble import Ensemble
@@ -29,31 +34,50 @@ class ChampionModel:
         ensemble: The fitted members and the aggregator over their scores.
         warnings: What somebody should look into: an alias in MLflow that was moved by hand, and is not followed; files
             that could be compared with nothing.
+        products: Opens the catalogue in which products without text are looked up by id.
     """
 
     version: int
     members: tuple[str, ...]
     ensemble: Ensemble
     warnings: tuple[str, ...] = ()
+    products: Callable[[], ProductCatalogue] | None = None
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, frame: pd.DataFrame, *, strict: bool = True) -> pd.DataFrame:
         """Return the class probabilities and the label of each query-product pair.
 
         Args:
             frame: One row a pair, with the official column names of the Shopping Queries Dataset. query and
                 product_locale (us, es or jp) are required; product_id, product_title, product_brand, product_color,
-                product_bullet_point and product_description are taken as empty when they are absent. Other columns
-                are ignored.
+                product_bullet_point and product_description are taken as empty when they are absent. A product
+                without any text is looked up by its locale and id. Other columns are ignored.
+            strict: Whether a row that cannot be answered is an error. Otherwise its probabilities are missing, its
+                label is None, and a column `problem` says why (None in the other rows).
 
         Returns:
             One row for each row of `frame`, in its order and on its index: float32 columns E, S, C and I that add up
             to 1, and label, a letter: that of the class the ensemble decides for, which is not always the most
-            probable one (see docs/decisions.md).
+            probable one (see docs/decisions.md). To put it beside the frame: `pd.concat([frame, answer], axis=1)` with
+            a unique index.
 
         Raises:
-            DataError: if a required column is absent, a query blank or a locale unknown.
+            DataError: if a required column is absent, or, when `strict`, a query is blank, a locale unknown, or a
+                product has no text and is not in the catalogue.
         """
-        return self.ensemble.predict(frame)
+        import numpy as np
+        import pandas as pd
+
+        from esci_tournament.deployments.labelling import PROBLEM
+
+        rows = self.read(frame, strict=strict)
+        here = rows.answerable
+        answer = pd.DataFrame(np.nan, index=range(len(frame)), columns=list(LABELS), dtype=np.float32)
+        answer["label"] = pd.Series(None, index=answer.index, dtype=object)
+        if here.any():
+            answer[here] = self.ensemble.predict(rows.frame[here])
+        if not strict:
+            answer[PROBLEM] = rows.problems.where(~here, None)
+        return answer.set_axis(frame.index)
 
     def explain(self, frame: pd.DataFrame) -> shap.Explanation:
         """Return what each member adds to each class's raw score of each query-product pair.
@@ -71,7 +95,28 @@ class ChampionModel:
         """
         from esci_tournament.tasks.ensemble.explanation import explanation
 
-        return explanation(self.ensemble.aggregator, self.ensemble.member_scores(frame))
+        return explanation(self.ensemble.aggregator, self.ensemble.member_scores(self.read(frame).frame))
+
+    def read(self, frame: pd.DataFrame, *, strict: bool = True) -> Rows:
+        """Return rows with the texts of products that were looked up, and why some cannot be answered.
+
+        Args:
+            frame: As for :meth:`predict`.
+            strict: Whether a row that cannot be answered is an error.
+
+        Returns:
+            One row for each row of `frame`, on a RangeIndex.
+
+        Raises:
+            DataError: as :meth:`predict`.
+        """
+        from esci_tournament.deployments.labelling import read_rows
+        from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
+
+        rows = read_rows(frame, self.products or ProductCatalogue.empty)
+        if strict:
+            rows.check()
+        return rows
 
 
 def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
@@ -104,7 +149,21 @@ def load_champion(workspace: Workspace, device: str = "auto") -> ChampionModel:
         raise NotFoundError(f"there is no champion yet{told}; hold a tournament first: tournament run --help")
     folder, unsure = _files_of(workspace, version)
     ensemble = Ensemble.load(folder, str(resolve_device(device)))
-    return ChampionModel(version.version, tuple(ensemble.members), ensemble, (*warnings, *unsure))
+    products = cache(lambda: _products(workspace, version))  # opened when a row has to be looked up, and once
+    return ChampionModel(version.version, tuple(ensemble.members), ensemble, (*warnings, *unsure), products)
+
+
+def _products(workspace: Workspace, version: EnsembleVersion) -> ProductCatalogue:
+    """Return the catalogue that scorers find products in: of the newest data, or of the champion's own tournament."""
+    from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
+    from esci_tournament.registry.live_data import live_data
+
+    ledger, stages = workspace.ledger, workspace.stages
+    held = next((one for one in ledger.tournaments() if one.tournament == version.tournament), None)
+    for data in (live_data(ledger, held), held.data_version) if held else ():
+        if folder := stages.find(stages.key("load", version=data)):
+            return ProductCatalogue.open(folder / "products.arrow", workspace.folder("serving", "catalogues"))
+    return ProductCatalogue.empty()
 
 
 def _files_of(workspace: Workspace, version: EnsembleVersion) -> tuple[Path, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -82,11 +83,13 @@ class Output:
         """Write the JSON document if one is wanted; calls after the first do nothing.
 
         Args:
-            content: JSON-able value; what JSON does not know is written as text.
+            content: JSON-able value; what JSON does not know is written as text, and numbers that are not finite as
+                null.
         """
         if self.as_json and not self._spoken:
             self._spoken = True
-            self._real.write(json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n")
+            text = json.dumps(_finite(content), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+            self._real.write(text + "\n")
             self._real.flush()
 
     def say(self, text: str = "") -> None:
@@ -131,6 +134,14 @@ class Output:
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:

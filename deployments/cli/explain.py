@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser = command(commands, "explain", work, "show what each member contributed to the label of a pair", DESCRIPTION)
     parser.add_argument("--query", required=True, help="the query")
     parser.add_argument("--locale", required=True, help="us, es or jp")
-    parser.add_argument("--product-id", default="", help="id of the product, for members that know products by id")
+    parser.add_argument("--product-id", default="", help="id of the product; one without text is looked up by it")
     for field in FIELDS:
         parser.add_argument(f"--{field}", default="", help=f"the product's {field}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write shap's waterfall: .png, .svg or .pdf")
@@ -38,15 +38,17 @@ def work(options: argparse.Namespace, output: Output) -> None:
     import pandas as pd
 
     from esci_tournament.deployments.champion import load_champion
-    from esci_tournament.tasks.ensemble.ensemble import TEXT_COLUMNS
     from esci_tournament.tasks.ensemble.explain import explain_pairs
+    from esci_tournament.tasks.ensemble.rows import TEXT_COLUMNS
 
     champion = load_champion(workspace_of(options), options.device)
     for words in champion.warnings:
         output.warn(words)
     ensemble = champion.ensemble
     pair = {"query": options.query, "product_locale": options.locale, "product_id": options.product_id}
-    frame = pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
+    frame = champion.read(
+        pd.DataFrame([pair | {TEXT_COLUMNS[field]: getattr(options, field) for field in FIELDS}])
+    ).frame
     name = f"{options.query} -> {options.title or options.product_id}"
     columns = ensemble.member_scores(frame)
     explained = explain_pairs(ensemble.aggregator, columns, [name])[0]

@@ -9,105 +9,106 @@ from typing import Any
 from esci_tournament.deployments.cli.common import Output, command, workspace_of
 
 DESCRIPTION = """\
-Label query-product pairs with the champion. The input is CSV or parquet with the dataset's column names: query and
-product_locale are required; product_title, product_brand, product_color, product_bullet_point, product_description
-and product_id are used when present. The answer adds the columns E, S, C, I (probabilities) and label.
+Label query-product pairs with the champion. The input is CSV, TSV or parquet with the dataset's column names: query
+and product_locale are required; product_title, product_brand, product_color, product_bullet_point, product_description
+and product_id are used when present. A product without any text is looked up by its id.
 
-In a CSV file, text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a line break)
-starts with an apostrophe. A program that compares it with the input wants --raw, or a parquet file, which has no such
-apostrophes.
+The answer has the rows of the input, in their order and with their cells as they are (CSV is text: 007, NA and null
+stay), and the columns E, S, C, I (probabilities), label and problem: why a row has no answer. Where the input has one
+of these columns, all of them begin with champion_.
+
+In a CSV file, text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a line break, and
+is no number) starts with an apostrophe. A program that compares it with the input wants --raw, or a parquet file, which
+has no such apostrophes.
 
 example:
   tournament score pairs.csv --out labelled.csv
 """
 
+SHOWN_PROBLEMS = 5  # kinds of rows without an answer that are told
+
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "score", work, "label the pairs of a file with the champion", DESCRIPTION)
-    parser.add_argument("file", type=Path, help="CSV or parquet file of pairs")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV or parquet file to write (default: show)")
+    parser.add_argument("file", type=Path, help="CSV, TSV (also with .gz) or parquet file of pairs")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="CSV, TSV or parquet file to write (default: show)")
     parser.add_argument("--raw", action="store_true", help="write CSV for programs: no text is changed")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
 
 def work(options: argparse.Namespace, output: Output) -> None:
-    """Label the pairs of the file, and write them to `--out` or show the first 50."""
-    from esci_tournament.deployments.champion import load_champion
-    from esci_tournament.registry.labels import LABELS
+    """Label the pairs of the file, and write them to `--out` or show the first 50.
 
-    frame = read_table(options.file)
+    Args:
+        options: the parsed command line.
+        output: where the words or the document go.
+
+    Raises:
+        DataError: if the file cannot be read, or not a single row can be answered.
+        UsageError: if the name of `--out` says no known format.
+    """
+    import pyarrow as pa
+
+    from esci_tournament.deployments.champion import load_champion
+    from esci_tournament.deployments.pair_tables import beside, check_name, read_table, without_index, write_table
+    from esci_tournament.registry.errors import DataError
+
+    if options.out:
+        check_name(options.out)
+    table = read_table(options.file)
     champion = load_champion(workspace_of(options), options.device)
     for words in champion.warnings:
         output.warn(words)
-    answer = frame.join(champion.predict(frame))
+    answer = champion.predict(readable(table), strict=False)
+    found = {name: pa.array(answer[name], from_pandas=True) for name in answer}
+    labelled, prefix = beside(table, found)
+    if prefix:
+        taken = ", ".join(name for name in found if name in table.column_names)
+        output.warn(f"the file has columns of our names ({taken}); ours begin with {prefix}")
+    problems = answer["problem"].dropna()
+    for problem, count in list(problems.value_counts().items())[:SHOWN_PROBLEMS]:
+        row = int(problems.index[problems == problem][0])
+        output.warn(f"{count:,} of {len(answer):,} rows have no answer (first: row {row + 1}): {problem}")
     if options.out:
-        write_table(answer, options.out, raw=options.raw)
-        output.say(f"{len(answer):,} pairs labelled by champion version {champion.version}: {options.out}")
+        write_table(labelled, options.out, raw=options.raw)
+        output.say(
+            f"{len(answer) - len(problems):,} pairs labelled by champion version {champion.version}: {options.out}"
+        )
     else:
-        columns = [name for name in ("query", "product_title", "product_id") if name in answer]
-        output.say(answer[[*columns, *LABELS, "label"]].head(50).to_string(max_colwidth=48))
-    output.document({"champion": champion.version, "pairs": answer.to_dict(orient="records")})
+        show(labelled, prefix, output)
+    content = {"champion": champion.version, "pairs": without_index(labelled).to_pylist(), "unanswered": len(problems)}
+    if len(problems) == len(answer):
+        raise DataError(
+            "not a single row can be answered", file=options.file, count=len(answer), advice=problems.iloc[0]
+        )
+    output.document(content)
 
 
-def read_table(path: Path) -> Any:
-    """Return the rows of a CSV or parquet file as a pandas frame.
-
-    Raises:
-        DataError: if the file is missing, unreadable, without rows, or named neither .csv nor .parquet.
-    """
+def readable(table: Any) -> Any:
+    """Return an Arrow table as a pandas frame on a RangeIndex; columns that the champion does not read are empty."""
     import pandas as pd
 
-    from esci_tournament.registry.errors import DataError
+    from esci_tournament.tasks.ensemble.rows import INPUT_COLUMNS
 
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise DataError("not a .csv or .parquet file", file=path)
-    try:
-        frame = readers[path.suffix](path)
-    except FileNotFoundError as error:
-        raise DataError("the file is missing", file=path) from error
-    except (ArithmeticError, LookupError, MemoryError, NotImplementedError, OSError, TypeError, ValueError) as error:
-        raise DataError(f"the file cannot be read: {error}", file=path) from error
-    if frame.empty:
-        raise DataError("the file holds no rows", file=path)
-    return frame
-
-
-def write_table(frame: Any, path: Path, raw: bool = True) -> None:
-    """Write a frame to a CSV or parquet file, under a temporary name first, so that a file is complete or absent.
-
-    Args:
-        frame: pandas frame; its index is not written.
-        path: file whose name ends in .csv or .parquet.
-        raw: whether CSV has all text as it is, also what a spreadsheet would take for a formula.
-
-    Raises:
-        UsageError: if the name ends otherwise.
-    """
-    from esci_tournament.registry.errors import UsageError
-    from esci_tournament.registry.files import publish
-
-    if path.suffix not in (".csv", ".parquet"):
-        raise UsageError(f"--out {path}: the name must end in .csv or .parquet")
-    partial = path.with_name(f".{path.name}.part")
-    if path.suffix == ".csv":
-        (frame if raw else _harmless(frame)).to_csv(partial, index=False)
-    else:
-        frame.to_parquet(partial, index=False)
-    publish(partial, path)
-
-
-def _harmless(frame: Any) -> Any:
-    """Return a frame of which a spreadsheet takes no text and no column's name for a formula."""
-    from esci_tournament.registry.spreadsheets import harmless
-
-    texts = [place for place in range(frame.shape[1]) if frame.dtypes.iloc[place].kind not in "biufcmM"]
+    # As Python's own objects: integers beside missing values stay integers
     columns = [
-        frame.iloc[:, place].astype(object).map(harmless) if place in texts else frame.iloc[:, place]
-        for place in range(frame.shape[1])
+        pd.Series(column.to_pylist() if name in INPUT_COLUMNS else None, range(len(column)), object, name)
+        for name, column in zip(table.column_names, table.columns, strict=True)
     ]
-    import pandas as pd
+    return pd.concat(columns, axis=1)
 
-    changed = pd.concat(columns, axis=1) if columns else frame
-    return changed.set_axis([harmless(name) for name in frame.columns], axis=1)
+
+def show(labelled: Any, prefix: str, output: Output) -> None:
+    """Show the first 50 rows of what was labelled."""
+    from esci_tournament.registry.labels import LABELS
+
+    columns = [name for name in ("query", "product_title", "product_id") if name in labelled.column_names]
+    wanted = [*columns, *(f"{prefix}{name}" for name in (*LABELS, "label", "problem"))]
+    frame = (
+        labelled.select(wanted)
+        .slice(0, 50)
+        .to_pandas()
+        .fillna({f"{prefix}{name}": "" for name in ("label", "problem")})
+    )
+    output.say(frame.to_string(max_colwidth=48))

@@ -11,24 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from esci_tournament.registry.errors import DataError, StoreError
+from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.foreign import below, read_json_file
 from esci_tournament.registry.labels import LABELS
-from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.rows import pairs_and_products, problems_of, raise_for, rows_of
 from esci_tournament.tasks.families.loading import load_candidate
 from esci_tournament.tasks.families.protocol import Candidate
 
 MANIFEST, AGGREGATOR = "ensemble.json", "aggregator"
-REQUIRED = ("query", "product_locale")
-TEXT_COLUMNS = {
-    "title": "product_title",
-    "brand": "product_brand",
-    "color": "product_color",
-    "bullets": "product_bullet_point",
-    "description": "product_description",
-}
-INPUT_COLUMNS = (*REQUIRED, "product_id", *TEXT_COLUMNS.values())
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,9 @@ class Ensemble:
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.
         """
-        pairs, products = read_rows(frame)
+        rows = rows_of(frame)
+        raise_for(problems_of(rows))
+        pairs, products = pairs_and_products(rows)
         return np.stack([member.predict_proba(pairs, products) for member in self.members.values()], axis=1)
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,53 +110,6 @@ def member_folders(folder: Path) -> dict[str, Path]:
         raise StoreError(
             f"{folder / MANIFEST} cannot be read: {error}; let a tournament make the ensemble anew"
         ) from error
-
-
-def read_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return rows with official column names as the pairs and products that candidates read.
-
-    Args:
-        frame: columns query and product_locale; product_id and the text columns are empty when they are absent.
-
-    Returns:
-        Pairs (query, locale, product: int32 row of the products) in the order of `frame`, on a new index, and the
-        distinct products (product_id, locale, title, brand, color, bullets, description).
-
-    Raises:
-        DataError: if a required column is absent, a query blank or a locale unknown.
-
-    Example:
-        >>> frame = pd.DataFrame({"query": ["lamp", "desk lamp"], "product_locale": "us", "product_title": "Lamp"})
-        >>> pairs, products = read_rows(frame)
-        >>> pairs["product"].tolist(), len(products)
-        ([0, 0], 1)
-    """
-    for column in REQUIRED:
-        if column not in frame:
-            raise DataError("a required column is absent", column=column, advice=f"needed: {', '.join(REQUIRED)}")
-    texts = {name: _text(frame, column) for name, column in (("product_id", "product_id"), *TEXT_COLUMNS.items())}
-    products = pd.DataFrame({"product_id": texts.pop("product_id"), "locale": _text(frame, "product_locale")} | texts)
-    queries = _text(frame, "query")
-    _refuse(queries.str.strip() == "", "the query is blank", "query")
-    _refuse(~products["locale"].isin(LOCALES), f"the locale is none of {', '.join(LOCALES)}", "product_locale")
-    # A product that stands in many rows is encoded once.
-    products["row"] = products.groupby(list(products.columns), sort=False).ngroup()
-    rows = products.pop("row").to_numpy(np.int32)
-    distinct = products.iloc[np.unique(rows, return_index=True)[1]].reset_index(drop=True)
-    pairs = pd.DataFrame({"query": queries, "locale": products["locale"], "product": rows})
-    return pairs, distinct
-
-
-def _text(frame: pd.DataFrame, column: str) -> pd.Series:
-    values = frame[column] if column in frame else pd.Series("", index=frame.index)
-    # A categorical column has no "" to fill in.
-    return values.astype(object).fillna("").astype(str).reset_index(drop=True)
-
-
-def _refuse(wrong: pd.Series, problem: str, column: str) -> None:
-    rows = np.flatnonzero(wrong.to_numpy())
-    if len(rows):
-        raise DataError(problem, column=column, rows=rows[:5].tolist(), count=len(rows))
 
 
 def write_ensemble(folder: Path, members: Sequence[tuple[str, Path]], aggregator: Aggregator) -> None:

@@ -56,6 +56,9 @@ def test_the_guide_runs_as_it_stands_and_names_all_that_is_public(held, tmp_path
 def test_the_champion_answers_on_the_index_of_the_rows(held) -> None:
     champion = et.load_champion(held.home, device="cpu")
     rows = pd.DataFrame({"query": ["red lamp", "lámpara"], "product_locale": ["us", "es"]}, index=[7, 3])
+    with pytest.raises(et.DataError, match="names no product"):
+        champion.predict(rows)
+    rows["product_title"] = "Velo"
     answer = champion.predict(rows)
     assert list(answer.index) == [7, 3]
     assert answer[list("ESCI")].sum(axis=1).to_numpy() == pytest.approx(1.0)

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
-from esci_tournament.deployments.cli.score import read_table, write_table
-from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.layout import EXAMPLES_FILE
 
-
-def test_a_spreadsheet_finds_no_formula_in_what_was_labelled(tmp_path):
-    """X4.3: a query `=HYPERLINK` and a title `@SUM` came out as they were."""
-    texts = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=1", " =1", "\uff1d1", "lamp", "", None]
-    frame = pd.DataFrame({"query": texts, "=title": pd.Categorical(texts), "E": [-0.5] * len(texts)})
-    write_table(frame, tmp_path / "x.csv", raw=False)
-    found = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
-    assert list(found.columns) == ["query", "'=title", "E"]
-    for column in ("query", "'=title"):
-        assert [text.startswith("'") for text in found[column]] == [True] * 9 + [False] * 3
-    assert (found["E"] == -0.5).all()
-    write_table(frame, tmp_path / "raw.csv", raw=True)
-    assert pd.read_csv(tmp_path / "raw.csv")["query"][0] == "=HYPERLINK(1)"
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b"PAR1" + b"\xff" * 40 + b"PAR1", b'a,b\n"1'])
-def test_a_file_that_cannot_be_read_is_a_data_error(content, tmp_path):
-    for name in ("x.parquet", "x.csv"):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError):
-            print(read_table(tmp_path / name))
+ODD = """query,product_locale,product_id,product_title,label
+red lamp,us,007,Velo red lamp,S
+,us,NA,x,
+NA,us,0065030834155,null modem,None
+lampe,de,1e5,Lampe,
+red lamp,us,GONE,,
+=red lamp,us,-1,@SUM,
+"""
 
 
 @pytest.mark.slow
-def test_scoring_a_file_gives_every_row_a_label(held, tournament, tmp_path):
+def test_a_row_in_is_a_row_out_with_its_cells_untouched(held, tournament, tmp_path):
     source, target = tmp_path / "pairs.csv", tmp_path / "out.csv"
-    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n,us,x\n", encoding="utf-8")
-    refused = tournament("score", source, "--out", target, "--home", held.home)
-    assert refused.code == 3
-    assert "query is blank" in refused.err
-    assert not target.exists()
-    source.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n", encoding="utf-8")
+    source.write_text(ODD, encoding="utf-8")
+    asked = tournament("score", source, "--out", target, "--home", held.home, "--raw")
+    assert asked.code == 0
+    header, *rows = target.read_text(encoding="utf-8").splitlines()
+    names = "query,product_locale,product_id,product_title,label"
+    ours = ",".join(f"champion_{name}" for name in ("E", "S", "C", "I", "label", "problem"))
+    assert header == f"{names},{ours}"
+    assert [row.startswith(old) for row, old in zip(rows, ODD.splitlines()[1:], strict=True)] == [True] * 6
+    frame = pd.read_csv(target, dtype=str, keep_default_na=False)
+    assert [label in tuple("ESCI") for label in frame["champion_label"]] == [True, False, True, False, False, True]
+    assert frame["champion_problem"].tolist()[1::3] == [
+        "the query is blank",
+        "product GONE has no text, here or in the catalogue of us",
+    ]
+    assert "1 of 6 rows have no answer (first: row 2): the query is blank" in asked.err
+    assert "the file has columns of our names (label); ours begin with champion_" in asked.err
     assert tournament("score", source, "--out", target, "--home", held.home).code == 0
-    assert target.read_text(encoding="utf-8").splitlines()[0].endswith("E,S,C,I,label")
-    source.write_text("query,product_locale,product_title\n=red lamp,us,@SUM\n", encoding="utf-8")
-    for raw, begin in ((["--raw"], "=red lamp,us,@SUM"), ([], "'=red lamp,us,'@SUM")):
-        assert tournament("score", source, "--out", target, "--home", held.home, *raw).code == 0
-        assert target.read_text(encoding="utf-8").splitlines()[1].startswith(begin)
+    assert "'=red lamp,us,-1,'@SUM" in target.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_products_are_looked_up_by_id_as_the_scorer_does(held, tournament, tmp_path, tiny_world):
+    examples = pd.read_parquet(tiny_world / EXAMPLES_FILE)
+    part = pd.concat([examples.head(3), examples.head(3)])  # as pd.concat leaves it: each index twice
+    part.to_parquet(tmp_path / "pairs.parquet")
+    found = json.loads(tournament("score", tmp_path / "pairs.parquet", "--home", held.home, "--json").out)
+    assert [row["example_id"] for row in found["pairs"]] == part["example_id"].tolist()
+    assert found["unanswered"] == 0
+    assert len({(row["product_id"], row["E"]) for row in found["pairs"]}) == part["product_id"].nunique()
+
+
+@pytest.mark.slow
+def test_a_file_of_which_nothing_can_be_answered_is_an_error_with_the_reason(held, tournament, tmp_path):
+    (tmp_path / "x.csv").write_text("query,product_locale,product_title\n,us,x\n", encoding="utf-8")
+    asked = tournament("score", tmp_path / "x.csv", "--home", held.home)
+    assert asked.code == 3
+    assert "not a single row can be answered" in asked.err
+    assert "the query is blank" in asked.err

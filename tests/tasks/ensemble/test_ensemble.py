@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esci_tournament.registry.errors import DataError
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset
-from esci_tournament.tasks.ensemble.ensemble import Ensemble, read_rows, write_ensemble
+from esci_tournament.tasks.ensemble.ensemble import Ensemble, write_ensemble
 from esci_tournament.tasks.ensemble.fitting import Choice, fit_aggregator
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.protocol import FitData
@@ -96,47 +95,3 @@ def test_a_row_gets_the_same_answer_alone_and_in_company(served: Ensemble) -> No
 def test_no_rows_get_no_answers(served: Ensemble) -> None:
     answer = served.predict(rows().head(0))
     assert (len(answer), list(answer.columns)) == (0, ["E", "S", "C", "I", "label"])
-
-
-def test_a_product_in_many_rows_is_read_once() -> None:
-    pairs, products = read_rows(rows(product_id=["B1", "B1", "B1"], product_title=["Lamp", "Lamp", "Lamp"]))
-    assert pairs["product"].tolist() == [0, 0, 1]  # the same id in another locale is another product
-    assert products["locale"].tolist() == ["us", "es"]
-
-
-def test_the_same_product_with_another_text_is_another_product() -> None:
-    pairs, products = read_rows(rows(product_id=["B1", "B1", "B1"], product_locale=["us"] * 3))
-    assert products["title"].iloc[pairs["product"]].tolist() == ["Velo lamp", "Blue mug", "Taza"]
-
-
-def test_what_is_absent_or_missing_is_empty_text() -> None:
-    pairs, products = read_rows(pd.DataFrame({"query": ["lamp"], "product_locale": ["us"], "product_brand": [None]}))
-    assert products.loc[0].to_dict() == {
-        "product_id": "", "locale": "us", "title": "", "brand": "", "color": "", "bullets": "", "description": "",
-    }  # fmt: skip
-    assert pairs["query"].tolist() == ["lamp"]
-
-
-@pytest.mark.parametrize("column", ["query", "product_locale", "product_title"])
-def test_columns_may_be_categories(column: str) -> None:
-    frame = rows()
-    for one, other in zip(read_rows(frame.astype({column: "category"})), read_rows(frame), strict=True):
-        pd.testing.assert_frame_equal(one, other)
-
-
-@pytest.mark.parametrize("column", ["query", "product_locale"])
-def test_a_required_column_that_is_absent_is_named(column: str) -> None:
-    with pytest.raises(DataError, match=f"column: {column}"):
-        read_rows(rows().drop(columns=column))
-
-
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"query": ["lamp", "  ", None]}, r"the query is blank; column: query; first rows: 1, 2 \(2 in all\)"),
-        ({"product_locale": ["us", "fr", "us"]}, r"none of us, es, jp; column: product_locale; first rows: 1 \(1 in"),
-    ],
-)
-def test_rows_that_cannot_be_read_are_named(columns: dict[str, list[object]], words: str) -> None:
-    with pytest.raises(DataError, match=words):
-        read_rows(rows(**columns))
