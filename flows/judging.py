@@ -23,11 +23,20 @@ from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates import profile
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.data.plans import judged_pairs
+from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
 from esci_tournament.tasks.ensemble.scores import MemberScores
-from esci_tournament.tasks.ensemble.trial import SETTINGS, Side, Trial, absent_members, run_trial, total_cost
+from esci_tournament.tasks.ensemble.trial import (
+    SETTINGS,
+    Side,
+    Trial,
+    absent_members,
+    locales_of,
+    run_trial,
+    total_cost,
+)
 
 FILES = "ensemble"  # folder of the stage "ensemble": the stage's record beside it is no file of the ensemble
 
@@ -224,7 +233,10 @@ def judge_and_record(
     before = take_look(workspace, context, pairs, compares)
     if single not in scored:  # it failed since, or its tournament was held before this was compared
         single = None
-    trial = run_trial(pairs, scores, challenger, champion, before, settings.only(SETTINGS), single, given_up(ledger))
+    served = locales_of(open_dataset(context.source.folder).pairs)
+    trial = run_trial(
+        pairs, scores, challenger, champion, before, settings.only(SETTINGS), single, given_up(ledger), served
+    )
     verdict = replace(trial.verdict, cautions=(*trial.verdict.cautions, *left_out))
     trial = replace(trial, verdict=verdict)
     content = trial.verdict.to_dict() | dict(more or {})

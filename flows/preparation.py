@@ -29,12 +29,13 @@ from esci_tournament.registry.tournaments import (
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant, make_inputs, newcomers, readable
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.drift import DriftLimits, measure_drift, read_drift
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.sources import obtain
-from esci_tournament.tasks.data.split import SETTINGS, assign_roles, fit_plans
+from esci_tournament.tasks.data.split import assign_roles, fit_plans, stored_under
 from esci_tournament.tasks.data.store import open_dataset, save_dataset
 
 
@@ -73,8 +74,7 @@ def load(workspace: Workspace, origin: Path) -> Source:
         DataError: If the files cannot be used.
     """
     with stage("load"):
-        limits = LogLimits(workspace.settings.behaviour_cutoff, workspace.settings.bot_events)
-        dataset = load_esci(origin, limits=limits)
+        dataset = load_esci(origin, limits=LogLimits.of(workspace.settings))
         key = workspace.stages.key("load", version=dataset.version)
         folder = workspace.stages.obtain(key, lambda empty: save_dataset(dataset, empty))
         counts: dict[str, object] = {"pairs": len(dataset.pairs), "products": len(dataset.products)}
@@ -99,13 +99,14 @@ def validate(workspace: Workspace, source: Source) -> Checked:
         DataError: If a critical check fails.
     """
     with stage("validate"):
-        key = workspace.stages.key("validate", version=source.version)
+        bounds = Bounds.of(workspace.settings)
+        key = workspace.stages.key("validate", version=source.version, bounds=asdict(bounds))
 
         def build(folder: Path) -> None:
             # Great Expectations takes seconds to load, which a run that goes on with valid data does without
             from esci_tournament.tasks.data.validate import raise_if_critical, validate
 
-            result = validate(open_dataset(source.folder), folder / "docs")
+            result = validate(open_dataset(source.folder), folder / "docs", bounds)
             raise_if_critical(result)
             rows = [asdict(check) for check in result.checks]
             (folder / "checks.json").write_text(json.dumps(rows, default=str), encoding="utf-8")
@@ -136,7 +137,7 @@ def split(workspace: Workspace, source: Source) -> Roles:
     """
     with stage("split"):
         settings = workspace.settings
-        how = settings.model_dump(include=set(SETTINGS))
+        how = stored_under(settings)
         key = workspace.stages.key("split", version=source.version, **how)
 
         def build(folder: Path) -> None:

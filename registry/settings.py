@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         None, description="events and edges after this moment are left out (UTC unless it says otherwise)"
     )
     bot_events: int = Field(5000, ge=1, description="a client with more events than this in one log is a bot")
+    behaviour_actions: dict[str, Literal["impression", "click", "add", "purchase", "ignore"]] = Field(
+        {}, description='what names of actions in UBI logs mean, beside those that are known: { view = "impression" }'
+    )
+    behaviour_kept: float = Field(
+        0.5, ge=0, le=1, description="share of a log's rows that must be of use, or the data is refused; 0: any"
+    )
 
     # How a tournament runs
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -156,6 +162,9 @@ class Settings(BaseSettings):
     )
     refit: bool = Field(
         False, description="fit models again when the data is new; else they are scored on it as they serve (`blend`)"
+    )
+    test_share: float = Field(
+        0.0, ge=0, lt=1, description="share of the queries that are test queries where the data has no test split"
     )
     folds: int = Field(5, ge=2, le=20, description="folds of `kfold`")
     candidate_memory_gib: float | None = Field(

@@ -32,7 +32,7 @@ RECORD = "stage.json"
 
 # The version of a stage's code. Raise it when the same inputs give another result, so that stored results of the
 # old code are not taken for those of the new; a stage that is not named here has version 1.
-CODE_VERSIONS: dict[str, int] = {"load": 2, "validate": 2, "profile": 2, "challenge": 3, "equipment": 2, "ensemble": 3}
+CODE_VERSIONS: dict[str, int] = {"load": 2, "validate": 3, "profile": 2, "challenge": 3, "equipment": 2, "ensemble": 3}
 
 _log = logging.getLogger("stages")
 _STAGE = re.compile(r"[a-z][a-z0-9_]{0,39}")

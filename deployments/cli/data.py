@@ -47,12 +47,12 @@ def check(options: argparse.Namespace, output: Output) -> None:
     """
     from dataclasses import asdict
 
+    from esci_tournament.tasks.data.bounds import Bounds
     from esci_tournament.tasks.data.logs import LogLimits
     from esci_tournament.tasks.data.validate import check_folder, raise_if_critical
 
     settings = settings_of(options)
-    limits = LogLimits(settings.behaviour_cutoff, settings.bot_events)
-    result = check_folder(options.folder, options.docs, limits=limits)
+    result = check_folder(options.folder, options.docs, Bounds.of(settings), limits=LogLimits.of(settings))
     for one in result.checks:
         mark = "ok  " if one.passed else ("FAIL" if one.critical else "warn")
         output.say(f"{mark}  {one.name}: {one.sentence}")

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from esci_tournament.registry.border import in_child
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.data.download import MOST_BYTES, fetch_address, without_secrets
-from esci_tournament.tasks.data.layout import COLUMNS, EXAMPLES_FILE, PRODUCTS_FILE, UBI_FILES
+from esci_tournament.tasks.data.layout import COLUMNS, EXAMPLES_FILE, PRODUCTS_FILE
+from esci_tournament.tasks.data.ubi_files import NAMES
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _SECONDS, _MEMORY_MIB = 3600.0, 1024
@@ -86,7 +87,7 @@ def unpack(
             "archive": str(archive.absolute()),
             "folder": str(folder.absolute()),
             "name": name,
-            "wanted": sorted({*COLUMNS, *UBI_FILES}),
+            "wanted": sorted({*COLUMNS, *NAMES}),
             "most_bytes": most_bytes,
         },
         doing=f"unpack the archive {name} (one of {', '.join(SUFFIXES)})",

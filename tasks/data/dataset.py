@@ -29,12 +29,14 @@ class LeftOut:
         reason: A key of :data:`esci_tournament.tasks.data.logs.REASONS`.
         count: How many rows.
         first_rows: The first of them, at most five, in words.
+        rows: Rows of the file; 0 in data that an earlier release has loaded.
     """
 
     file: str
     reason: str
     count: int
     first_rows: tuple[str, ...]
+    rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 EVENTS_FILE = "behaviour_events.parquet"
 EDGES_FILE = "behaviour_edges.parquet"
-UBI_FILES = ("ubi_queries.ndjson", "ubi_events.ndjson", "ubi_queries_events.ndjson")
+UBI_FILES = ("ubi_queries.ndjson", "ubi_events.ndjson", "ubi_queries_events.ndjson")  # in other shapes: `ubi_files`
 LOG_FILES = (EVENTS_FILE, EDGES_FILE, *UBI_FILES)  # none of them is needed
 SPLITS = ("train", "test")
+WORLD_FILE, WORLD_PRODUCTS_FILE = (
+    "world.json",
+    "world_products.parquet",
+)  # describe a generated world; nothing learns them
 
 Kind = Literal["integer", "number", "text", "time"]
 

@@ -106,7 +106,7 @@ def load_esci(
     logs = Logs(catalogue, limits or LogLimits())
     if EVENTS_FILE in tables:
         logs.add_events(tables.pop(EVENTS_FILE).columns)
-    for ubi in read_ubi(folder):
+    for ubi in read_ubi(folder, logs.limits.actions):
         fingerprints[ubi.file] = logs.add_ubi(ubi)
     edges = logs.edges(tables.pop(EDGES_FILE).columns) if EDGES_FILE in tables else None
     dataset = Dataset(

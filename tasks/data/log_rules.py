@@ -7,16 +7,26 @@ from esci_tournament.tasks.data.expectations import Offenders, Rule, gxe
 from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_FILE, TABLE_RELATIONS
 from esci_tournament.tasks.data.logs import REASONS
 from esci_tournament.tasks.data.offenders import Mask, edges_where, events_where, left_out_for
-from esci_tournament.tasks.data.rule_frames import edges_frame
+from esci_tournament.tasks.data.rule_frames import edges_frame, kept_shares
 
 MOST_WEIGHT = 1e12  # of an edge
 
 
-def log_rules(dataset: Dataset) -> list[Rule]:
-    """Return the rules of the logs that a data set has, in the order in which they are reported; [] if it has none."""
+def log_rules(dataset: Dataset, least_kept: float) -> list[Rule]:
+    """Return the rules of the logs that a data set has.
+
+    Args:
+        dataset: The data set.
+        least_kept: Share of the rows of each log, in [0, 1], that must be of use.
+
+    Returns:
+        The rules, in the order in which they are reported; [] if it has no logs.
+    """
     rules = _events_rules() if dataset.events is not None else []
     rules += _edges_rules() if dataset.edges is not None else []
-    return rules + (_left_out_rules(dataset) if dataset.events is not None or dataset.edges is not None else [])
+    if dataset.events is None and dataset.edges is None:
+        return []
+    return [*rules, *_left_out_rules(dataset), _kept_rule(least_kept)]
 
 
 def _events_rules() -> list[Rule]:
@@ -104,7 +114,14 @@ def _edges_rules() -> list[Rule]:
     ]
 
 
+_ADVICE = {
+    "other_action": "nothing stops; say what they are in tournament.toml, such as "
+    'behaviour_actions = { view = "impression", wishlist = "ignore" }',
+    "implausible_time": "nothing stops; write times as ISO 8601, or as timestamps of the right unit",
+}
 _CHECK_OF = {
+    "other_action": "event_action_clear",
+    "implausible_time": "behaviour_time_plausible",
     "after_cutoff": "behaviour_before_cutoff",
     "bot": "behaviour_of_customers",
     "product_unknown": "event_product_exists",
@@ -116,7 +133,7 @@ _CHECK_OF = {
 def _left_out_rules(dataset: Dataset) -> list[Rule]:
     """Return one warning per reason for which rows of logs are left out.
 
-    An event of another action, such as a filter that was set, gets no warning.
+    An event of an action that is known to say nothing of a product, such as a filter that was set, gets no warning.
     """
     rules = []
     for reason, name in _CHECK_OF.items():
@@ -133,7 +150,31 @@ def _left_out_rules(dataset: Dataset) -> list[Rule]:
                 f"no row of a log is left out because {REASONS[reason]}",
                 f"rows of logs are left out, each because {REASONS[reason]}",
                 left_out_for(reason),
-                "nothing stops; see whether the log, the catalogue and the settings are those you mean",
+                _ADVICE.get(
+                    reason, "nothing stops; see whether the log, the catalogue and the settings are those you mean"
+                ),
             )
         )
     return rules
+
+
+def _kept_rule(least: float) -> Rule:
+    """Return the rule that most of each log is of use: a log that is not understood must not pass for an empty one."""
+
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        few = {file: share for file, share in kept_shares(dataset).items() if share < least}
+        return [f"{file}: {share:.1%} of its rows are of use" for file, share in few.items()], len(few)
+
+    return Rule(
+        "behaviour_mostly_kept",
+        "logs",
+        gxe.ExpectColumnValuesToBeBetween(column="least_kept", min_value=least),
+        True,
+        "",
+        "",
+        f"at least {least:.0%} of the rows of each log",
+        "most rows of every log are of use",
+        "most rows of a log are left out",
+        find,
+        "the warnings above say why; correct the log or the settings, or lower behaviour_kept in tournament.toml",
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,22 +12,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.arrays import category, keys_of, rows_in, text
 from esci_tournament.tasks.data.dataset import ACTIONS, LOCALES, LeftOut
 from esci_tournament.tasks.data.fingerprint import ColumnFingerprint
 from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS
 from esci_tournament.tasks.data.ubi import UbiEvents
+from esci_tournament.tasks.data.ubi_actions import IGNORED
 
 # Reasons in the order in which they are looked for: a row is left out for the first that holds.
 REASONS: dict[str, str] = {
-    "other_action": "its action is no impression, click, add or purchase",
+    "ignored_action": "its action says nothing of a product",
+    "other_action": "it is not known whether its action is an impression, click, add or purchase",
     "query_unknown": "no query is on record for it, so it is not known whether that query is held out",
     "locale_unknown": "it names no known locale, and its product stands in several",
+    "implausible_time": "its time is not between 2000 and 2100, so it may be in another unit than it seems",
     "after_cutoff": "it happened after the cut-off",
     "bot": "its client has more events than a customer can have",
     "product_unknown": "no catalogue of its locale has its product",
 }
 SHOWN = 5  # rows of each reason that are described
+EXPECTED = ("ignored_action", "after_cutoff", "bot")  # reasons that rules or settings give on purpose
+_YEARS = (np.datetime64("2000", "us"), np.datetime64("2100", "us"))
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,18 @@ class LogLimits:
     Attributes:
         cutoff: The last moment that counts, None for no limit; without a time zone it is UTC.
         bot_events: A client with more events than this in one log, up to the cut-off, is a bot.
+        actions: What names of actions in UBI logs mean, beside those that are known; see
+            :func:`esci_tournament.tasks.data.ubi_actions.action_of`.
     """
 
     cutoff: datetime | None = None
     bot_events: int = 5000
+    actions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> LogLimits:
+        """Return the limits that settings name: `behaviour_cutoff`, `bot_events` and `behaviour_actions`."""
+        return cls(settings.behaviour_cutoff, settings.bot_events, settings.behaviour_actions)
 
     def after(self, times: pa.Array) -> np.ndarray:
         """Return which times are after the cut-off.
@@ -73,14 +88,14 @@ class LogLimits:
 
 
 def sift(
-    file: str, wrong: Mapping[str, np.ndarray], places: np.ndarray, identity: pa.Array, value: pa.Array
+    file: str, wrong: Mapping[str, np.ndarray], place: Callable[[int], str], identity: pa.Array, value: pa.Array
 ) -> tuple[np.ndarray, list[LeftOut]]:
     """Decide which rows of a log are kept, and for which reason each of the others is left out.
 
     Args:
         file: Name of the file.
         wrong: Reason -> bool (n,); a row with several counts for the first in the order of :data:`REASONS`.
-        places: str (n,), where each row stands in the file: "row 3", "line 7".
+        place: Returns where a row stands in the file: "row 3", "line 7".
         identity: large_string (n,), whose row it is: a session, a query.
         value: large_string (n,), what to show of it.
 
@@ -88,15 +103,15 @@ def sift(
         Which rows are kept, bool (n,), and what is left out: one entry per reason that occurs, with at most
         :data:`SHOWN` rows in words.
     """
-    kept = np.ones(len(places), dtype=bool)
+    kept = np.ones(len(identity), dtype=bool)
     found = []
     for reason in REASONS:
         rows = np.flatnonzero(kept & wrong[reason]) if reason in wrong else np.empty(0, np.int64)
         if not len(rows):
             continue
         kept[rows] = False
-        shown = tuple(f"{places[row]} ({identity[row].as_py()}): {value[row].as_py()!r}" for row in rows[:SHOWN])
-        found.append(LeftOut(file, reason, len(rows), shown))
+        shown = tuple(f"{place(row)} ({identity[row].as_py()}): {value[row].as_py()!r}" for row in rows[:SHOWN])
+        found.append(LeftOut(file, reason, len(rows), shown, len(kept)))
     return kept, found
 
 
@@ -108,6 +123,7 @@ class Logs:
         limits: Which rows count.
 
     Attributes:
+        limits: Which rows count.
         left_out: What is left out so far.
         chosen: File name -> rows kept, bool (rows,), where limits rather than content alone decided: the data version
             depends on them.
@@ -116,7 +132,7 @@ class Logs:
     def __init__(self, catalogue: pa.Array, limits: LogLimits) -> None:
         self.left_out: list[LeftOut] = []
         self.chosen: dict[str, np.ndarray] = {}
-        self._catalogue, self._limits = catalogue, limits
+        self._catalogue, self.limits = catalogue, limits
         self._parts: list[dict[str, pa.Array]] = []
 
     def add_events(self, columns: dict[str, pa.Array]) -> None:
@@ -127,7 +143,7 @@ class Logs:
                 timestamp[us] (n,), without missing values.
         """
         if _all_known(columns["locale"], LOCALES) and _all_known(columns["action"], ACTIONS):
-            columns = self._sift(EVENTS_FILE, columns, {}, _places("row", len(columns["action"])), "session_id")
+            columns = self._sift(EVENTS_FILE, columns, {}, _row, "session_id")
         self._parts.append(columns)
 
     def add_ubi(self, ubi: UbiEvents) -> dict[str, str]:
@@ -141,14 +157,22 @@ class Logs:
         """
         said = ubi.columns["locale"]
         columns = {**ubi.columns, "locale": self._locale_of(ubi.columns["product_id"], said)}
-        relevant = _is_in(columns["action"], ACTIONS)
         wrong = {
-            "other_action": ~relevant,
+            "ignored_action": _is_in(columns["action"], (IGNORED,)),
+            "other_action": ~_is_in(columns["action"], ACTIONS),
             "query_unknown": ~pc.match_substring_regex(columns["query"], r"\S").to_numpy(zero_copy_only=False),
             "locale_unknown": pc.equal(columns["locale"], "").to_numpy(zero_copy_only=False)
             | ~(_is_in(said, LOCALES) | pc.equal(said, "").to_numpy(zero_copy_only=False)),
         }
-        self._parts.append(self._sift(ubi.file, columns, wrong, np.char.add("line ", ubi.lines.astype(str)), "query"))
+        before = len(self.left_out)
+        self._parts.append(self._sift(ubi.file, columns, wrong, lambda row: f"{ubi.unit} {ubi.numbers[row]}", "query"))
+        # Of actions that nobody knows, their names say more than the first rows do
+        counted = pc.value_counts(ubi.columns["action"]).to_pylist()
+        names = Counter({one["values"]: one["counts"] for one in counted if one["values"] not in (*ACTIONS, IGNORED)})
+        shown = tuple(f"{name!r}: {count:,} events" for name, count in names.most_common(SHOWN))
+        self.left_out[before:] = [
+            replace(one, first_rows=shown) if one.reason == "other_action" else one for one in self.left_out[before:]
+        ]
         return {name: _fingerprint(array) for name, array in ubi.columns.items()}
 
     def edges(self, columns: dict[str, pa.Array]) -> pd.DataFrame:
@@ -167,10 +191,11 @@ class Logs:
             product = rows_in(self._catalogue, columns["product_id"], columns["locale"])
             named = pc.not_equal(columns["source_product_id"], "").to_numpy(zero_copy_only=False)
             wrong = {
-                "after_cutoff": self._limits.after(columns["timestamp"]),
+                "implausible_time": _implausible(columns["timestamp"]),
+                "after_cutoff": self.limits.after(columns["timestamp"]),
                 "product_unknown": (product < 0) | (named & (source < 0)),
             }
-            kept = self._record(EDGES_FILE, wrong, _places("row", len(product)), columns, "relation")
+            kept = self._record(EDGES_FILE, wrong, _row, columns, "relation")
             columns, between = _only(columns, kept), between[kept]
         source = rows_in(self._catalogue, columns["source_product_id"], columns["locale"])
         frame = {
@@ -203,26 +228,27 @@ class Logs:
         file: str,
         columns: dict[str, pa.Array],
         wrong: dict[str, np.ndarray],
-        places: np.ndarray,
+        place: Callable[[int], str],
         identity: str,
     ) -> dict[str, pa.Array]:
-        after = self._limits.after(columns["timestamp"])
+        after = self.limits.after(columns["timestamp"])
         wrong |= {
+            "implausible_time": _implausible(columns["timestamp"]),
             "after_cutoff": after,
-            "bot": self._limits.bots(columns["client_id"], ~after),
+            "bot": self.limits.bots(columns["client_id"], ~after),
             "product_unknown": rows_in(self._catalogue, columns["product_id"], columns["locale"]) < 0,
         }
-        return _only(columns, self._record(file, wrong, places, columns, identity))
+        return _only(columns, self._record(file, wrong, place, columns, identity))
 
     def _record(
         self,
         file: str,
         wrong: dict[str, np.ndarray],
-        places: np.ndarray,
+        place: Callable[[int], str],
         columns: dict[str, pa.Array],
         identity: str,
     ) -> np.ndarray:
-        kept, found = sift(file, wrong, places, columns[identity], columns["product_id"])
+        kept, found = sift(file, wrong, place, columns[identity], columns["product_id"])
         self.left_out += found
         if {one.reason for one in found} & {"after_cutoff", "bot"}:
             self.chosen[file] = kept
@@ -241,14 +267,19 @@ class Logs:
         return pc.if_else(pc.equal(said, ""), pa.array(found.astype(object), pa.large_string()), said)
 
 
+def _implausible(times: pa.Array) -> np.ndarray:
+    moments = times.to_numpy(zero_copy_only=False)
+    return (moments < _YEARS[0]) | (moments >= _YEARS[1])
+
+
 def _fingerprint(array: pa.Array) -> str:
     fingerprint = ColumnFingerprint()
     fingerprint.update(array)
     return fingerprint.hexdigest()
 
 
-def _places(word: str, rows: int) -> np.ndarray:
-    return np.char.add(f"{word} ", np.arange(rows).astype(str))
+def _row(row: int) -> str:
+    return f"row {row}"
 
 
 def _is_in(array: pa.Array, known: Sequence[str]) -> np.ndarray:

@@ -8,11 +8,16 @@ import pyarrow.parquet as pq
 
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES, Dataset
-from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX
+from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX, WORLD_FILE, WORLD_PRODUCTS_FILE
 from esci_tournament.tasks.data.load import is_of_kind, kind_of
-from esci_tournament.tasks.data.logs import REASONS
+from esci_tournament.tasks.data.logs import EXPECTED, REASONS
 from esci_tournament.tasks.data.relations import TABLED, relation_type
-from esci_tournament.tasks.data.split import crossing_rows
+from esci_tournament.tasks.data.split import copied_rows, crossing_rows
+from esci_tournament.tasks.data.ubi_files import NAMES
+
+_DATA_SUFFIXES = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".gz", ".zip", ".arrow", ".feather"}
+# Of the official release, where queries come from; and what describes a generated world
+_KNOWN_TO_BE_NO_DATA = ("shopping_queries_dataset_sources.csv", WORLD_FILE, WORLD_PRODUCTS_FILE)
 
 
 def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
@@ -24,7 +29,8 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
     Returns:
         Name of a frame -> the frame. Always there: "examples" and "products" (rows of the data set), "queries" (one row
         a query), "summary" (one row of counts and shares) and "columns" (see :func:`columns_found`). Only with such
-        logs: "events", "edges" (see :func:`edges_frame`) and "logs" (one row: how many rows are left out, by reason).
+        logs: "events", "edges" (see :func:`edges_frame`) and "logs" (one row: how many rows are left out, by
+        reason, and `least_kept`, the least of :func:`kept_shares`).
     """
     pairs, products = dataset.pairs, dataset.products
     label = pd.Categorical.from_codes(np.where(pairs["label"] < 0, len(LABELS), pairs["label"]), [*LABELS, "unknown"])
@@ -50,7 +56,7 @@ def frames_of(dataset: Dataset) -> dict[str, pd.DataFrame]:
         frames["edges"] = edges_frame(dataset.edges)
     if dataset.events is not None or dataset.edges is not None:
         count = {reason: sum(one.count for one in dataset.left_out if one.reason == reason) for reason in REASONS}
-        frames["logs"] = pd.DataFrame([count])
+        frames["logs"] = pd.DataFrame([count | {"least_kept": min(kept_shares(dataset).values(), default=1.0)}])
     return frames
 
 
@@ -97,13 +103,55 @@ def columns_found(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
 
 
+def kept_shares(dataset: Dataset) -> dict[str, float]:
+    """Return which share of each log is of use, of the rows that no rule or setting leaves out on purpose.
+
+    Args:
+        dataset: The data set; `left_out` is read.
+
+    Returns:
+        File name -> share in [0, 1], of the logs of which anything is left out.
+    """
+    shares = {}
+    for file in dict.fromkeys(one.file for one in dataset.left_out if one.rows):
+        parts = [one for one in dataset.left_out if one.file == file]
+        wanted = parts[0].rows - sum(one.count for one in parts if one.reason in EXPECTED)
+        lost = sum(one.count for one in parts if one.reason not in EXPECTED)
+        shares[file] = 1 - lost / wanted if wanted else 1.0
+    return shares
+
+
+def unread_files(dataset: Dataset) -> list[str]:
+    """Return the names of the files in a data set's folder that look like data and that nothing reads, sorted."""
+    if not dataset.source.is_dir():
+        return []
+    read = {*COLUMNS, *NAMES, *_KNOWN_TO_BE_NO_DATA}
+    return sorted(
+        path.name
+        for path in dataset.source.iterdir()
+        if path.name not in read
+        and not path.name.startswith(".")
+        and {*path.suffixes} & _DATA_SUFFIXES
+        and (path.is_file() or path.suffix == ".parquet")
+    )
+
+
+def locales_in(dataset: Dataset) -> tuple[str, ...]:
+    """Return the known locales that a data set has pairs or products of, in the official order."""
+    found = {*dataset.pairs["locale"].unique(), *dataset.products["locale"].unique()}
+    return tuple(locale for locale in LOCALES if locale in found)
+
+
 def _summary(dataset: Dataset) -> pd.DataFrame:
     """Return the rules that span tables or groups as one row of counts and shares."""
     pairs = dataset.pairs
     row: dict[str, float] = {
         "pairs_without_product": int((pairs["product"] < 0).sum()),
         "queries_in_both_splits": pairs.loc[crossing_rows(pairs), "query_key"].nunique(),
+        "queries_copied_to_test": pairs.loc[copied_rows(pairs), "query_key"].nunique(),
+        "unread_files": len(unread_files(dataset)),
+        "test_pairs": int((pairs["split"] == "test").sum()),
     }
     row |= {f"share_{label}": float((pairs["label"] == code).mean()) for code, label in enumerate(LABELS)}
-    row |= {f"rows_{locale}": int((pairs["locale"] == locale).sum()) for locale in LOCALES}
+    row |= {f"rows_{locale}": int((pairs["locale"] == locale).sum()) for locale in locales_in(dataset)}
     return pd.DataFrame([row])

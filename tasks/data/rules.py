@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.expectations import Offenders, Rule, gxe
-from esci_tournament.tasks.data.layout import (
-    EXAMPLES_FILE,
-    PRODUCTS_FILE,
-    SPLITS,
-)
+from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_FILE, EXAMPLES_FILE, PRODUCTS_FILE, SPLITS
 from esci_tournament.tasks.data.log_rules import log_rules
 from esci_tournament.tasks.data.offenders import (
+    SHOWN,
     no_rows,
     pairs_where,
     products_where,
     spelt_where,
     unknown_label,
 )
-from esci_tournament.tasks.data.rule_frames import columns_found
-from esci_tournament.tasks.data.split import crossing_rows
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What is usual; outside of it a warning is given, except for `crossing_*`, which bounds what is tolerated.
-
-    Attributes:
-        class_share: Label -> least and greatest share of it, in [0, 1]. The official large version has 65/22/3/10 %,
-            the small one 44/34/5/17 % (E/S/C/I).
-        rows_per_locale: Fewer judged pairs than this in a locale are too few to learn or to judge.
-        title_share: Share of products, in [0, 1], that must have a title.
-        crossing_share: Share of the train queries, in [0, 1], that may stand in the test split too; their train pairs
-            are put in quarantine. The official release has such a query.
-        crossing_least_queries: With fewer train queries than this, none is tolerated: there it is a mistake.
-    """
-
-    class_share: dict[str, tuple[float, float]] = field(
-        default_factory=lambda: {"E": (0.2, 0.85), "S": (0.05, 0.5), "C": (0.005, 0.3), "I": (0.02, 0.5)}
-    )
-    rows_per_locale: int = 100
-    title_share: float = 0.99
-    crossing_share: float = 0.001
-    crossing_least_queries: int = 20_000
+from esci_tournament.tasks.data.rule_frames import columns_found, locales_in, unread_files
+from esci_tournament.tasks.data.split import copied_rows, crossing_rows
+from esci_tournament.tasks.data.ubi_files import SHAPES, STEMS
 
 
 def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
@@ -65,9 +42,10 @@ def rules_for(dataset: Dataset, bounds: Bounds) -> list[Rule]:
         *_products_rules(bounds),
         _product_exists(),
         *_crossing_rules(dataset, bounds),
-        *_bounds_rules(bounds),
+        _test_rule(bounds),
+        *_bounds_rules(dataset, bounds),
     ]
-    return rules + log_rules(dataset)
+    return [*rules, *log_rules(dataset, bounds.behaviour_kept), _files_rule()]
 
 
 def _columns_rule() -> Rule:
@@ -87,6 +65,27 @@ def _columns_rule() -> Rule:
         "every file has its columns, and no other, with their types",
         "a file has a wrong column or type",
         find,
+    )
+
+
+def _files_rule() -> Rule:
+    def find(dataset: Dataset) -> tuple[list[str], int]:
+        found = unread_files(dataset)
+        return found[:SHOWN], len(found)
+
+    return Rule(
+        "files_known",
+        "summary",
+        gxe.ExpectColumnValuesToBeBetween(column="unread_files", max_value=0),
+        False,
+        "",
+        "",
+        "none",
+        "every file of the folder that looks like data is read",
+        "the folder has files that look like data and that nothing reads",
+        find,
+        f"nothing stops; behaviour is read from {EVENTS_FILE}, {EDGES_FILE}, and {', '.join(STEMS)} as "
+        f"{', '.join(SHAPES)}, each also with .gz",
     )
 
 
@@ -238,29 +237,61 @@ def _crossing_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:
     train = dataset.pairs.loc[dataset.pairs["split"] == "train", "query_key"].nunique()
     allowed = int(train * bounds.crossing_share) if train >= bounds.crossing_least_queries else 0
 
-    def rule(name: str, critical: bool, most: int, advice: str) -> Rule:
+    def rule(
+        name: str,
+        critical: bool,
+        column: str,
+        most: int,
+        rows: Callable[[pd.DataFrame], np.ndarray],
+        what: str,
+        advice: str,
+    ) -> Rule:
         return Rule(
             name=name,
             table="summary",
-            expectation=gxe.ExpectColumnValuesToBeBetween(column="queries_in_both_splits", max_value=most),
+            expectation=gxe.ExpectColumnValuesToBeBetween(column=column, max_value=most),
             critical=critical,
             file=EXAMPLES_FILE,
             column="query, split",
             expected=f"at most {most} of {train} train queries" if most else "none",
-            holds="no query is in both splits" if most == 0 else "next to no query is in both splits",
-            broken="a query is in both splits",
-            offenders=pairs_where(lambda pairs: pd.Series(crossing_rows(pairs), index=pairs.index), "query"),
+            holds=f"no query is in both splits{what}" if most == 0 else f"next to no query is in both splits{what}",
+            broken=f"a query is in both splits{what}",
+            offenders=pairs_where(lambda pairs: pd.Series(rows(pairs), index=pairs.index), "query"),
             advice=advice,
         )
 
-    rules = [rule("splits_apart", True, allowed, "give each query, by its text and by its query_id, one split")]
-    if allowed:
-        advice = "nothing to do: their train pairs are in quarantine and nothing learns from them"
-        rules.append(rule("splits_strictly_apart", False, 0, advice))
-    return rules
+    give = "give each query, by its text and by its query_id, one split"
+    nothing = "nothing to do: their train pairs are in quarantine and nothing learns from them"
+    alike = ", however it is spelt"
+    return [
+        rule("splits_apart", True, "queries_copied_to_test", allowed, copied_rows, "", give),
+        rule("splits_strictly_apart", False, "queries_in_both_splits", 0, crossing_rows, alike, nothing),
+    ]
 
 
-def _bounds_rules(bounds: Bounds) -> list[Rule]:
+def _test_rule(bounds: Bounds) -> Rule:
+    advice = (
+        "give some queries the split test, or set test_share = 0.2 in tournament.toml (TOURNAMENT_TEST_SHARE): then a "
+        "fifth of the queries is kept for the test"
+    )
+    return Rule(
+        name="test_pairs_present",
+        table="summary",
+        expectation=gxe.ExpectColumnValuesToBeBetween(column="test_pairs", min_value=0 if bounds.test_share else 1),
+        critical=True,
+        file=EXAMPLES_FILE,
+        column="split",
+        expected="any number: the setting test_share draws a test split where there is none"
+        if bounds.test_share
+        else "at least one pair of the test split",
+        holds="there is a test split, or one is drawn" if bounds.test_share else "there are test pairs",
+        broken="no pair is in the test split, so nothing can be measured",
+        offenders=no_rows,
+        advice=advice,
+    )
+
+
+def _bounds_rules(dataset: Dataset, bounds: Bounds) -> list[Rule]:
     def rule(
         name: str, column: str, of: str, low: float, high: float | None, expected: str, holds: str, broken: str
     ) -> Rule:
@@ -274,7 +305,7 @@ def _bounds_rules(bounds: Bounds) -> list[Rule]:
         rules.append(
             rule(f"share_{label}", f"share_{label}", "esci_label", low, high, f"{low:.1%} to {high:.1%}", *told)
         )
-    for locale in LOCALES:
+    for locale in locales_in(dataset):
         told = (f"locale {locale} has enough pairs", f"locale {locale} has few pairs")
         least = bounds.rows_per_locale
         rules.append(

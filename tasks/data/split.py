@@ -1,21 +1,26 @@
 """Split pairs by role: fit, validation (chooses the epoch), blend (the aggregator learns from it), and test.
 
 Every role follows from the query's key alone (its locale and normalised text), so a query keeps its role with a new
-data version, another order of rows or new neighbours; the official test split is respected.
+data version, another order of rows or new neighbours; the official test split is respected. Data without a test split
+gets one where the setting `test_share` says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.dataset import Dataset, salted_uniform
 
-SETTINGS = ("out_of_sample", "blend_share", "validation_share", "folds")  # they determine the roles and key their stage
+# They determine the roles and key their stage
+SETTINGS = ("out_of_sample", "blend_share", "validation_share", "folds", "test_share")
 ROLES = ("fit", "validation", "blend", "test", "quarantine")
 OutOfSample = Literal["blend", "kfold"]
 
@@ -40,27 +45,105 @@ class FitPlan:
 def crossing_rows(pairs: pd.DataFrame) -> np.ndarray:
     """Return which train pairs belong to a query that the test split has too.
 
-    A query is the same by its text (as `query_key` compares it, in one locale) or by its query_id.
+    A query is the same by its text (as `query_key` compares it) or by its query_id, both within one locale: a shop that
+    puts its markets together may have numbered the queries of each from 0.
 
     Args:
-        pairs: Pairs of a data set; `split`, `query_key` and `query_id` are read.
+        pairs: Pairs of a data set; `split`, `query_key`, `query_id` and `locale` are read.
 
     Returns:
         bool (n_pairs,), False for pairs of the test split.
 
     Example:
         >>> split, keys = ["train", "train", "test"], np.array([7, 8, 7], dtype=np.uint64)
-        >>> crossing_rows(pd.DataFrame({"split": split, "query_key": keys, "query_id": [1, 2, 3]})).tolist()
+        >>> ids, locales = [1, 3, 3], ["us", "es", "us"]
+        >>> frame = pd.DataFrame({"split": split, "query_key": keys, "query_id": ids, "locale": locales})
+        >>> crossing_rows(frame).tolist()
         [True, False, False]
     """
     test = (pairs["split"] == "test").to_numpy()
+    ids = _numbered(pairs)
     same_text = np.isin(pairs["query_key"].to_numpy(), pairs["query_key"].to_numpy()[test])
-    same_id = np.isin(pairs["query_id"].to_numpy(), pairs["query_id"].to_numpy()[test])
-    return ~test & (same_text | same_id)
+    return ~test & (same_text | np.isin(ids, ids[test]))
+
+
+def copied_rows(pairs: pd.DataFrame) -> np.ndarray:
+    """Return which train pairs belong to a query that the test split has too, letter by letter or by its query_id.
+
+    These are fewer than :func:`crossing_rows`: queries that differ by case, width or white space alone are one query
+    to a model, but two to those who made the split.
+
+    Args:
+        pairs: As for :func:`crossing_rows`, and `query`.
+
+    Returns:
+        bool (n_pairs,), False for pairs of the test split.
+    """
+    rows = np.flatnonzero(crossing_rows(pairs))
+    test = (pairs["split"] == "test").to_numpy()
+    keys, ids = pairs["query_key"].to_numpy(), _numbered(pairs)
+    beside = pairs[test & np.isin(keys, keys[rows])]
+    asked = set(zip(beside["locale"].astype(str), beside["query"], strict=True))
+    crossing = pairs.iloc[rows]
+    spelt = [pair in asked for pair in zip(crossing["locale"].astype(str), crossing["query"], strict=True)]
+    found = np.zeros(len(pairs), dtype=bool)
+    found[rows] = np.array(spelt, dtype=bool) | np.isin(ids[rows], ids[test])
+    return found
+
+
+def _numbered(pairs: pd.DataFrame) -> np.ndarray:
+    """Return a number for each (locale, query_id), int64 (n_pairs,), from 0 without gaps."""
+    ids, _ = pd.factorize(pairs["query_id"])
+    locales, names = pd.factorize(pairs["locale"])
+    return pd.factorize(ids * (len(names) + 1) + locales)[0].astype(np.int64)
+
+
+def drawn_test(pairs: pd.DataFrame, share: float) -> np.ndarray:
+    """Return which pairs are test pairs in data that has no test split, drawn by whole queries.
+
+    Queries of one text or of one query_id of a locale stay together: they are drawn by the smallest of their keys.
+
+    Args:
+        pairs: Pairs of a data set; `query_key`, `query_id` and `locale` are read.
+        share: Share of the queries, in [0, 1].
+
+    Returns:
+        bool (n_pairs,).
+    """
+    texts, keys = pd.factorize(pairs["query_key"], sort=True)
+    ids = _numbered(pairs)
+    number = len(keys) + int(ids.max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(pairs), np.int8), (texts, len(keys) + ids)), shape=(number, number))
+    together = connected_components(edges, directed=False)[1]
+    # Keys ascend, so the first of a component is its smallest
+    first = np.unique(together[: len(keys)], return_index=True)[1]
+    smallest = np.zeros(int(together.max(initial=-1)) + 1, np.uint64)
+    smallest[together[first]] = np.asarray(keys, np.uint64)[first]
+    return salted_uniform(smallest[together[texts]], "test") < share
+
+
+def stored_under(settings: Settings) -> dict[str, Any]:
+    """Return the settings that roles are stored under; `test_share` only where it is set.
+
+    Releases before that setting have stored roles without it, and what was fitted by them is found by their key.
+
+    Args:
+        settings: Those of :data:`SETTINGS`.
+
+    Returns:
+        Name -> value, arguments of :func:`assign_roles`.
+    """
+    found = settings.model_dump(include=set(SETTINGS))
+    return {name: value for name, value in found.items() if name != "test_share" or value}
 
 
 def assign_roles(
-    dataset: Dataset, out_of_sample: OutOfSample, blend_share: float, validation_share: float, folds: int
+    dataset: Dataset,
+    out_of_sample: OutOfSample,
+    blend_share: float,
+    validation_share: float,
+    folds: int,
+    test_share: float = 0.0,
 ) -> pd.DataFrame:
     """Give every pair its role.
 
@@ -75,6 +158,8 @@ def assign_roles(
         blend_share: Share of the train queries, in [0, 1]; read with "blend".
         validation_share: Share of the remaining train queries, in [0, 1]; read with "blend".
         folds: Number of folds; read with "kfold".
+        test_share: Share of the queries, in [0, 1], that are test queries where the data has no test split. The column
+            `split` of the data stays as it is: who has learnt from its train split has learnt from these queries too.
 
     Returns:
         Frame on the index of `dataset.pairs`: `role` (category, :data:`ROLES`) and `fold` (int8, -1 where none).
@@ -88,7 +173,10 @@ def assign_roles(
         role[salted_uniform(keys, "blend") < blend_share] = ROLES.index("blend")
     else:
         fold = (salted_uniform(keys, "fold") * folds).astype(np.int8)
-    role[(pairs["split"] == "test").to_numpy()] = ROLES.index("test")
+    test = (pairs["split"] == "test").to_numpy()
+    if test_share and not test.any():
+        test = drawn_test(pairs, test_share)
+    role[test] = ROLES.index("test")
     role[crossing_rows(pairs)] = ROLES.index("quarantine")
     fold[np.isin(role, (ROLES.index("test"), ROLES.index("quarantine")))] = -1
     return pd.DataFrame({"role": pd.Categorical.from_codes(role, ROLES), "fold": fold}, index=pairs.index)

@@ -30,6 +30,8 @@ from esci_tournament.tasks.data.layout import (
     EXAMPLES_FILE,
     PRODUCTS_COLUMNS,
     PRODUCTS_FILE,
+    WORLD_FILE,
+    WORLD_PRODUCTS_FILE,
 )
 from esci_tournament.tasks.data.world import (
     COMPLEMENT_OF_GROUP,
@@ -42,8 +44,6 @@ from esci_tournament.tasks.data.world import (
     true_labels,
 )
 
-WORLD_FILE = "world.json"
-WORLD_PRODUCTS_FILE = "world_products.parquet"
 LOCALE_SHARES = (0.5, 0.25, 0.25)
 CLASS_MIX = (0.48, 0.28, 0.10, 0.14)  # of the judged pairs before noise; E as far as the catalogue has enough
 JUDGED = (8, 16)  # products judged for a query, least and most

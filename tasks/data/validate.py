@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.expectations import Rule, RuleOutcome, put
 from esci_tournament.tasks.data.load import load_esci, structural_problems
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.rule_frames import frames_of
-from esci_tournament.tasks.data.rules import Bounds, rules_for
+from esci_tournament.tasks.data.rules import rules_for
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def validate(dataset: Dataset, docs_folder: Path | None = None, bounds: Bounds |
     Args:
         dataset: The data set, as `load_esci` returns it.
         docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
-        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.rules.Bounds`.
+        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.bounds.Bounds`.
 
     Returns:
         The outcome of every rule.
@@ -105,7 +106,7 @@ def check_folder(
     Args:
         folder: The folder, with the official file names.
         docs_folder: Where Data Docs are written (what is there is replaced), or None for none.
-        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.rules.Bounds`.
+        bounds: What is usual; default: :class:`~esci_tournament.tasks.data.bounds.Bounds`.
         progress: Called with the share read in [0, 1] and the file that is read.
         limits: Which rows of logs count; default: :class:`~esci_tournament.tasks.data.logs.LogLimits`.
 

@@ -73,6 +73,7 @@ def run_trial(
     settings: Settings,
     single: str | None = None,
     given_up: float = 0.0,
+    served: Sequence[str] | None = None,
 ) -> Trial:
     """Score the test pairs with both sides and judge the challenger.
 
@@ -90,6 +91,8 @@ def run_trial(
         single: the model that is best alone, as the pairs that the aggregator learns from say; one of `scores`. None
             for no comparison with it.
         given_up: what cheaper ensembles may have lost on the primary metric since the best champion so far.
+        served: locales that the data has judged pairs of, each of which needs test pairs; None for those of the test
+            pairs.
 
     Returns:
         The verdict and the metrics beside it.
@@ -119,7 +122,7 @@ def run_trial(
         pairs["weight"].to_numpy() if "weight" in pairs else None,
         single_name=single or "",
         absent=absent,
-        expected_locales=expected_locales(pairs),
+        expected_locales=locales_of(pairs) if served is None else tuple(served),
         challenger_cost=challenger.cost,
         champion_cost=None if champion is None else champion.cost,
         budget=Budget.of(settings),
@@ -148,16 +151,20 @@ def absent_members(members: Iterable[str], scored: Container[str]) -> tuple[str,
     return tuple(name for name in members if name not in scored)
 
 
-def expected_locales(pairs: pd.DataFrame) -> tuple[str, ...]:
-    """Return the locales of the data in the official order, also those without a test pair.
+def locales_of(pairs: pd.DataFrame) -> tuple[str, ...]:
+    """Return the locales that pairs are of, in the official order.
 
     Args:
-        pairs: column locale; of a categorical column the categories count.
+        pairs: column locale.
 
     Returns:
-        Names such as "us".
+        Names such as "us"; a category without a pair is not among them.
+
+    Example:
+        >>> locales_of(pd.DataFrame({"locale": pd.Categorical(["jp", "us", "jp"], ["us", "es", "jp"])}))
+        ('us', 'jp')
     """
-    spoken = set(pairs["locale"].cat.categories) if hasattr(pairs["locale"], "cat") else set(pairs["locale"])
+    spoken = set(pairs["locale"].unique())
     return tuple(locale for locale in LOCALES if locale in spoken)
 
 
@@ -200,8 +207,10 @@ def metrics_alone(
         weights: float (n,), how much each pair counts; None for once each.
 
     Returns:
-        "all" or a locale -> metric -> value.
+        "all" or a locale -> metric -> value; {} without a pair, which nothing can be measured on.
     """
+    if not len(labels):
+        return {}
     given = probabilities.argmax(axis=1)
     scopes = {"all": np.ones(len(labels), dtype=bool)} | {one: locales == one for one in sorted(set(locales))}
     counted = np.ones(len(labels)) if weights is None else weights
@@ -211,23 +220,23 @@ def metrics_alone(
     }
 
 
-def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float]]:
+def by_class(counts: Sequence[Sequence[int]]) -> dict[str, dict[str, float | None]]:
     """Return precision, recall, F1 and support of each class.
 
     Args:
         counts: 4 x 4 counts, rows true, columns predicted.
 
     Returns:
-        Label -> "precision", "recall", "f1" (0 to 1, 0 without a pair) and "support" (pairs).
+        Label -> "precision", "recall", "f1" (0 to 1, None where no pair tells it) and "support" (pairs).
     """
     matrix = np.asarray(counts, dtype=float)
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float | None]] = {}
     for place, label in enumerate(LABELS):
         hits, predicted, support = matrix[place, place], matrix[:, place].sum(), matrix[place].sum()
         rows[label] = {
-            "precision": float(hits / predicted) if predicted else 0.0,
-            "recall": float(hits / support) if support else 0.0,
-            "f1": float(2 * hits / (predicted + support)) if predicted + support else 0.0,
+            "precision": float(hits / predicted) if predicted else None,
+            "recall": float(hits / support) if support else None,
+            "f1": float(2 * hits / (predicted + support)) if predicted + support else None,
             "support": float(support),
         }
     return rows

@@ -29,6 +29,7 @@ from esci_tournament.tasks.data.layout import EVENTS_FILE, EXAMPLES_FILE, PRODUC
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.synthesize import synthesize
 from esci_tournament.tasks.data.ubi import read_ubi
+from esci_tournament.tasks.data.ubi_files import NAMES
 from esci_tournament.tasks.ensemble.early_exit import FILE, EarlyExit, never
 from esci_tournament.tasks.ensemble.ensemble import MANIFEST, member_folders
 from esci_tournament.tasks.families.checkpoint import check_checkpoint
@@ -193,7 +194,7 @@ EVENT = {
 QUERY = {"query_id": "q1", "user_query": "red lamp", "client_id": "c", "timestamp": 1767225605250}
 
 
-@given(lines=st.lists(documents(EVENT) | documents(QUERY), min_size=1, max_size=4), name=st.sampled_from(UBI_FILES))
+@given(lines=st.lists(documents(EVENT) | documents(QUERY), min_size=1, max_size=4), name=st.sampled_from(NAMES))
 @fuzzed
 def test_logs_of_searches(lines: list[str], name: str, tmp_path: Path) -> None:
     for left in tmp_path.iterdir():

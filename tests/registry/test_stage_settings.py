@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from esci_tournament.registry.settings import Settings, read_settings
 from esci_tournament.registry.tournaments import tournament_digest
 from esci_tournament.tasks.data import split
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.ensemble import challenge, equipment, trial
 
@@ -41,6 +43,7 @@ CHANGES_NO_RESULT = {
     *("drift_distance", "drift_level", "drift_queries"),
 }
 OTHERS: dict[str, Any] = {
+    "behaviour_actions": {"view": "click"},
     "behaviour_cutoff": dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
     "out_of_sample": "kfold",
     "selection": "greedy",
@@ -59,10 +62,11 @@ OTHERS: dict[str, Any] = {
 
 def keys(settings: Settings) -> dict[str, Any]:
     """Return what each stage is stored under, as far as it follows from settings."""
-    limits = LogLimits(settings.behaviour_cutoff, settings.bot_events)
+    limits = LogLimits.of(settings)
     stages = {"split": split.SETTINGS, "challenge": challenge.SETTINGS, "equipment": equipment.SETTINGS}
     found: dict[str, Any] = {name: settings.model_dump(mode="json", include=set(of)) for name, of in stages.items()}
-    found["load"] = [str(limits.cutoff), limits.bot_events]
+    found["load"] = [str(limits.cutoff), limits.bot_events, limits.actions]
+    found["validate"] = asdict(Bounds.of(settings))
     found["question"] = tournament_digest("data", [], settings.model_dump(mode="json"))
     return found
 

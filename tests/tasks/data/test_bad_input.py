@@ -47,10 +47,10 @@ def flip_split(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_text_other_id(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the first test query the text of the first train query, in capitals and with more space."""
+    """Give the first test query the text of the first train query."""
     train = frame[frame["split"] == "train"].iloc[0]
     test = frame[(frame["split"] == "test") & (frame["product_locale"] == train["product_locale"])].iloc[0]
-    frame.loc[frame["query_id"] == test["query_id"], "query"] = f"  {train['query'].upper()} "
+    frame.loc[frame["query_id"] == test["query_id"], "query"] = train["query"]
     return frame
 
 

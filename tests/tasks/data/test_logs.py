@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esci_tournament.registry.errors import CandidateError
+from esci_tournament.registry.errors import CandidateError, DataError
 from esci_tournament.tasks.data.behaviour import edges, edges_of_several
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.dataset import EDGE_COLUMNS, EVENT_COLUMNS, Dataset, query_key
 from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_FILE
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.store import open_dataset, save_dataset
-from esci_tournament.tasks.data.validate import check_folder, validate
+from esci_tournament.tasks.data.validate import check_folder, raise_if_critical, validate
 
 NOBODY = np.zeros(0, dtype=np.uint64)
 
@@ -97,12 +98,69 @@ def test_each_reason_to_leave_an_event_out_is_counted(quiet: Path, tiny_dataset:
         ("lamp", product, "click", "c"),
         ("lamp", "NOWHERE", "click", "c"),
         ("lamp", product, "brand_filter", "c"),
+        ("lamp", product, "view", "c"),
+        ("lamp", product, "wishlist", "c"),
+        ("lamp", product, "view", "c"),
     ]
     events += [(" ", product, "click", "c")] + [("lamp", product, "impression", "robot")] * 9
     dataset = load_esci(write_ubi(quiet, *events), limits=LogLimits(bot_events=8))
-    assert left_out(dataset) == {"product_unknown": 1, "other_action": 1, "query_unknown": 1, "bot": 9}
+    assert left_out(dataset) == {
+        **{"ignored_action": 1, "other_action": 3, "query_unknown": 1, "bot": 9, "product_unknown": 1}
+    }
     assert len(dataset.events) == 1
-    assert dataset.left_out[1].first_rows == (f"line 4 ( ): {product!r}",)
+    shown = {one.reason: one.first_rows for one in dataset.left_out}
+    assert shown["query_unknown"] == (f"line 7 ( ): {product!r}",)
+    assert shown["other_action"] == ("'view': 2 events", "'wishlist': 1 events")
+    mapped = LogLimits(bot_events=8, actions={"view": "impression", "wishlist": "ignore"})
+    again = load_esci(quiet, limits=mapped)
+    assert left_out(again) == {"ignored_action": 2, "query_unknown": 1, "bot": 9, "product_unknown": 1}
+    assert len(again.events) == 3
+    assert again.version != dataset.version
+
+
+def test_a_time_in_a_wrong_unit_never_comes_in_before_the_cutoff(loud: Path, tiny_dataset: Dataset) -> None:
+    """Milliseconds that were written as microseconds are of 1970, before every cut-off."""
+    events = pd.read_parquet(loud / EVENTS_FILE)
+    events["timestamp"] = pd.to_datetime(events["timestamp"].astype("int64") // 10**6, unit="us")
+    events.to_parquet(loud / EVENTS_FILE, index=False)
+    dataset = load_esci(loud, limits=LogLimits(cutoff=datetime(2000, 1, 2)))
+    assert left_out(dataset) == {"implausible_time": len(events)}
+    result = check_folder(loud)
+    assert {"behaviour_mostly_kept"} == {check.name for check in result.failures}
+    assert "behaviour_time_plausible" in {check.name for check in result.warnings}
+
+
+def test_a_log_of_which_most_is_left_out_is_refused_unless_a_setting_allows_it(
+    quiet: Path, tiny_dataset: Dataset
+) -> None:
+    product = product_of(tiny_dataset, "us")
+    write_ubi(quiet, *[("lamp", product, "view", "c")] * 3, *[("lamp", product, "click", "c")] * 2)
+    with pytest.raises(DataError, match=r"most rows of a log are left out.*ubi_events.ndjson: 40.0%.*behaviour_kept"):
+        raise_if_critical(check_folder(quiet))
+    allowed = check_folder(quiet, bounds=Bounds(behaviour_kept=0.4))
+    assert allowed.passed
+    assert [check.name for check in allowed.warnings] == ["event_action_clear"]
+    assert "'view': 3 events" in allowed.warnings[0].first_rows
+
+
+def test_what_is_left_out_on_purpose_does_not_count_against_a_log(quiet: Path, tiny_dataset: Dataset) -> None:
+    product = product_of(tiny_dataset, "us")
+    write_ubi(quiet, *[("lamp", product, "on_search", "c")] * 30, ("lamp", product, "click", "c"))
+    assert not check_folder(quiet).failures
+    assert not check_folder(quiet).warnings
+
+
+def test_a_file_that_nobody_reads_is_told(quiet: Path) -> None:
+    for name in (
+        "ubi_events.parquet",
+        "clicks.csv",
+        "notes.txt",
+        ".hidden.csv",
+        "shopping_queries_dataset_sources.csv",
+    ):
+        (quiet / name).write_text("")
+    (warning,) = check_folder(quiet).warnings
+    assert (warning.name, warning.first_rows) == ("files_known", ("clicks.csv", "ubi_events.parquet"))
 
 
 def test_a_client_without_a_name_is_no_bot(quiet: Path, tiny_dataset: Dataset) -> None:
@@ -156,7 +214,8 @@ def test_the_version_covers_every_log(quiet: Path, tiny_dataset: Dataset) -> Non
 
 def test_what_is_left_out_is_a_warning_that_names_the_rows(quiet: Path, tiny_dataset: Dataset) -> None:
     write_ubi(quiet, ("lamp", "NOWHERE", "click", "c"), ("lamp", product_of(tiny_dataset, "us"), "click", "c"))
-    write_table(quiet, ("lamp", None, "us", "GONE", "clicks", 1.0))
+    known = product_of(tiny_dataset, "us")
+    write_table(quiet, ("lamp", None, "us", "GONE", "clicks", 1.0), ("lamp", None, "us", known, "clicks", 1.0))
     result = check_folder(quiet)
     assert result.passed
     (warning,) = result.warnings

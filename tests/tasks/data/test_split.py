@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.candidates.provenance import Seen
 from esci_tournament.tasks.data.dataset import Dataset, query_keys
 from esci_tournament.tasks.data.split import assign_roles, crossing_rows, fit_plans, held_out_keys, trained_keys
 
@@ -120,6 +121,38 @@ def test_a_query_crosses_by_its_id_too() -> None:
     dataset = made([("one", "us"), ("other", "us")])
     pairs = dataset.pairs.assign(query_id=7, split=pd.Categorical(["train", "test"], ["train", "test"]))
     assert crossing_rows(pairs).tolist() == [True, False]
+
+
+@settings(max_examples=30)
+@given(queries=judged, data=st.data())
+def test_a_drawn_test_split_keeps_queries_of_one_text_or_one_id_together(queries, data):
+    dataset = made(queries, test_share=0)
+    ids = data.draw(st.lists(st.integers(0, 12), min_size=len(queries), max_size=len(queries)))
+    dataset.pairs["query_id"] = ids
+    roles = assign_roles(dataset, "blend", 0.25, 0.1, 5, test_share=0.4)["role"]
+    test = (roles == "test").to_numpy()
+    for same in (["query_key"], ["locale", "query_id"]):
+        sides = dataset.pairs.assign(test=test).groupby(same, observed=True)["test"].nunique()
+        assert (sides == 1).all()
+    assert not (roles == "quarantine").any()
+    shuffled = dataset.pairs.sample(frac=1, random_state=0)
+    again = assign_roles(replace(dataset, pairs=shuffled), "blend", 0.25, 0.1, 5, test_share=0.4)["role"]
+    assert again.sort_index().equals(roles)
+
+
+def test_a_drawn_test_split_has_about_the_share_that_was_asked_for_and_a_given_one_stays() -> None:
+    queries = [(f"query {number}", "us") for number in range(4000)]
+    drawn = assign_roles(made(queries, test_share=0), "blend", 0.25, 0.1, 5, test_share=0.2)["role"]
+    assert (drawn == "test").mean() == pytest.approx(0.2, abs=0.02)
+    given_split = made(queries)
+    assert assign_roles(given_split, "blend", 0.25, 0.1, 5, test_share=0.2).equals(
+        assign_roles(given_split, "blend", 0.25, 0.1, 5)
+    )
+
+
+def test_who_was_trained_on_the_train_split_has_seen_a_drawn_test_split() -> None:
+    dataset = made([(f"query {number}", "us") for number in range(50)], test_share=0)
+    assert Seen(splits=("train",)).of(dataset.pairs).all()
 
 
 def test_blend_share_is_about_what_was_asked_for() -> None:

@@ -21,9 +21,11 @@ from esci_tournament.tasks.data.layout import (
     EXAMPLES_FILE,
     PRODUCTS_COLUMNS,
     PRODUCTS_FILE,
+    WORLD_FILE,
+    WORLD_PRODUCTS_FILE,
 )
 from esci_tournament.tasks.data.load import load_esci
-from esci_tournament.tasks.data.synthesize import WORLD_FILE, WORLD_PRODUCTS_FILE, synthesize
+from esci_tournament.tasks.data.synthesize import synthesize
 
 FILES = (EXAMPLES_FILE, PRODUCTS_FILE, EVENTS_FILE, WORLD_FILE, WORLD_PRODUCTS_FILE)
 

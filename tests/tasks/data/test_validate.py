@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.bounds import Bounds
 from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.layout import SPLITS
 from esci_tournament.tasks.data.load import load_esci
-from esci_tournament.tasks.data.rules import Bounds
+from esci_tournament.tasks.data.split import assign_roles
 from esci_tournament.tasks.data.validate import check_folder, raise_if_critical, validate
 
 
@@ -62,6 +65,43 @@ def test_a_crossing_query_is_a_warning_where_the_bounds_tolerate_it(tiny_dataset
     result = validate(crossing(tiny_dataset), bounds=Bounds(crossing_share=0.02, crossing_least_queries=50))
     assert result.passed
     assert [check.name for check in result.warnings] == ["splits_strictly_apart"]
+
+
+def test_queries_that_differ_by_case_alone_are_a_warning_and_go_to_quarantine(tiny_dataset: Dataset) -> None:
+    pairs = tiny_dataset.pairs.copy()
+    train = pairs[pairs["split"] == "train"].iloc[0]
+    test = pairs[(pairs["split"] == "test") & (pairs["locale"] == train["locale"])].iloc[0]
+    here = pairs["query_id"] == test["query_id"]
+    pairs.loc[here, "query"], pairs.loc[here, "query_key"] = f" {train['query'].upper()} ", train["query_key"]
+    dataset = replace(tiny_dataset, pairs=pairs)
+    result = validate(dataset)
+    assert result.passed
+    assert [check.name for check in result.warnings] == ["splits_strictly_apart"]
+    roles = assign_roles(dataset, "blend", 0.25, 0.1, 5)["role"]
+    assert set(roles[pairs["query_key"] == train["query_key"]]) == {"quarantine", "test"}
+
+
+def test_ids_that_each_market_counts_for_itself_are_different_queries(tiny_dataset: Dataset) -> None:
+    pairs = tiny_dataset.pairs.copy()
+    pairs["query_id"] = pairs.groupby("locale", observed=True)["query_id"].transform(lambda ids: pd.factorize(ids)[0])
+    assert validate(replace(tiny_dataset, pairs=pairs)).passed
+
+
+def test_data_of_one_locale_says_nothing_of_the_others(tiny_dataset: Dataset) -> None:
+    pairs = tiny_dataset.pairs[tiny_dataset.pairs["locale"] == "us"].reset_index(drop=True)
+    result = validate(replace(tiny_dataset, pairs=pairs, events=None), bounds=Bounds(rows_per_locale=10_000))
+    products = tiny_dataset.products[tiny_dataset.products["locale"] == "us"]
+    assert [check.name for check in result.warnings] == ["rows_us", "rows_es", "rows_jp"]  # products are there
+    alone = validate(replace(tiny_dataset, pairs=pairs, products=products.reset_index(drop=True), events=None))
+    assert not [check for check in alone.checks if check.name in ("rows_es", "rows_jp")]
+
+
+def test_data_without_a_test_pair_is_refused_unless_a_test_split_is_drawn(tiny_dataset: Dataset) -> None:
+    pairs = tiny_dataset.pairs.assign(split=pd.Categorical(["train"] * len(tiny_dataset.pairs), SPLITS))
+    dataset = replace(tiny_dataset, pairs=pairs)
+    with pytest.raises(DataError, match=r"no pair is in the test split.*test_share = 0.2"):
+        raise_if_critical(validate(dataset))
+    assert validate(dataset, bounds=Bounds(test_share=0.2)).passed
 
 
 def test_more_crossing_queries_than_tolerated_are_critical(tiny_dataset: Dataset) -> None:

@@ -22,7 +22,7 @@ from esci_tournament.tasks.ensemble.trial import (
     absent_members,
     as_json,
     by_class,
-    expected_locales,
+    locales_of,
     metrics_alone,
     run_trial,
     total_cost,
@@ -148,17 +148,19 @@ def test_metrics_alone_of_a_perfect_model_are_one() -> None:
     assert found["jp"]["accuracy"] == 1.0
 
 
-def test_a_locale_that_the_data_speaks_of_is_expected_even_without_a_test_pair() -> None:
-    locale = pd.Categorical(["es", "es"], categories=["jp", "es", "us"])
-    assert expected_locales(pd.DataFrame({"locale": locale})) == ("us", "es", "jp")
-    assert expected_locales(pd.DataFrame({"locale": ["jp", "us"]})) == ("us", "jp")
+def test_a_locale_is_served_when_its_data_is_there() -> None:
+    locale = pd.Categorical(["es", "us", "es"], categories=["jp", "es", "us"])
+    assert locales_of(pd.DataFrame({"locale": locale})) == ("us", "es")
+    assert run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS).verdict.outcome != "not_evaluable"
+    one_more = run_trial(PAIRS, SCORES, GOOD, WEAK, History(), SETTINGS, served=("us", "es", "jp")).verdict
+    assert "locale jp is served but has no test data" in one_more.reason
 
 
 def test_classes_are_read_off_the_confusion_matrix() -> None:
     rows = by_class([[8, 2, 0, 0], [4, 6, 0, 0], [0, 0, 0, 0], [0, 0, 5, 0]])
     assert rows["E"] == pytest.approx({"precision": 8 / 12, "recall": 0.8, "f1": 16 / 22, "support": 10})
-    assert rows["C"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0.0}
-    assert rows["I"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 5.0}
+    assert rows["C"] == {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0.0}
+    assert rows["I"] == {"precision": None, "recall": 0.0, "f1": 0.0, "support": 5.0}
 
 
 def test_costs_add_up_and_an_unmeasured_member_makes_them_unknown() -> None:
