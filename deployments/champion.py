@@ -112,10 +112,11 @@ class ChampionModel:
         """
         from esci_tournament.deployments.labelling import read_rows
         from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
+        from esci_tournament.tasks.ensemble.rows import raise_for
 
         rows = read_rows(frame, self.products or ProductCatalogue.empty)
         if strict:
-            rows.check()
+            raise_for(rows.problems)
         return rows
 
 

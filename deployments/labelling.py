@@ -33,16 +33,6 @@ class Rows:
         """Which rows can be answered, bool (n,)."""
         return (self.problems == "").to_numpy()
 
-    def check(self) -> None:
-        """Raise for the first kind of problem.
-
-        Raises:
-            DataError: If a row cannot be answered; the message names the first rows of that kind and their number.
-        """
-        from esci_tournament.tasks.ensemble.rows import raise_for
-
-        raise_for(self.problems)
-
 
 def read_rows(frame: pd.DataFrame, products: Callable[[], ProductCatalogue]) -> Rows:
     """Return the rows of a table as the champion reads them, and why some cannot be answered.
@@ -79,16 +69,12 @@ def read_rows(frame: pd.DataFrame, products: Callable[[], ProductCatalogue]) -> 
             texts = catalogue.texts(places[places >= 0].tolist())
             for name, column in TEXT_COLUMNS.items():
                 rows.loc[found, column] = [getattr(text, name) for text in texts]
-    missed = bare & ~_any_text(rows)
-    refuse(missed, _not_found(rows, bool(len(wanted)) and not len(products())))
+        nowhere = (
+            "product " + rows["product_id"] + " has no text, here or in the catalogue of " + rows["product_locale"]
+        )
+        no_catalogue = "the row has no text of its product, and the champion's catalogue is not in this home"
+        refuse(bare & ~_any_text(rows), nowhere if len(catalogue) else no_catalogue)
     return Rows(rows, problems)
-
-
-def _not_found(rows: pd.DataFrame, nothing_known: bool) -> pd.Series:
-    if nothing_known:
-        said = "the row has no text of its product, and the champion's catalogue is not in this home"
-        return rows["product_id"].map(lambda _: said)
-    return "product " + rows["product_id"] + " has no text, here or in the catalogue of " + rows["product_locale"]
 
 
 def _any_text(rows: pd.DataFrame) -> pd.Series:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from esci_tournament.registry.delimited import delimiter_of
 from esci_tournament.registry.errors import DataError, UsageError
+from esci_tournament.tasks.data.layout import UNNAMED_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,6 @@ _DAMAGE = (
     zlib.error,
 )
 _LONGEST_CELL = 16 * 2**20  # characters
-_UNNAMED_INDEX = "__index_level_"
 _KEY = "query"  # a column of every table of pairs, by which the delimiter is recognised
 
 
@@ -110,7 +110,7 @@ def write_table(table: pa.Table, path: Path, raw: bool = True) -> None:
 
 def without_index(table: pa.Table) -> pa.Table:
     """Return a table without the columns in which pandas keeps the unnamed index of a frame."""
-    return table.select([name for name in table.column_names if not name.startswith(_UNNAMED_INDEX)])
+    return table.select([name for name in table.column_names if not name.startswith(UNNAMED_INDEX)])
 
 
 def beside(table: pa.Table, answer: dict[str, pa.Array]) -> tuple[pa.Table, str]:

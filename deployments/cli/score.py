@@ -77,12 +77,13 @@ def work(options: argparse.Namespace, output: Output) -> None:
         )
     else:
         show(labelled, prefix, output)
-    content = {"champion": champion.version, "pairs": without_index(labelled).to_pylist(), "unanswered": len(problems)}
     if len(problems) == len(answer):
         raise DataError(
             "not a single row can be answered", file=options.file, count=len(answer), advice=problems.iloc[0]
         )
-    output.document(content)
+    if output.as_json:
+        pairs = without_index(labelled).to_pylist()
+        output.document({"champion": champion.version, "pairs": pairs, "unanswered": len(problems)})
 
 
 def readable(table: Any) -> Any:

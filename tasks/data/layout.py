@@ -13,6 +13,7 @@ EDGES_FILE = "behaviour_edges.parquet"
 UBI_FILES = ("ubi_queries.ndjson", "ubi_events.ndjson", "ubi_queries_events.ndjson")  # in other shapes: `ubi_files`
 LOG_FILES = (EVENTS_FILE, EDGES_FILE, *UBI_FILES)  # none of them is needed
 SPLITS = ("train", "test")
+YEARS = (2000, 2100)  # of behaviour, from the beginning of the first to that of the last; other times have a wrong unit
 WORLD_FILE, WORLD_PRODUCTS_FILE = (
     "world.json",
     "world_products.parquet",
@@ -20,7 +21,8 @@ WORLD_FILE, WORLD_PRODUCTS_FILE = (
 
 Kind = Literal["integer", "number", "text", "time"]
 
-PANDAS_INDEX = "__index_level_0__"  # the official files carry the index of the frame they were written from
+UNNAMED_INDEX = "__index_level_"  # begins the columns in which pandas keeps the unnamed index of a frame
+PANDAS_INDEX = f"{UNNAMED_INDEX}0__"  # the official files carry the index of the frame they were written from
 
 EXAMPLES_COLUMNS: dict[str, Kind] = {
     "example_id": "integer",

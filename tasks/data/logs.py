@@ -16,7 +16,7 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.data.arrays import category, keys_of, rows_in, text
 from esci_tournament.tasks.data.dataset import ACTIONS, LOCALES, LeftOut
 from esci_tournament.tasks.data.fingerprint import ColumnFingerprint
-from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS
+from esci_tournament.tasks.data.layout import EDGES_FILE, EVENTS_COLUMNS, EVENTS_FILE, TABLE_RELATIONS, YEARS
 from esci_tournament.tasks.data.ubi import UbiEvents
 from esci_tournament.tasks.data.ubi_actions import IGNORED
 
@@ -26,14 +26,13 @@ REASONS: dict[str, str] = {
     "other_action": "it is not known whether its action is an impression, click, add or purchase",
     "query_unknown": "no query is on record for it, so it is not known whether that query is held out",
     "locale_unknown": "it names no known locale, and its product stands in several",
-    "implausible_time": "its time is not between 2000 and 2100, so it may be in another unit than it seems",
+    "implausible_time": f"its time is not between {YEARS[0]} and {YEARS[1]}, so it may be in another unit",
     "after_cutoff": "it happened after the cut-off",
     "bot": "its client has more events than a customer can have",
     "product_unknown": "no catalogue of its locale has its product",
 }
 SHOWN = 5  # rows of each reason that are described
 EXPECTED = ("ignored_action", "after_cutoff", "bot")  # reasons that rules or settings give on purpose
-_YEARS = (np.datetime64("2000", "us"), np.datetime64("2100", "us"))
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,8 @@ class Logs:
 
 def _implausible(times: pa.Array) -> np.ndarray:
     moments = times.to_numpy(zero_copy_only=False)
-    return (moments < _YEARS[0]) | (moments >= _YEARS[1])
+    first, last = (np.datetime64(str(year), "us") for year in YEARS)
+    return (moments < first) | (moments >= last)
 
 
 def _fingerprint(array: pa.Array) -> str:

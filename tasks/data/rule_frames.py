@@ -145,10 +145,11 @@ def locales_in(dataset: Dataset) -> tuple[str, ...]:
 def _summary(dataset: Dataset) -> pd.DataFrame:
     """Return the rules that span tables or groups as one row of counts and shares."""
     pairs = dataset.pairs
+    crossing = crossing_rows(pairs)
     row: dict[str, float] = {
         "pairs_without_product": int((pairs["product"] < 0).sum()),
-        "queries_in_both_splits": pairs.loc[crossing_rows(pairs), "query_key"].nunique(),
-        "queries_copied_to_test": pairs.loc[copied_rows(pairs), "query_key"].nunique(),
+        "queries_in_both_splits": pairs.loc[crossing, "query_key"].nunique(),
+        "queries_copied_to_test": pairs.loc[copied_rows(pairs, crossing), "query_key"].nunique(),
         "unread_files": len(unread_files(dataset)),
         "test_pairs": int((pairs["split"] == "test").sum()),
     }

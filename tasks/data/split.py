@@ -67,7 +67,7 @@ def crossing_rows(pairs: pd.DataFrame) -> np.ndarray:
     return ~test & (same_text | np.isin(ids, ids[test]))
 
 
-def copied_rows(pairs: pd.DataFrame) -> np.ndarray:
+def copied_rows(pairs: pd.DataFrame, crossing: np.ndarray) -> np.ndarray:
     """Return which train pairs belong to a query that the test split has too, letter by letter or by its query_id.
 
     These are fewer than :func:`crossing_rows`: queries that differ by case, width or white space alone are one query
@@ -75,17 +75,20 @@ def copied_rows(pairs: pd.DataFrame) -> np.ndarray:
 
     Args:
         pairs: As for :func:`crossing_rows`, and `query`.
+        crossing: What that function returned for them, bool (n_pairs,).
 
     Returns:
         bool (n_pairs,), False for pairs of the test split.
     """
-    rows = np.flatnonzero(crossing_rows(pairs))
+    rows = np.flatnonzero(crossing)
+    if not len(rows):
+        return crossing
     test = (pairs["split"] == "test").to_numpy()
     keys, ids = pairs["query_key"].to_numpy(), _numbered(pairs)
     beside = pairs[test & np.isin(keys, keys[rows])]
     asked = set(zip(beside["locale"].astype(str), beside["query"], strict=True))
-    crossing = pairs.iloc[rows]
-    spelt = [pair in asked for pair in zip(crossing["locale"].astype(str), crossing["query"], strict=True)]
+    train = pairs.iloc[rows]
+    spelt = [pair in asked for pair in zip(train["locale"].astype(str), train["query"], strict=True)]
     found = np.zeros(len(pairs), dtype=bool)
     found[rows] = np.array(spelt, dtype=bool) | np.isin(ids[rows], ids[test])
     return found

@@ -30,12 +30,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.tasks.data.layout import YEARS
 from esci_tournament.tasks.data.ubi_actions import action_of
 from esci_tournament.tasks.data.ubi_files import broken, documents, ubi_files, unit_of
 
 _TEXT = ("client_id", "session_id", "query", "locale", "product_id", "action")
 _BATCH = 65_536
-_SECONDS = (946_684_800, 4_102_444_800)  # the years 2000 to 2099; times in other units lie far from each other
+# Seconds since 1970 at both ends of the years that count; the same times in other units lie far from each other
+_SECONDS = tuple(int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in YEARS)
 _POWERS = {0: 6, 3: 3, 6: 0, 9: -3}  # digits more than seconds have -> power of ten to microseconds
 _NO_TIME = 0  # 1970: it is left out as implausible
 
@@ -77,12 +79,12 @@ def read_ubi(folder: Path, actions: Mapping[str, str] | None = None) -> list[Ubi
     paths = ubi_files(folder)
     found = [_read_file(path, queries, actions or {}) for path in paths]
     # A query document may stand behind its events, and in another file.
-    return [_complete(path, *part, queries) for path, part in zip(paths, found, strict=True) if len(part[1])]
+    return [_complete(path.name, *part, queries) for path, part in zip(paths, found, strict=True) if len(part[1])]
 
 
 def _read_file(
     path: Path, queries: dict[str, tuple[str, str]], actions: Mapping[str, str]
-) -> tuple[dict[str, list[pa.Array]], array[int]]:
+) -> tuple[dict[str, list[pa.Array]], array[int], str]:
     names = ("timestamp", *_TEXT, "query_id")
     rows: dict[str, list[Any]] = {name: [] for name in names}
     batches: dict[str, list[pa.Array]] = {name: [] for name in names}
@@ -119,7 +121,7 @@ def _read_file(
             advice = "a query has query_id and user_query, an event has action_name"
             raise broken(path, place, f"neither a query nor an event ({', '.join(sorted(document)[:5])})", advice)
     flush()
-    return batches, numbers
+    return batches, numbers, unit
 
 
 def _event(document: dict[str, Any], path: Path, place: str) -> dict[str, Any]:
@@ -138,7 +140,11 @@ def _event(document: dict[str, Any], path: Path, place: str) -> dict[str, Any]:
 
 
 def _complete(
-    path: Path, batches: dict[str, list[pa.Array]], numbers: array[int], queries: dict[str, tuple[str, str]]
+    file: str,
+    batches: dict[str, list[pa.Array]],
+    numbers: array[int],
+    unit: str,
+    queries: dict[str, tuple[str, str]],
 ) -> UbiEvents:
     joined = {name: pa.concat_arrays(batches.pop(name)) for name in list(batches)}
     columns = {name: joined[name] for name in _TEXT}
@@ -150,7 +156,7 @@ def _complete(
         said = pc.not_equal(columns[name], "")
         columns[name] = pc.if_else(said, columns[name], on_record)
     columns["timestamp"] = joined["timestamp"].cast(pa.timestamp("us"))
-    return UbiEvents(path.name, columns, np.asarray(numbers, dtype=np.int64), unit_of(path))
+    return UbiEvents(file, columns, np.asarray(numbers, dtype=np.int64), unit)
 
 
 def _microseconds(value: Any, path: Path, place: str) -> int:

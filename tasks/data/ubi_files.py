@@ -33,7 +33,7 @@ NAMES = tuple(f"{stem}{shape}{packed}" for stem, shape, packed in product(STEMS,
 
 _BULK = frozenset({"index", "create"})
 _WRAPPED = "_source"
-_LONGEST_LINE = 64 * 2**20  # bytes; also of a JSON document that is no list of lines
+_LONGEST_LINE = 64 * 2**20  # bytes
 _LARGEST_DOCUMENT = 1024 * 2**20  # bytes of a JSON file that is one document
 _DAMAGE = (OSError, EOFError, zlib.error)  # of a file, compressed or not
 
@@ -72,8 +72,10 @@ def unit_of(path: Path) -> str:
     Raises:
         DataError: If the file cannot be read.
     """
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        return "line"
     with _readable(path), _opened(path) as file:
-        return "document" if path.name.removesuffix(".gz").endswith(".json") and _is_one_document(file) else "line"
+        return "document" if _is_one_document(file) else "line"
 
 
 def documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -194,13 +196,13 @@ def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(path: Path, file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    reader = csv.reader(lines)
-    names: list[str] = []
+    number, names = 1, list[str]()
     try:
         header = lines.readline(_LONGEST_LINE)
         reader = csv.reader(chain([header], lines), delimiter=delimiter_of(header, "query_id"), strict=True)
         for values in reader:
-            place = f"line {reader.line_num}"
+            number = reader.line_num
+            place = f"line {number}"
             if not names:
                 names = values
                 if len(set(names)) < len(names):
@@ -209,9 +211,9 @@ def _rows(path: Path, file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
                 if values:  # else it is blank
                     raise broken(path, place, f"of {len(values)} values; the header has {len(names)}")
             else:
-                yield reader.line_num, _unwrapped(_nested(path, place, names, values))
+                yield number, _unwrapped(_nested(path, place, names, values))
     except (csv.Error, UnicodeError) as error:
-        raise broken(path, f"line {reader.line_num}", f"no CSV in UTF-8 ({error})") from error
+        raise broken(path, f"line {number}", f"no CSV in UTF-8 ({error})") from error
 
 
 def _nested(path: Path, place: str, names: list[str], values: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from esci_tournament.deployments.labelling import read_rows
 from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
 from esci_tournament.registry.errors import DataError
 from esci_tournament.tasks.data.store import write_frame
+from esci_tournament.tasks.ensemble.rows import raise_for
 
 PRODUCTS = pd.DataFrame(
     {
@@ -69,7 +70,7 @@ def test_a_row_that_cannot_be_answered_says_why_and_no_other_row_suffers(catalog
         "the query is blank",
     ]
     with pytest.raises(DataError, match="the query is blank") as caught:
-        rows.check()
+        raise_for(rows.problems)
     assert (caught.value.rows, caught.value.count) == ([0, 5], 5)
 
 

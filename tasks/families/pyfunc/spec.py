@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from esci_tournament.registry.labels import LABELS, classes_in
 from esci_tournament.tasks.families.declared import DeclaredSpec
@@ -26,7 +26,9 @@ class PyfuncSpec(DeclaredSpec):
     family: Literal["pyfunc"] = "pyfunc"
     model: str = Field(description="folder of an MLflow model, or models:/NAME/VERSION")
     classes: tuple[str, ...] | None = Field(
-        None, description="order of the classes in an answer whose columns have no names, such as C, E, I, S"
+        None,
+        description="order of the classes in an answer whose columns have no names, such as C, E, I, S",
+        exclude_if=lambda given: given is None,  # specs are compared byte by byte with what earlier releases wrote
     )
 
     @model_validator(mode="after")
@@ -40,14 +42,6 @@ class PyfuncSpec(DeclaredSpec):
         if self.classes is not None and (len(self.classes) != len(LABELS) or classes_in(self.classes) is None):
             raise ValueError(f"classes names each of {', '.join(LABELS)} once, in the order of the model's columns")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `classes` out where it is not set: specs are compared byte by byte with what earlier releases wrote."""
-        content: dict[str, Any] = write(self)
-        if content.get("classes") is None:
-            content.pop("classes", None)
-        return content
 
     @property
     def order(self) -> str:

@@ -12,6 +12,7 @@ from esci_tournament.registry.border import in_child
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.foreign_table import Bounds, batches, opened, write_numbers
+from esci_tournament.tasks.data.layout import UNNAMED_INDEX
 
 ID = "example_id"
 BOUNDS = Bounds(rows=50_000_000, unpacked_mib=8192)  # the official data has 2.6 million pairs
@@ -110,7 +111,7 @@ def copy_numbers(path: str, ids: str, values: str) -> int:
 
 def _check_columns(path: str, schema: pa.Schema) -> None:
     wanted = (ID, *LABELS)
-    names = [name for name in schema.names if not name.startswith("__index_level_")]  # what pandas adds
+    names = [name for name in schema.names if not name.startswith(UNNAMED_INDEX)]
     if sorted(names) != sorted(wanted):
         raise SpecError(
             f"{_WHAT} {path} has the columns {', '.join(names)[:1000]}; it must have {', '.join(wanted)}: "
