@@ -126,7 +126,7 @@ def quiet_prefect(settings: Settings) -> None:
     Args:
         settings: The settings in force; only `home` is used.
     """
-    from esci_tournament.deployments.stack.access import name_server, protect_embedded
+    from esci_tournament.deployments.stack.access import database_variables, name_server, protect_embedded
     from esci_tournament.deployments.stack.state import prefect_api_url
 
     if api := prefect_api_url(settings.home):
@@ -135,6 +135,7 @@ def quiet_prefect(settings: Settings) -> None:
         protect_embedded(settings.home)
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
+        **database_variables(settings.home),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_TIMEOUT_S),
         "PREFECT_LOGGING_LEVEL": "CRITICAL",

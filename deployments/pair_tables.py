@@ -64,11 +64,15 @@ def read_table(path: Path) -> pa.Table:
     Raises:
         DataError: If it is missing, unreadable, without rows, or has another name.
     """
+    from esci_tournament.tasks.data.parquet_files import check_pointer
+
     kind = format_of(path)
     if not kind:
         raise DataError(f"not a {', '.join(FORMATS)} file", file=path)
     if not path.exists():
         raise DataError("the file is missing", file=path)
+    if path.is_file():
+        check_pointer(path)
     try:
         table = _read_parquet(path) if kind == ".parquet" else _read_text(path, DELIMITERS[kind])
     except DataError:
@@ -132,9 +136,9 @@ def beside(table: pa.Table, answer: dict[str, pa.Array]) -> tuple[pa.Table, str]
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
+    from esci_tournament.tasks.data.parquet_files import opened
 
-    table = pq.read_table(path, partitioning=None)
+    table = opened(path).read()
     table.validate(full=True)
     return table
 

@@ -34,6 +34,7 @@ from esci_tournament.tasks.data.drift import DriftLimits, measure_drift, read_dr
 from esci_tournament.tasks.data.load import load_esci
 from esci_tournament.tasks.data.logs import LogLimits
 from esci_tournament.tasks.data.plans import write_plans
+from esci_tournament.tasks.data.reading import Reading
 from esci_tournament.tasks.data.sources import obtain
 from esci_tournament.tasks.data.split import assign_roles, fit_plans, stored_under
 from esci_tournament.tasks.data.store import open_dataset, save_dataset
@@ -74,7 +75,7 @@ def load(workspace: Workspace, origin: Path) -> Source:
         DataError: If the files cannot be used.
     """
     with stage("load"):
-        dataset = load_esci(origin, limits=LogLimits.of(workspace.settings))
+        dataset = load_esci(origin, limits=LogLimits.of(workspace.settings), reading=Reading.of(workspace.settings))
         key = workspace.stages.key("load", version=dataset.version)
         folder = workspace.stages.obtain(key, lambda empty: save_dataset(dataset, empty))
         counts: dict[str, object] = {"pairs": len(dataset.pairs), "products": len(dataset.products)}

@@ -61,6 +61,7 @@ class DataError(TournamentError):
         advice: str = "",
     ) -> None:
         self.problem, self.file, self.column, self.rows, self.count = problem, file, column, list(rows), count
+        self.advice = advice
         parts = [problem]
         if file is not None:
             parts.append(f"file: {file}")

@@ -13,6 +13,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -206,6 +207,26 @@ def make_folder(folder: Path) -> None:
     _rooted.add(folder)
 
 
+def make_home(home: Path) -> None:
+    """Make the folder that everything is written to, unless it is there, and see that it can be written.
+
+    Args:
+        home: The folder.
+
+    Raises:
+        StoreError: If it cannot be made or written, such as on a disk that is mounted read only.
+    """
+    try:
+        make_folder(home)
+        reason = "" if os.access(home, os.W_OK | os.X_OK) else "it is read only for this user"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise StoreError(
+            f"home {home} cannot be written: {reason}; choose another folder with --home or TOURNAMENT_HOME"
+        )
+
+
 def _sync_all(path: Path) -> None:
     """Have the disk keep all bytes and names of a file or folder; links are names, and are not followed."""
     if path.is_symlink():
@@ -265,6 +286,27 @@ def temporary_folder(parent: Path, label: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_name(id: str) -> str:
+    """Return the name of a folder for something that people have named, such as a candidate "minilm/3".
+
+    Args:
+        id: Any text.
+
+    Returns:
+        ASCII letters, digits, `.`, `_` and `-` only, at most 100. Names in lower case that hold nothing else keep it,
+        with - for /; others get a part of their digest, so that two names never share a folder.
+
+    Example:
+        >>> folder_name("minilm/3"), folder_name("ESCI Cross-Encoder v2/1")
+        ('minilm-3', 'ESCI-Cross-Encoder-v2-1-ff76a1bfaec5')
+    """
+    flat = id.replace("/", "-")
+    if re.fullmatch("[a-z0-9][a-z0-9._-]{0,99}", flat):
+        return flat
+    words = re.sub("[^A-Za-z0-9._-]+", "-", flat).strip("-.")[:60]
+    return f"{words}-{hashlib.sha256(id.encode()).hexdigest()[:12]}".lstrip("-")
 
 
 def _host_mark() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from esci_tournament.registry.errors import BusyError
-from esci_tournament.registry.files import disk_in_words, write_atomically
+from esci_tournament.registry.files import disk_in_words, make_home, write_atomically
 
 _held: set[Path] = set()  # homes whose lock this process holds
 
@@ -35,13 +35,13 @@ def tournament_lock(home: Path, doing: str = "a tournament", seconds: float = 0.
 
     Raises:
         BusyError: If another process holds it; the message names its process id.
-        StoreError: If the disk is full.
+        StoreError: If the disk is full, or the home cannot be written.
     """
     if home.resolve() in _held:
         yield
         return
     with disk_in_words("tournament lock", home):
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
     # Two files, because taking the lock truncates the file it is taken on.
     lock, holder = FileLock(home / "tournament.lock"), home / "tournament.holder.json"
     try:

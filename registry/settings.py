@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,21 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
+from esci_tournament.registry.addresses import sqlite_address, sqlite_file
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import GAINS, METRICS, SELECTION_RULES, check_gain, check_name
+from esci_tournament.registry.labels import LABELS, class_of
 from esci_tournament.registry.processes import usable_cores, usable_memory
 
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 _SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
 
 
@@ -28,11 +38,19 @@ def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
+def _letter(given: str) -> str:
+    number = class_of(given)
+    if number is None:
+        raise ValueError(f"a class is one of {', '.join(LABELS)}")
+    return LABELS[number]
+
+
 class Settings(BaseSettings):
     """Every default of the product, in one place.
 
     Precedence, highest first: arguments, `TOURNAMENT_*` environment variables, `tournament.toml` in the current
-    folder, the defaults below. Relative paths are resolved against the current folder when the object is made.
+    folder, MLFLOW_TRACKING_URI for `mlflow_uri`, the defaults below. Relative paths are resolved against the current
+    folder when the object is made.
     """
 
     model_config = SettingsConfigDict(
@@ -41,7 +59,9 @@ class Settings(BaseSettings):
 
     # Where things are kept
     home: Path = Field(Path(".tournament"), description="folder of everything that the product writes")
-    mlflow_uri: str | None = Field(None, description="MLflow tracking and registry URI; default: SQLite in `home`")
+    mlflow_uri: str | None = Field(
+        None, description="MLflow tracking and registry URI; default: MLFLOW_TRACKING_URI, else SQLite in `home`"
+    )
     mlflow_ui: str | None = Field(
         None, description="where people see MLflow, for links; default: `mlflow_uri` when it is a web address"
     )
@@ -116,6 +136,14 @@ class Settings(BaseSettings):
 
     data_max_gib: float = Field(
         64.0, gt=0, description="size of a file of the newest data that is fetched, and of an unpacked archive, GiB"
+    )
+
+    # How data files are read
+    data_extra_columns: Literal["refuse", "ignore"] | tuple[str, ...] = Field(
+        "refuse", description="columns of data files that are not known: refuse, ignore, or a list of names to ignore"
+    )
+    data_labels: dict[str, Annotated[str, AfterValidator(_letter)]] = Field(
+        {}, description='classes of labels that are neither letters nor words: { "3" = "E", "2" = "S" }'
     )
 
     # When newer data counts as drifted
@@ -319,8 +347,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources of settings, highest precedence first: arguments, environment, `tournament.toml`."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Return the sources of settings, highest precedence first.
+
+        They are arguments, `TOURNAMENT_*` variables, `tournament.toml`, and the variable that names MLflow's address to
+        all of its clients.
+        """
+        named = os.environ.get(MLFLOW_VARIABLE)
+        mlflow = InitSettingsSource(settings_cls, {"mlflow_uri": named} if named else {})
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), mlflow
 
     def model_post_init(self, _context: object) -> None:
         """Make paths absolute: processes that these settings are handed to run in other folders."""
@@ -373,12 +407,19 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """MLflow's tracking URI, always explicit: MLflow's own default depends on the current folder."""
-        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+        return self.mlflow_uri or sqlite_address(self.home / "mlflow.db")
+
+    @property
+    def mlflow_named_by(self) -> str:
+        """What names MLflow's address: "MLFLOW_TRACKING_URI", "mlflow_uri", or "home" for the database in `home`."""
+        if self.mlflow_uri is None:
+            return "home"
+        return MLFLOW_VARIABLE if self.mlflow_uri == _absolute(os.environ.get(MLFLOW_VARIABLE)) else "mlflow_uri"
 
     @property
     def ledger_address(self) -> str:
         """SQLAlchemy URL of the ledger."""
-        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+        return self.ledger_url or sqlite_address(self.home / "ledger.db")
 
 
 class StageSettings:
@@ -405,10 +446,12 @@ class StageSettings:
 
 def _absolute(address: str | None) -> str | None:
     """Return a database's address with an absolute path where it names a file of SQLite by a relative one."""
-    scheme, slashes, path = (address or "").partition(":///")
-    if not slashes or not scheme.startswith("sqlite") or path.startswith((":memory:", "/")) or not path:
+    file = sqlite_file(address or "")
+    if address is None or file is None or file.is_absolute():
         return address
-    return f"{scheme}:///{_resolved(path)}"
+    scheme, _, rest = address.partition(":///")
+    _, mark, options = rest.partition("?")
+    return f"{sqlite_address(_resolved(str(file)), scheme)}{mark}{options}"
 
 
 def _resolved(path: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esci_tournament.registry.errors import StoreError
-from esci_tournament.registry.files import make_folder
+from esci_tournament.registry.files import make_folder, make_home
 from esci_tournament.registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Workspace:
         """The append-only record, its schema created when missing."""
         from esci_tournament.registry.ledger import Ledger
 
-        self.folder()
+        if self.settings.ledger_url is None:
+            make_home(self.settings.home)
+        else:
+            self.folder()
         return Ledger.open(self.settings.ledger_address)
 
     @cached_property
@@ -76,8 +79,8 @@ class Workspace:
         """The model registry in MLflow."""
         from esci_tournament.registry.models import Models
 
-        self.folder()
         settings = self.settings
+        make_home(settings.home)  # for locks, wherever MLflow is
         return Models(settings.tracking_uri, settings.home, settings.ensemble_name, settings.mlflow_ui)
 
     @cached_property

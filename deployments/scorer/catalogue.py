@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import DataError, StoreError
 from esci_tournament.registry.files import disk_in_words, publish, temporary_folder
+from esci_tournament.tasks.data.columns import canonical
 from esci_tournament.tasks.data.layout import PRODUCTS_FILE
+from esci_tournament.tasks.data.parquet_files import is_there, opened, stamp_of
 
 TEXTS = ("title", "brand", "color", "bullets", "description")
 _OFFICIAL = {
@@ -217,8 +218,8 @@ def import_products(source: Path, folder: Path) -> Path:
 
     Args:
         source: a folder with the products file of the Shopping Queries Dataset, or a loaded data set.
-        folder: where converted files are kept; one is used again as long as the parquet file's size and time are the
-            same.
+        folder: where converted files are kept; one is used again as long as size and time of the parquet file, or of
+            its part files, are the same.
 
     Returns:
         Path of a file `products.arrow`.
@@ -230,10 +231,9 @@ def import_products(source: Path, folder: Path) -> Path:
     if (source / "products.arrow").is_file():
         return source / "products.arrow"
     parquet = source / PRODUCTS_FILE
-    if not parquet.is_file():
+    if not is_there(parquet):
         raise DataError("the catalogue's folder holds no products", file=parquet, advice="correct --catalogue")
-    facts = parquet.stat()
-    name = hashlib.sha256(f"{parquet.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(stamp_of(parquet).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = folder / f"products-{name}"
     if not (target / "products.arrow").is_file():
         with disk_in_words("catalogue", folder), temporary_folder(folder, target.name) as made:
@@ -245,21 +245,18 @@ def import_products(source: Path, folder: Path) -> Path:
 
 def _convert(parquet: Path, target: Path) -> None:
     schema = pa.schema([(name, pa.large_string()) for name in _OFFICIAL])
-    try:
-        with (
-            pq.ParquetFile(parquet) as file,
-            pa.OSFile(str(target), "wb") as sink,
-            pa.ipc.new_file(sink, schema) as out,
-        ):
-            for batch in file.iter_batches(columns=list(_OFFICIAL.values())):
-                columns = [
-                    batch.column(official).cast(pa.large_string()).fill_null("") for official in _OFFICIAL.values()
-                ]
-                out.write_batch(pa.record_batch(columns, schema=schema))
-    except (pa.ArrowException, KeyError) as error:
-        raise DataError(
-            f"the products cannot be read: {error}", file=parquet, advice="check it with `data check`"
-        ) from error
+    table, row = opened(parquet), 0
+    if missing := [official for official in _OFFICIAL.values() if official not in table.schema.names]:
+        advice = "check it with `data check`"
+        raise DataError("the products cannot be read", file=parquet, column=", ".join(missing), advice=advice)
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        for part, batch in table.batches(list(_OFFICIAL.values())):
+            columns = [
+                canonical(column, "text", part.path, name, row).fill_null("")
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ]
+            out.write_batch(pa.record_batch(columns, schema=schema))
+            row += batch.num_rows
 
 
 def _hashes(locales: Sequence[str], product_ids: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from esci_tournament.deployments.stack.state import stack_folder
+from esci_tournament.registry.addresses import sqlite_address
 from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.files import publish
 
@@ -19,6 +20,7 @@ PASSWORD_FILE = "prefect.password"
 SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 ALLOWED_ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 NO_ORIGIN = "https://nobody.invalid"  # RFC 2606: a name that never exists; Prefect takes an empty list for its default
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 USER = "tournament"
 
 
@@ -37,6 +39,22 @@ def auth_string(home: Path, given: Mapping[str, str] | None = None) -> str:
     variables = os.environ if given is None else given
     own = variables.get(SERVER_AUTH) or variables.get(CLIENT_AUTH)
     return own or kept_secret(home, PASSWORD_FILE, lambda: f"{USER}:{secrets.token_urlsafe(32)}")
+
+
+def database_variables(home: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variable that names the database of a home's Prefect server, where Prefect would misread its path.
+
+    Args:
+        home: Home of the stack; Prefect's database is in its folder `prefect`.
+        given: Environment variables; default: those of this process. A database that they name stays.
+
+    Returns:
+        {} for most homes. Prefect pastes the path into an address as it is, so that percent signs and question marks
+        lead elsewhere.
+    """
+    if DATABASE in (os.environ if given is None else given) or not {"%", "?"} & set(str(home)):
+        return {}
+    return {DATABASE: sqlite_address(home / "prefect" / "prefect.db", "sqlite+aiosqlite")}
 
 
 def authorization(auth: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from esci_tournament.deployments.stack.access import (
     SERVER_AUTH,
     auth_string,
     authorization,
+    database_variables,
     kept_secret,
 )
 from esci_tournament.deployments.stack.logins import login_folder
@@ -145,6 +146,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
     auth = auth_string(settings.home)
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
+        **database_variables(settings.home),
         "PREFECT_API_URL": api_url(settings),
         SERVER_AUTH: auth,
         CLIENT_AUTH: auth,

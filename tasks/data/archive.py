@@ -100,7 +100,9 @@ def unpack(
     )
     for file in (EXAMPLES_FILE, PRODUCTS_FILE):
         if file not in found:
-            raise DataError(f"the archive does not hold {file}", file=name, advice="pack it in, at whatever depth")
+            raise DataError(
+                f"the archive does not hold {file}", file=name, advice="pack it in as one file, at whatever depth"
+            )
     for left in folder.iterdir():
         if left.name not in found and left != archive:
             left.unlink()

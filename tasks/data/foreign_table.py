@@ -18,6 +18,7 @@ import pyarrow.compute as compute
 import pyarrow.parquet as parquet
 
 from esci_tournament.registry.errors import SpecError, StoreError
+from esci_tournament.tasks.data.parquet_files import is_pointer
 
 MIB = 2**20
 _BATCH = 65_536
@@ -67,9 +68,14 @@ def opened(path: Path, what: str, bounds: Bounds, texts: Sequence[str] = ()) -> 
     """
     try:
         found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise SpecError(f"{what} {path} is a folder; write its parts as one file")
         if not stat.S_ISREG(found.st_mode):
             raise SpecError(f"{what} {path} is no ordinary file")
         _at_most(path, what, found.st_size, bounds.file_mib * MIB, "bytes")
+        if is_pointer(path):
+            advice = "run `git lfs install` and `git lfs pull` in the clone"
+            raise SpecError(f"{what} {path} is a Git LFS pointer, not the file; {advice}")
         with _open(path, ()) as source:
             footer = source.metadata
             _at_most(path, what, footer.num_rows, bounds.rows, "rows")

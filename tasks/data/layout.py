@@ -22,7 +22,7 @@ WORLD_FILE, WORLD_PRODUCTS_FILE = (
 Kind = Literal["integer", "number", "text", "time"]
 
 UNNAMED_INDEX = "__index_level_"  # begins the columns in which pandas keeps the unnamed index of a frame
-PANDAS_INDEX = f"{UNNAMED_INDEX}0__"  # the official files carry the index of the frame they were written from
+LABEL_COLUMN = "esci_label"
 
 EXAMPLES_COLUMNS: dict[str, Kind] = {
     "example_id": "integer",
@@ -30,7 +30,7 @@ EXAMPLES_COLUMNS: dict[str, Kind] = {
     "query_id": "integer",
     "product_id": "text",
     "product_locale": "text",
-    "esci_label": "text",
+    LABEL_COLUMN: "text",
     "small_version": "integer",
     "large_version": "integer",
     "split": "text",

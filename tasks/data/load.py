@@ -7,7 +7,8 @@ it stands and found by `esci_tournament.tasks.data.validate`, which reports all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from esci_tournament.registry.errors import DataError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.arrays import catalogue_keys, category, keys_of, rows_in, text
+from esci_tournament.tasks.data.columns import (
+    WORDS,
+    canonical,
+    declared_labels,
+    index_columns,
+    is_of_kind,
+    kind_of,
+    plain,
+)
 from esci_tournament.tasks.data.dataset import LOCALES, Dataset
 from esci_tournament.tasks.data.fingerprint import ColumnFingerprint, data_version
 from esci_tournament.tasks.data.layout import (
@@ -27,26 +36,18 @@ from esci_tournament.tasks.data.layout import (
     EDGES_FILE,
     EVENTS_FILE,
     EXAMPLES_FILE,
+    LABEL_COLUMN,
     LOG_FILES,
-    PANDAS_INDEX,
     PRODUCTS_FILE,
     SPLITS,
     Kind,
 )
 from esci_tournament.tasks.data.logs import LogLimits, Logs
+from esci_tournament.tasks.data.parquet_files import Parts, bytes_of, is_there, opened
+from esci_tournament.tasks.data.reading import NUMBERED_LABELS, Reading
 from esci_tournament.tasks.data.ubi import read_ubi
 
 Progress = Callable[[float, str], None]
-BATCH_ROWS = 65_536
-# What PyArrow raises on a damaged file; UnicodeDecodeError, a ValueError, for a column's name
-_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError)
-_ARROW: dict[Kind, pa.DataType] = {
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "text": pa.large_string(),
-    "time": pa.timestamp("us"),
-}
-_WORDS: dict[Kind, str] = {"integer": "an integer", "number": "a number", "text": "text", "time": "a timestamp"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def load_esci(
     folder: Path,
     progress: Progress = lambda share, doing: None,
     limits: LogLimits | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Read a folder with the official file names and columns, and the logs of behaviour that stand beside them.
 
@@ -70,16 +72,20 @@ def load_esci(
     `weight` (how often), `timestamp`. An edge between two products names no query, so it cannot be held out with one:
     it must come from what customers did, never from judgements.
 
-    Rows of the official files are kept as they are, in file order, for `validate` to judge: an unknown label becomes
-    -1, an unknown locale, split or action stays as a category of its own, and a pair whose (product, locale) is in no
-    catalogue gets `product` -1. Rows of logs that may not count are left out and counted in `left_out`. A log with an
-    action, a locale or a relation that is not known stays whole: `validate` refuses it and names its rows. Text
-    columns stay Arrow-backed.
+    Each parquet file may be a folder of part files (`esci_tournament.tasks.data.parquet_files`); the data version is
+    that of one file with the same rows.
+
+    Rows of the official files are kept as they are, in file order, for `validate` to judge: a label that is neither a
+    letter nor a word for it becomes -1, an unknown locale, split or action stays as a category of its own, and a pair
+    whose (product, locale) is in no catalogue gets `product` -1. Rows of logs that may not count are left out and
+    counted in `left_out`. A log with an action, a locale or a relation that is not known stays whole: `validate`
+    refuses it and names its rows. Text columns stay Arrow-backed.
 
     Args:
         folder: The folder.
         progress: Called with the share done in [0, 1] and the file that is read.
         limits: Which rows of logs count; default: :class:`~esci_tournament.tasks.data.logs.LogLimits`.
+        reading: What settings say of columns and labels; default: :class:`~esci_tournament.tasks.data.reading.Reading`.
 
     Returns:
         The data set.
@@ -88,18 +94,16 @@ def load_esci(
         DataError: If the folder or a file is missing, empty, truncated or no parquet, or if a column is missing, not
             known or of a wrong type, or a line of a UBI file cannot be read.
     """
-    folder = Path(folder)
-    if problems := structural_problems(folder):
+    folder, reading = Path(folder), reading or Reading()
+    if problems := structural_problems(folder, reading):
         first = problems[0]
         if len(problems) > 1:
             first.args = (f"{first.args[0]}; {len(problems) - 1} more found by `tournament data check`",)
         raise first
-    names = [name for name in COLUMNS if (folder / name).is_file()]
-    total = sum((folder / name).stat().st_size for name in names)
-    done, tables = 0, {}
-    for name in names:
-        size = (folder / name).stat().st_size
-        tables[name] = _read(folder / name, COLUMNS[name], progress, done / total, size / total)
+    sizes = {name: bytes_of(folder / name) for name in COLUMNS if is_there(folder / name)}
+    total, done, tables = sum(sizes.values()), 0, {}
+    for name, size in sizes.items():
+        tables[name] = _read(folder / name, COLUMNS[name], reading, progress, done / total, size / total)
         done += size
     fingerprints = {name: table.fingerprints for name, table in tables.items()}
     catalogue = catalogue_keys(tables[PRODUCTS_FILE].columns)
@@ -122,11 +126,12 @@ def load_esci(
     return dataset
 
 
-def structural_problems(folder: Path) -> list[DataError]:
+def structural_problems(folder: Path, reading: Reading | None = None) -> list[DataError]:
     """Return all that keeps a folder from being read, as far as footers and schemas tell.
 
     Args:
-        folder: The folder; no rows are read.
+        folder: The folder; no rows are read, but those of a column that may be an index.
+        reading: What settings say of columns and labels; default: :class:`~esci_tournament.tasks.data.reading.Reading`.
 
     Returns:
         One error per problem, not raised, in the order of the files; [] for a folder that can be read.
@@ -137,30 +142,59 @@ def structural_problems(folder: Path) -> list[DataError]:
     problems: list[DataError] = []
     for name, columns in COLUMNS.items():
         path = folder / name
-        if not path.is_file():
+        if not is_there(path):
             if name not in LOG_FILES:
                 advice = (
-                    "`tournament data download` fetches the official files, `tournament data synthesize` makes some"
+                    "`tournament data download` fetches the official files, `tournament data import` writes them from "
+                    "other tables, `tournament data synthesize` makes some"
                 )
                 problems.append(DataError("a file is missing", file=path, advice=advice))
             continue
         try:
-            with pq.ParquetFile(path) as file:
-                problems += _schema_problems(path, file.schema_arrow, columns)
-                if file.metadata.num_rows == 0:
-                    problems.append(DataError("the file is empty", file=path, count=0, advice="it must hold rows"))
-        except _DAMAGE as error:
-            problems.append(_unreadable(path, error))
+            table = opened(path)
+            problems += _schema_problems(table, columns, reading or Reading())
+            if table.rows == 0:
+                problems.append(DataError("the file is empty", file=path, count=0, advice="it must hold rows"))
+        except DataError as problem:
+            problems.append(problem)
     return problems
 
 
-def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind]) -> list[DataError]:
+def _schema_problems(table: Parts, columns: Mapping[str, Kind], reading: Reading) -> list[DataError]:
+    """Return what is wrong with the columns of a table; parts that are alike are told once."""
     problems = []
-    if missing := [name for name in columns if name not in schema.names]:
-        advice = f"the file has the columns {', '.join(schema.names)}"
+    seen: set[frozenset[tuple[str, str]]] = set()
+    names = set(table.schema.names)
+    for part, schema in zip(table.parts, table.schemas, strict=True):
+        if set(schema.names) != names:
+            advice = f"write all parts alike; {table.parts[0].path.name} has {', '.join(table.schema.names)}"
+            differs = ", ".join(sorted(set(schema.names) ^ names))
+            problems.append(
+                DataError("a part has other columns than the first one", file=part.path, column=differs, advice=advice)
+            )
+            return problems
+        kinds = frozenset((field.name, kind_of(field.type)) for field in schema)
+        if kinds not in seen:
+            problems += _problems_of(table.path if not seen else part.path, schema, columns, reading, not seen, table)
+            seen.add(kinds)
+    return problems
+
+
+def _problems_of(
+    path: Path, schema: pa.Schema, columns: Mapping[str, Kind], reading: Reading, first: bool, table: Parts
+) -> list[DataError]:
+    problems = []
+    if first and (missing := [name for name in columns if name not in schema.names]):
+        advice = (
+            f"the file has the columns {', '.join(schema.names)}; `tournament data import` writes the official files "
+            "from other tables"
+        )
         problems.append(DataError("a column is missing", file=path, column=", ".join(missing), advice=advice))
-    if extra := [name for name in schema.names if name not in columns and name != PANDAS_INDEX]:
-        advice = f"remove it; known columns are {', '.join(columns)}"
+    if first and (extra := _extra_columns(table, columns, reading)):
+        advice = (
+            f"remove it, or set data_extra_columns = {_toml(extra)} in tournament.toml (TOURNAMENT_DATA_EXTRA_COLUMNS);"
+            f" known columns are {', '.join(columns)}"
+        )
         problems.append(DataError("a column is not known", file=path, column=", ".join(extra), advice=advice))
     if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         problems.append(DataError("a column stands twice", file=path, column=", ".join(repeated)))
@@ -169,97 +203,60 @@ def _schema_problems(path: Path, schema: pa.Schema, columns: Mapping[str, Kind])
         if name not in schema.names:
             continue
         found = kind_of(schema.field(name).type)
-        if not is_of_kind(found, kind):
-            advice = f"it is {schema.field(name).type} and must be {_WORDS[kind]}"
+        if name == LABEL_COLUMN and found != "text":
+            problems += _label_problems(path, schema, reading)
+        elif not is_of_kind(found, kind, name):
+            advice = f"it is {schema.field(name).type} and must be {WORDS[kind]}"
+            if (found, kind) == ("text", "integer"):
+                advice += "; `tournament data import` numbers what has other ids"
             problems.append(DataError("a column has the wrong type", file=path, column=name, advice=advice))
     return problems
 
 
-def kind_of(found: pa.DataType) -> str:
-    """Return the kind of value that a column of an Arrow type has.
-
-    Args:
-        found: The type; of a dictionary, that of its values counts.
-
-    Returns:
-        A :data:`~esci_tournament.tasks.data.layout.Kind`, "missing" for a column without a single value, else Arrow's
-        own name of the type.
-
-    Example:
-        >>> kind_of(pa.int8()), kind_of(pa.dictionary(pa.int32(), pa.string())), kind_of(pa.bool_())
-        ('integer', 'text', 'bool')
-    """
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    if pa.types.is_integer(found):
-        return "integer"
-    if pa.types.is_floating(found):
-        return "number"
-    if pa.types.is_timestamp(found):
-        return "time"
-    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
-        return "text"
-    return "missing" if pa.types.is_null(found) else str(found)
+def _extra_columns(table: Parts, columns: Mapping[str, Kind], reading: Reading) -> list[str]:
+    unknown = reading.refused([name for name in dict.fromkeys(table.schema.names) if name not in columns])
+    unique = [name for name in unknown if table.schema.names.count(name) == 1]
+    index = index_columns(table, unique)
+    return [name for name in unknown if name not in index]
 
 
-def is_of_kind(found: str, kind: str) -> bool:
-    """Return whether a column of one kind can be read as another.
-
-    Args:
-        found: What :func:`kind_of` returns.
-        kind: The kind that is wanted.
-
-    Returns:
-        True for the same kind, for a column without a value where text is wanted, and for an integer where a number is.
-    """
-    return found == kind or (found, kind) in (("missing", "text"), ("integer", "number"))
+def _toml(names: Sequence[str]) -> str:
+    return json.dumps(list(names), ensure_ascii=False)
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    advice = "fetch or write the file again"
-    return DataError(f"the file is truncated, damaged or no parquet ({reason})", file=path, advice=advice)
+def _label_problems(path: Path, schema: pa.Schema, reading: Reading) -> list[DataError]:
+    found = schema.field(LABEL_COLUMN).type
+    if kind_of(found) in ("integer", "number", "bool") and (reading.labels or declared_labels(schema, LABEL_COLUMN)):
+        return []
+    if kind_of(found) == "missing":
+        return []
+    if kind_of(found) in ("integer", "number", "bool"):
+        problem, advice = "labels are numbers, and nothing says which number is which class", NUMBERED_LABELS
+    else:
+        problem, advice = "a column has the wrong type", f"it is {found} and must be {WORDS['text']}"
+    return [DataError(problem, file=path, column=LABEL_COLUMN, advice=advice)]
 
 
-def _read(path: Path, columns: Mapping[str, Kind], progress: Progress, start: float, share: float) -> _Table:
+def _read(
+    path: Path, columns: Mapping[str, Kind], reading: Reading, progress: Progress, start: float, share: float
+) -> _Table:
     """Read a file batch by batch; at most one column is held twice, while its batches are joined."""
     batches: dict[str, list[pa.Array]] = {name: [] for name in columns}
     fingerprints = {name: ColumnFingerprint() for name in columns}
-    row = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-                for name, kind in columns.items():
-                    array = _canonical(batch.column(name), kind, path, name, row)
-                    fingerprints[name].update(array)
-                    batches[name].append(array.fill_null("") if kind == "text" else array)
-                row += batch.num_rows
-                progress(start + share * min(1.0, row / file.metadata.num_rows), f"reading {path.name}")
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
+    row, table = 0, opened(path)
+    declared = declared_labels(table.schema, LABEL_COLUMN)
+    for part, batch in table.batches(list(columns)):
+        for name, kind in columns.items():
+            array = batch.column(name)
+            if name == LABEL_COLUMN:
+                array = reading.letters(plain(array), declared)
+            array = canonical(array, kind, part.path, name, row)
+            fingerprints[name].update(array)
+            batches[name].append(array.fill_null("") if kind == "text" else array)
+        row += batch.num_rows
+        progress(start + share * min(1.0, row / table.rows), f"reading {path.name}")
     joined = {name: pa.concat_arrays(batches.pop(name)) for name in columns}
     return _Table(joined, {name: fingerprint.hexdigest() for name, fingerprint in fingerprints.items()})
-
-
-def _canonical(array: pa.Array, kind: Kind, path: Path, name: str, first_row: int) -> pa.Array:
-    """Return a column of a batch in the one type that its kind has here; missing values stay for text alone."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    try:
-        array = array.cast(_ARROW[kind])
-        array.validate(full=True)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        batch = [f"somewhere in rows {first_row} to {first_row + len(array) - 1}"]
-        raise DataError(
-            f"a value cannot be read as {_WORDS[kind]} ({reason})", file=path, column=name, rows=batch
-        ) from error
-    if kind != "text" and array.null_count:
-        rows = np.flatnonzero(pc.is_null(array).to_numpy(zero_copy_only=False)) + first_row
-        shown = [f"row {number}" for number in rows[:5]]
-        advice = "every row needs a value here"
-        raise DataError("values are missing", file=path, column=name, rows=shown, count=len(rows), advice=advice)
-    return array
 
 
 def _pairs(columns: dict[str, pa.Array], catalogue: pa.Array) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.expectations import Offenders
+from esci_tournament.tasks.data.parquet_files import opened
 
 SHOWN = 5  # offending rows that are named
 
@@ -140,7 +140,7 @@ def spelt_where(mask: Callable[[Dataset], np.ndarray], file: str, column: str, i
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         rows = np.flatnonzero(mask(dataset))
-        table = pq.read_table(dataset.source / file, columns=[identity, column]).take(pa.array(rows[:SHOWN]))
+        table = opened(dataset.source / file).read([identity, column]).take(pa.array(rows[:SHOWN]))
         shown = zip(rows[:SHOWN], table[identity].to_pylist(), table[column].to_pylist(), strict=True)
         return [f"row {row} ({identity} {name}): {value!r}" for row, name, value in shown], len(rows)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.data.columns import is_of_kind, kind_of
 from esci_tournament.tasks.data.dataset import LOCALES, Dataset
-from esci_tournament.tasks.data.layout import COLUMNS, PANDAS_INDEX, WORLD_FILE, WORLD_PRODUCTS_FILE
-from esci_tournament.tasks.data.load import is_of_kind, kind_of
+from esci_tournament.tasks.data.layout import COLUMNS, LABEL_COLUMN, WORLD_FILE, WORLD_PRODUCTS_FILE
 from esci_tournament.tasks.data.logs import EXPECTED, REASONS
+from esci_tournament.tasks.data.parquet_files import is_there, opened, parts_of
 from esci_tournament.tasks.data.relations import TABLED, relation_type
 from esci_tournament.tasks.data.split import copied_rows, crossing_rows
 from esci_tournament.tasks.data.ubi_files import NAMES
@@ -80,26 +80,25 @@ def edges_frame(edges: pd.DataFrame) -> pd.DataFrame:
 
 
 def columns_found(dataset: Dataset) -> pd.DataFrame:
-    """Compare the columns of each file with those that it must have.
+    """Compare the columns of each file with those that it must have; others were judged when it was read.
 
     Args:
         dataset: The data set; the schemas of the parquet files in its folder are read.
 
     Returns:
-        Frame with one row per column of each file that is there: `file`, `column`, `found` (what the file's schema
-        says it is) and `expected`, both a :data:`~esci_tournament.tasks.data.layout.Kind`, another Arrow type, or
-        "no column".
+        Frame with one row per column that a file must have: `file`, `column`, `found` (what the schema says it is) and
+        `expected`, both a :data:`~esci_tournament.tasks.data.layout.Kind`, another Arrow type, or "no column".
     """
     rows = []
     for name, columns in COLUMNS.items():
-        if not (dataset.source / name).is_file():
+        if not is_there(dataset.source / name):
             continue
-        schema = pq.read_schema(dataset.source / name)
-        found = {column: kind_of(schema.field(column).type) for column in schema.names if column != PANDAS_INDEX}
-        for column in dict.fromkeys([*columns, *found]):
-            kind = columns.get(column, "no column")
-            seen = found.get(column, "no column")
-            rows.append((name, column, kind if is_of_kind(seen, kind) else seen, kind))
+        schema = opened(dataset.source / name).schema
+        for column, kind in columns.items():
+            seen = kind_of(schema.field(column).type) if column in schema.names else "no column"
+            # What else labels may be was looked at when they were read
+            readable = column == LABEL_COLUMN or is_of_kind(seen, kind, column)
+            rows.append((name, column, kind if readable else seen, kind))
     return pd.DataFrame(rows, columns=["file", "column", "found", "expected"])
 
 
@@ -122,14 +121,28 @@ def kept_shares(dataset: Dataset) -> dict[str, float]:
 
 
 def unread_files(dataset: Dataset) -> list[str]:
-    """Return the names of the files in a data set's folder that look like data and that nothing reads, sorted."""
+    """Return the files of a data set's folder, and of its folders of parts, that look like data and that nothing reads.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Their paths from the folder, sorted.
+    """
     if not dataset.source.is_dir():
         return []
     read = {*COLUMNS, *NAMES, *_KNOWN_TO_BE_NO_DATA}
+    known = {
+        part.path for name in COLUMNS if is_there(dataset.source / name) for part in parts_of(dataset.source / name)
+    }
+    beside = [path for path in dataset.source.iterdir() if path.name not in read]
+    inside = [
+        path for name in COLUMNS if (dataset.source / name).is_dir() for path in (dataset.source / name).iterdir()
+    ]
     return sorted(
-        path.name
-        for path in dataset.source.iterdir()
-        if path.name not in read
+        path.relative_to(dataset.source).as_posix()
+        for path in (*beside, *inside)
+        if path not in known
         and not path.name.startswith(".")
         and {*path.suffixes} & _DATA_SUFFIXES
         and (path.is_file() or path.suffix == ".parquet")

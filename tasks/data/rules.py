@@ -21,6 +21,7 @@ from esci_tournament.tasks.data.offenders import (
     spelt_where,
     unknown_label,
 )
+from esci_tournament.tasks.data.reading import NUMBERED_LABELS
 from esci_tournament.tasks.data.rule_frames import columns_found, locales_in, unread_files
 from esci_tournament.tasks.data.split import copied_rows, crossing_rows
 from esci_tournament.tasks.data.ubi_files import SHAPES, STEMS
@@ -99,8 +100,9 @@ def _examples_rules() -> list[Rule]:
         holds: str,
         broken: str,
         rows: Offenders,
+        advice: str = "correct these rows or leave them out",
     ) -> Rule:
-        return Rule(name, table, expectation, True, EXAMPLES_FILE, column, expected, holds, broken, rows)
+        return Rule(name, table, expectation, True, EXAMPLES_FILE, column, expected, holds, broken, rows, advice)
 
     triple = ["query_id", "product_id", "product_locale"]
     return [
@@ -131,10 +133,11 @@ def _examples_rules() -> list[Rule]:
             "examples",
             gxe.ExpectColumnValuesToBeInSet(column="esci_label", value_set=list(LABELS)),
             "esci_label",
-            f"one of {', '.join(LABELS)}",
+            f"one of {', '.join(LABELS)}, or the word for it",
             f"every label is one of {', '.join(LABELS)}",
             f"a label is not one of {', '.join(LABELS)}",
             rows=spelt_where(unknown_label, EXAMPLES_FILE, "esci_label", "example_id"),
+            advice=f"correct these rows or leave them out; where labels are numbers or other words, {NUMBERED_LABELS}",
         ),
         rule(
             "locale_known",

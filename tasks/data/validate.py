@@ -12,6 +12,7 @@ from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.data.expectations import Rule, RuleOutcome, put
 from esci_tournament.tasks.data.load import load_esci, structural_problems
 from esci_tournament.tasks.data.logs import LogLimits
+from esci_tournament.tasks.data.reading import Reading
 from esci_tournament.tasks.data.rule_frames import frames_of
 from esci_tournament.tasks.data.rules import rules_for
 
@@ -98,6 +99,7 @@ def check_folder(
     bounds: Bounds | None = None,
     progress: Callable[[float, str], None] = lambda share, doing: None,
     limits: LogLimits | None = None,
+    reading: Reading | None = None,
 ) -> ValidationResult:
     """Check a folder from its files to its rows, without ever raising for what is wrong with the data.
 
@@ -109,6 +111,7 @@ def check_folder(
         bounds: What is usual; default: :class:`~esci_tournament.tasks.data.bounds.Bounds`.
         progress: Called with the share read in [0, 1] and the file that is read.
         limits: Which rows of logs count; default: :class:`~esci_tournament.tasks.data.logs.LogLimits`.
+        reading: What settings say of columns and labels; default: :class:`~esci_tournament.tasks.data.reading.Reading`.
 
     Returns:
         The outcome of every rule.
@@ -116,10 +119,10 @@ def check_folder(
     Raises:
         StoreError: If Data Docs cannot be written.
     """
-    problems = structural_problems(Path(folder))
+    problems = structural_problems(Path(folder), reading)
     if not problems:
         try:
-            return validate(load_esci(folder, progress, limits), docs_folder, bounds)
+            return validate(load_esci(folder, progress, limits, reading), docs_folder, bounds)
         except DataError as problem:
             problems = [problem]
     return ValidationResult(False, tuple(map(_unreadable, problems)), None)
@@ -177,5 +180,5 @@ def _unreadable(problem: DataError) -> DataCheck:
         count=problem.count,
         first_rows=tuple(map(str, problem.rows[:5])),
         sentence=problem.problem,
-        advice="make the folder readable first; its rows were not looked at",
+        advice=f"{problem.advice or 'make the folder readable first'}; its rows were not looked at",
     )

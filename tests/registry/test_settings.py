@@ -7,6 +7,7 @@ from esci_tournament.registry.settings import Settings, read_settings
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"TOURNAMENT_{name.upper()}", raising=False)
 
@@ -22,6 +23,25 @@ def test_a_relative_home_is_resolved_when_the_settings_are_made(tmp_path, monkey
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert settings.home == tmp_path / ".tournament"
+
+
+def test_mlflow_is_where_its_own_variable_says_unless_ours_say_otherwise(tmp_path, monkeypatch):
+    """F04: engineers have set it for MLflow itself; a private database beside it would hear nothing."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///team.db")
+    settings = read_settings(home=tmp_path / "home")
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/team.db"
+    assert settings.mlflow_named_by == "MLFLOW_TRACKING_URI"
+    (tmp_path / "tournament.toml").write_text('mlflow_uri = "http://of-the-file"\n')
+    assert (read_settings().tracking_uri, read_settings().mlflow_named_by) == ("http://of-the-file", "mlflow_uri")
+    monkeypatch.setenv("TOURNAMENT_MLFLOW_URI", "http://of-the-variable")
+    assert read_settings().tracking_uri == "http://of-the-variable"
+    assert read_settings(mlflow_uri="http://given").tracking_uri == "http://given"
+
+
+def test_an_empty_variable_of_mlflow_names_nothing(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert (read_settings().mlflow_uri, read_settings().mlflow_named_by) == (None, "home")
+    assert "mlflow_uri" not in read_settings().model_fields_set
 
 
 def test_named_addresses_win(tmp_path):
@@ -93,3 +113,23 @@ def test_paths_mean_the_same_in_another_folder(tmp_path, monkeypatch):
 def test_a_proxy_that_is_no_address_is_named() -> None:
     with pytest.raises(UsageError, match=r"trusted_proxies.*10\.0\.0\.0/99"):
         read_settings(trusted_proxies=("10.0.0.0/99",))
+
+
+def test_how_data_is_read_comes_from_file_and_environment(tmp_path, monkeypatch):
+    (tmp_path / "tournament.toml").write_text(
+        'data_extra_columns = ["price"]\n[data_labels]\n3 = "exact"\n"0.1" = "S"\n'
+    )
+    settings = read_settings()
+    assert settings.data_extra_columns == ("price",)
+    assert settings.data_labels == {"3": "E", "0.1": "S"}
+    monkeypatch.setenv("TOURNAMENT_DATA_EXTRA_COLUMNS", "ignore")
+    monkeypatch.setenv("TOURNAMENT_DATA_LABELS", '{"1": "E"}')
+    assert (read_settings().data_extra_columns, read_settings().data_labels) == (
+        "ignore",
+        {"3": "E", "0.1": "S", "1": "E"},
+    )
+    monkeypatch.setenv("TOURNAMENT_DATA_EXTRA_COLUMNS", '["price", "stock"]')
+    assert read_settings().data_extra_columns == ("price", "stock")
+    for wrong in ({"data_labels": {"3": "best"}}, {"data_extra_columns": "drop"}):
+        with pytest.raises(UsageError, match=f"setting {next(iter(wrong))}"):
+            read_settings(**wrong)

@@ -28,7 +28,8 @@ CHANGES_NO_RESULT = {
     *("lost_after_s", "webhook_secret", "webhook_url", "webhook_age_s", "lease", "lease_s"),
     *("data_sql_url", "data_sql_examples", "data_sql_products", "data_sql_behaviour", "data_sql_rows"),
     *("workers", "threads", "device", "candidate_timeout_s", "manifest_digest"),
-    # What is refused at entry never takes part
+    # What is refused at entry never takes part; what labels mean is in the data version itself
+    *("data_extra_columns", "data_labels"),
     *("candidate_parameters", "allowed_checkpoint_roots"),
     *("review", "reviewers", "quorum", "allow_self_review", "review_deadline_h", "review_reminder_h", "review_rounds"),
     *("review_stuck_s", "scorer_port", "deadline_ms", "batch_window_ms", "batch_pairs", "queued_pairs", "replicas"),

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from esci_tournament.deployments.scorer.catalogue import ProductCatalogue, Text, import_products, text_version
 from esci_tournament.registry.errors import DataError, StoreError
@@ -71,6 +74,20 @@ def test_an_official_folder_gives_the_same_products_as_a_loaded_one(tiny_world: 
     assert rows.tolist() == np.flatnonzero(products["locale"] == "jp").tolist()
     assert [text.title for text in catalogue.texts(rows)] == products["title"].iloc[rows].tolist()
     assert import_products(tiny_world, tmp_path) == import_products(tiny_world, tmp_path)
+
+
+def test_a_folder_of_part_files_gives_the_same_products(tiny_world: Path, tmp_path: Path):
+    table = pq.read_table(tiny_world / PRODUCTS_FILE)
+    (tmp_path / "parts" / PRODUCTS_FILE).mkdir(parents=True)
+    for number, start in enumerate(range(0, table.num_rows, 100)):
+        part = tmp_path / "parts" / PRODUCTS_FILE / f"part-{number}.parquet"
+        pq.write_table(
+            table.slice(start, 100).cast(pa.schema([(one, pa.binary()) for one in table.column_names])), part
+        )
+    found = import_products(tmp_path / "parts", tmp_path)
+    assert feather.read_table(found).equals(feather.read_table(import_products(tiny_world, tmp_path)))
+    pq.write_table(table.slice(0, 50), part)
+    assert import_products(tmp_path / "parts", tmp_path) != found
 
 
 def test_a_folder_without_products_is_named(tmp_path):

@@ -170,3 +170,13 @@ def test_a_limit_on_what_is_unpacked_is_told(scores: pa.Table, tmp_path: Path, m
     parquet.write_table(pa.table({"query_id": [1, 2, 3, 4]}), path)
     with pytest.raises(SpecError, match="more than 3 queries"):
         listed_queries.copy_numbers(str(path), str(tmp_path / "numbers"))
+
+
+def test_what_stands_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pointer").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:" + "7" * 64 + "\nsize 9\n"
+    )
+    (tmp_path / "parts").mkdir()
+    for name, said in (("pointer", "Git LFS pointer.*git lfs pull"), ("parts", "is a folder; write its parts as one")):
+        with pytest.raises(SpecError, match=said):
+            reading.copy_numbers(str(tmp_path / name), *(str(tmp_path / one) for one in ("ids", "values")))
