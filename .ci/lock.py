@@ -22,6 +22,8 @@ CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 # Markers of the platforms in [tool.uv], which are left out: elsewhere pip says itself which file it does not find
 PLATFORMS = "((platform_machine == 'arm64' and sys_platform == 'darwin') or sys_platform == 'linux')"
 PYTHON = "python_full_version < '3.12'"
+# Extras with packages that are published as source alone: pip would build them with what no lock has
+UNLOCKED = ("japanese",)
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 FILES = {
@@ -121,9 +123,10 @@ def main(arguments: list[str]) -> None:
     if "--keep" in arguments:
         kept = ["--constraint", pins("kept.txt", read("requirements.lock") | read("requirements-cuda.lock"))]
         tools = ["--constraint", pins("kept-tools.txt", read(".ci/tools.lock"))]
-    everything = resolve("everything", "--all-extras", *kept, "pyproject.toml")
-    cpu = cpu_build(version_of(everything["torch"]))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [f"--extra={name}" for name in project["project"]["optional-dependencies"] if name not in UNLOCKED]
+    everything = resolve("everything", *wanted, *kept, "pyproject.toml")
+    cpu = cpu_build(version_of(everything["torch"]))
     (BUILD / "build.in").write_text("\n".join(project["build-system"]["requires"]), encoding="utf-8")
     extras = ["--extra", "production", "--extra", "lora", "--constraint", pins("pins.txt", everything)]
     image = resolve("image", *extras, "pyproject.toml", "build/lock/build.in")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,39 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers import __version__ as transformers_version
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import logging as transformers_logging
 
-from esci_tournament.registry.border import in_child
+from esci_tournament.registry.border import in_child, other_user
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.foreign import shown
-from esci_tournament.registry.settings import Settings
-from esci_tournament.tasks.families.checkpoint_files import INDEX, WEIGHTS, check_names, plain_words, vetted
+from esci_tournament.registry.settings import Settings, settings_in_force
+from esci_tournament.tasks.families.checkpoint_files import MARKS, check_names, plain_words, vetted
+from esci_tournament.tasks.families.checkpoint_model import (
+    check_missing,
+    embeddings,
+    headers_of,
+    left_to_right,
+    looks_ahead,
+    model_class,
+    notes_on,
+    renamed_weights,
+)
+from esci_tournament.tasks.families.checkpoint_tokenizer import quiet, tokenizer_in
 
 # All that is ever fetched from the hub: weights as safetensors, JSON, and the texts of a tokenizer. No code, no pickle.
 WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 _CHECK_SECONDS, _CHECK_MIB = 120.0, 4096  # for a look at a checkpoint
+_REGISTERED = "models:/"
+_Facts = list[tuple[str, int, int]]  # name, size and time of each file
+_looked: dict[
+    tuple[Path, bool], tuple[_Facts, int | None]
+] = {}  # folder -> its files when they fitted together, and positions
 _log = logging.getLogger("esci_tournament.checkpoint")
 _HUB_ERRORS = (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError)
 
@@ -50,7 +63,7 @@ def permit_checkpoint(checkpoint: str, settings: Settings) -> None:
     """
     folder = _folder(checkpoint)
     roots = settings.allowed_checkpoint_roots
-    if roots and (folder is not None or _is_path(checkpoint)):
+    if roots and not checkpoint.startswith(_REGISTERED) and (folder is not None or _is_path(checkpoint)):
         found = Path(checkpoint).expanduser().resolve()
         if not any(found.is_relative_to(root) for root in roots):
             _log.warning("checkpoint %s is outside allowed_checkpoint_roots", shown(checkpoint, 1000))
@@ -82,23 +95,29 @@ def too_many(name: str, parameters: int, settings: Settings) -> str:
     )
 
 
-def check_checkpoint(checkpoint: str) -> None:
+def check_checkpoint(checkpoint: str, decoders: bool = False, deep: bool = True) -> int | None:
     """Refuse a checkpoint that cannot be trained; its files are looked at in a child process.
 
     A hub id is looked up on the hub; a hub that cannot be reached is no error when the local cache holds the model.
 
     Args:
         checkpoint: a local folder, or a hub id, `name` or `name@revision`.
+        decoders: whether it may read from left to right only.
+        deep: whether what its parts hold is compared too, which takes seconds; opening it shows the same.
+
+    Returns:
+        Tokens that it has positions for; None where there is no limit, or where they were not looked up.
 
     Raises:
         SpecError: if it is no checkpoint (the message says what a folder with a checkpoint lacks, and nothing of other
             paths), has its weights as a pickle only, refers to files outside its folder, is of an unknown or unsuitable
-            architecture, has a tokenizer that takes too long, or if the hub does not have it.
+            architecture, a decoder among them, has weights that are not those of the architecture, or a tokenizer that
+            cannot be used or takes too long, or if the hub does not have it.
     """
     folder = _folder(checkpoint)
     if folder is not None:
         _check_folder(folder)
-        return
+        return _check_model(folder, decoders) if deep else None
     repository, revision = _hub_id(checkpoint)
     try:
         files = [entry.rfilename for entry in HfApi().model_info(repository, revision=revision).siblings or []]
@@ -106,7 +125,10 @@ def check_checkpoint(checkpoint: str) -> None:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SpecError(_nowhere(checkpoint)) from error
     except _HUB_ERRORS as error:
-        _check_folder(_cached(repository, revision, checkpoint, error))
+        folder = _cached(repository, revision, checkpoint, error)
+        _check_folder(folder)
+        return _check_model(folder, decoders) if deep else None
+    return None
 
 
 def fetch_checkpoint(checkpoint: str) -> Path:
@@ -135,6 +157,29 @@ def fetch_checkpoint(checkpoint: str) -> Path:
     return folder
 
 
+def open_checkpoint(checkpoint: str, decoders: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Return encoder and tokenizer of a checkpoint to start from; they are seen to fit together.
+
+    Args:
+        checkpoint: a local folder, or a hub id, `name` or `name@revision`.
+        decoders: whether it may read from left to right only.
+
+    Returns:
+        As :func:`open_encoder` and :func:`open_tokenizer`. Some tokens may have no row in the embeddings.
+
+    Raises:
+        SpecError: as :func:`check_checkpoint`.
+    """
+    folder = fetch_checkpoint(checkpoint)
+    encoder = open_encoder(folder)
+    if not (decoders or looks_ahead(encoder)):
+        raise SpecError(left_to_right(str(folder), encoder.config))
+    tokenizer = open_tokenizer(folder)
+    for note in notes_on(str(folder), tokenizer, len(embeddings(encoder).weight)):
+        _log.warning("%s", note)
+    return encoder, tokenizer
+
+
 def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a checkpoint folder; nothing is downloaded and no code of the publisher runs.
 
@@ -148,19 +193,8 @@ def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokeniz
     Raises:
         SpecError: if it cannot be read or has no fast form, or lacks a padding token.
     """
-    try:
-        with quiet(), vetted(folder, weights=False) as place:
-            tokenizer = kind.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except SpecError:
-        raise
-    except Exception as error:  # the library raises whatever a broken file makes it raise
-        raise SpecError(f"checkpoint {folder}: its tokenizer cannot be read ({plain_words(error)})") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.pad_token_id is None:
-        raise SpecError(
-            f"checkpoint {folder}: its tokenizer has no fast form or no padding token; "
-            "save it with a tokenizer.json (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
-        )
-    return tokenizer
+    with vetted(folder, weights=False) as place:
+        return tokenizer_in(place, str(folder), kind)
 
 
 def open_encoder(folder: Path) -> PreTrainedModel:
@@ -178,11 +212,13 @@ def open_encoder(folder: Path) -> PreTrainedModel:
     try:
         with quiet(), vetted(folder, tokenizer=False) as place:
             config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-            model, info = AutoModel.from_pretrained(
-                place,
+            weights = renamed_weights(folder, config)
+            kind = model_class(config)
+            model, info = kind.from_pretrained(
+                place if weights is None else None,
                 config=config,
+                state_dict=weights,
                 local_files_only=True,
-                trust_remote_code=False,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -192,13 +228,7 @@ def open_encoder(folder: Path) -> PreTrainedModel:
         raise
     except Exception as error:
         raise SpecError(f"checkpoint {folder} cannot be opened: {plain_words(error)}") from error
-    missing = [name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name]
-    if missing:
-        raise SpecError(
-            f"checkpoint {folder}: its weights lack {len(missing)} tensors of {config.model_type}, such as "
-            f"{missing[0]!r}; "
-            "the file belongs to another architecture or was cut"
-        )
+    check_missing(str(folder), config, info["missing_keys"], headers_of(folder))
     return model.eval()
 
 
@@ -211,27 +241,8 @@ def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
     Returns:
         `{"add_pooling_layer": False}`, or nothing for an architecture that takes no such argument.
     """
-    model: Any = AutoModel._model_mapping[type(config)]
-    accepts = "add_pooling_layer" in inspect.signature(model).parameters
+    accepts = "add_pooling_layer" in inspect.signature(model_class(config)).parameters
     return {"add_pooling_layer": False} if accepts else {}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the transformers library from printing reports and progress bars inside the context.
-
-    Yields:
-        Nothing. The log level and the progress bars are restored afterwards.
-    """
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _folder(checkpoint: str) -> Path | None:
@@ -242,9 +253,13 @@ def _folder(checkpoint: str) -> Path | None:
     Raises:
         SpecError: if it is written as a path that is no checkpoint's.
     """
+    if checkpoint.startswith(_REGISTERED):
+        from esci_tournament.tasks.families.registered_checkpoint import fetch_registered  # MLflow takes a second
+
+        return fetch_registered(checkpoint, settings_in_force())
     folder = Path(checkpoint).expanduser()
     try:
-        if folder.is_dir() and any((folder / name).is_file() for name in ("config.json", WEIGHTS, INDEX)):
+        if folder.is_dir() and any((folder / name).is_file() for name in MARKS):
             return folder.absolute()
         why = "holds no checkpoint" if folder.exists() else "is not there"
     except (OSError, RuntimeError, ValueError) as error:
@@ -270,11 +285,45 @@ def _check_folder(folder: Path) -> None:
         refusal=SpecError,
         reads=[folder, *folder.iterdir()],
     )
+    if found["model_type"] is None:
+        raise SpecError(
+            f"checkpoint {folder}: its config.json names no model_type; copy the config.json that belongs to the "
+            "weights, as model.config.save_pretrained(...) writes it"
+        )
     if found["model_type"] not in CONFIG_MAPPING:
         raise SpecError(
-            f"checkpoint {folder}: architecture {shown(found['model_type'])} is not one that transformers knows; a "
-            "publisher's own code is never run"
+            f"checkpoint {folder}: architecture {shown(found['model_type'])} is not one that transformers "
+            f"{transformers_version} knows; a publisher's own code is never run"
         )
+
+
+def _check_model(folder: Path, decoders: bool) -> int | None:
+    """Compare what the parts of a checkpoint hold, in a child; log what is not as it was meant, return positions."""
+    facts, key = _facts(folder), (folder, decoders)
+    if _looked.get(key, (None, None))[0] != facts:
+        with vetted(folder, weights=False) as place:
+            reads = [folder, *folder.iterdir()]
+            if other_user(reads):  # who may then read the copies of its configs too
+                place.chmod(0o755)
+            found = in_child(
+                "esci_tournament.tasks.families.checkpoint_model:look",
+                {"folder": str(folder), "place": str(place), "decoders": decoders},
+                doing=f"look at the model in the checkpoint {folder}",
+                seconds=_CHECK_SECONDS,
+                memory_mib=_CHECK_MIB,
+                refusal=SpecError,
+                reads=[*reads, place, *place.iterdir()],
+            )
+        for note in found["notes"]:
+            _log.warning("%s", note)
+        _looked[key] = facts, found["positions"]
+    return _looked[key][1]
+
+
+def _facts(folder: Path) -> _Facts:
+    """Return names, sizes and times of a folder's files."""
+    found = ((file.name, file.stat()) for file in folder.iterdir() if file.exists())
+    return sorted((name, facts.st_size, facts.st_mtime_ns) for name, facts in found)
 
 
 def _cached(repository: str, revision: str | None, checkpoint: str, cause: Exception) -> Path:
@@ -295,5 +344,6 @@ def _hub_id(checkpoint: str) -> tuple[str, str | None]:
 def _nowhere(checkpoint: str) -> str:
     return (
         f"checkpoint {shown(checkpoint)} is neither a folder here nor a model on the Hugging Face hub (a folder that "
-        "this process may read and the operator allows, with config.json, model.safetensors and tokenizer.json)"
+        "this process may read and the operator allows, with config.json, model.safetensors and tokenizer.json in it, "
+        "not in a folder below such as checkpoint-500)"
     )

@@ -24,8 +24,26 @@ from esci_tournament.registry.foreign import read_json, shown
 from esci_tournament.tasks.families.patterns import repeated_items, trouble_with
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+MARKS = ("config.json", WEIGHTS, INDEX, "adapter_config.json", "modules.json")  # a folder with one of them is a model
+# Endings of weights in other formats, and what a message says of them
+_FORMATS = {
+    ".gguf": "GGUF is made for inference in llama.cpp, and is mostly quantised",
+    ".onnx": "ONNX is a graph for inference, which is not trained further here",
+    ".h5": "those of TensorFlow are not read",
+    ".msgpack": "those of Flax are not read",
+}
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 # Characters of texts that a tokenizer is tried on, and seconds of computing that it may take; the shorter ones stop
 # what takes the third power of the length before it takes minutes
@@ -34,8 +52,9 @@ _CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "
 _OTHERS = ("modules.json", "adapter_config.json", "sentence_bert_config.json", "generation_config.json")
 _TEXTS = (*TOKENIZER_FILES[1:], "merges.txt")
 _LONGEST_CONFIG, _LONGEST_TOKENIZER, _LONGEST_HEADER = 4_000_000, 100_000_000, 32_000_000  # bytes
+ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoders and decoders whose encoder can be opened alone
 _MOST_PATTERNS, _MOST_SHARDS, _MOST_LAYERS, _LARGEST_SIZE = 100, 1_000, 512, 100_000_000
-_LAYER_KEYS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
+LAYER_KEYS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 _WIDTH_KEYS = ("hidden_size", "dim", "d_model", "vocab_size")
 # Keys whose value a library opens as a file; other keys with a path, such as _name_or_path, are remarks
 _REFERENCES = re.compile(r"(?:_file|_files|_path)$|^path$|^(?:transformers_weights|filename)$")
@@ -59,10 +78,12 @@ def inspect(folder: str) -> dict[str, Any]:
     """
     place = Path(folder)
     check_names(folder, [file.name for file in place.iterdir()])
+    check_fetched(place)
     config = _config(place)
     tensors: dict[str, list[int]] = {}
     for file in weight_files(place):
         tensors |= tensors_of(file, folder)
+    _check_decoder(folder, config, tensors)
     _check_sizes(folder, config, tensors)
     for name in _CONFIGS + _OTHERS:
         if (place / name).exists():
@@ -70,6 +91,10 @@ def inspect(folder: str) -> dict[str, Any]:
     tokenizer = read_tokenizer(place)
     if tokenizer is not None:
         _try_tokenizer(folder, inside(place, TOKENIZER_FILES[0]), patterns_of(tokenizer))
+    else:
+        for name in TOKENIZER_FILES:
+            if name.endswith(".model") and (place / name).exists():
+                _try_sentencepiece(folder, inside(place, name))
     return {"model_type": config.get("model_type"), "parameters": sum(map(math.prod, tensors.values()))}
 
 
@@ -86,23 +111,92 @@ def check_names(checkpoint: str, files: list[str]) -> None:
     """
     top = [name for name in files if "/" not in name]
     missing = [] if "config.json" in top else ["config.json"]
-    if not {WEIGHTS, INDEX} & set(top):
-        pickles = sorted(name for name in top if name.endswith(PICKLES) and "training_args" not in name)
-        if pickles and "config.json" in top:
-            raise SpecError(
-                f"checkpoint {checkpoint} has its weights only as {pickles[0]}; that is or may be a pickle, which runs "
-                "code when it is read, so it is never opened. Convert it to model.safetensors on a machine you trust"
-            )
-        missing.append(WEIGHTS)
-    if not set(TOKENIZER_FILES) & set(top):
-        missing.append("tokenizer.json")
     if "adapter_config.json" in top:
         raise SpecError(
             f"checkpoint {checkpoint} holds an adapter (adapter_config.json), which names another model's weights; "
-            "merge it into the model and save that"
+            "merge it into the model and save that: "
+            'AutoPeftModel.from_pretrained("ADAPTER").merge_and_unload().save_pretrained("MERGED")'
         )
+    if missing and "modules.json" in top:
+        raise SpecError(
+            f"checkpoint {checkpoint} is a model of sentence-transformers that keeps its encoder in a folder of its "
+            "own, which modules.json names, such as 0_Transformer; name that folder"
+        )
+    if not {WEIGHTS, INDEX} & set(top):
+        pickles = sorted(
+            name for name in top
+            if name.endswith(PICKLES) and not name.endswith(tuple(_FORMATS)) and "training_args" not in name
+        )  # fmt: skip
+        if pickles and "config.json" in top:
+            raise SpecError(
+                f"checkpoint {checkpoint} has its weights only as {pickles[0]}; that is or may be a pickle, which runs "
+                "code when it is read, so it is never opened. Convert it to model.safetensors on a machine you trust: "
+                'AutoModel.from_pretrained("OLD").save_pretrained("NEW"), and the tokenizer likewise'
+            )
+        _check_formats(checkpoint, files)
+        missing.append(WEIGHTS)
+    if not set(TOKENIZER_FILES) & set(top):
+        if not missing and "tokenizer_config.json" in top:
+            raise SpecError(
+                f"checkpoint {checkpoint}: its tokenizer has no vocabulary (no tokenizer.json, vocab.txt or *.model "
+                "beside tokenizer_config.json); copy it from where the model comes from. A tokenizer that is code "
+                "alone, such as CANINE's and ByT5's, is not read"
+            )
+        missing.append("tokenizer.json")
     if missing:
         raise SpecError(f"checkpoint {checkpoint} is no Hugging Face checkpoint: it has no {', no '.join(missing)}")
+
+
+def _check_formats(checkpoint: str, files: list[str]) -> None:
+    """Refuse a checkpoint without weights under the names that are read, but with others."""
+    others = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
+    if others and re.search(r"-\d{5}-of-\d{5}\.", others[0]):
+        raise SpecError(
+            f"checkpoint {checkpoint} has parts of its weights, such as {shown(others[0])}, and no {INDEX}, which says "
+            "what is in them; copy it from where they come from"
+        )
+    if others:
+        raise SpecError(
+            f"checkpoint {checkpoint} has its weights as {shown(others[0])}; they are read from {WEIGHTS} or from what "
+            f"{INDEX} lists: rename the file if it is the whole model"
+        )
+    for ending, why in _FORMATS.items():
+        if found := sorted(name for name in files if name.endswith(ending)):
+            raise SpecError(
+                f"checkpoint {checkpoint} has its weights only as {shown(found[0])}; {why}. Name the original model, "
+                f"with {WEIGHTS}"
+            )
+
+
+def check_fetched(folder: Path) -> None:
+    """Refuse files that Git has not fetched: a pointer of Git LFS stands in their place.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        SpecError: If there are such files.
+    """
+    fast = folder / TOKENIZER_FILES[0]
+    names = [*_CONFIGS, *_OTHERS, TOKENIZER_FILES[0], *(() if fast.exists() else _TEXTS), INDEX]  # what will be read
+    names += sorted(file.name for file in folder.glob("model*.safetensors"))
+    pointers = [name for name in dict.fromkeys(names) if _is_pointer(folder / name)]
+    if pointers:
+        raise SpecError(
+            f"checkpoint {folder}: {', '.join(map(shown, pointers[:3]))} is a pointer of Git LFS, a few lines of text "
+            "in place of the file, because the folder was cloned without git-lfs; fetch the files there with: "
+            "git lfs install && git lfs pull"
+        )
+
+
+def _is_pointer(file: Path) -> bool:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return False
+        with file.open("rb") as content:
+            return content.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -144,7 +238,14 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         SpecError: If the index cannot be read, or names anything else.
     """
-    return [inside(folder, name) for name in _weight_names(folder)]
+    names = _weight_names(folder)
+    lost = [name for name in names if "/" not in name and not (folder / name).exists()]
+    if lost and not (folder / lost[0]).is_symlink():
+        raise SpecError(
+            f"checkpoint {folder}: {len(lost)} of the {len(names)} files of weights that {INDEX} lists cannot be "
+            f"found: {', '.join(map(shown, lost[:3]))}; copy them into the folder"
+        )
+    return [inside(folder, name) for name in names]
 
 
 def _weight_names(folder: Path) -> list[str]:
@@ -372,12 +473,30 @@ def vetted(folder: Path, weights: bool = True, tokenizer: bool = True) -> Iterat
 
 def _config(folder: Path) -> dict[str, Any]:
     config = read_object(folder, "config.json")
-    kind = config.get("model_type")
-    if config.get("is_encoder_decoder") or config.get("is_decoder"):
-        raise SpecError(
-            f"checkpoint {folder}: {shown(kind)[1:-1]} is set up as a decoder; name an encoder, such as BERT or DeBERTa"
-        )
+    for key in ("quantization_config", "compression_config"):
+        if config.get(key):
+            how = config[key].get("quant_method") if isinstance(config[key], dict) else None
+            raise SpecError(
+                f"checkpoint {folder}: its weights are quantised ({shown(how or key)}), which serves inference alone; "
+                "name the original model, or save it in float: model.dequantize().save_pretrained(...)"
+            )
     return config
+
+
+def _check_decoder(checkpoint: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> None:
+    kind = shown(config.get("model_type"))[1:-1]
+    if config.get("is_decoder"):
+        raise SpecError(
+            f"checkpoint {checkpoint}: {kind} is set up as a decoder (is_decoder in config.json), which reads from "
+            "left to right; name an encoder, such as BERT or DeBERTa"
+        )
+    halves = any(name.startswith("decoder.") or ".decoder." in name for name in tensors)
+    if config.get("is_encoder_decoder") and (halves or kind not in ENCODER_HALVES):
+        raise SpecError(
+            f"checkpoint {checkpoint}: {kind} is set up as an encoder and a decoder; of T5 and its like the encoder "
+            'can be used alone: T5EncoderModel.from_pretrained("OLD").save_pretrained("NEW"). Else name an encoder, '
+            "such as BERT or DeBERTa"
+        )
 
 
 def _check_sizes(checkpoint: str, config: dict[str, Any], tensors: dict[str, list[int]]) -> None:
@@ -391,7 +510,7 @@ def _check_sizes(checkpoint: str, config: dict[str, Any], tensors: dict[str, lis
                 )
     numbers = {int(found) for name in tensors for found in _LAYER_NUMBER.findall(name)}
     stored = max(numbers, default=-1) + 1
-    for key in _LAYER_KEYS:
+    for key in LAYER_KEYS:
         declared = config.get(key)
         if not isinstance(declared, int):
             continue
@@ -436,6 +555,32 @@ def _try_tokenizer(checkpoint: str, file: Path, patterns: list[str]) -> None:
                     f"checkpoint {checkpoint}: its tokenizer takes more than {seconds:g} s for {length:,} times "
                     f"{shown(letter)}"
                 )
+
+
+def _try_sentencepiece(checkpoint: str, file: Path) -> None:
+    """Read a model of SentencePiece and normalise some text by it; a damaged one may end the process."""
+    from tokenizers import normalizers
+
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except ImportError as error:
+        raise SpecError(
+            f"checkpoint {checkpoint}: its tokenizer is a model of SentencePiece ({file.name}); to read it, "
+            "pip install sentencepiece"
+        ) from error
+    try:
+        model: Any = vars(sentencepiece_model_pb2)["ModelProto"]()
+        model.ParseFromString(file.read_bytes())
+        if not model.pieces:
+            raise ValueError("it has no pieces")
+        if table := model.normalizer_spec.precompiled_charsmap:
+            normalizers.Precompiled(table).normalize_str("aA0 ｶﾞ漢é\u2028")
+    except BaseException as error:
+        raise SpecError(
+            f"checkpoint {checkpoint}: {file.name} is damaged or no model of SentencePiece ({plain_words(error)}); "
+            "copy it again, or save the tokenizer as tokenizer.json: "
+            'AutoTokenizer.from_pretrained("OLD").save_pretrained("NEW")'
+        ) from error
 
 
 def _letters_of(patterns: list[str]) -> Iterator[str]:

@@ -69,7 +69,11 @@ def wanted(lines: list[str]) -> Iterator[Requirement]:
 
 @pytest.mark.parametrize(
     ("file", "extras"),
-    [("requirements.lock", list(EXTRAS)), ("docker/requirements.lock", ["production", "lora"])],
+    # unidic-lite, which the extra japanese needs, is published as source alone: pip builds it where it is asked for
+    [
+        ("requirements.lock", [name for name in EXTRAS if name != "japanese"]),
+        ("docker/requirements.lock", ["production", "lora"]),
+    ],
 )
 def test_a_lock_has_what_the_project_asks_for(file: str, extras: list[str]) -> None:
     packages = locked(file)

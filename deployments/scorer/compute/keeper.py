@@ -36,7 +36,7 @@ import orjson
 
 from esci_tournament.deployments.scorer.compute.loading import Job, load_members
 from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
-from esci_tournament.deployments.scorer.compute.replica import Answer, answers_of, judged
+from esci_tournament.deployments.scorer.compute.replica import Answer, Judge
 from esci_tournament.deployments.scorer.compute.wire import Header, pack, receive, receive_with
 from esci_tournament.deployments.scorer.memory import Trimmer
 from esci_tournament.registry.children import end_when_closed
@@ -297,12 +297,12 @@ def _serve(job: Job, members: dict[str, Candidate], device: str, connection: soc
     connection.sendall(pack({"replica": os.getpid(), "slots": slots}))
     pages: dict[int, Pairs] = {}  # that the scorer relies on; it says which ones to forget
     trimmer = Trimmer()
-    sending = threading.Lock()
+    sending, judge = threading.Lock(), Judge()
 
     def compute(header: Header, slices: list[Pairs]) -> None:
         begun = time.monotonic()
         member = members[header["member"]]
-        answers = judged(member, answers_of(member, slices, job.most_pairs), job.most_pairs)
+        answers = judge.answers(header["member"], member, slices, job.most_pairs)
         said = [_said(answer) for answer in answers]
         content = [np.ascontiguousarray(one).data.cast("B") for one in answers if isinstance(one, np.ndarray)]
         facts = {"batch": header["batch"], "seconds": time.monotonic() - begun, "answers": said}

@@ -22,6 +22,8 @@ from esci_tournament.deployments.scorer.compute.pairs import (
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.families.protocol import Candidate
 
+_SHORT = 10_000  # characters of a pair that is kept
+
 Slice = tuple[Pairs, int, int]  # pairs of a request, from a row to before another
 Answer = np.ndarray | NotAnswered  # float32 (n, 4) for the n pairs of a slice, or why there is none
 Done = Callable[[list[Answer], float], None]  # called with an answer for each slice, and the seconds that they took
@@ -80,6 +82,7 @@ class LocalReplica:
 
     def __init__(self, candidates: Mapping[str, Candidate], slots: int, threads: int, most_pairs: int) -> None:
         self.candidates, self.slots, self._most_pairs = dict(candidates), slots, most_pairs
+        self._judge = Judge()
         # A call that hangs keeps its thread, and its slot is given to another
         self._pool = ThreadPoolExecutor(slots + len(self.candidates), "member", _set_threads, (threads,))
 
@@ -90,7 +93,8 @@ class LocalReplica:
 
         def work() -> None:
             begun = time.monotonic()
-            answers = answers_of(candidate, [pairs.between(*rows) for pairs, *rows in slices], self._most_pairs)
+            parts = [pairs.between(*rows) for pairs, *rows in slices]
+            answers = self._judge.answers(member, candidate, parts, self._most_pairs)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(done, answers, time.monotonic() - begun)
 
@@ -127,26 +131,46 @@ def answers_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) ->
     return list(np.split(scores, bounds))
 
 
-def judged(candidate: Candidate, answers: Sequence[Answer], most_pairs: int) -> list[Answer]:
-    """Tell pages that a model fails on from a model that fails: it is asked about a harmless page after a failure.
+class Judge:
+    """Tells pages that a model fails on from a model that fails.
 
-    Args:
-        candidate: the model.
-        answers: what :func:`answers_of` returned.
-        most_pairs: as for :func:`answers_of`.
-
-    Returns:
-        The answers; those that failed as :class:`PageFailed` when the harmless page has an answer, and as
-        :class:`MemberBroken` when it has none.
+    After a failure the model is asked about a harmless page, and, when it fails on that too, about a pair that it has
+    had an answer for: some models cannot bear a page that is nearly empty.
     """
-    if not any(isinstance(answer, NotAnswered) for answer in answers):
-        return list(answers)
-    kind: type[NotAnswered] = PageFailed
+
+    def __init__(self) -> None:
+        self._answered: dict[str, Pairs] = {}  # the newest short pair of each member that had an answer
+
+    def answers(self, member: str, candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> list[Answer]:
+        """Return a model's answers. See :func:`answers_of`.
+
+        Args:
+            member: its candidate id.
+            candidate: the model.
+            parts: pairs of one or more requests.
+            most_pairs: largest number of pairs that the model is given at once.
+
+        Returns:
+            The answers; those that failed as :class:`PageFailed` when another page has an answer, and as
+            :class:`MemberBroken` when none has.
+        """
+        answers = answers_of(candidate, parts, most_pairs)
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, np.ndarray) and (pair := part.between(0, 1)).characters <= _SHORT:
+                self._answered[member] = pair
+        if not any(isinstance(answer, NotAnswered) for answer in answers):
+            return answers
+        known = [HARMLESS, *([self._answered[member]] if member in self._answered else [])]
+        kind = PageFailed if any(_bears(candidate, page) for page in known) else MemberBroken
+        return [kind(str(one)) if isinstance(one, NotAnswered) else one for one in answers]
+
+
+def _bears(candidate: Candidate, page: Pairs) -> bool:
     try:
-        scores_of(candidate, [HARMLESS], most_pairs)
+        scores_of(candidate, [page], len(page))
     except NotAnswered:
-        kind = MemberBroken
-    return [kind(str(one)) if isinstance(one, NotAnswered) else one for one in answers]
+        return False
+    return True
 
 
 def scores_of(candidate: Candidate, parts: Sequence[Pairs], most_pairs: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -16,9 +17,11 @@ from safetensors.numpy import load_file, save_file
 from sklearn.utils.extmath import randomized_svd
 
 from esci_tournament.registry.files import publish
-from esci_tournament.tasks.families.checkpoint import fetch_checkpoint, open_encoder, open_tokenizer, quiet
+from esci_tournament.tasks.families.checkpoint import open_checkpoint, quiet
+from esci_tournament.tasks.families.checkpoint_model import embeddings, in_table
 from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS
+from esci_tournament.tasks.families.japanese import words_of
 
 _TERMS = 1 << 15  # terms that `lsa` reduces: the most frequent ones
 _SAMPLE = 60_000  # texts that `lsa` is fitted on
@@ -192,17 +195,20 @@ class Pretrained:
 
     def __init__(self, source: str | Path, device: torch.device, max_length: int = 64, batch_size: int = 64) -> None:
         self.device, self.max_length, self.batch_size = device, max_length, batch_size
-        folder = fetch_checkpoint(str(source))
-        self.tokenizer = open_tokenizer(folder)
-        model = open_encoder(folder)
+        model, self.tokenizer = open_checkpoint(str(source), decoders=True)
         # transformers wraps Module.to, which hides from mypy that it is a method
         self.model = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.dimensions = int(model.config.hidden_size)
+        self._takes = set(inspect.signature(model.forward).parameters)
+        self._words = words_of(self.tokenizer)
+        self._spare = in_table(self.tokenizer, len(embeddings(model).weight))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the mean state over the tokens of each text, float32 (len(texts), dimensions), rows of length 1."""
         result = np.empty((len(texts), self.dimensions), dtype=np.float32)
         by_length = np.argsort([-len(text) for text in texts], kind="stable")
+        if self._words is not None:
+            texts = [self._words(text) for text in texts]
         for start in range(0, len(texts), self.batch_size):
             rows = by_length[start : start + self.batch_size]
             batch = self.tokenizer(
@@ -212,8 +218,12 @@ class Pretrained:
                 max_length=self.max_length,
                 return_tensors="pt",
             ).to(self.device)
+            if self._spare is not None:
+                rows_of, spare = self._spare
+                batch["input_ids"] = batch["input_ids"].masked_fill(batch["input_ids"] >= rows_of, spare)
             with torch.inference_mode():
-                states = self.model(**batch).last_hidden_state
+                told = {name: value for name, value in batch.items() if name in self._takes}
+                states = self.model(**told).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
             result[rows] = ((states * mask).sum(1) / mask.sum(1).clamp_min(1)).float().cpu().numpy()
         return _unit(result)

@@ -104,7 +104,7 @@ class GraphNetwork(Candidate):
         """
         assert isinstance(spec, GraphNetworkSpec)
         if spec.recipe.encoder != "lsa":
-            check_checkpoint(spec.recipe.encoder)
+            check_checkpoint(spec.recipe.encoder, decoders=True)  # of their states the mean is taken, and no more
 
     @classmethod
     def permit(cls, spec: CandidateSpec, settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,15 @@ class Template:
     product_segment: int
     pad: int
     separator: int
+
+    def within(self, rows: int, spare: int) -> Template:
+        """Return the template with `spare` in place of the tokens from number `rows` on."""
+
+        def kept(gaps: tuple[tuple[tuple[int, int], ...], ...]) -> tuple[tuple[tuple[int, int], ...], ...]:
+            return tuple(tuple((token if token < rows else spare, segment) for token, segment in gap) for gap in gaps)
+
+        pad, separator = (token if token < rows else spare for token in (self.pad, self.separator))
+        return replace(self, single=kept(self.single), pair=kept(self.pair), pad=pad, separator=separator)
 
     @property
     def pair_overhead(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from esci_tournament.registry.errors import SpecError
@@ -13,15 +13,19 @@ from esci_tournament.tasks.families.checkpoint import check_checkpoint, quiet, w
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 
 
-def check_origin(spec: LanguageModelSpec) -> None:
+def check_origin(spec: LanguageModelSpec, deep: bool = True) -> None:
     """Refuse a checkpoint that cannot be trained, or an architecture whose sizes do not fit.
+
+    Args:
+        spec: the spec.
+        deep: whether what the parts of a checkpoint hold is compared too.
 
     Raises:
         SpecError: as :func:`esci_tournament.tasks.families.checkpoint.check_checkpoint`, or if the heads do not divide
-            the hidden size.
+            the hidden size, or `max_length` is longer than the checkpoint reads.
     """
     if spec.checkpoint is not None:
-        check_checkpoint(spec.checkpoint)
+        check_length(spec, check_checkpoint(spec.checkpoint, deep=deep))
     elif spec.recipe.hidden_size % spec.recipe.heads:
         raise SpecError(
             f"candidate {spec.name}: hidden_size {spec.recipe.hidden_size} is no multiple of heads {spec.recipe.heads}"
@@ -74,23 +78,18 @@ def new_encoder(spec: LanguageModelSpec, vocabulary: int, pad: int) -> PreTraine
         return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False, **without_pooler(config))
 
 
-def check_length(spec: LanguageModelSpec, config: PretrainedConfig) -> None:
+def check_length(spec: LanguageModelSpec, positions: int | None) -> None:
     """Refuse a maximum length that the encoder has no positions for.
 
     Args:
         spec: its recipe names the maximum length.
-        config: configuration of the encoder.
+        positions: tokens that the encoder has positions for; None where there is no limit.
 
     Raises:
         SpecError: if the recipe's `max_length` is too long.
     """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or getattr(config, "relative_attention", False):
-        return
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= 2  # these count positions from two
-    if spec.recipe.max_length > positions:
+    if positions is not None and spec.recipe.max_length > positions:
         raise SpecError(
             f"candidate {spec.name}: max_length is {spec.recipe.max_length}; checkpoint "
-            f"{spec.checkpoint} reads {positions} tokens"
+            f"{spec.checkpoint} reads {positions} tokens; set recipe.max_length to that or less"
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,14 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.tasks.candidates.device import memory_guard, resolve_device, resolve_precision, seeded
 from esci_tournament.tasks.families.checkpoint import (
-    fetch_checkpoint,
+    open_checkpoint,
     open_encoder,
     open_tokenizer,
     permit_checkpoint,
     quiet,
     too_many,
 )
+from esci_tournament.tasks.families.checkpoint_model import embeddings, positions, widen_embeddings
 from esci_tournament.tasks.families.language_model.encoder import check_length, check_origin, new_encoder
 from esci_tournament.tasks.families.language_model.fine_tune import Lesson, fine_tune
 from esci_tournament.tasks.families.language_model.keywords import Keywords
@@ -79,6 +80,7 @@ class LanguageModel(Candidate):
         self._keywords: Keywords | None = None
         self._ahead: ProductVectors | None = None
         self._shares: dict[str, list[float]] = {}
+        self._new_tokens = 0
         self._device = torch.device("cpu")
 
     @classmethod
@@ -105,6 +107,13 @@ class LanguageModel(Candidate):
             raise SpecError(too_many(spec.name, spec.parameters, settings))
 
     @classmethod
+    def keys_of_version(cls, address: str, settings: Settings) -> dict[str, Any] | None:
+        """Return the version as the checkpoint, when it holds the weights of an encoder; it is fine-tuned then."""
+        from esci_tournament.tasks.families.registered_checkpoint import has_checkpoint  # MLflow takes a second
+
+        return {"checkpoint": address} if has_checkpoint(address, settings) else None
+
+    @classmethod
     def describe(cls, spec: CandidateSpec) -> str:
         """Return where the model starts from, and its style."""
         assert isinstance(spec, LanguageModelSpec)
@@ -127,7 +136,7 @@ class LanguageModel(Candidate):
             SpecError: if the checkpoint or the recipe cannot be used.
             CandidateError: if there is nothing to learn from, the loss is not finite, or memory runs out.
         """
-        check_origin(self.spec)
+        check_origin(self.spec, deep=False)
         if data.pairs.empty:
             raise CandidateError(f"candidate {self.spec.name}: there is no pair to fit on")
         data.work.mkdir(parents=True, exist_ok=True)
@@ -166,7 +175,7 @@ class LanguageModel(Candidate):
             texts = PairTexts.of(pairs, data.products, self.spec.recipe, self._keywords)
             with team.first_come_main():
                 wrapped, encoder = self._open(texts, data.work)
-                self._tokenizer = PairTokenizer(wrapped, self.spec.recipe)
+                self._tokenizer = PairTokenizer(wrapped, self.spec.recipe, len(embeddings(encoder).weight))
                 tokens = self._tokenizer.tokens(texts, data.work)
             merge = add_lora(encoder, self.spec.recipe) if self.spec.recipe.lora_rank else None
             freeze(encoder, self.spec.recipe)
@@ -302,6 +311,8 @@ class LanguageModel(Candidate):
             "history": self.training.history, "best_epoch": self.training.best_epoch, "steps": self.training.step,
             "seconds": round(self.training.seconds, 3),
         }  # fmt: skip
+        if self._new_tokens:  # of the tokenizer, without a row in the checkpoint's embeddings
+            record["new_tokens"] = self._new_tokens
         _write_json(folder / _TRAINING, record)
         if self._keywords is not None:
             self._keywords.save(folder)
@@ -333,15 +344,16 @@ class LanguageModel(Candidate):
             raise SpecError(f"{folder} holds a model of family {spec.family}, not a language model")
         model = cls(spec)
         model._device = resolve_device(device)
-        model._tokenizer = PairTokenizer(open_tokenizer(folder, PreTrainedTokenizerFast), spec.recipe)
         network = model._network = model._pair_network(open_encoder(folder))
+        wrapped, rows = open_tokenizer(folder, PreTrainedTokenizerFast), len(embeddings(network.encoder).weight)
+        model._tokenizer = PairTokenizer(wrapped, spec.recipe, rows)
         network.load_state_dict(head | {f"encoder.{k}": v for k, v in network.encoder.state_dict().items()})
         network.to(model._device).eval()
         if spec.recipe.keywords:
             model._keywords = Keywords.load(folder)
         if (folder / _SHARES).is_file():
             model._shares = json.loads((folder / _SHARES).read_text(encoding="utf-8"))
-        model.training = _read_training(folder / _TRAINING)
+        model.training, model._new_tokens = _read_training(folder / _TRAINING)
         return model
 
     def parameters(self) -> int:
@@ -355,7 +367,7 @@ class LanguageModel(Candidate):
     def _adopt(self, other: LanguageModel) -> None:
         """Take over the parts of a model that other processes have trained and saved."""
         self._network, self._tokenizer, self._device = other._network, other._tokenizer, other._device
-        self.training, self._keywords = other.training, other._keywords
+        self.training, self._keywords, self._new_tokens = other.training, other._keywords, other._new_tokens
 
     def _open(self, texts: PairTexts, work: Path) -> tuple[PreTrainedTokenizerFast, transformers.PreTrainedModel]:
         recipe = self.spec.recipe
@@ -367,10 +379,10 @@ class LanguageModel(Candidate):
                 publish(scratch, kept_at)
             tokenizer = wrap(Tokenizer.from_file(str(kept_at)))
             return tokenizer, new_encoder(self.spec, len(tokenizer), tokenizer.pad_token_id)
-        folder = fetch_checkpoint(self.spec.checkpoint)
-        encoder = open_encoder(folder)
-        check_length(self.spec, encoder.config)
-        return open_tokenizer(folder), encoder
+        encoder, tokenizer = open_checkpoint(self.spec.checkpoint)
+        check_length(self.spec, positions(encoder))
+        self._new_tokens = widen_embeddings(encoder, tokenizer)
+        return tokenizer, encoder
 
     def _pair_network(self, encoder: transformers.PreTrainedModel) -> TextPairNetwork:
         return TextPairNetwork(encoder, self.spec.recipe.style, pretrained=self.spec.checkpoint is not None)
@@ -391,16 +403,17 @@ class LanguageModel(Candidate):
         return self._tokenizer
 
 
-def _read_training(file: Path) -> TrainingState | None:
-    """Return the training's record, or None when there is none."""
+def _read_training(file: Path) -> tuple[TrainingState | None, int]:
+    """Return the training's record, None when there is none, and the number of tokens that it gave a row."""
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if not record:
-        return None
-    return TrainingState(
+        return None, 0
+    state = TrainingState(
         epoch=len(record["history"]), step=record["steps"], best_epoch=record["best_epoch"],
         best_score=record["history"][record["best_epoch"]]["score"], history=record["history"],
         seconds=record["seconds"], finished=True,
     )  # fmt: skip
+    return state, int(record.get("new_tokens", 0))
 
 
 def _write_json(file: Path, content: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import SpecError
+from esci_tournament.tasks.families.checkpoint_model import in_table
+from esci_tournament.tasks.families.japanese import words_of
 from esci_tournament.tasks.families.language_model.batching import (
     PairTokens,
     Ragged,
@@ -99,12 +102,13 @@ class PairTokenizer:
     Args:
         wrapped: the tokenizer, kept as attribute `wrapped`; its own padding and truncation are not used.
         recipe: fields, their budgets, and the maximum length.
+        rows: of the model's embedding matrix. A token beyond it, as an added word may be, is read as the unknown one.
 
     Raises:
         SpecError: if it has no separator token.
     """
 
-    def __init__(self, wrapped: PreTrainedTokenizerFast, recipe: LanguageModelRecipe) -> None:
+    def __init__(self, wrapped: PreTrainedTokenizerFast, recipe: LanguageModelRecipe, rows: int) -> None:
         self.wrapped, self._recipe = wrapped, recipe
         self._plain = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
         self._plain.no_padding()
@@ -112,7 +116,10 @@ class PairTokenizer:
         separator = wrapped.sep_token_id if wrapped.sep_token_id is not None else wrapped.eos_token_id
         if separator is None:
             raise SpecError("the checkpoint's tokenizer has no separator token; name an encoder")
+        self._spare, self._words = in_table(wrapped, rows), words_of(wrapped)
         self._template = read_template(self._plain, wrapped.pad_token_id, separator)
+        if self._spare is not None:
+            self._template = self._template.within(*self._spare)
 
     def tokens(self, texts: PairTexts, work: Path | None = None) -> PairTokens:
         """Return the pairs as tokens.
@@ -128,7 +135,9 @@ class PairTokenizer:
             made = self._queries(texts), self._products(texts)
         else:
             recipe, separator = self._recipe, self._template.separator
-            told = json.dumps([recipe.max_length, recipe.fields, self._budgets(), separator])
+            told = json.dumps([recipe.max_length, recipe.fields, self._budgets(), separator, *(self._spare or ())])
+            if self._words is not None:
+                told += json.dumps(self.wrapped.init_kwargs, default=str, sort_keys=True)
             key = digest_texts([self._plain.to_str(), told, texts.digest()])
             made = (
                 kept(work, f"queries-{key}", lambda: self._queries(texts)),
@@ -137,12 +146,20 @@ class PairTokenizer:
         return PairTokens(*made, texts.query, texts.product, self._template, self._recipe.max_length)
 
     def _queries(self, texts: PairTexts) -> Ragged:
-        return Ragged.of(encode(self._plain, texts.queries, self._recipe.max_length))
+        return Ragged.of(self._encoded(texts.queries))
 
     def _products(self, texts: PairTexts) -> Ragged:
-        limit = self._recipe.max_length
-        ids = [encode(self._plain, field, limit) for field in texts.fields.values()]
-        return join_fields(ids, self._budgets(), self._template.separator, limit)
+        ids = [self._encoded(field) for field in texts.fields.values()]
+        return join_fields(ids, self._budgets(), self._template.separator, self._recipe.max_length)
+
+    def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._words is not None:
+            texts = [self._words(text) for text in texts]
+        found = encode(self._plain, texts, self._recipe.max_length)
+        if self._spare is None:
+            return found
+        rows, spare = self._spare
+        return [np.where(ids < rows, ids, np.int32(spare)) for ids in found]
 
     def _budgets(self) -> list[int]:
         recipe = self._recipe

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from esci_tournament.registry.specs import NamedSpec, Strict
+from esci_tournament.registry.specs import NOT_PINNED, PINNED, NamedSpec, Strict
 
 TextField = Literal["title", "brand", "color", "bullets", "description"]
 TEXT_FIELDS: tuple[TextField, ...] = ("title", "brand", "color", "bullets", "description")
@@ -93,4 +93,6 @@ class LanguageModelSpec(NamedSpec):
     def _one_origin(self) -> LanguageModelSpec:
         if (self.checkpoint is None) == (self.architecture is None):
             raise ValueError("name either a checkpoint (to fine-tune) or an architecture (to train from scratch)")
+        if self.checkpoint and self.checkpoint.startswith("models:/") and not PINNED.fullmatch(self.checkpoint):
+            raise ValueError(NOT_PINNED)
         return self

@@ -33,11 +33,24 @@ def folder(tmp_path):
 
 
 def test_a_whole_checkpoint_opens_with_its_own_weights(folder):
-    check_checkpoint(str(folder))
+    check_checkpoint(str(folder), deep=False)
     assert fetch_checkpoint(str(folder)) == folder
     weights = open_encoder(folder).get_input_embeddings().weight
     assert torch.equal(weights, BertModel.from_pretrained(folder).get_input_embeddings().weight)
     assert open_tokenizer(folder).tokenize("red mug") == ["red", "mug"]
+
+
+@pytest.mark.slow
+def test_positions_are_looked_up_in_a_child_once_until_a_file_changes(folder, monkeypatch):
+    """Slow, because each look imports torch in another process."""
+    assert check_checkpoint(str(folder)) == 64
+    content = json.loads((folder / "config.json").read_text())
+    monkeypatch.setattr("esci_tournament.tasks.families.checkpoint._check_folder", lambda _: None)
+    monkeypatch.setattr("esci_tournament.tasks.families.checkpoint.in_child", lambda *_, **__: {})
+    assert check_checkpoint(str(folder)) == 64
+    (folder / "config.json").write_text(json.dumps(content | {"num_hidden_layers": 1}))
+    with pytest.raises(KeyError):  # it looks again
+        check_checkpoint(str(folder))
 
 
 def test_weights_that_are_only_a_pickle_are_refused_and_never_opened(folder):

@@ -252,7 +252,7 @@ def test_what_would_lead_elsewhere_or_never_end_is_refused_before_a_library_sees
 @pytest.mark.usefixtures("no_pickles")
 def test_what_is_swapped_after_it_was_looked_at_is_refused_too(folder: Path) -> None:
     """F5.3: the files are looked at again when they are opened."""
-    checkpoint.check_checkpoint(str(folder))
+    checkpoint.check_checkpoint(str(folder), deep=False)
     rename_shard(folder, "pytorch_model.bin")
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch boom'\ntR.")
     with pytest.raises(SpecError, match=r"names 'pytorch_model\.bin'"):
@@ -278,3 +278,50 @@ def test_a_header_says_what_a_file_holds(folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         found |= tensors_of(file, "x")
     assert found == {name: list(value.shape) for name, value in model.state_dict().items()}
+
+
+def test_lost_shards_are_named(folder: Path) -> None:
+    last = max(folder.glob("model-*.safetensors"))
+    count = len(list(folder.glob("model-*.safetensors")))
+    last.unlink()
+    with pytest.raises(SpecError, match=f"1 of the {count} files of weights .* cannot be found: '{last.name}'"):
+        inspect(str(folder))
+
+
+def lone(*names: str) -> Callable[[Path], None]:
+    """Leave other files in place of the weights."""
+
+    def change(folder: Path) -> None:
+        for file in folder.glob("model*.safetensors*"):
+            file.unlink()
+        for name in names:
+            (folder / name).write_bytes(b"x")
+
+    return change
+
+
+def of_sentence_transformers(folder: Path) -> None:
+    lone("modules.json")(folder)
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lone("model-q4.gguf"), "only as 'model-q4.gguf'; GGUF is made for inference"),
+        (lone("model.onnx"), "only as 'model.onnx'; ONNX"),
+        (lone("tf_model.h5"), "only as 'tf_model.h5'; those of TensorFlow"),
+        (lone("model-00001-of-00002.safetensors"), "has parts of its weights.*no model.safetensors.index.json"),
+        (lone("bert.safetensors"), "has its weights as 'bert.safetensors'.*rename"),
+        (lone("adapter_config.json", "adapter_model.safetensors"), "holds an adapter.*merge_and_unload"),
+        (of_sentence_transformers, "sentence-transformers.*0_Transformer"),
+        (changed("config.json", is_encoder_decoder=True), "T5EncoderModel.from_pretrained"),
+        (changed("config.json", is_decoder=True), "is set up as a decoder"),
+    ],
+)
+def test_other_forms_of_a_model_are_refused_with_what_to_do(
+    folder: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(SpecError, match=words):
+        checkpoint.check_checkpoint(str(folder))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from esci_tournament.deployments.scorer.catalogue import Text
-from esci_tournament.deployments.scorer.compute.pairs import NotAnswered, Pairs
-from esci_tournament.deployments.scorer.compute.replica import Answer, LocalReplica, answers_of, scores_of
+from esci_tournament.deployments.scorer.compute.pairs import MemberBroken, NotAnswered, PageFailed, Pairs
+from esci_tournament.deployments.scorer.compute.replica import Answer, Judge, LocalReplica, answers_of, scores_of
 from tests.deployments.scorer.conftest import Hashed
 
 
@@ -68,4 +68,37 @@ def test_a_replica_in_this_process_answers_in_the_event_loop_with_rows_of_a_page
     (answer,) = asyncio.run(go())
     np.testing.assert_array_equal(answer, model.predict_proba(*page(5).frames)[1:3])
     assert not replica.give_up()  # a thread cannot be stopped
+    replica.end()
+
+
+class Delicate(Hashed):
+    """A model that cannot bear some titles, nor the page that is tried after a failure."""
+
+    def predict_proba(self, pairs: Any, products: Any) -> np.ndarray:
+        if products["title"].isin(["a", "lamp 1"]).any():
+            raise IndexError("index out of range in self")
+        return super().predict_proba(pairs, products)
+
+
+def test_a_page_is_to_blame_when_the_model_still_answers_for_what_it_has_answered_before() -> None:
+    model, judge = Delicate("a"), Judge()
+    (first,) = judge.answers("a/1", model, [page(2)], 100)
+    assert isinstance(first, MemberBroken)  # nothing shows yet that it ever works
+    good, bad = judge.answers("a/1", model, [page(1), page(2)], 100)
+    assert isinstance(good, np.ndarray)
+    assert isinstance(bad, PageFailed)
+    (again,) = judge.answers("a/1", model, [page(2)], 100)
+    assert isinstance(again, PageFailed)
+
+
+def test_a_replica_in_this_process_tells_pages_from_models_too() -> None:
+    replica = LocalReplica({"a/1": Hashed("a")}, slots=1, threads=1, most_pairs=100)
+
+    async def go() -> list[Answer]:
+        come: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        replica.send("a/1", [(page(1, "poison"), 0, 1)], lambda answers, seconds: come.set_result(answers))
+        return await asyncio.wait_for(come, 10)
+
+    (answer,) = asyncio.run(go())
+    assert type(answer) is PageFailed
     replica.end()

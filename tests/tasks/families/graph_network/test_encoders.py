@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,6 +188,19 @@ def test_pretrained_copy_is_self_contained_and_safe(checkpoint, tmp_path) -> Non
     again = load_encoder(tmp_path, Lexicon.fit(SHELF), torch.device("cpu"))
     assert np.array_equal(again.encode(SHELF), encoder.encode(SHELF))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
+
+
+def test_a_word_without_an_embedding_is_read_as_unknown_by_a_frozen_encoder(checkpoint, tmp_path) -> None:
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "words"))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=16)).save_pretrained(folder)  # fmt: skip
+    tokenizer.add_tokens(["[BRAND]"])
+    tokenizer.save_pretrained(folder)
+    word, unknown = Pretrained(folder, torch.device("cpu")).encode(["red [BRAND] shoe", "red [UNK] shoe"])
+    assert np.array_equal(word, unknown)
 
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.tasks.families.language_model.encoder import check_origin, new_encoder
+from esci_tournament.tasks.families.language_model.encoder import check_length, check_origin, new_encoder
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
 
 
@@ -23,3 +23,11 @@ def test_every_architecture_starts_from_nothing_and_reads_its_full_length(name):
     states = encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
     assert states.shape == (1, 24, 16)
     assert torch.isfinite(states).all()
+
+
+@pytest.mark.parametrize(("length", "positions"), [(64, 64), (4096, None)])
+def test_a_length_is_held_against_the_positions_that_there_are(length, positions):
+    made = LanguageModelSpec(name="x", checkpoint="group/model", recipe={"max_length": length})
+    check_length(made, positions)
+    with pytest.raises(SpecError, match=f"max_length is {length}; checkpoint group/model reads {length - 1} tokens"):
+        check_length(made, length - 1)

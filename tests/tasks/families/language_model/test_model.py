@@ -1,5 +1,6 @@
 """The language-model family on a small world whose labels are determined by type and colour."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import f1_score
+from transformers import PreTrainedTokenizerFast
 
 from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.tasks.families.language_model.model import LanguageModel
@@ -117,6 +119,23 @@ def test_a_saved_model_can_be_the_checkpoint_of_the_next(small, fitted, tmp_path
     model = LanguageModel(spec).fit(data(*small, tmp_path / "work"))
     for name, value in fitted._network.encoder.state_dict().items():
         assert torch.equal(value, model._network.encoder.state_dict()[name]), name
+
+
+def test_words_that_were_added_to_a_tokenizer_alone_are_learnt_recorded_and_answered_for(small, fitted, tmp_path):
+    frame, products = small
+    fitted.save(tmp_path / "model")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    tokenizer.add_tokens(["[BRAND]", "lampshade"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    asked = frame.head(2).assign(query=["red lampshade", "red unheardof"])
+    old = load_candidate(tmp_path / "model")  # as an earlier release has saved it
+    assert np.isfinite(old.predict_proba(asked, products)).all()
+    spec = make_spec(checkpoint=str(tmp_path / "model"), epochs=1)
+    LanguageModel(spec).fit(data(frame, products, tmp_path / "work")).save(tmp_path / "next")
+    assert json.loads((tmp_path / "next" / "training.json").read_text())["new_tokens"] == 2
+    again = load_candidate(tmp_path / "next")
+    assert np.isfinite(again.predict_proba(asked, products)).all()
+    assert again._network.encoder.config.vocab_size == len(tokenizer)
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(small, fitted, tmp_path):
