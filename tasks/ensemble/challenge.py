@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from esci_tournament.tasks.ensemble.scores import MemberScores, stack
 from esci_tournament.tasks.ensemble.search import Eviction
 from esci_tournament.tasks.ensemble.select import Selection, select
 from esci_tournament.tasks.ensemble.similarity import compare_members
-from esci_tournament.tasks.ensemble.value import MOST_SHAPLEY_MEMBERS, Game
+from esci_tournament.tasks.ensemble.value import MOST_ROWS, MOST_SHAPLEY_MEMBERS, Game
 from esci_tournament.tasks.ensemble.worth import Worth, measure_worth
 from esci_tournament.tasks.families.protocol import Progress, silent
 
@@ -35,6 +36,7 @@ RESULT = "challenge.json"
 # Of building a challenger; part of the key that it is stored under. 1: with class weights in the fit; 2: without the
 # metrics out of fold; 3: without intervals over re-fits; 4: without a look for columns in another order
 METHOD = 5
+_SELECTED = 0.7  # share of the work, as progress tells it, until the members are chosen
 # The settings that a challenger depends on; they are part of the key that it is stored under.
 SETTINGS = (
     *("budget_memory_mib", "budget_latency_ms", "execution", "selection", "must_keep", "must_drop"),
@@ -122,15 +124,10 @@ def build_challenge(
     columns = stack(scores, pairs["example_id"].to_numpy())
     labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
     locales = pairs["locale"].astype(str).to_numpy()
-    heard = 0
-
-    def hear(members: frozenset[str], value: float) -> None:
-        nonlocal heard
-        heard += 1
-        progress(1 - 0.9**heard, f"re-fit {heard}: {len(members)} members, {settings.primary_metric} {value:.3f}")
-
+    steps = _Steps(progress, settings.primary_metric)
+    steps.begin(0.0, _SELECTED, f"choosing among {len(names)} models on {min(len(labels), MOST_ROWS):,} pairs")
     parameters = AggregatorParameters(seed=settings.seed, threads=settings.cores)
-    game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=hear, locales=locales)
+    game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=steps.hear, locales=locales)
     selection = select(
         game,
         costs,
@@ -140,6 +137,7 @@ def build_challenge(
         must_drop={*named(settings.must_drop, names), *for_information},
     )
     selection = replace(selection, evicted=tuple(what_it_would_bring(game, selection, for_information)))
+    steps.begin(_SELECTED, 0.8, f"fitting {len(selection.kept)} members on all {len(labels):,} pairs")
     aggregator = game.final_aggregator(selection.kept)
 
     def of(chosen: Sequence[str]) -> np.ndarray:
@@ -150,11 +148,13 @@ def build_challenge(
             fitted, of(fitted.members), groups, locales, refits=refits, seed=settings.seed, threads=settings.cores
         )
 
+    steps.begin(0.8, 0.95, "fitting again on resampled queries")
     own = of(selection.kept)
     forest = tabulate(aggregator)
     agreement = check_with_shap(aggregator, own, forest)
     choice = game.fitted(selection.kept).choice
-    refits = refit(own, labels, groups, selection.kept, game.parameters, choice, seed=settings.seed)
+    refits = refit(own, labels, groups, selection.kept, game.parameters, choice, seed=settings.seed, heard=steps.part)
+    steps.begin(0.95, 1.0, "measuring what each member is worth")
     everybody = list(names)
     likeness = compare_members(columns, labels, names)
     result = {
@@ -179,6 +179,35 @@ def build_challenge(
     }
     aggregator.save(folder / "aggregator")
     (folder / RESULT).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+class _Steps:
+    """Progress in steps, each with its part of the whole; a step of unknown length moves by ever smaller amounts."""
+
+    def __init__(self, progress: Progress, metric: str) -> None:
+        self._progress, self._metric = progress, metric
+        self._from, self._to, self._doing, self._begun, self._heard = 0.0, 1.0, "", 0.0, 0
+
+    def begin(self, share: float, until: float, doing: str) -> None:
+        """Begin a step that takes the progress from one share to another."""
+        self._from, self._to, self._doing = share, until, doing
+        self._begun, self._heard = time.monotonic(), 0
+        self._progress(share, doing)
+
+    def hear(self, members: frozenset[str], value: float) -> None:
+        """Tell of a set that was fitted, and how long one takes."""
+        self._heard += 1
+        each = (time.monotonic() - self._begun) / self._heard
+        words = f"{self._doing}: re-fit {self._heard} ({each:.1f} s each), {len(members)} members"
+        self._tell(1 - 0.9**self._heard, f"{words}, {self._metric} {value:.3f}")
+
+    def part(self, done: int, of: int) -> None:
+        """Tell how many of the step's known number of parts are done, and how long the others will take."""
+        left = (time.monotonic() - self._begun) / done * (of - done)
+        self._tell(done / of, f"{self._doing}: {done} of {of}, about {left:.0f} s left")
+
+    def _tell(self, share: float, doing: str) -> None:
+        self._progress(self._from + (self._to - self._from) * share, doing)
 
 
 def releases(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ like a model's and know nothing of the pair. Its share is what a member is credi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -82,6 +82,7 @@ def refit(
     choices: int = CHOICES,
     seed: int = 0,
     maximum_rows: int | None = MOST_PAIRS,
+    heard: Callable[[int, int], None] = lambda done, of: None,
 ) -> Refits:
     """Fit the aggregator again and again on resampled queries, and return the shares of its members.
 
@@ -96,6 +97,7 @@ def refit(
         choices: cross-validations, each on a draw of its own.
         seed: of the draws.
         maximum_rows: pairs that the queries are drawn from at most; None for all.
+        heard: called after each fit with how many are done, and of how many.
 
     Returns:
         The shares, which depend neither on the order of the rows nor on threads.
@@ -134,7 +136,11 @@ def refit(
             credit = utilities(fit_aggregator(both, labels[rows], groups[rows], names, one_thread, how), both)
             return [credit[name] for name in names]
 
-        found = np.array(list(pool.map(once, range(refits))))
+        shares = []
+        for share in pool.map(once, range(refits)):
+            shares.append(share)
+            heard(len(shares), refits)
+        found = np.array(shares)
     among = found[:, :-1]
     whole = np.maximum(among.sum(axis=1, keepdims=True), 1e-300)
     return Refits(tuple(members), among / whole, among, found[:, -1], float(np.sqrt((len(first) - 1) / queries)))

@@ -118,11 +118,19 @@ def test_one_in_sample_score_is_a_leak(tmp_path: Path) -> None:
 
 
 def test_progress_rises_and_never_says_done_too_early(tmp_path: Path) -> None:
-    shares: list[float] = []
-    build_challenge(tmp_path, PAIRS, SCORES[:2], COSTS, Settings(home=tmp_path), lambda share, _: shares.append(share))
+    told: list[tuple[float, str]] = []
+    build_challenge(tmp_path, PAIRS, SCORES[:2], COSTS, Settings(home=tmp_path), lambda *said: told.append(said))
+    shares = [share for share, _ in told]
     assert shares == sorted(shares)
-    assert shares[0] > 0
+    assert shares[0] >= 0
     assert shares[-1] < 1
+    assert all(doing for _, doing in told)
+    for words in (
+        r"choosing among 2 models on .* re-fit 1 \(.* s each\)",
+        r"on all [\d,]+ pairs$",
+        "24 of 24, about 0 s",
+    ):
+        assert any(re.search(words, doing) for _, doing in told), words
 
 
 def test_shapley_values_that_would_take_too_many_refits_are_left_out() -> None:
