@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.differences import tell
 from esci_tournament.flows.dispatch import Dispatcher
-from esci_tournament.flows.intake import news, take_in
+from esci_tournament.flows.intake import look_again, news, take_in
 from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import has_api, run_link
 from esci_tournament.registry import promotion
@@ -31,6 +31,8 @@ DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject:
 INVALID = "promotion_invalid"  # kind of event; subject: the promotion's id
 ANNOUNCED = "difference_announced"  # kind of event; subject: id of the event that says what differs
 TAMPERED = "ledger_tampered"  # kind of event; subject: a digest of what was found
+
+MOST_AGAIN = 20  # refused versions that are looked at again at a time: a look may take seconds
 
 _log = logging.getLogger("watch")
 
@@ -62,6 +64,7 @@ class Watch:
         self._dispatcher = Dispatcher(workspace)
         self._unread: list[Sighting] = []  # seen, and not taken in because something was not there
         self._mark: object = None
+        self._looked = time.monotonic()  # when those that were refused were looked at again
         self._verified: float | None = None  # when the ledger was verified, on the monotonic clock
         self._told: dict[str, CandidateState] = {}
         self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
@@ -80,6 +83,7 @@ class Watch:
         try:
             # One at a time does what follows. It would be right without the lock as well, and four times the work.
             with self._workspace.ledger.exclusive("watch", 0.0):
+                self._step(swept, self._look_again)
                 self._step(swept, self._finish_promotions)
                 if has_api():
                     self._step(swept, self._dispatcher.advance)
@@ -128,6 +132,15 @@ class Watch:
                 _log.info("%s", words)
             raise trouble
         return done
+
+    def _look_again(self) -> list[str]:
+        """Check every `full_look_s` seconds whether the reasons of refusals are mended."""
+        now = time.monotonic()
+        if now - self._looked < self._workspace.settings.full_look_s:
+            return []
+        self._looked = now
+        found = look_again(self._workspace, self._queue, most=MOST_AGAIN)
+        return [f"{candidate} is queued: its refusal is mended" for candidate, why in found.items() if not why]
 
     def _finish_promotions(self) -> list[str]:
         finished = promotion.reconcile(self._workspace.ledger, self._workspace.models)

@@ -24,6 +24,7 @@ from esci_tournament.registry.rows import Payload, Row, Rows
 # lost: its process was killed; given_up: no attempt follows.
 ENDS = ("completed", "failed", "outage", "lost", "given_up")
 AGAIN = ("failed", "outage", "lost")
+_LOOK = ":"  # between a digest and the number of a further look
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,21 @@ class Queue:
 
     # Who arrived
 
-    def arrive(self, candidate: str, digest: str, outcome: str, payload: Payload = None) -> Arrival | None:
-        """Record that a version was noticed.
+    def arrive(
+        self, candidate: str, digest: str, outcome: str, payload: Payload = None, again: bool = False
+    ) -> Arrival | None:
+        """Record that a version was noticed, or looked at again.
 
         Args:
             candidate: Its id, `name/version`.
             digest: Digest of the content of its spec tag. Refused once under each content, it enters only once.
             outcome: queued, refused, or tried.
             payload: `entered` (when it was registered), `complaint` (why it was refused).
+            again: Whether one that was refused with this content is looked at again, because a refusal may follow from
+                what has changed since: a setting, a folder, what is installed.
 
         Returns:
-            The arrival; None when it had arrived before.
+            The arrival; None when it had arrived before, or is refused again with the same complaint.
 
         Raises:
             UsageError: If the outcome is no such word.
@@ -117,8 +122,15 @@ class Queue:
             raise UsageError(f"arrival of {candidate} as {outcome!r}; it is queued, refused or tried")
         with self._ledger.writing() as rows:
             before = rows.all(tables.arrivals, candidate=candidate)
-            if any(row["outcome"] != "refused" or row["digest"] == digest for row in before):
+            same = [row for row in before if content_of(row["digest"]) == digest]
+            if any(row["outcome"] != "refused" for row in before) or (same and not again):
                 return None
+            told = dict(payload or {}).get("complaint")
+            last = before[-1] if before else None
+            if last in same and outcome == "refused" and last["payload"].get("complaint") == told:
+                return None
+            if same:  # the natural key is candidate and digest: further looks at one content are numbered
+                digest = f"{digest}{_LOOK}{len(same) + 1}"
             values = {"candidate": candidate, "digest": digest, "outcome": outcome}
             return Arrival.of(rows.insert(tables.arrivals, values, payload))
 
@@ -131,6 +143,11 @@ class Queue:
                 query = select(tables.arrivals).where(tables.arrivals.c.candidate.in_(candidates))
                 found = list(rows.connection.execute(query.order_by("id")).mappings())
             return [Arrival.of(row) for row in found if candidates is None or row["candidate"] in candidates]
+
+    def refused(self) -> dict[str, Arrival]:
+        """Return the last arrival of every candidate that was refused and has not entered since."""
+        last = {one.candidate: one for one in self.arrivals()}
+        return {candidate: one for candidate, one in last.items() if one.outcome == "refused"}
 
     def waiting(self) -> list[Arrival]:
         """Return the queued arrivals that were neither dispatched nor tried by hand, the first registered first."""
@@ -246,6 +263,11 @@ class Queue:
         )
         with self._ledger.reading() as rows:
             return tuple(rows.connection.scalar(select(func.max(table.c.id))) or 0 for table in watched)
+
+
+def content_of(digest: str) -> str:
+    """Return the digest of the spec tag's content in the digest of an arrival, which may be a further look at it."""
+    return digest.partition(_LOOK)[0]
 
 
 def _waiting(rows: Rows) -> list[Arrival]:

@@ -58,6 +58,7 @@ def test_who_is_refused_gets_a_chance_with_another_content_and_enters_once(queue
     assert queue.arrive("a/1", "one", "queued") is None
     assert queue.arrive("a/1", "two", "queued") is not None
     assert queue.arrive("a/1", "three", "queued") is None
+    assert queue.arrive("a/1", "two", "refused", {"complaint": "no"}, again=True) is None
     assert [row.digest for row in queue.waiting()] == ["two"]
     assert [row.outcome for row in queue.arrivals(["a/1", "b/1"])] == ["refused", "queued"]
 
