@@ -120,7 +120,7 @@ class Swaps:
 
     def __init__(self, home: Path) -> None:
         from esci_tournament.registry.manifests import FILE, Manifest, as_payload
-        from esci_tournament.registry.models import package_ensemble
+        from esci_tournament.registry.packaging import package_ensemble
         from esci_tournament.registry.settings import read_settings
         from esci_tournament.registry.workspace import Workspace
 

@@ -20,17 +20,19 @@ class EnsembleModel:
 
     Args:
         served: The ensemble, loaded.
+        label_only: Whether :meth:`predict` returns the column of labels alone, as MLflow's evaluation of classifiers
+            wants it.
     """
 
-    def __init__(self, served: Ensemble) -> None:
-        self.served = served
+    def __init__(self, served: Ensemble, label_only: bool = False) -> None:
+        self.served, self.label_only = served, label_only
 
-    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, frame: Any, params: dict[str, Any] | None = None) -> pd.DataFrame | pd.Series:
         """Return the class probabilities and the label of each query-product pair.
 
         Args:
             frame: One row a pair, with the official ESCI column names; query and product_locale are required, product
-                columns that are absent are taken as empty.
+                columns that are absent are taken as empty. A frame, columns by name, or a list of rows by name.
             params: Parameters of MLflow's interface; ignored.
 
         Returns:
@@ -40,7 +42,10 @@ class EnsembleModel:
         Raises:
             DataError: if a required column is absent, a query blank or a locale unknown.
         """
-        return self.served.predict(frame)
+        from esci_tournament.tasks.ensemble.rows import frame_of
+
+        answer = self.served.predict(frame_of(frame))
+        return answer["label"] if self.label_only else answer
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> EnsembleModel:
@@ -50,16 +55,25 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Ensem
     with the setting `manifest_digest`; else with the manifest beside the model, and a warning says that this proves
     nothing about who made the files.
 
+    Args:
+        path: Folder of the ensemble.
+        model_config: `{"answer": "label"}` for labels alone; default: probabilities and labels.
+
     Raises:
+        UsageError: if `answer` is anything else than "label" or "all".
         IntegrityError: if the files differ, or the ledger does not know them.
         StoreError: if the ledger cannot be read.
     """
+    from esci_tournament.registry.errors import UsageError
     from esci_tournament.tasks.candidates.device import resolve_device
     from esci_tournament.tasks.ensemble.ensemble import Ensemble
 
+    answer = (model_config or {}).get("answer", "all")
+    if answer not in ("all", "label"):
+        raise UsageError(f"model_config: answer is {answer!r}; it is all or label")
     for words in _compared(Path(path)):
         warnings.warn(words, UserWarning, stacklevel=2)
-    return EnsembleModel(Ensemble.load(Path(path), str(resolve_device("auto"))))
+    return EnsembleModel(Ensemble.load(Path(path), str(resolve_device("auto"))), answer == "label")
 
 
 def _compared(folder: Path) -> tuple[str, ...]:

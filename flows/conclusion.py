@@ -20,7 +20,7 @@ from esci_tournament.registry.addresses import masked
 from esci_tournament.registry.files import digest_of, folder_digest
 from esci_tournament.registry.manifests import FILE as MANIFEST_FILE
 from esci_tournament.registry.manifests import Manifest, as_payload, code_version
-from esci_tournament.registry.models import package_ensemble
+from esci_tournament.registry.packaging import Interface, package_ensemble
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision, Promotion
 from esci_tournament.registry.versions import EnsembleVersion
@@ -35,6 +35,7 @@ from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ense
 from esci_tournament.tasks.ensemble.challenge import Challenge
 from esci_tournament.tasks.ensemble.ensemble import write_ensemble
 from esci_tournament.tasks.ensemble.equipment import copy_equipment
+from esci_tournament.tasks.ensemble.rows import ANSWER, EXAMPLE, OPTIONS, REQUIRED
 from esci_tournament.tasks.ensemble.trial import Trial, metrics_of_each
 from esci_tournament.tasks.ensemble.value import MOST_ROWS, whole_queries
 from esci_tournament.tasks.report import sealing
@@ -157,10 +158,12 @@ def register(
         folder = stage_folder / FILES
         takes = rejudging_inputs(workspace, context, _costs_of(summary), challenge.best_alone)
         facts = _facts(context, challenge, takes["settings"])
+        families = {one.inputs.spec.family for one in context.entrants if one.id in challenge.members}
+        interface = Interface(EXAMPLE, ANSWER, REQUIRED, OPTIONS)
         # Made once: it holds a moment and a random number, so another one would have another digest
         package = workspace.stages.obtain(
             workspace.stages.key("package", tournament=context.id, files=folder_digest(folder)),
-            lambda empty: package_ensemble(folder, empty, facts),
+            lambda empty: package_ensemble(folder, empty, facts, interface=interface, families=families),
         )
         version = workspace.models.register_ensemble(
             folder,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import StoreError
+from esci_tournament.registry.files import folder_name
 from esci_tournament.registry.foreign import below, read_json_file
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.ensemble.aggregate import Aggregator
@@ -125,7 +126,7 @@ def write_ensemble(folder: Path, members: Sequence[tuple[str, Path]], aggregator
     """
     entries = []
     for candidate, source in members:
-        place = f"members/{candidate.replace('/', '-')}"
+        place = f"members/{folder_name(candidate)}"
         shutil.copytree(source, folder / place, ignore=shutil.ignore_patterns("stage.json", "trained_*"))
         entries.append({"id": candidate, "folder": place})
     (folder / AGGREGATOR).mkdir()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import DataError
+from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
 
 REQUIRED = ("query", "product_locale")
@@ -17,6 +20,46 @@ TEXT_COLUMNS = {
     "description": "product_description",
 }
 INPUT_COLUMNS = (*REQUIRED, "product_id", *TEXT_COLUMNS.values())
+# What an ensemble's entry in MLflow shows as its input, and the types of its answer
+EXAMPLE = pd.DataFrame(
+    [
+        ("red kettle", "us", "B000000001", "Norvik kettle, red", "Norvik", "Red", "2.5 l", "Enamel, whistles."),
+        ("tetera roja", "es", "B000000002", "Tetera de acero Zentro", "Zentro", "Rojo", "1,5 l", "Acero inoxidable."),
+    ],
+    columns=list(INPUT_COLUMNS),
+)
+OPTIONS = {"answer": "all"}  # or "label", for callers that want one column
+ANSWER = pd.DataFrame({**{letter: np.full(2, 0.25, np.float32) for letter in LABELS}, "label": ["E", "S"]})
+
+
+def frame_of(given: Any) -> pd.DataFrame:
+    """Return a table that was given as MLflow's callers give one.
+
+    Args:
+        given: a frame; columns by name, as lists, arrays or single values; or a list of rows by name. MLflow makes one
+            row of the lists of a dict, which is undone here.
+
+    Returns:
+        The frame.
+
+    Raises:
+        DataError: if it is none of these, or columns differ in length.
+
+    Example:
+        >>> frame_of({"query": ["lamp", "desk lamp"], "product_locale": "us"}).shape
+        (2, 2)
+    """
+    if isinstance(given, pd.DataFrame):
+        cells = {} if len(given) != 1 else {str(name): given[name].iloc[0] for name in given.columns}
+        if not any(isinstance(cell, list | np.ndarray) for cell in cells.values()):
+            return given
+        given = cells
+    if isinstance(given, dict) and not any(isinstance(one, list | tuple | np.ndarray) for one in given.values()):
+        given = [given]
+    try:
+        return pd.DataFrame(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"this is no table of pairs: {error}", advice="give a frame, or columns by name") from error
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

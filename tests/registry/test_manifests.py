@@ -30,7 +30,8 @@ from esci_tournament.registry.manifests import (
     recorded,
     write,
 )
-from esci_tournament.registry.models import Models, package_ensemble
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.packaging import package_ensemble
 from esci_tournament.registry.tracking import mlmodel, pyfunc_data
 
 NAMES = st.sampled_from(["MLmodel", "a", "b c", "é", "members/m-1/head.safetensors", "members/m-2/head.safetensors"])

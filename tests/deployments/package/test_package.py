@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import esci_tournament as et
+from esci_tournament.registry.wheel import write_wheel
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("registry", "tasks", "flows", "deployments")
@@ -38,6 +39,21 @@ def test_the_wheel_holds_one_package_with_every_module_and_what_they_read(wheel:
     }
     package = {"esci_tournament/__init__.py", "esci_tournament/py.typed"}
     assert {name for name in names if not name.startswith(info)} == files | package
+
+
+def test_the_wheel_that_travels_with_an_ensemble_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    """MLflow makes the model's environment from it; no index has this package."""
+    ours = zipfile.ZipFile(tmp_path / write_wheel(tmp_path))
+    built = zipfile.ZipFile(wheel)
+    assert Path(str(ours.filename)).name == wheel.name
+    assert ours.testzip() is None
+    same = [name for name in built.namelist() if not name.endswith(("/WHEEL", "/RECORD"))]
+    assert sorted(name for name in ours.namelist() if not name.endswith(("/WHEEL", "/RECORD"))) == sorted(same)
+    assert [name for name in same if ours.read(name) != built.read(name)] == []
+    place = tmp_path / "installed"
+    command = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(place), str(ours.filename)]
+    subprocess.run([sys.executable, "-m", "pip", *command], check=True, timeout=120)
+    assert (place / "esci_tournament" / "deployments" / "pyfunc_model.py").is_file()
 
 
 def test_the_wheel_works_in_a_folder_whose_files_have_our_folders_names(wheel: Path, tmp_path: Path) -> None:

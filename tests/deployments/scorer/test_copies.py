@@ -14,7 +14,8 @@ import pytest
 from esci_tournament.deployments.scorer.champion import Card
 from esci_tournament.deployments.scorer.copies import KEPT, Copies
 from esci_tournament.registry.errors import IntegrityError, NotFoundError, StoreError
-from esci_tournament.registry.models import Models, package_ensemble
+from esci_tournament.registry.models import Models
+from esci_tournament.registry.packaging import package_ensemble
 
 NAME = "esci-ensemble"
 

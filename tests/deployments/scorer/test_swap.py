@@ -21,7 +21,7 @@ from esci_tournament.deployments.scorer.server import SWITCH_SECONDS, ScorerPart
 from esci_tournament.registry import promotion
 from esci_tournament.registry.attestation import DIFFERS
 from esci_tournament.registry.manifests import as_payload
-from esci_tournament.registry.models import package_ensemble
+from esci_tournament.registry.packaging import package_ensemble
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
