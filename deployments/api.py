@@ -189,6 +189,44 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
     return [workspace.roll.register(spec).version for spec in specs]
 
 
+def register_version(workspace: Workspace, address: str, content: Mapping[str, Any]) -> CandidateVersion:
+    """Make a registered version a candidate: write its tag `tournament.spec`.
+
+    Args:
+        workspace: Where it stands; its settings say what is allowed.
+        address: `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `models:/NAME/latest`; the version it names now counts.
+        content: Keys of its spec. Default of `family`: the first one that takes such a version. A Hugging Face
+            checkpoint is fine-tuned; everything else takes part as it is, as a pyfunc.
+
+    Returns:
+        The candidate.
+
+    Raises:
+        SpecError: if there is no such version, its spec is wrong or not allowed, or it is on record with another one.
+        StoreError: if MLflow cannot be reached or written.
+    """
+    from esci_tournament.registry.errors import SpecError
+    from esci_tournament.registry.plugins import families
+    from esci_tournament.registry.registered import version_of
+    from esci_tournament.tasks.candidates.enter import check_spec
+    from esci_tournament.tasks.families.loading import candidate_class
+
+    name, version = version_of(address, workspace.settings.tracking_uri)
+    pinned = f"models:/{name}/{version}"
+    known: dict[str, Any] = {}
+    for family in [content["family"]] if "family" in content else families():
+        keys = candidate_class(str(family)).keys_of_version(pinned, workspace.settings)
+        if keys is not None:
+            known = {"family": family} | keys
+            break
+    spec = parse_spec({**known, **content, "name": name}, pinned)
+    check_spec(spec, workspace.settings)
+    before = workspace.roll.seen(workspace.models.candidate(f"{name}/{version}"))
+    if before.recorded and before.version.digest != spec.digest():
+        raise SpecError(f"{before.id} is on record with another spec, and that counts; register a new version")
+    return workspace.models.enter_version(version, spec)
+
+
 def load_champion(home: StrPath | None = None, *, device: str = "auto", **settings: object) -> ChampionModel:
     """Load the champion of a home into this process, as `tournament score` does.
 

@@ -83,7 +83,6 @@ class Watch:
         try:
             # One at a time does what follows. It would be right without the lock as well, and four times the work.
             with self._workspace.ledger.exclusive("watch", 0.0):
-                self._step(swept, self._look_again)
                 self._step(swept, self._finish_promotions)
                 if has_api():
                     self._step(swept, self._dispatcher.advance)
@@ -94,6 +93,7 @@ class Watch:
                 self._step(swept, self._tell_differences)
                 self._step(swept, self._tell_states)
                 self._step(swept, self._verify_ledger)
+                self._step(swept, self._look_again)  # last: it may take a minute
         except BusyError:
             pass
         except Exception as error:

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from esci_tournament.registry.errors import NotFoundError, StoreError
 from esci_tournament.registry.files import disk_in_words, folder_digest
 from esci_tournament.registry.manifests import FILE as MANIFEST_FILE
-from esci_tournament.registry.manifests import Manifest, check, check_plain, manifest_of, write
+from esci_tournament.registry.manifests import Manifest, check, check_plain
+from esci_tournament.registry.packaging import LOADER, Interface, package_ensemble
 from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.registry.tracking import Tracking, inside, pyfunc_data, save_pyfunc
+from esci_tournament.registry.tracking import Tracking, inside, name_is, pyfunc_data
 from esci_tournament.registry.versions import (
     DIGEST_TAG,
     ENTERED_TAG,
@@ -101,7 +98,7 @@ class Models:
         with self._tracking.guard(f"register candidate {spec.name}"), self._tracking.lock("register"):
             found = [
                 version
-                for version in self._tracking.search(f"name = '{spec.name}'")
+                for version in self._tracking.search(name_is(spec.name))
                 if (known.get(int(version.version)) or as_candidate(version, {}).digest) == digest
             ]
             if not found:
@@ -124,6 +121,24 @@ class Models:
                     )
                 ]
             return as_candidate(min(found, key=lambda version: int(version.version)), {})
+
+    def enter_version(self, version: int, spec: CandidateSpec) -> CandidateVersion:
+        """Make a version that plain MLflow has registered a candidate, by the tag that says what it is.
+
+        Args:
+            version: Number of the version.
+            spec: What it is; its name is that of the registered model.
+
+        Returns:
+            The candidate.
+
+        Raises:
+            NotFoundError: If there is no such version.
+        """
+        id = f"{spec.name}/{version}"
+        words = {DIGEST_TAG: spec.digest(), FAMILY_TAG: spec.family, REGISTERED_BY_TAG: user_and_host()}
+        self.set_tags(id, {**words, SPEC_TAG: spec.model_dump_json()})  # the last one makes it a candidate
+        return self.candidate(id)
 
     def attach_weights(
         self,
@@ -197,7 +212,7 @@ class Models:
             The versions, the one that entered first at the beginning.
         """
         with self._tracking.guard("list candidates"):
-            only = f" and name = '{name}'" if name else ""
+            only = f" and {name_is(name)}" if name else ""
             found = self._tracking.search(f"tags.`{SPEC_TAG}` LIKE '%'{only}")
             metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT) if with_metrics else {}
             candidates = []
@@ -273,10 +288,10 @@ class Models:
         members: Sequence[str],
         tournament: str,
         *,
-        loader_module: str = "esci_tournament.deployments.pyfunc_model",
+        loader_module: str = LOADER,
         metrics: Mapping[str, float] | None = None,
         files: Sequence[Path] = (),
-        frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+        interface: Interface | None = None,
         tags: Mapping[str, str] | None = None,
         package: Path | None = None,
         taken: Collection[int] = (),
@@ -293,7 +308,7 @@ class Models:
             loader_module: Importable module with `_load_pyfunc(path)`.
             metrics: Metrics of the ensemble, logged to its run.
             files: Report, figures and other files or folders for its run, below `report/`.
-            frames: An input and the output that `predict` gives for it; the model's signature follows from them.
+            interface: What `predict` reads and returns, for signature and example; None for neither.
             tags: More tags of the version.
             package: What :func:`package_ensemble` wrote for `folder`; default: it is made here. With it, a version that
                 was registered before is compared with its manifest.
@@ -308,7 +323,7 @@ class Models:
                 `package`.
         """
         with self._tracking.guard(f"register the ensemble of tournament {tournament}"), self._tracking.lock("register"):
-            same = f"name = '{self.ensemble_name}' and tags.`{ID_TAG}` = '{tournament}'"
+            same = f"{name_is(self.ensemble_name)} and tags.`{ID_TAG}` = '{tournament}'"
             manifest = None if package is None else Manifest.read(package / MANIFEST_FILE)
             found = [version for version in self._tracking.search(same) if int(version.version) not in taken]
             if manifest is not None:  # one of other files was registered by a process that was killed: it serves nobody
@@ -324,12 +339,14 @@ class Models:
             with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
                 if package is None or manifest is None:
                     package = Path(temporary) / "package"
-                    manifest = package_ensemble(folder, package, {}, loader_module, frames)
+                    manifest = package_ensemble(folder, package, {}, loader_module, interface)
                 check(folder, manifest.served, f"the ensemble of tournament {tournament} in {folder}", MAKE_ANEW)
                 self._tracking.upload(run.info.run_id, folder, f"ensemble/{manifest.data}")
-                for path in sorted(package.iterdir()):
-                    if path.name in manifest.files or path.name == MANIFEST_FILE:
-                        self._tracking.client.log_artifact(run.info.run_id, str(path), "ensemble")
+                for path in sorted(path for path in package.rglob("*") if path.is_file()):
+                    name = path.relative_to(package)
+                    if name.as_posix() in manifest.files or path.name == MANIFEST_FILE:
+                        place = Path("ensemble", name).parent.as_posix()
+                        self._tracking.client.log_artifact(run.info.run_id, str(path), place)
                 self._tracking.sync_artifacts(run.info.run_id, "ensemble")
             self._log_report(run.info.run_id, files, metrics or {})
             words = {ID_TAG: tournament, MEMBERS_TAG: json.dumps(list(members)), MANIFEST_TAG: manifest.digest}
@@ -374,7 +391,7 @@ class Models:
     def ensembles(self) -> list[EnsembleVersion]:
         """Return all ensemble versions, oldest first."""
         with self._tracking.guard(f"list versions of {self.ensemble_name}"):
-            found = self._tracking.search(f"name = '{self.ensemble_name}'")
+            found = self._tracking.search(name_is(self.ensemble_name))
         return sorted(map(as_ensemble, found), key=lambda ensemble: ensemble.version)
 
     def champion(self) -> EnsembleVersion | None:
@@ -510,38 +527,6 @@ class Models:
         run = self._tracking.run_with(CANDIDATE_EXPERIMENT, version.name, {"tournament.candidate": id})
         self._tracking.client.set_model_version_tag(version.name, str(version.version), RUN_TAG, run.info.run_id)
         return str(run.info.run_id)
-
-
-def package_ensemble(
-    folder: Path,
-    package: Path,
-    facts: Mapping[str, Any],
-    loader_module: str = "esci_tournament.deployments.pyfunc_model",
-    frames: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-) -> Manifest:
-    """Write what MLflow needs beside the files of an ensemble, and the manifest of all of them.
-
-    Args:
-        folder: The ensemble.
-        package: Where to; made, or an empty folder.
-        facts: What the ensemble was made from; it goes into the manifest.
-        loader_module: Importable module with `_load_pyfunc(path)`.
-        frames: An input and the output that `predict` gives for it; the model's signature follows from them.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        IntegrityError: If there is a symbolic link or the like in `folder`.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        data = save_pyfunc(Path(temporary) / "model", folder, loader_module, frames)
-        shutil.copytree(Path(temporary) / "model", package, dirs_exist_ok=True)
-    files = dict(manifest_of(package).files)
-    files |= {f"{data}/{name}": one for name, one in manifest_of(folder).files.items()}
-    manifest = Manifest(files, data, facts)
-    write(manifest, package / MANIFEST_FILE)
-    return manifest
 
 
 def _compared(found: Path, version: EnsembleVersion, manifest: Manifest | None, part: str | None) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.tracking import name_is
 from esci_tournament.registry.versions import SPEC_TAG, STATE_TAG, CandidateVersion, RegisteredVersion, as_candidate
 
 _HAS_SPEC = f"tags.`{SPEC_TAG}` != ''"
@@ -111,10 +112,9 @@ class Poll:
             return self._everything()
         self._changed = changed
         for name in sorted(names | {id.rpartition("/")[0] for id in named}):
-            mark = '"' if "'" in name else "'"
-            if mark in name:  # it cannot be said in a filter; a look at everything finds it
+            if "'" in name and '"' in name:  # it cannot be said in a filter; a look at everything finds it
                 continue
-            here = self._tracking.search(f"name = {mark}{name}{mark}")
+            here = self._tracking.search(name_is(name))
             self._seen.pop(name, None) if not here else self._drop_missing(name, here)
             found += self._note(one for one in here if one.tags.get(SPEC_TAG))
         found += self._note(self._tracking.search_some(_REFUSED, _REFUSALS))
@@ -150,9 +150,14 @@ class Poll:
         """Remember versions, and return those that are new or changed."""
         found = []
         for version in versions:
-            digest = hashlib.sha256(version.tags.get(SPEC_TAG, "").encode()).hexdigest()[:32]
+            digest = tag_digest(version)
             numbers = self._seen.setdefault(version.name, {})
             if numbers.get(str(version.version)) != digest:
                 numbers[str(version.version)] = digest
                 found.append(Sighting(version, digest))
         return found
+
+
+def tag_digest(version: RegisteredVersion | CandidateVersion) -> str:
+    """Return a digest of the content of a version's spec tag, 32 hexadecimal digits."""
+    return hashlib.sha256(version.tags.get(SPEC_TAG, "").encode()).hexdigest()[:32]

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow.artifacts
 import mlflow.pyfunc
-from mlflow.exceptions import MlflowException
 
 from esci_tournament.registry.errors import IntegrityError, SpecError
-from esci_tournament.registry.tracking import inside, mlmodel, quieten
+from esci_tournament.registry.registered import SCHEME, fetch
+from esci_tournament.registry.tracking import inside, mlmodel
 
 # Not part of a model: importing its code creates it, and copies of artifacts may lack it.
 _COMPILED = shutil.ignore_patterns("__pycache__")
@@ -29,15 +28,8 @@ def fetch_pyfunc(model: str, folder: Path, tracking_uri: str) -> None:
     Raises:
         SpecError: If there is no such model, or it has no python_function flavour.
     """
-    if model.startswith("models:/"):
-        quieten()
-        try:
-            fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=model, dst_path=str(folder.with_name(f"{folder.name}-fetched")), tracking_uri=tracking_uri
-            )
-        except (MlflowException, OSError) as error:
-            raise SpecError(f"model {model} cannot be fetched from {tracking_uri}: {error}") from error
-        shutil.copytree(fetched, folder, ignore=_COMPILED)
+    if model.startswith(SCHEME):
+        fetch(model, folder, tracking_uri)
     elif Path(model).is_dir():
         shutil.copytree(Path(model), folder, ignore=_COMPILED)
     else:
@@ -55,10 +47,7 @@ def check_pyfunc(folder: Path) -> None:
         SpecError: If it is no MLflow model, has no python_function flavour, or names files that are not in the folder:
             the digest of the candidate would say nothing of them.
     """
-    try:
-        flavors = dict(mlmodel(folder)["flavors"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise SpecError(f"{folder} is no MLflow model: {str(error).splitlines()[0]}") from error
+    flavors = flavors_of(folder)
     if "python_function" not in flavors:
         names = ", ".join(map(str, flavors)) or "none"
         raise SpecError(f"{folder}: its flavours are {names}; python_function is not among them")
@@ -67,6 +56,24 @@ def check_pyfunc(folder: Path) -> None:
             inside(folder, name, f"{folder.name}/MLmodel")
     except IntegrityError as error:
         raise SpecError(str(error)) from error
+
+
+def flavors_of(folder: Path) -> dict[str, Any]:
+    """Return the flavours that the `MLmodel` file of a folder names, and what it says of each.
+
+    Args:
+        folder: The folder with `MLmodel`.
+
+    Returns:
+        Name of the flavour -> what MLflow keeps of it, unchecked.
+
+    Raises:
+        SpecError: If it is no MLflow model.
+    """
+    try:
+        return dict(mlmodel(folder)["flavors"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecError(f"{folder} is no MLflow model: {str(error).splitlines()[0]}") from error
 
 
 def _paths(flavor: Any) -> Iterator[str]:
@@ -79,6 +86,22 @@ def _paths(flavor: Any) -> Iterator[str]:
     for path in (*(flavor.get(key) for key in ("data", "code", "python_model")), *found):
         if path is not None:
             yield str(path)
+
+
+def open_pipeline(folder: Path) -> Any:
+    """Load the transformers pipeline of a model, which may run its code: see :func:`open_pyfunc`.
+
+    Args:
+        folder: A folder that :func:`fetch_pyfunc` has filled.
+
+    Returns:
+        The pipeline; None for a model of another flavour.
+    """
+    if "transformers" not in flavors_of(folder):
+        return None
+    import mlflow.transformers
+
+    return mlflow.transformers.load_model(str(folder))
 
 
 def open_pyfunc(folder: Path) -> Any:

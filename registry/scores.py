@@ -17,13 +17,21 @@ from urllib.parse import quote
 import numpy as np
 
 from esci_tournament.registry.errors import CandidateError, NotFoundError, StoreError
-from esci_tournament.registry.files import disk_in_words, publish, set_aside, temporary_folder, write_atomically
+from esci_tournament.registry.files import (
+    disk_in_words,
+    folder_name,
+    publish,
+    set_aside,
+    temporary_folder,
+    write_atomically,
+)
 from esci_tournament.registry.labels import CLASSES
 
 ARRAYS, PROVENANCE = "scores.npz", "provenance.json"
 CALIBRATED = "calibrated.npz"
 SUM_TOLERANCE = 1e-3  # of a row's float32 probabilities
 SAME_TOLERANCE = 1e-3  # two runs of one recipe on other hardware differ by less than this
+_LONGEST_FILE_NAME = 200  # file systems take 255 bytes
 
 _log = logging.getLogger("scores")
 
@@ -335,4 +343,6 @@ def _damaged(path: Path, problem: object) -> str:
 
 def _file_name(part: str) -> str:
     name = quote(part, safe=" ")
+    if len(name) > _LONGEST_FILE_NAME:
+        return folder_name(part)
     return f"%2E{name[1:]}" if name.startswith(".") else name

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.foreign import shown
@@ -19,7 +20,11 @@ from esci_tournament.registry.plugins import families, spec_class
 LONGEST_TEXT = 10_000  # characters
 LARGEST_NUMBER = 2**63 - 1
 MOST_ENTRIES = 10_000  # of a list or table
+LONGEST_NAME = 255  # characters; more is no name in MLflow's databases
 DEEPEST = 16  # lists and tables in each other
+# What a spec may name in MLflow's registry: one version, for ever
+PINNED = re.compile(r"models:/([^/@:]+/[0-9]+|m-[0-9a-f]+)")
+NOT_PINNED = "name one version, models:/NAME/VERSION or models:/m-ID: an alias may move"
 
 
 class Strict(BaseModel):
@@ -48,9 +53,23 @@ class NamedSpec(Strict):
 
     PATHS: ClassVar[tuple[str, ...]] = ()
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="name of the registered model")
+    name: str = Field(max_length=LONGEST_NAME, description="name of the registered model")
     description: str = ""
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="seed of this candidate; default: the tournament's")
+
+    @field_validator("name")
+    @classmethod
+    def _registered_name(cls, name: str) -> str:
+        """Take the names that MLflow takes, so that a model keeps the one its owners gave it."""
+        if not name.strip():
+            raise ValueError("a name is not empty")
+        if name in (".", "..") or any(letter in name for letter in "/:"):
+            raise ValueError("MLflow has no models of this name; leave out / and :")
+        if not name.isprintable() or name != name.strip():
+            raise ValueError("a name is one line of printable characters, without spaces at its ends")
+        if "'" in name and '"' in name:
+            raise ValueError("MLflow cannot search for a name with both kinds of quotation marks; leave one out")
+        return name
 
     if TYPE_CHECKING:  # each family's spec has it as a field, with its own name as the only value and the default
 
@@ -105,7 +124,7 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
     try:
         spec: NamedSpec = found.model_validate(content)
     except ValidationError as error:
-        raise SpecError(_first_complaint(error, origin)) from error
+        raise SpecError(_first_complaint(error, origin, found)) from error
     return spec
 
 
@@ -206,10 +225,20 @@ def _may_be_boolean(annotation: Any) -> bool:
     return any(map(_may_be_boolean, get_args(annotation)))
 
 
-def _first_complaint(error: ValidationError, origin: str) -> str:
-    first = error.errors()[0]
+def _meaning(model: type[BaseModel], key: str) -> str:
+    """Return in brackets what a field is for, "" when it does not say."""
+    field = model.model_fields.get(key)
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _first_complaint(error: ValidationError, origin: str, model: type[BaseModel]) -> str:
+    # A key that is not known is often another one misspelt, which is missing then
+    found = error.errors()
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     named = [str(part) for part in first["loc"]]
     key = ".".join(part for part in named if "[" not in part) or "spec"  # with a bracket it is a type of a union
+    if first["type"] == "missing":
+        return f"{origin}: {shown(key)[1:-1]} is missing{_meaning(model, key)}"
     if first["type"] == "extra_forbidden":
         return f"{origin}: unknown key {shown(key)}; remove it or correct its spelling"
     return f"{origin}: {shown(key)[1:-1]}: {first['msg']} (got {shown(first.get('input'))})"

@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -28,15 +27,13 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import mlflow.pyfunc  # noqa: E402
-import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 from mlflow.entities import Metric, Run  # noqa: E402
 from mlflow.entities.model_registry import ModelVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models import infer_signature  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
+from esci_tournament.registry.addresses import sqlite_file  # noqa: E402
 from esci_tournament.registry.errors import (  # noqa: E402
     BusyError,
     IntegrityError,
@@ -51,7 +48,9 @@ from esci_tournament.registry.manifests import text_of  # noqa: E402
 Read = TypeVar("Read")
 
 WAIT_SECONDS = 120.0
+_NAMED = "the setting mlflow_uri, or the variable MLFLOW_TRACKING_URI where that is not set"
 _LONGEST_MLMODEL = 256 * 2**10  # bytes; that of an ensemble has less than one KiB, a signature takes a few
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -78,14 +77,15 @@ class Tracking:
         """
         with self.lock("create"):  # two first migrations of one database at once break each other
             try:
-                if self.uri.startswith("sqlite:///"):
-                    Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+                if (file := sqlite_file(self.uri)) is not None:
+                    file.parent.mkdir(parents=True, exist_ok=True)
                 quieten()
                 client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-                client.search_registered_models(max_results=1)
+                with _few_retries():
+                    client.search_registered_models(max_results=1)
             except Exception as error:  # MLflow lets errors of SQLAlchemy, alembic and requests through as they are
                 said = _first_line(error)
-                raise StoreError(f"MLflow at {self.uri} cannot be opened: {said}; check mlflow_uri") from error
+                raise StoreError(f"MLflow at {self.uri} cannot be opened: {said}; check {_NAMED}") from error
             finally:
                 quieten()  # a migration sets the levels of alembic's logger itself
         return client
@@ -105,7 +105,7 @@ class Tracking:
             known = self.client.get_experiment_by_name(name)
             if known is None:
                 is_server = urlparse(self.uri).scheme in ("http", "https")
-                location = None if is_server else str(self.home / "mlartifacts" / name)
+                location = None if is_server else _location(self.home / "mlartifacts" / name)
                 self._experiments[name] = self.client.create_experiment(name, artifact_location=location)
             else:
                 self._experiments[name] = known.experiment_id
@@ -122,7 +122,7 @@ class Tracking:
         Returns:
             The oldest such run.
         """
-        same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        same = " and ".join(f"tags.`{key}` = {_quoted(value)}" for key, value in tags.items())
         place = self.experiment(experiment)
         found = self.client.search_runs([place], same, max_results=1, order_by=["attributes.start_time ASC"])
         return found[0] if found else self.client.create_run(place, run_name=name, tags=tags)
@@ -400,30 +400,25 @@ class Tracking:
             raise StoreError(f"{doing}: MLflow at {self.uri} failed: {_first_line(error)}") from error
 
 
-def save_pyfunc(path: Path, folder: Path, loader_module: str, frames: tuple[pd.DataFrame, pd.DataFrame] | None) -> str:
-    """Write all files of a pyfunc model but the copy of its folder; it names its loader module and has no pickle.
+def name_is(name: str) -> str:
+    """Return the condition, in MLflow's filter language, that a registered model has a name.
 
     Args:
-        path: Where to; the folder must not exist.
-        folder: What the loader is given a copy of.
-        loader_module: Importable module with `_load_pyfunc(path)`.
-        frames: An input and the output that `predict` gives for it, for the model's signature; None for no signature.
+        name: The name; it may have one kind of quotation marks, the language has no way to write both.
 
     Returns:
-        Where the copy of the folder belongs, relative to `path`.
+        The condition.
+
+    Example:
+        >>> print(name_is("BERT"), name_is("O'Brien's"))
+        name = 'BERT' name = "O'Brien's"
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that an example would be welcome
-        mlflow.pyfunc.save_model(
-            path=str(path),
-            loader_module=loader_module,
-            data_path=str(folder),
-            signature=infer_signature(*frames) if frames is not None else None,
-            pip_requirements=["esci-tournament"],
-        )
-    data = pyfunc_data(path).relative_to(path)
-    shutil.rmtree(path / data)
-    return data.as_posix()
+    return f"name = {_quoted(name)}"
+
+
+def _quoted(text: str) -> str:
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}"
 
 
 def pyfunc_data(path: Path) -> Path:
@@ -514,6 +509,23 @@ def _yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Let MLflow give up in seconds inside the block, unless the environment says how often it tries again.
+
+    By default it takes minutes, which is right for a server that is restarted while a tournament runs, and not for an
+    address that is wrong.
+    """
+    if _RETRIES in os.environ:
+        yield
+        return
+    os.environ[_RETRIES] = "2"
+    try:
+        yield
+    finally:
+        os.environ.pop(_RETRIES, None)
+
+
 def quieten() -> None:
     """Let MLflow and alembic log warnings only."""
     for name in ("mlflow", "alembic"):
@@ -528,6 +540,11 @@ def _unless_deleted(read: Callable[[], Read], otherwise: Read) -> Read:
         if error.error_code in _MISSING:
             return otherwise
         raise
+
+
+def _location(folder: Path) -> str:
+    """Return a folder as MLflow keeps places: a path, or an address where MLflow would take the path for one."""
+    return folder.as_uri() if {"%", "?", "#"} & set(str(folder)) else str(folder)
 
 
 def _local_path(uri: str) -> Path | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.foreign import read_json
+from esci_tournament.registry.foreign import LONGEST, plain, read_json
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 
 SPEC_TAG, DIGEST_TAG, FAMILY_TAG = "tournament.spec", "tournament.digest", "tournament.family"
@@ -117,6 +118,34 @@ def run_of(version: RegisteredVersion) -> str:
     return version.run_id or version.tags.get(RUN_TAG) or ""
 
 
+def read_spec_tag(text: str) -> dict[str, Any]:
+    """Return what a tag `tournament.spec` holds.
+
+    Args:
+        text: A JSON object or TOML, with the keys of a `[[candidate]]` table; TOML may have the table around them, as
+            in a candidates file.
+
+    Returns:
+        The keys, unchecked.
+
+    Raises:
+        ValueError: If it is neither, or holds several candidates: a version is one.
+
+    Example:
+        >>> read_spec_tag('family = "graph_network"'), read_spec_tag('{"family": "scores"}')
+        ({'family': 'graph_network'}, {'family': 'scores'})
+    """
+    if text.lstrip().startswith("{"):
+        return dict(read_json(text))
+    if len(text) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST:,} characters")
+    content = tomllib.loads(text)
+    tables = content.get("candidate", [content])
+    if not isinstance(tables, list) or len(tables) != 1 or not isinstance(tables[0], dict):
+        raise ValueError("it holds several candidates; a version is one")
+    return dict(tables[0])
+
+
 def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> CandidateVersion:
     """Return the candidate that a version's tags describe; the registered model's name is the candidate's.
 
@@ -130,12 +159,15 @@ def as_candidate(version: RegisteredVersion, metrics: Mapping[str, float]) -> Ca
     id = f"{version.name}/{version.version}"
     spec, complaint = None, ""
     try:
-        content = read_json(version.tags.get(SPEC_TAG, ""))
+        content = read_spec_tag(version.tags.get(SPEC_TAG, ""))
         spec = parse_spec({**content, "name": version.name}, f"candidate {id}")
     except SpecError as error:
         complaint = str(error)
-    except (ValueError, TypeError) as error:
-        complaint = f"candidate {id}: its tag {SPEC_TAG} is no JSON object ({error}); set it to the spec as JSON"
+    except (ValueError, TypeError, RecursionError) as error:
+        complaint = (
+            f"candidate {id}: its tag {SPEC_TAG} is no JSON object, and no TOML ({plain(str(error))[:200]}); set it to "
+            'the spec, such as {"family": "language_model", "checkpoint": "models:/NAME/VERSION"}'
+        )
     created = dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
     return CandidateVersion(
         name=version.name,

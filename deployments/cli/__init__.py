@@ -10,12 +10,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, redirect_stderr, suppress
 from importlib import import_module
 from importlib.metadata import version
+from io import StringIO
 
-from esci_tournament.deployments.cli.common import Output
+from esci_tournament.deployments.cli.common import Output, failure
 from esci_tournament.deployments.cli.ending import Ended, ending
+from esci_tournament.registry.errors import StoreError, TournamentError, UsageError
 
 _HEARD_S = 1.0  # the thread that hears signals may be this much behind
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: by argparse, for `--help`, `--version` and wrong options.
     """
-    options = build_parser().parse_args(arguments)
+    options = _parsed(arguments)
     output = Output(as_json=options.json)
     try:
         return _run(options, output)
@@ -86,19 +88,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output.close()
 
 
-def _run(options: argparse.Namespace, output: Output) -> int:
-    from esci_tournament.registry.errors import StoreError, TournamentError
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line; wrong usage is told on standard error, and as the document where one is asked."""
+    heard = StringIO()
+    try:
+        with redirect_stderr(heard):
+            return build_parser().parse_args(arguments)
+    except SystemExit as end:
+        sys.stderr.write(heard.getvalue())
+        if end.code == UsageError.exit_code and "--json" in (sys.argv[1:] if arguments is None else arguments):
+            *_, said = heard.getvalue().strip().rpartition("error: ")
+            with closing(Output(as_json=True)) as output:
+                output.document(failure(said, "UsageError", UsageError.exit_code))
+        raise
 
+
+def _run(options: argparse.Namespace, output: Output) -> int:
     try:
         options.work(options, output)
     except TournamentError as error:
         return _fail(output, options.debug, error, error.exit_code)
-    except KeyboardInterrupt:
-        output.error("interrupted; the same command continues where it stopped")
-        return 130
-    except Ended:
-        output.error(f"ended by {ending.name}; the same command continues where it stopped")
-        return ending.exit_code or 1
+    except (KeyboardInterrupt, Ended) as end:
+        interrupted = isinstance(end, KeyboardInterrupt)
+        code = 130 if interrupted else ending.exit_code or 1
+        how = "interrupted" if interrupted else f"ended by {ending.name}"
+        text = f"{how}; the same command continues where it stopped"
+        output.error(text)
+        output.document(failure(text, type(end).__name__, code))
+        return code
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -109,14 +126,12 @@ def _run(options: argparse.Namespace, output: Output) -> int:
 
 
 def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
-    from esci_tournament.registry.errors import TournamentError
-
     if debug:
         traceback.print_exc()
     ours = isinstance(error, TournamentError)
     text = str(error) if ours else f"{type(error).__name__}: {error} (--debug shows where)"
     output.error(text)
-    output.document({"error": text, "kind": type(error).__name__, "exit_code": code})
+    output.document(failure(text, type(error).__name__, code))
     return code
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esci_tournament.deployments.cli.common import (
     Output,
     add_common_options,
+    say_where,
     served_workspace_of,
     settings_of,
     workspace_of,
@@ -135,6 +136,7 @@ def rollback(options: argparse.Namespace, output: Output) -> None:
     if "PREFECT_API_URL" in os.environ:
         _announce(workspace, promotion.version, options.reason)
     output.say(f"champion is version {promotion.version} again; {options.reason}")
+    say_where(workspace.settings, output)
     output.document({"version": promotion.version, "sequence": promotion.sequence, "reason": options.reason})
 
 
@@ -167,6 +169,7 @@ def put_right(options: argparse.Namespace, output: Output) -> None:
         output.say(f"alias {one.alias!r}: {one.mlflow or 'nothing'} -> {one.ledger or 'nothing'}")
     if not found:
         output.say("the aliases agree with the ledger; nothing was changed")
+    say_where(workspace.settings, output)
     output.document([{"alias": one.alias, "was": one.mlflow, "is": one.ledger} for one in found])
 
 

@@ -55,6 +55,22 @@ def command(
     return parser
 
 
+def failure(text: str, kind: str, code: int) -> dict[str, object]:
+    """Return the document of a command that failed, or what such a document has beside its other keys.
+
+    Args:
+        text: the message, as on standard error.
+        kind: name of the error's class.
+        code: the exit code.
+
+    Returns:
+        The keys error, kind and exit_code.
+    """
+    from esci_tournament.registry.addresses import without_password
+
+    return {"error": without_password(text), "kind": kind, "exit_code": code}
+
+
 class Output:
     """Where a command writes: text for people, or one JSON document for programs.
 
@@ -142,6 +158,38 @@ def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {name: _finite(value) for name, value in content.items()}
     return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def say_where(settings: Settings, output: Output) -> None:
+    """Say which MLflow a command has written to, and warn when the home has one that was not used.
+
+    Args:
+        settings: those that the command was carried out with.
+        output: where the words go.
+    """
+    from esci_tournament.registry.addresses import without_password
+
+    named_by = settings.mlflow_named_by
+    how = "in the home" if named_by == "home" else f"named by {named_by}"
+    output.say(f"MLflow: {without_password(settings.tracking_uri)} ({how})")
+    warn_of_another(settings, output)
+
+
+def warn_of_another(settings: Settings, output: Output) -> None:
+    """Warn when MLFLOW_TRACKING_URI has led away from the database that a home has.
+
+    Args:
+        settings: those of the command.
+        output: where the words go.
+    """
+    from esci_tournament.registry.addresses import sqlite_file
+    from esci_tournament.registry.settings import MLFLOW_VARIABLE
+
+    named_by, own = settings.mlflow_named_by, settings.home / "mlflow.db"
+    if named_by == MLFLOW_VARIABLE and own.exists() and sqlite_file(settings.tracking_uri) != own:
+        output.warn(
+            f"{own} exists and was not used, because {MLFLOW_VARIABLE} is set; to go on with it, unset the variable"
+        )
 
 
 def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:

@@ -27,10 +27,15 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the two tournaments of the demo."""
     from esci_tournament.deployments.cli.run import show
     from esci_tournament.deployments.local import run_tournament
+    from esci_tournament.registry.addresses import without_password
+    from esci_tournament.registry.settings import MLFLOW_VARIABLE
     from esci_tournament.registry.specs import read_specs
     from esci_tournament.tasks.data.synthesize import synthesize
 
     options.home = options.home or Path(".tournament/demo")
+    # Its champion must not take the alias of the one that somebody's server holds
+    if elsewhere := os.environ.pop(MLFLOW_VARIABLE, ""):
+        output.say(f"{MLFLOW_VARIABLE} ({without_password(elsewhere)}) is not used: the demo's models stay in its home")
     # It is to end with a champion, also where a Prefect API asks for reviews by default.
     review = "none" if os.environ.get("PREFECT_API_URL") else None
     settings = settings_of(options, seed=options.seed, review=review)
@@ -48,7 +53,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
         show(outcome, output)
     output.say(f"3. a tournament with one more candidate, {newcomer.name}")
     show(run_tournament(settings, world, [newcomer], output.progress()), output)
-    output.say(f"next: tournament champion show --home {settings.home}")
+    without = f"env -u {MLFLOW_VARIABLE} " if elsewhere else ""
+    output.say(f"next: {without}tournament champion show --home {settings.home}")
 
 
 def show_table(outcome: Any, output: Output) -> None:

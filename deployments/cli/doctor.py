@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from esci_tournament.deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, failure, settings_of
 
 if TYPE_CHECKING:
     from esci_tournament.registry.settings import Settings
@@ -70,9 +70,11 @@ def work(options: argparse.Namespace, output: Output) -> None:
     shown = {key: clean(str(value)) for key, value in settings.model_dump(mode="json").items()}
     for key, value in shown.items():
         output.say(f"  {key} = {value}")
-    output.document({"checks": rows, "settings": shown})
+    complaint = TournamentError(f"{', '.join(failed)}: failed; the lines above say what to do")
+    more = failure(str(complaint), type(complaint).__name__, complaint.exit_code) if failed else {}
+    output.document({"checks": rows, "settings": shown} | more)
     if failed:
-        raise TournamentError(f"{', '.join(failed)}: failed; the lines above say what to do")
+        raise complaint
 
 
 def _python() -> str:
@@ -101,7 +103,10 @@ def _device() -> str:
 
 
 def _home(workspace: Any) -> str:
-    folder = workspace.folder()
+    from esci_tournament.registry.files import make_home
+
+    folder = workspace.settings.home
+    make_home(folder)
     probe = folder / f".doctor-{os.getpid()}"
     probe.write_bytes(b"")
     probe.unlink()

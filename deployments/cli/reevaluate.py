@@ -11,6 +11,7 @@ from esci_tournament.deployments.cli.common import (
     command,
     settings_of,
     tournament_settings,
+    warn_of_another,
 )
 
 DESCRIPTION = """\
@@ -42,6 +43,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
     settings = settings_of(options, **tournament_settings(options))
     show(run_reevaluation(settings, options.data, output.progress()), output)
+    warn_of_another(settings, output)
 
 
 def show(renewed: Any, output: Output) -> None:

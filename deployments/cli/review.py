@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from esci_tournament.deployments.cli.common import Output, add_common_options, served_workspace_of
+from esci_tournament.deployments.cli.common import Output, add_common_options, say_where, served_workspace_of
 
 if TYPE_CHECKING:
     from esci_tournament.registry.reviews import Case
@@ -107,6 +107,7 @@ def decide(options: argparse.Namespace, output: Output) -> None:
     case = find_case(workspace.ledger, workspace.settings.ensemble_name, case.id)
     end_waiting_runs(workspace, case)
     output.say(came_of)
+    say_where(workspace.settings, output)
     output.document(_row(workspace, case) | {"came_of": came_of})
 
 

@@ -12,6 +12,7 @@ from esci_tournament.deployments.cli.common import (
     command,
     settings_of,
     tournament_settings,
+    warn_of_another,
 )
 
 DESCRIPTION = """\
@@ -49,6 +50,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     specs = read_specs(options.candidates) if options.candidates else []
     outcome = run_tournament(settings, options.data, specs, output.progress())
     show(outcome, output)
+    warn_of_another(settings, output)
 
 
 def show(outcome: Any, output: Output) -> None:

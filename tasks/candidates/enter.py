@@ -10,7 +10,7 @@ from typing import Literal
 
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.roll import Enrolled, Roll
-from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.settings import Settings, read_settings, using
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.registry.versions import CandidateVersion
@@ -62,8 +62,10 @@ def check_spec(spec: CandidateSpec, settings: Settings | None = None) -> None:
     if isinstance(spec, DeclaredSpec) and spec.trained_queries:
         read_queries(Path(spec.trained_queries))
     family = candidate_class(spec.family)
-    family.permit(spec, settings or read_settings())
-    family.check(spec)
+    settings = settings or read_settings()
+    with using(settings):  # what stands in MLflow's registry is looked up in that of these settings
+        family.permit(spec, settings)
+        family.check(spec)
 
 
 def newcomers(

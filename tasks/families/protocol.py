@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -149,6 +149,22 @@ class Candidate(ABC):
         Raises:
             SpecError: If not; the message names the setting that would.
         """
+
+    @classmethod
+    def keys_of_version(cls, address: str, settings: Settings) -> dict[str, Any] | None:
+        """Return the keys of a spec that enters a version of MLflow's registry, beside name and family.
+
+        Args:
+            address: `models:/NAME/VERSION`.
+            settings: MLflow's address is used.
+
+        Returns:
+            The keys that follow from the address; None when the family takes no such version.
+
+        Raises:
+            StoreError: If MLflow does not answer.
+        """
+        return None
 
     @classmethod
     def describe(cls, spec: CandidateSpec) -> str:

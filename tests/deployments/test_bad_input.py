@@ -41,6 +41,28 @@ def test_unknown_command_is_wrong_usage(tournament):
 
 
 @pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["dance"], 2),
+        (["run"], 2),
+        (["candidates", "list", "x/1"], 2),
+        (["register", "nope.toml"], 4),
+        (["register", "models:/nobody/1"], 4),
+        (["run", "--data", "nowhere"], 3),
+        (["champion", "show"], 10),
+        (["candidates", "retry", "nobody/1"], 10),
+    ],
+)
+def test_a_command_that_fails_writes_one_document_with_the_error_and_its_code(tournament, tmp_path, words, code):
+    home = ["--home", tmp_path / "home"] if words[0] != "dance" else []
+    answer = tournament(*words, *home, "--json", cwd=tmp_path)
+    assert answer.code == code
+    assert answer.document["exit_code"] == code
+    assert answer.document["error"] in answer.err
+    assert answer.document["kind"].endswith("Error")
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, ["missing.toml", "No such file"]),

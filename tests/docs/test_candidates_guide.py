@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from esci_tournament.registry.errors import CandidateError, SpecError
+from esci_tournament.registry.models import Models
 from esci_tournament.registry.scores import ScoreStore
+from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.specs import parse_spec, read_specs
 from esci_tournament.registry.stages import StageStore
 from esci_tournament.tasks.candidates.enter import check_spec
@@ -19,6 +22,7 @@ from esci_tournament.tasks.data.dataset import query_keys
 from esci_tournament.tasks.data.plans import write_plans
 from esci_tournament.tasks.data.split import assign_roles, fit_plans
 from esci_tournament.tasks.data.store import save_dataset
+from tests.harness import clean_environment
 from tests.plugins import install
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "candidates.md"
@@ -26,6 +30,11 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"),
 SPECS = [text for language, text in BLOCKS if language == "toml" and "[[candidate]]" in text]
 (CODE,) = [text for language, text in BLOCKS if "class WordOverlap:" in text]
 (ENTRY_POINTS,) = [text for language, text in BLOCKS if "entry-points" in text]
+MADE = """
+from tests.docs.compatibility.flavours import LETTERS, classifier, sklearn_model
+
+pipe, model = classifier(LETTERS), sklearn_model()
+"""
 FAMILIES = {"language_model", "graph_network", "scores", "pyfunc", "word_overlap"}
 
 
@@ -170,3 +179,23 @@ def test_a_plug_in_that_is_none_is_named(plug_in, change, complaint):
     plug_in(change(CODE))
     with pytest.raises(SpecError, match=complaint):
         parse_spec({"name": "x", "family": "word_overlap"})
+
+
+@pytest.mark.slow
+def test_the_snippets_for_mlflow_make_candidates(tmp_path, empty_mlflow):
+    """As somebody runs them who has MLflow alone; what the guide calls pipe and model is made here."""
+    (tmp_path / "mlflow.db").write_bytes(empty_mlflow)
+    snippets = [text for language, text in BLOCKS if language == "python" and "tournament.spec" in text]
+    assert len(snippets) == 2
+    (tmp_path / "guide.py").write_text("\n".join([MADE, *snippets]), encoding="utf-8")
+    models = Models(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    here = clean_environment(MLFLOW_TRACKING_URI=models.tracking_uri, PYTHONPATH=str(GUIDE.parents[1]))
+    done = subprocess.run([sys.executable, "guide.py"], cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    encoder, pipeline = models.candidates(with_metrics=False)
+    assert (encoder.id, encoder.complaint) == ("ESCI Cross-Encoder v2/1", "")
+    assert encoder.spec.checkpoint == "models:/ESCI Cross-Encoder v2/1"
+    assert (pipeline.id, pipeline.complaint, pipeline.spec.order) == ("house-relevance/1", "", "CEIS")
+    settings = read_settings(home=tmp_path, allowed_pyfunc_sources=["models:/"])
+    for one in (encoder, pipeline):
+        check_spec(one.spec, settings)

@@ -34,8 +34,8 @@ def naming(listed: Path) -> str:
         ('{"family": "oracle"}', "family is 'oracle'"),
         ('{"family": "graph_network", "architecture": "gcn", "recipe": {"epochs": -1}}', "epochs"),
         ('{"family": "language_model", "checkpoint": "/gone"}', "/gone"),
-        ('{"family": "scores", "path": "/gone.parquet"}', "/gone.parquet"),
-        ('{"family": "pyfunc", "source": "models:/somebody/1"}', "trained_on"),
+        ('{"family": "scores", "path": "/gone.parquet"}', "unknown key 'path'"),
+        ('{"family": "pyfunc", "source": "models:/somebody/1"}', "unknown key 'source'"),
     ],
 )
 def test_a_spec_that_cannot_be_used_is_refused_with_the_reason_and_gets_a_chance_when_corrected(

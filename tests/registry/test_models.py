@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from esci_tournament.registry.errors import NotFoundError, StoreError
 from esci_tournament.registry.models import Models
+from esci_tournament.registry.packaging import Interface
 from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.language_model.spec import LanguageModelSpec
@@ -238,8 +239,8 @@ def test_aliases_name_champion_and_previous(models, ensemble_folder):
 def test_the_champion_predicts_in_a_fresh_process_from_another_folder(models, ensemble_folder, run_script, tmp_path):
     (tmp_path / "a_loader.py").write_text(LOADER)
     frame = pd.DataFrame({"query": ["usb cable"], "locale": ["us"]})
-    frames = (frame, pd.DataFrame({"E": [1.0], "label": ["Exact"]}))
-    models.register_ensemble(ensemble_folder, ["a/1"], "t1", loader_module="a_loader", frames=frames)
+    interface = Interface(frame, pd.DataFrame({"E": [1.0], "label": ["Exact"]}), ("query", "locale"))
+    models.register_ensemble(ensemble_folder, ["a/1"], "t1", loader_module="a_loader", interface=interface)
     models.set_alias("champion", 1)
     shutil.rmtree(ensemble_folder)
     script = """

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from esci_tournament.registry.errors import SpecError, TournamentError
+from esci_tournament.registry.files import folder_name
 from esci_tournament.tasks.data.behaviour import SEVERAL_EDGE_COLUMNS
 from esci_tournament.tasks.data.behaviour import edges as edges_of
 from esci_tournament.tasks.data.store import open_dataset
@@ -120,7 +121,7 @@ def _embedding(members: Mapping[str, Candidate]) -> dict[str, Candidate]:
 
 
 def _vectors(store: Path, member: str, data_version: str, limit: int | None) -> Path:
-    return store / member.replace("/", "-") / f"{data_version[:16]}-{'all' if limit is None else limit}"
+    return store / folder_name(member) / f"{data_version[:16]}-{'all' if limit is None else limit}"
 
 
 def keep_most_retrieved(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,10 @@ from esci_tournament.registry.errors import CandidateError, SpecError
 from esci_tournament.registry.files import folder_digest
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.pyfuncs import fetch_pyfunc
-from esci_tournament.registry.settings import Settings, read_settings
+from esci_tournament.registry.settings import Settings, read_settings, settings_in_force
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.families.protocol import Candidate, FitData
+from esci_tournament.tasks.families.pyfunc.look import check_model
 from esci_tournament.tasks.families.pyfunc.process import ModelProcess, ProcessLimits
 from esci_tournament.tasks.families.pyfunc.sources import check_source
 from esci_tournament.tasks.families.pyfunc.spec import PyfuncSpec
@@ -38,7 +39,8 @@ class Pyfunc(Candidate):
 
     The model gets a frame with the official columns query, product_locale, product_id, product_title, product_brand,
     product_color, product_bullet_point and product_description, text each, and answers with a column for each class,
-    named by its letter or word, or with an array (n, 4) in the order that the spec declares.
+    named by its letter or word, or with an array (n, 4) in the order that the spec declares. A text classifier that
+    `mlflow.transformers` has logged is asked through its pipeline instead.
     """
 
     reads_settings = ("allowed_pyfunc_sources", "pyfunc_memory_gib", "pyfunc_timeout_s")
@@ -60,6 +62,21 @@ class Pyfunc(Candidate):
         """
         assert isinstance(spec, PyfuncSpec)
         check_source(spec, settings.allowed_pyfunc_sources)
+
+    @classmethod
+    def check(cls, spec: CandidateSpec) -> None:
+        """Refuse a model that is not there, is no pyfunc, or has labels that are not the four classes.
+
+        Raises:
+            SpecError: if so; nothing of the model is executed.
+        """
+        assert isinstance(spec, PyfuncSpec)
+        check_model(spec, settings_in_force())
+
+    @classmethod
+    def keys_of_version(cls, address: str, settings: Settings) -> dict[str, Any] | None:
+        """Return the version as the model, which takes part as it is; its owner states what it was trained on."""
+        return {"model": address}
 
     @classmethod
     def describe(cls, spec: CandidateSpec) -> str:
@@ -174,7 +191,8 @@ class Pyfunc(Candidate):
     def _start(self, settings: Settings) -> None:
         assert self._folder is not None
         limits = ProcessLimits(settings.pyfunc_memory_gib, settings.pyfunc_timeout_s)
-        self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits, self._classes)
+        columns = [COLUMNS[field] for field in self.spec.fields or ("title",)]
+        self._process = ModelProcess(self.spec.name, self._folder.resolve(), limits, self._classes, columns)
 
 
 def official_rows(pairs: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class ModelProcess:
         folder: of the MLflow model; it must stay as long as the process.
         limits: what it may use.
         classes: order of the classes in answers without names, such as "CEIS"; "" when none is declared.
+        columns: columns of the product that a text classifier reads beside the query.
 
     Attributes:
         end: ends the process and removes its temporary files; it also runs when the object is collected.
@@ -64,8 +66,16 @@ class ModelProcess:
         CandidateError: by every call, when the model fails, takes too long or too much memory.
     """
 
-    def __init__(self, name: str, folder: Path, limits: ProcessLimits, classes: str = "") -> None:
-        self.name, self.folder, self.limits, self._classes = name, folder, limits, classes
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        limits: ProcessLimits,
+        classes: str = "",
+        columns: Sequence[str] = ("product_title",),
+    ) -> None:
+        self.name, self.folder, self.limits = name, folder, limits
+        self._read = classes, ",".join(columns)
         self._scratch = Path(tempfile.mkdtemp(prefix="pyfunc-"))
         # Where it may write; what we write stands beside it, where it cannot lay a link for us to follow.
         self._its = self._scratch / "its"
@@ -135,7 +145,7 @@ class ModelProcess:
         )
         limit = int(self.limits.memory_gib * GIB)
         process = subprocess.Popen(
-            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit), self._classes),
+            python_module("esci_tournament.tasks.families.pyfunc.worker", str(self.folder), str(limit), *self._read),
             stdin=subprocess.PIPE,  # for requests; it ends when this end is closed (registry.children)
             stdout=subprocess.PIPE,
             env=environment,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from esci_tournament.registry.labels import LABELS, classes_in
+from esci_tournament.registry.specs import NOT_PINNED, PINNED
 from esci_tournament.tasks.families.declared import DeclaredSpec
 
-_PINNED = re.compile(r"models:/([^/@]+/[0-9]+|m-[0-9a-f]+)")
+ProductField = Literal["title", "brand", "color", "bullets", "description"]
 
 
 class PyfuncSpec(DeclaredSpec):
@@ -20,6 +20,7 @@ class PyfuncSpec(DeclaredSpec):
         model: folder of an MLflow model, or models:/NAME/VERSION or models:/m-ID.
         classes: in which order an answer without names has the four classes, letters or words; None for a model that
             answers with named columns.
+        fields: what a text classifier of `mlflow.transformers` reads of the product, in this order; None for the title.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ("model", "trained_queries")
@@ -31,12 +32,20 @@ class PyfuncSpec(DeclaredSpec):
         exclude_if=lambda given: given is None,  # specs are compared byte by byte with what earlier releases wrote
     )
 
+    fields: tuple[ProductField, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=5,
+        description="what a transformers text classifier reads of the product beside the query; default: the title",
+        exclude_if=lambda given: given is None,
+    )
+
     @model_validator(mode="after")
     def _one_model(self) -> Self:
         if self.trained_on == "out_of_fold":
             raise ValueError("one model cannot score out of fold; register a score file in its place")
-        if self.model.startswith("models:/") and not _PINNED.fullmatch(self.model):
-            raise ValueError("name one version, models:/NAME/VERSION or models:/m-ID: an alias may move")
+        if self.model.startswith("models:/") and not PINNED.fullmatch(self.model):
+            raise ValueError(NOT_PINNED)
         if "://" in self.model:
             raise ValueError("a model is a folder or models:/NAME/VERSION; other addresses are not fetched")
         if self.classes is not None and (len(self.classes) != len(LABELS) or classes_in(self.classes) is None):

@@ -1,4 +1,4 @@
-"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES CLASSES`.
+"""The process in which a pyfunc runs: `python -m esci_tournament.tasks.families.pyfunc.worker FOLDER BYTES ...`.
 
 Only this process unpickles or executes anything of the model. Messages are one JSON document a line: requests on
 standard input name a frame file and an answer file, both in a folder of the parent process. What the model prints goes
@@ -20,19 +20,21 @@ import pandas as pd
 from esci_tournament.registry.border_child import no_new_privileges
 from esci_tournament.registry.children import end_with_parent
 from esci_tournament.registry.labels import CLASSES, LABELS, classes_in
-from esci_tournament.registry.pyfuncs import open_pyfunc
+from esci_tournament.registry.pyfuncs import open_pipeline, open_pyfunc
 from esci_tournament.tasks.data.store import read_frame
+from esci_tournament.tasks.families.pyfunc.text_classifier import TextClassifier
 
 BY_POSITION = "by position"  # how releases before `classes` read every answer but one with columns E, S, C, I
 
 
-def main(folder: str, limit: str, classes: str = "") -> int:
+def main(folder: str, limit: str, classes: str = "", columns: str = "product_title") -> int:
     """Open the model, report that it is ready, and answer requests until standard input ends.
 
     Args:
         folder: of the MLflow model.
         limit: data memory that the process may use, in bytes, as text.
         classes: as for :func:`as_array`.
+        columns: of the product, joined by commas; what a text classifier reads beside the query.
 
     Returns:
         The exit status: 1 when the model cannot be opened, else 0.
@@ -49,7 +51,11 @@ def main(folder: str, limit: str, classes: str = "") -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     no_new_privileges()
     try:
-        model = open_pyfunc(Path(folder))
+        pipeline = open_pipeline(Path(folder))
+        if pipeline is None:
+            model = open_pyfunc(Path(folder))
+        else:
+            model = TextClassifier(pipeline, tuple(columns.split(",")), classes)
     except BaseException as error:  # whatever its code raises, SystemExit too
         say(failed=in_words(error))
         return 1
@@ -118,7 +124,11 @@ def _numbers(answer: Any) -> np.ndarray:
     if values.dtype == object:
         values = np.asarray(values.tolist(), dtype=np.float64)
     if not np.issubdtype(values.dtype, np.number):
-        raise TypeError(f"its answer is {values.dtype}; four probabilities a row were asked for")
+        told = f"labels such as {str(values.flat[0])[:50]!r}" if values.size else str(values.dtype)
+        raise TypeError(
+            f"it answers with {told}, and not with four probabilities a row; a model of scikit-learn is logged with "
+            'pyfunc_predict_fn="predict_proba"'
+        )
     return values.astype(np.float32)
 
 

@@ -66,7 +66,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
@@ -77,43 +77,50 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _config(labels: dict[int, str]) -> BertConfig:
+def config(labels: dict[int, str]) -> BertConfig:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertConfig(vocab_size=len(WORDS), id2label=labels, max_position_embeddings=64, **sizes)
+    return BertConfig(vocab_size=len(WORDS), id2label=labels, max_position_embeddings=128, **sizes)
+
+
+def classifier(labels: dict[int, str]) -> Any:
+    """Return a pipeline for text classification."""
+    return pipeline("text-classification", model=BertForSequenceClassification(config(labels)), tokenizer=tokenizer())
 
 
 def _classifier(folder: Path, labels: dict[int, str]) -> Path:
     import mlflow.transformers
 
-    model = BertForSequenceClassification(_config(labels))
-    pipe = pipeline("text-classification", model=model, tokenizer=_tokenizer())
     with _quiet():
-        mlflow.transformers.save_model(pipe, str(folder / "model"), pip_requirements=["transformers"])
+        mlflow.transformers.save_model(classifier(labels), str(folder / "model"), pip_requirements=["transformers"])
     return folder / "model"
 
 
 def _features(folder: Path) -> Path:
     import mlflow.transformers
 
-    pipe = pipeline("feature-extraction", model=BertModel(_config(LETTERS)), tokenizer=_tokenizer())
+    pipe = pipeline("feature-extraction", model=BertModel(config(LETTERS)), tokenizer=tokenizer())
     with _quiet():
         mlflow.transformers.save_model(pipe, str(folder / "model"), pip_requirements=["transformers"])
     return folder / "model"
 
 
-def _sklearn(folder: Path, method: str | None) -> Path:
-    import mlflow.sklearn
+def sklearn_model() -> Any:
+    """Return a fitted classifier of queries and titles."""
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     words = ColumnTransformer([("query", CountVectorizer(), "query"), ("title", CountVectorizer(), "product_title")])
-    rows = pd.concat([ROWS_ASKED] * 2)
-    model = make_pipeline(words, LogisticRegression()).fit(rows, list("ESCI"))
+    return make_pipeline(words, LogisticRegression()).fit(pd.concat([ROWS_ASKED] * 2), list("ESCI"))
+
+
+def _sklearn(folder: Path, method: str | None) -> Path:
+    import mlflow.sklearn
+
     how = {"pyfunc_predict_fn": method} if method else {}
     with _quiet():
-        mlflow.sklearn.save_model(model, str(folder / "model"), pip_requirements=["scikit-learn"], **how)
+        mlflow.sklearn.save_model(sklearn_model(), str(folder / "model"), pip_requirements=["scikit-learn"], **how)
     return folder / "model"
 
 
@@ -171,8 +178,8 @@ def _reference(folder: Path) -> str:
 
 def _sentence_transformer(folder: Path) -> str:
     place = folder / "version" / "model.sentence_transformer"
-    BertModel(_config(LETTERS)).save_pretrained(place)
-    _tokenizer().save_pretrained(place)
+    BertModel(config(LETTERS)).save_pretrained(place)
+    tokenizer().save_pretrained(place)
     (place / "modules.json").write_text("[]", encoding="utf-8")
     (place / "1_Pooling").mkdir()
     (place / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
@@ -180,8 +187,8 @@ def _sentence_transformer(folder: Path) -> str:
 
 
 def _plain(folder: Path) -> str:
-    BertModel(_config(LETTERS)).save_pretrained(folder / "version")
-    _tokenizer().save_pretrained(folder / "version")
+    BertModel(config(LETTERS)).save_pretrained(folder / "version")
+    tokenizer().save_pretrained(folder / "version")
     return _as_checkpoint(folder / "version")
 
 

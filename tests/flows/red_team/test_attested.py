@@ -188,8 +188,8 @@ def test_an_ensemble_that_was_damaged_before_it_is_registered_is_not(
     """F2: the assembled ensemble is changed after its manifest was made."""
     from esci_tournament.flows import conclusion
 
-    def package(folder: Path, empty: Path, facts: Any) -> Any:
-        made = packaged(folder, empty, facts)
+    def package(folder: Path, empty: Path, facts: Any, **more: Any) -> Any:
+        made = packaged(folder, empty, facts, **more)
         flip(folder / "ensemble.json")
         return made
 

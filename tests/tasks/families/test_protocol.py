@@ -49,6 +49,7 @@ def test_a_class_that_derives_from_nothing_is_given_the_defaults_and_keeps_its_o
     assert kind.describe(SPEC) == "a few words"
     assert kind.relations_of(SPEC) == ()
     assert kind.mend(Path("x")) is None
+    assert kind.keys_of_version("models:/x/1", None) is None
     assert (model.cover(pd.DataFrame()), model.resident_bytes(), model.products_ahead) == (1, 0, 0)
     assert not model.embeds_products
     for call in (model.embed_products, model.use_products):
