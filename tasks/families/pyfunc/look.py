@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from esci_tournament.registry.errors import SpecError
-from esci_tournament.registry.foreign import read_json_file, shown
+from esci_tournament.registry.foreign import below, read_json_file, shown
 from esci_tournament.registry.labels import CLASSES, LABELS, classes_in
 from esci_tournament.registry.pyfuncs import check_pyfunc, flavors_of
 from esci_tournament.registry.registered import SCHEME, fetch_file
@@ -29,11 +30,12 @@ def check_model(spec: PyfuncSpec, settings: Settings) -> None:
         StoreError: If MLflow does not answer.
     """
     if not spec.model.startswith(SCHEME):
-        if not Path(spec.model).expanduser().is_dir():
+        folder = Path(spec.model).expanduser()
+        if not folder.is_dir():
             raise SpecError(
                 f"model {spec.model} is no folder; name the folder of an MLflow model, or models:/NAME/VERSION"
             )
-        _check(spec, Path(spec.model).expanduser(), lambda name: Path(spec.model).expanduser() / name)
+        _check(spec, folder, lambda name: folder / name)
         return
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -45,7 +47,7 @@ def check_model(spec: PyfuncSpec, settings: Settings) -> None:
         _check(spec, place, fetched)
 
 
-def _check(spec: PyfuncSpec, folder: Path, fetched: Any) -> None:
+def _check(spec: PyfuncSpec, folder: Path, fetched: Callable[[str], Path]) -> None:
     check_pyfunc(folder)
     flavor = flavors_of(folder).get("transformers")
     if not isinstance(flavor, dict):
@@ -57,6 +59,7 @@ def _check(spec: PyfuncSpec, folder: Path, fetched: Any) -> None:
             f'with the labels {", ".join(LABELS)}. An encoder can be fine-tuned here: family = "language_model"'
         )
     try:
+        below(folder, binary)  # it is a name that somebody else wrote
         config = read_json_file(fetched(f"{binary}/config.json"))
     except (OSError, ValueError, SpecError) as error:
         source = flavor.get("source_model_name")
