@@ -10,7 +10,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.deployments.notify_block import missing, parts_of
+from esci_tournament.registry.errors import NotFoundError
 
 PREFIX = "tournament tells:"
 
@@ -76,16 +77,11 @@ async def find_block(client: PrefectClient, said: str) -> UUID:
         UsageError: if `said` is not two words with a slash between.
         NotFoundError: if the server has no such block.
     """
-    kind, slash, name = said.partition("/")
-    if not (kind and slash and name):
-        raise UsageError(f"setting notify_block: {said!r} is not type/name, such as slack-webhook/relevance")
+    kind, name = parts_of(said)
     try:
         document = await client.read_block_document_by_name(name, kind)
     except ObjectNotFound:
-        raise NotFoundError(
-            f"setting notify_block: Prefect has no block {said!r}; make it in the UI (Blocks), or see "
-            "docs/notifications.md"
-        ) from None
+        raise NotFoundError(missing(said)) from None
     return document.id
 
 

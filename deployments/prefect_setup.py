@@ -14,11 +14,11 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 from esci_tournament.deployments import notifications
+from esci_tournament.deployments.heartbeats import SILENCE_S
 from esci_tournament.deployments.prefect_deployments import GPU_LIMIT, HEAVY_POOL, LIGHT_POOL, deployments_of
 from esci_tournament.registry.settings import Settings
 
-HEARTBEAT_S = 30  # Prefect's least; workers set PREFECT_FLOWS_HEARTBEAT_FREQUENCY to it
-SILENCE_S = 150  # without a heartbeat for this long, a run is marked as crashed
+SILENT = "tournament: runs that went silent have crashed"  # name of the automation
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Suspended", "Paused")
@@ -27,6 +27,7 @@ _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Suspended",
 async def prepare(client: PrefectClient, settings: Settings) -> None:
     """Set the GPU slots and the notification automations to what the settings say.
 
+    The automation of :func:`silence`, which `tournament deploy` makes, is brought up to date where there is one.
     Automations for notifications that the settings no longer ask for are deleted.
 
     Args:
@@ -39,6 +40,8 @@ async def prepare(client: PrefectClient, settings: Settings) -> None:
             and earlier notification automations are deleted.
     """
     await client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_slots)
+    if any(found.name == SILENT for found in await client.read_automations()):  # perhaps an earlier release's
+        await put(client, silence(settings))
     told = []
     try:
         if settings.notify_block:
@@ -72,23 +75,29 @@ async def make_pools(client: PrefectClient) -> list[str]:
     return made
 
 
-def silence() -> AutomationCore:
-    """Return the automation that marks a run as crashed when it has sent no heartbeat for :data:`SILENCE_S` seconds.
+def silence(settings: Settings, seconds: float = SILENCE_S) -> AutomationCore:
+    """Return the automation that marks a run of our flows as crashed when it has sent no heartbeat for too long.
 
     The runs of a machine that was switched off would otherwise keep their concurrency slots for ever. The stack of one
-    machine does without it: its worker closes such runs when it starts, and a computer that slept loses no run.
+    machine does without it: its worker closes such runs when it starts, and a computer that slept loses no run. Runs of
+    other flows on the same server are left alone: how often they send heartbeats is not for us to say.
+
+    Args:
+        settings: what the flows are named after, see :func:`deployments_of`.
+        seconds: for how long.
     """
     return AutomationCore(
-        name="tournament: runs that went silent have crashed",
-        description=f"No heartbeat for {SILENCE_S} s",
+        name=SILENT,
+        description=f"No heartbeat for {seconds:g} s",
         trigger=EventTrigger(
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _ENDS)},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=_our_flows(settings),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=dt.timedelta(seconds=SILENCE_S),
+            within=dt.timedelta(seconds=seconds),
         ),
         actions=[
             ChangeFlowRunState(
@@ -97,6 +106,11 @@ def silence() -> AutomationCore:
             )
         ],
     )
+
+
+def _our_flows(settings: Settings) -> ResourceSpecification:
+    names = sorted({one.flow for one in deployments_of(settings)})
+    return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": names})
 
 
 async def put(client: PrefectClient, automation: AutomationCore) -> None:

@@ -26,6 +26,7 @@ from esci_tournament.deployments.crowd import BACKLOG  # noqa: E402
 from esci_tournament.deployments.lasting_output import outlast_output  # noqa: E402
 from esci_tournament.deployments.listening import PromptServer  # noqa: E402
 from esci_tournament.deployments.stack.services import reachable  # noqa: E402
+from esci_tournament.deployments.watcher_metrics import WatcherMetrics  # noqa: E402
 from esci_tournament.deployments.webhook import LIMITS, PATH, Guard, make_app  # noqa: E402
 from esci_tournament.flows.watch import Watch  # noqa: E402
 from esci_tournament.registry.addresses import without_password  # noqa: E402
@@ -57,6 +58,7 @@ class Watcher:
         self._named: set[str] = set()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
+        self.metrics = WatcherMetrics()
         self._health: dict[str, Any] = {"status": "starts", "sweeps": 0, "last_sweep": None, "errors": []}
 
     def wake(self, version: str) -> None:
@@ -104,12 +106,19 @@ class Watcher:
     def _sweep(self, named: set[str]) -> list[str]:
         try:
             if self._watch is None:
-                self._watch = Watch(Workspace(self.settings))
+                workspace = Workspace(self.settings)
+                self._watch, self._workspace = Watch(workspace), workspace
             swept = self._watch.sweep(named)
         except Exception as error:  # the ledger cannot be opened
             self._watch = None
             _log.warning("%s: %s", type(error).__name__, error)
+            self.metrics.swept([error], None)
             return [f"{type(error).__name__}: {error}"]
+        try:
+            self.metrics.read(self._workspace)
+        except Exception as error:
+            swept.errors.append(error)
+        self.metrics.swept(swept.errors, self._watch.full_look_at)
         for words in swept.done:
             _log.info("%s", words)
         for trouble in swept.errors:
@@ -148,13 +157,13 @@ def listen(settings: Settings, watcher: Watcher, secret: str) -> uvicorn.Server:
 
     Args:
         settings: `host` and `watcher_port` are where it listens, `webhook_age_s` how old an event may be.
-        watcher: What a genuine event wakes, and whose health `/healthz` shows.
+        watcher: What a genuine event wakes, whose health `/healthz` shows, and whose metrics `/metrics` does.
         secret: What the MLflow server signs its events with.
 
     Returns:
         The server; its `run` blocks until `should_exit` is set.
     """
-    app = make_app(Guard(secret, settings.webhook_age_s), watcher.wake, watcher.health)
+    app = make_app(Guard(secret, settings.webhook_age_s), watcher.wake, watcher.health, watcher.metrics.text)
     config = uvicorn.Config(
         app,
         host=settings.host,

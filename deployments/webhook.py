@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from esci_tournament.deployments.crowd import ConnectionLimits
@@ -117,13 +117,16 @@ def version_of(body: bytes) -> str | None:
     return id if (entity, action) == ("model_version_tag", "set") and data.get("key") == SPEC_TAG else None
 
 
-def make_app(guard: Guard, wake: Callable[[str], None], health: Callable[[], dict[str, Any]]) -> FastAPI:
-    """Return the application with the routes `POST /mlflow-webhook` and `GET /healthz`.
+def make_app(
+    guard: Guard, wake: Callable[[str], None], health: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]
+) -> FastAPI:
+    """Return the application with the routes `POST /mlflow-webhook`, `GET /healthz` and `GET /metrics`.
 
     Args:
         guard: Checks each delivery; a refused one is answered with 401.
         wake: Called with the id (`name/version`) of the version that a good event is about.
         health: Returns the JSON-able document that `/healthz` answers with.
+        metrics: Returns the metrics in Prometheus' text format, UTF-8.
 
     Returns:
         The application. It answers 202 to a good delivery and 413 to a body of more than :data:`LARGEST_BYTES` bytes.
@@ -133,6 +136,10 @@ def make_app(guard: Guard, wake: Callable[[str], None], health: Callable[[], dic
     @app.get("/healthz")
     def healthz() -> dict[str, Any]:
         return health()
+
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.post(PATH, status_code=202)
     async def receive(request: Request) -> dict[str, str]:

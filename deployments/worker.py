@@ -27,10 +27,12 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.states import Crashed
 from prefect.utilities.callables import ParameterSchema
 
+from esci_tournament.deployments.heartbeats import HEARTBEAT_S
 from esci_tournament.deployments.lasting_output import outlast_output
 from esci_tournament.deployments.prefect_deployments import Deployment, deployments_of
 from esci_tournament.deployments.prefect_setup import prepare
@@ -40,6 +42,7 @@ from esci_tournament.registry.settings import Settings, read_settings
 
 SERVER_S = 60.0  # given to a Prefect server that is being restarted; loading this program again would take longer
 QUERY_S = 2.0  # a resumed review goes on within this time
+BLOCK_S = 20.0  # between two looks for a notification block that is missing
 OWN_END_S = 3.0  # given to flow runs that were told to end together with the worker
 LAST_WORDS_S = 5.0  # and then, told by the worker, to report it themselves; in all less than a container's 10 s
 
@@ -88,18 +91,54 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    runner = Runner(
-        name="tournament-worker", limit=settings.worker_processes, query_seconds=QUERY_S, pause_on_shutdown=False
-    )
+    runner = make_runner(settings)
     async with get_client() as client:
         await until_it_answers(client, SERVER_S)
-        try:
-            await prepare(client, settings)
-        except TournamentError as error:  # no notifications are sent, and everything else goes on
-            _log.warning("%s", error)
+        told = await _prepared(client, settings)
         ids = [await runner.aadd_deployment(as_deployment(one)) for one in available(settings)]
         await close_orphans(client, ids)
-    await runner.start()
+    preparing = None if told else asyncio.create_task(_until_prepared(settings))
+    try:
+        await runner.start()
+    finally:
+        if preparing is not None:
+            preparing.cancel()
+
+
+def make_runner(settings: Settings) -> Runner:
+    """Return Prefect's runner, whose runs send heartbeats as the server's automation wants them.
+
+    Args:
+        settings: `worker_processes` is used.
+    """
+    return Runner(
+        name="tournament-worker",
+        limit=settings.worker_processes,
+        query_seconds=QUERY_S,
+        pause_on_shutdown=False,
+        heartbeat_seconds=HEARTBEAT_S,
+    )
+
+
+async def _prepared(client: PrefectClient, settings: Settings) -> bool:
+    """Prepare the server; without the notification block no notifications are sent, and everything else goes on."""
+    try:
+        await prepare(client, settings)
+    except TournamentError as error:
+        _log.warning("%s", error)
+        return False
+    return True
+
+
+async def _until_prepared(settings: Settings) -> None:
+    """Prepare the server as soon as somebody has made the notification block, which needs a server that runs."""
+    while True:
+        await asyncio.sleep(BLOCK_S)
+        with suppress(httpx.HTTPError, PrefectException, TournamentError):
+            async with get_client() as client:
+                await prepare(client, settings)
+            _log.info("notifications are sent to %s from now on", settings.notify_block)
+            return
 
 
 async def until_it_answers(client: PrefectClient, seconds: float) -> None:

@@ -18,7 +18,7 @@ random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 
 for name in postgres_password prefect_db_password mlflow_db_password ledger_db_password ledger_worker_db_password \
     ledger_reviewer_db_password ledger_scorer_db_password redis_password mlflow_admin_password \
-    mlflow_tournament_password mlflow_scorer_password mlflow_csrf_key webhook_secret; do
+    mlflow_tournament_password mlflow_scorer_password mlflow_csrf_key webhook_secret grafana_admin_password; do
     make "$name" "$(random)"
 done
 make prefect_auth "admin:$(random)"

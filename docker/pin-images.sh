@@ -3,7 +3,7 @@
 #   docker/pin-images.sh
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-files="$here/Dockerfile $here/compose.yaml"
+files="$here/Dockerfile $here/compose.yaml $here/compose.monitoring.yaml"
 # Lines that name an image of the registry: NAME:TAG, with or without a digest
 # shellcheck disable=SC2086
 tags=$(sed -n -E 's/^(ARG PYTHON=|FROM |    image: )([a-z0-9.\/-]+:[A-Za-z0-9_.-]+)(@sha256:[0-9a-f]{64})?( AS .*)?$/\2/p' $files |

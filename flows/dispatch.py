@@ -19,7 +19,7 @@ from prefect.states import Crashed
 
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.review_runs import run_link
-from esci_tournament.flows.turn import device_lock
+from esci_tournament.flows.turn import device_lock, run_sign
 from esci_tournament.registry.queue import AGAIN, Dispatch, Queue
 from esci_tournament.registry.workspace import Workspace
 
@@ -28,7 +28,7 @@ STARTS = 4  # a run whose process is about to start has so many times `lost_afte
 LONGEST_WAIT_S = 900.0  # until a tournament that could not be held is tried again
 
 # Errors that end a tournament and say something about who is in it: it would end so again.
-FINAL = ("CandidateError", "SpecError", "NotFoundError", "BudgetError", "LeakError")
+FINAL = ("StoppedError", "CandidateError", "SpecError", "NotFoundError", "BudgetError", "LeakError")
 # Errors that say that a store, a server or the data was not there.
 OUTAGES = (
     *("StoreError", "BusyError", "DataError", "RuntimeError", "OSError", "ConnectionError", "ConnectError"),
@@ -148,7 +148,10 @@ class Dispatcher:
         return "", ""
 
     def _is_dead(self, run: FlowRun) -> bool:
-        """Return whether the lock of tournaments has been free for a while, though the run has been there as long.
+        """Return whether nothing has shown for a while that a run lives, though it has been there as long.
+
+        Its process shows it from when it begins to wait for its turn; whatever holds a tournament on the device counts,
+        too, because a run of an earlier release shows nothing of its own.
 
         A process that is being started takes the lock when it has loaded its libraries, on a busy machine a minute
         later. Were it lost by then, two processes would start in place of one, and each would take longer still. One
@@ -157,7 +160,8 @@ class Dispatcher:
         patience = self.workspace.settings.lost_after_s
         if run.state is not None and run.state.is_pending():
             patience *= STARTS
-        if self.workspace.ledger.is_locked(device_lock(self.workspace.settings)):
+        ledger = self.workspace.ledger
+        if ledger.is_locked(device_lock(self.workspace.settings)) or ledger.is_worked_on(run_sign(run.id)):
             self._free_since.pop(str(run.id), None)
             return False
         free = time.monotonic() - self._free_since.setdefault(str(run.id), time.monotonic())
@@ -191,9 +195,15 @@ class Dispatcher:
 
     def _tell(self, dispatch: Dispatch, reason: str) -> None:
         link = run_link(dispatch.last.flow_run)
+        told = {
+            (event.subject, event.payload["reason"]) for event in self.workspace.ledger.events(kind="candidate_failed")
+        }
         for candidate in dispatch.candidates:
-            content = {"title": f"Candidate {candidate} is given up", "text": reason}
-            announce("failure", candidate, content | {"links": {"Flow run": link} if link else {}})
+            if any(who == candidate and why and why in reason for who, why in told):
+                continue  # its tournament has said so itself
+            content = {"title": f"Candidate {candidate} failed, and is not tried again", "text": reason}
+            links = {"Flow run": link} if link else {}
+            announce("failure", candidate, content | {"links": links, "outcome": "failed"})
 
 
 def _failure(message: str) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from esci_tournament.flows.context import TournamentContext
@@ -10,7 +12,7 @@ from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import LookRecord, VerdictRecord
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.store import digest_of_test, share_in_test, write_test
-from esci_tournament.tasks.ensemble.spending import History, look_at
+from esci_tournament.tasks.ensemble.spending import SPENDABLE, History, look_at
 
 
 def take_look(workspace: Workspace, context: TournamentContext, pairs: pd.DataFrame, compares: bool) -> History:
@@ -34,23 +36,39 @@ def take_look(workspace: Workspace, context: TournamentContext, pairs: pd.DataFr
     ledger, stages, alpha = workspace.ledger, workspace.stages, workspace.settings.alpha
     digest = digest_of_test(pairs)
     stages.obtain(stages.key("test_split", digest=digest), lambda folder: write_test(pairs, folder))
-    spent, seen = 0.0, 0.0
+    seen = 0.0
     known = {digest: 1.0}
     counted = _counted(ledger, (context.id, context.attempt.against))
-    for number, look in enumerate(counted):
-        level = look.payload.get("level")
-        if level is None:  # of an earlier release: it counts as one at pairs that stayed the same
-            level = look_at(History(number), alpha).level
-        spent += level
+    for look in counted:
         if look.test_split not in known:
             folder = stages.find(stages.key("test_split", digest=look.test_split))
             known[look.test_split] = 1.0 if folder is None else share_in_test(pairs, folder)
         seen += known[look.test_split]
-    before = History(len(counted), min(seen, len(counted)), spent)
+    before = History(len(counted), min(seen, len(counted)), _spent(counted, alpha))
     if compares:
         facts = {"level": look_at(before, alpha).level, "seen": before.seen}
         ledger.record_look(digest, context.id, context.attempt.against, facts)
     return before
+
+
+def budget_left(ledger: Ledger, alpha: float) -> float:
+    """Return the share of what all looks of a home may spend that no look has spent for good.
+
+    Args:
+        ledger: The ledger.
+        alpha: Error probability of all looks together.
+
+    Returns:
+        0 to 1.
+    """
+    return max(1 - _spent(_counted(ledger), alpha) / (SPENDABLE * alpha), 0.0)
+
+
+def _spent(counted: Sequence[LookRecord], alpha: float) -> float:
+    """Return what looks have spent together; one of an earlier release counts as one at pairs that stayed the same."""
+    levels = (look.payload.get("level") for look in counted)
+    spent = (look_at(History(number), alpha).level if one is None else one for number, one in enumerate(levels))
+    return sum(spent, 0.0)
 
 
 def given_up(ledger: Ledger) -> float:
@@ -74,7 +92,7 @@ def given_up(ledger: Ledger) -> float:
     return lost
 
 
-def _counted(ledger: Ledger, own: tuple[str, int]) -> list[LookRecord]:
+def _counted(ledger: Ledger, own: tuple[str, int] | None = None) -> list[LookRecord]:
     """Return the looks that spent for good, oldest first; one without a verdict was broken off, and counts."""
     given_back = {(one.tournament, one.against) for one in ledger.verdicts() if _gives_back(one)}
     looks = ((look, (look.tournament, look.against)) for look in ledger.looks())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from prefect import runtime
 
@@ -20,12 +20,17 @@ def device_lock(settings: Settings) -> str:
     return f"tournament on device {settings.device}"
 
 
+def run_sign(flow_run: object) -> str:
+    """Return the name under which a flow run's process shows in the ledger that it lives, also while it waits."""
+    return f"flow run {flow_run}"
+
+
 @contextmanager
 def turn(workspace: Workspace, doing: str = "a tournament") -> Iterator[None]:
     """Hold both locks while the block runs; a process that is killed loses them.
 
-    A run of a deployment waits up to a week for each lock. Others do not wait for the home's, and ten seconds for the
-    device's, because asking whether a lock is held takes it for a moment.
+    A run of a deployment waits up to a week for each lock, and shows meanwhile that it lives. Others do not wait for
+    the home's, and ten seconds for the device's, because asking whether a lock is held takes it for a moment.
 
     Args:
         workspace: The home and the ledger that have the locks.
@@ -37,8 +42,10 @@ def turn(workspace: Workspace, doing: str = "a tournament") -> Iterator[None]:
     Raises:
         BusyError: If another process holds one.
     """
-    patience = SERVED_PATIENCE_S if runtime.deployment.id else 0.0
+    served = runtime.deployment.id
+    patience = SERVED_PATIENCE_S if served else 0.0
     with (
+        workspace.ledger.working_on(run_sign(runtime.flow_run.id)) if served else nullcontext(),
         tournament_lock(workspace.settings.home, doing, patience),
         workspace.ledger.keep(device_lock(workspace.settings), patience or PATIENCE_S),
     ):

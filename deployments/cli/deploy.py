@@ -87,7 +87,7 @@ def prepare_server(settings: Settings, api: str) -> list[str]:
     async def make() -> list[str]:
         async with get_client() as client:
             made = await prefect_setup.make_pools(client)
-            await prefect_setup.put(client, prefect_setup.silence())
+            await prefect_setup.put(client, prefect_setup.silence(settings))
             await prefect_setup.prepare(client, settings)
             return made
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esci_tournament.deployments.cli.common import Output, command, settings_of
+from esci_tournament.deployments.cli.common import Output, command, failure, settings_of
 from esci_tournament.deployments.cli.ending import ending
 
 if TYPE_CHECKING:
     from esci_tournament.deployments.stack.state import State
+    from esci_tournament.registry.errors import TournamentError
     from esci_tournament.registry.settings import Settings
 
 END_S = 50.0  # each of two groups of services gets 20 s to end before it is killed
@@ -60,12 +61,20 @@ def work(options: argparse.Namespace, output: Output) -> None:
     stack_folder(settings.home)
     if state := wait_for_running(settings):
         output.say(f"the stack of {settings.home} runs already")
-        show(settings, state, output, with_link=not options.no_link)
+        untold = untold_of(settings, state)
+        show(settings, state, output, with_link=not options.no_link, untold=untold)
+        if untold is not None:
+            raise untold
         return
     check_policy(settings)
+    check_settings(settings)
     if options.detach:
-        show(settings, detach(settings), output, with_link=not options.no_link)
+        state = detach(settings)
+        untold = untold_of(settings, state)
+        show(settings, state, output, with_link=not options.no_link, untold=untold)
         output.say(f"end it with: tournament down --home {settings.home}")
+        if untold is not None:
+            raise untold
     else:
         stay(settings, output, with_link=not options.no_link)
 
@@ -87,6 +96,38 @@ def check_policy(settings: Settings) -> None:
 
     with suppress(StoreError, BusyError), Workspace(settings).ledger as ledger:
         govern(ledger, settings, has_api=True)
+
+
+def check_settings(settings: Settings) -> None:
+    """Check the setting `notify_block` before anything is started.
+
+    Raises:
+        UsageError: if it is not type/name.
+    """
+    from esci_tournament.deployments.notify_block import parts_of
+
+    if settings.notify_block:
+        parts_of(settings.notify_block)
+
+
+def untold_of(settings: Settings, state: State) -> TournamentError | None:
+    """Return why nobody is told what happens, though the setting `notify_block` asks for it; None when all is well.
+
+    A block is made in the server that `up` starts, so servers without it run on.
+
+    Args:
+        settings: `home` and `notify_block` are used.
+        state: what runs.
+    """
+    from esci_tournament.deployments.notify_block import check_block
+    from esci_tournament.deployments.stack.access import auth_string
+    from esci_tournament.registry.errors import TournamentError
+
+    try:
+        check_block(settings.notify_block or "", state.api, auth_string(settings.home))
+    except TournamentError as error:
+        return error
+    return None
 
 
 def data_of(said: str | None) -> str | None:
@@ -145,8 +186,11 @@ def stay(settings: Settings, output: Output, with_link: bool) -> None:
     output.say("starting; the first start of a home takes up to a minute")
 
     def when_healthy(state: State) -> None:
-        show(settings, state, output, with_link)
+        untold = untold_of(settings, state)
+        show(settings, state, output, with_link, untold)
         output.say("Ctrl-C ends them all")
+        if untold is not None:
+            output.error(f"the servers run, but {untold}")
 
     supervisor.run(when_healthy)
     output.say("all have ended")
@@ -194,7 +238,9 @@ def detach(settings: Settings) -> State:
     raise errors.ServiceError(f"the stack did not come up: {said}; its log is {log}")
 
 
-def show(settings: Settings, state: State, output: Output, with_link: bool) -> None:
+def show(
+    settings: Settings, state: State, output: Output, with_link: bool, untold: TournamentError | None = None
+) -> None:
     """Show the addresses, the folder of the logs, and the data of a stack that runs.
 
     Args:
@@ -202,6 +248,7 @@ def show(settings: Settings, state: State, output: Output, with_link: bool) -> N
         state: what runs.
         output: where the words or the document go.
         with_link: whether to make and show a link that logs a browser in once.
+        untold: what keeps notifications from being sent; the document has it as its error.
     """
     from esci_tournament.deployments.stack.logins import LOGIN_S, login_link
     from esci_tournament.deployments.stack.supervise import warning_of
@@ -233,4 +280,5 @@ def show(settings: Settings, state: State, output: Output, with_link: bool) -> N
             "data": state.data,
             "healthy": state.healthy,
         }
+        | (failure(str(untold), type(untold).__name__, untold.exit_code) if untold is not None else {})
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from esci_tournament.deployments.heartbeats import heartbeat_environment
 from esci_tournament.deployments.stack.access import (
     CLIENT_AUTH,
     SERVER_AUTH,
@@ -23,7 +24,9 @@ from esci_tournament.deployments.stack.access import (
     kept_secret,
 )
 from esci_tournament.deployments.stack.logins import login_folder
+from esci_tournament.registry.addresses import sqlite_file
 from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.relocation import ARTIFACTS, settle
 from esci_tournament.registry.settings import Settings
 
 PROBE_S = 3.0  # timeout of a health check
@@ -156,6 +159,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        **heartbeat_environment(),
         # With the default (in memory), leased slots would stay taken forever after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
@@ -168,7 +172,7 @@ def mlflow_command(settings: Settings) -> tuple[str, ...]:
     every user of the machine.
     """
     # Artifacts lie in the home under plain paths, so that clients of the database itself find them too.
-    artifacts = (settings.home / "mlartifacts").as_uri()
+    artifacts = (settings.home / ARTIFACTS).as_uri()
     return (
         *python_module("mlflow", "server"),
         *("--default-artifact-root", artifacts, "--artifacts-destination", artifacts),
@@ -179,6 +183,8 @@ def mlflow_command(settings: Settings) -> tuple[str, ...]:
 def mlflow_environment(settings: Settings) -> dict[str, str]:
     """Return the environment variables of the MLflow server: its database, webhooks to this machine, no telemetry.
 
+    The server hands out the addresses that its database has, so those of a moved home are put right before it starts.
+
     Args:
         settings: `home`, in which the key that encrypts webhook secrets is made at the first call, and the database.
 
@@ -188,6 +194,8 @@ def mlflow_environment(settings: Settings) -> dict[str, str]:
     Raises:
         StoreError: if the home cannot be written.
     """
+    if (database := sqlite_file(settings.tracking_uri)) is not None:
+        settle(database, settings.home)
     return {
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",

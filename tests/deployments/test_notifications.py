@@ -16,6 +16,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 
+from esci_tournament.deployments import worker
 from esci_tournament.deployments.notifications import PREFIX
 from esci_tournament.deployments.prefect_setup import prepare
 from esci_tournament.flows.announce import announce
@@ -95,7 +96,7 @@ def test_every_kind_of_event_and_a_crash_are_told_once_with_links(
     kill_a_run("somebody-else")
     kinds = ("verdict", "review", "promotion", "failure")
     for kind in kinds:
-        links = {"report": f"file:///reports/{kind}.html"}
+        links = {"report": f"https://reports.example/{kind}.html"}
         assert announce(kind, "esci-ensemble/3", {"title": f"a {kind}", "text": f"what a {kind} is", "links": links})
     end = time.monotonic() + 30
     while len(received) <= len(kinds) and time.monotonic() < end:
@@ -105,7 +106,7 @@ def test_every_kind_of_event_and_a_crash_are_told_once_with_links(
     expected = [*(f"a {kind}" for kind in kinds), "review quiet-heron: Crashed"]
     assert sorted(message["subject"] for message in received) == sorted(expected)
     assert told["a verdict"].startswith("what a verdict is")
-    assert "report: file:///reports/verdict.html" in told["a verdict"]
+    assert "report: https://reports.example/verdict.html" in told["a verdict"]
     assert told["review quiet-heron: Crashed"].startswith("its machine is gone")
     assert "/runs/flow-run/" in told["review quiet-heron: Crashed"]
 
@@ -119,3 +120,24 @@ def test_a_block_that_is_not_there_is_named(connected: None, tmp_path: Path) -> 
         apply(read_settings(home=tmp_path, notify_block="slack-webhook/nobody"))
     with pytest.raises(UsageError, match="not type/name"):
         apply(read_settings(home=tmp_path, notify_block="relevance"))
+
+
+def test_a_block_that_is_made_later_is_taken_up(
+    connected: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block is made in the UI of the server that `tournament up` starts: after the worker has looked for it."""
+    monkeypatch.setattr(worker, "BLOCK_S", 0.3)
+    settings = read_settings(home=tmp_path, notify_block="custom-webhook/made-later")
+
+    async def story() -> list[str]:
+        async with get_client() as client:
+            assert await worker._prepared(client, settings) is False
+            preparing = asyncio.create_task(worker._until_prepared(settings))
+            await asyncio.sleep(1)
+            assert not preparing.done()
+            block = CustomWebhookNotificationBlock(name="later", url="http://127.0.0.1:9/", json_data={})
+            await asyncio.to_thread(block.save, "made-later", overwrite=True)
+            await asyncio.wait_for(preparing, 20)
+            return [one.name for one in await client.read_automations() if one.name.startswith(PREFIX)]
+
+    assert len(asyncio.run(story())) == 5

@@ -42,7 +42,11 @@ def woken() -> list[str]:
 
 @pytest.fixture
 def receiver(woken: list[str]) -> TestClient:
-    return TestClient(make_app(Guard(SECRET, age_s=300), woken.append, lambda: {"status": "ok"}))
+    return TestClient(
+        make_app(
+            Guard(SECRET, age_s=300), woken.append, lambda: {"status": "ok"}, lambda: b"watcher_sweeps_total 3.0\n"
+        )
+    )
 
 
 def test_a_genuine_event_wakes_once_and_its_replay_is_refused(receiver, woken):
@@ -105,6 +109,12 @@ def test_a_body_without_end_is_not_read_to_the_end(receiver, woken):
 
 def test_health_is_what_the_loop_says(receiver):
     assert receiver.get("/healthz").json() == {"status": "ok"}
+
+
+def test_metrics_are_told_as_prometheus_reads_them(receiver):
+    answer = receiver.get("/metrics")
+    assert answer.text == "watcher_sweeps_total 3.0\n"
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_slow_and_many_clients_of_the_receiver_are_bounded(tmp_path):

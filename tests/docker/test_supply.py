@@ -125,7 +125,7 @@ def test_base_images_are_pinned_by_digest() -> None:
 
 
 def test_pins_are_renewed_and_a_registry_that_gives_no_digest_changes_nothing(tmp_path: Path) -> None:
-    for name in ("Dockerfile", "compose.yaml", "pin-images.sh"):
+    for name in ("Dockerfile", "compose.yaml", "compose.monitoring.yaml", "pin-images.sh"):
         (tmp_path / name).write_bytes((ROOT / "docker" / name).read_bytes())
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
@@ -143,6 +143,8 @@ def test_pins_are_renewed_and_a_registry_that_gives_no_digest_changes_nothing(tm
     assert after != before
     digest = r"@sha256:[0-9a-f]{64}"
     assert re.sub(digest, "", after) == re.sub(digest, "", before)
+    monitoring = (tmp_path / "compose.monitoring.yaml").read_text()
+    assert len(re.findall(rf"image: \S+{digest}$", monitoring, re.MULTILINE)) == 2
     program.write_text("#!/bin/sh\necho unauthorized\n")
     failed = pin()
     assert (failed.returncode, "gave no digest" in failed.stderr) == (1, True)

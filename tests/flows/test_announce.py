@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import announce as announcing
-from esci_tournament.flows.announce import announce, quiet
+from esci_tournament.flows.announce import announce, for_browsers, quiet
 from tests.flows.conftest import Refusing, http_server
 
 
@@ -26,6 +27,46 @@ def test_a_message_calls_nobody_and_hides_no_address() -> None:
     assert "evil.example" in said
     assert quiet("plain words of ana@example.org, 3 < 4\nand more") == "plain words of ana@example.org, 3 ‹ 4\nand more"
     assert len(quiet("x" * 100_000)) == 4000
+
+
+def test_links_open_in_a_browser_and_what_does_not_is_said_in_words(announced: list[dict[str, Any]]) -> None:
+    """Whoever reads a message sits at another machine than the worker."""
+    web = "https://mlflow.example/#/experiments/1/runs/2"
+    nowhere = {
+        "Full report": "/var/lib/tournament/tournaments/t-1/report.html",
+        "MLflow version": "models:/esci-ensemble/3",
+        "Store": "sqlite:////var/lib/tournament/mlflow.db",
+        "Page": "file:///var/lib/tournament/tournaments/t-1/report.html",
+        "Review": "tournament review show 12",
+        "Nothing": "",
+    }
+    assert announce("verdict", "t-1", {"text": "it is better", "links": {"MLflow run": web} | nowhere}) is True
+    [event] = announced
+    assert event["payload"]["links"] == {"MLflow run": web}
+    text = event["payload"]["text"]
+    assert text.startswith("it is better\n")
+    for absent in ("/var/", "models:", "sqlite", "file:", "Nothing"):
+        assert absent not in text
+    for said in (
+        f"Full report: on the machine {socket.gethostname()}.",
+        "MLflow version: version 3 of esci-ensemble.",
+        "Review: run `tournament review show 12`.",
+    ):
+        assert said in text
+
+
+def test_links_of_a_server_on_loopback_are_said_to_open_there_alone_and_show_no_password() -> None:
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        web, said = for_browsers({"MLflow run": f"http://ana:secret@{host}:5000/#/x"})
+        assert web == {"MLflow run": f"http://ana:***@{host}:5000/#/x"}
+        assert socket.gethostname() in said[0]
+    assert for_browsers({"Flow run": "https://prefect.example/v2/runs"})[1] == []
+
+
+def test_words_on_links_are_kept_though_the_text_is_long(announced: list[dict[str, Any]]) -> None:
+    announce("failure", "a/1", {"text": "x" * 10_000, "links": {"Full report": "tournament report t-1"}})
+    assert announced[0]["payload"]["text"].endswith("Full report: run `tournament report t-1`.")
+    assert len(announced[0]["payload"]["text"]) <= 4000
 
 
 def test_without_a_server_announcing_does_nothing() -> None:

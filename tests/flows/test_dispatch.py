@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Failed, Pending, Running
 
+from esci_tournament.flows import turn as turns
 from esci_tournament.flows.dispatch import STARTS, Dispatcher, _failure
 from esci_tournament.flows.turn import device_lock
-from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.queue import Dispatch, DispatchAttempt, Queue
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.workspace import Workspace
 from tests.harness import until
@@ -28,6 +32,7 @@ from tests.harness import until
     [
         ("Flow run encountered an exception: CandidateError: no candidate could be trained", "given_up"),
         ("Flow run encountered an exception: NotFoundError: no candidate enters", "given_up"),
+        ("Flow run encountered an exception: StoppedError: the tournament was cancelled by ann: old", "given_up"),
         ("Flow run encountered an exception: StoreError: the disk is full", "outage"),
         ("Flow run encountered an exception: DataError: the file is missing", "outage"),
         ("Flow run encountered an exception: httpx.ConnectError: All connection attempts failed", "outage"),
@@ -53,6 +58,60 @@ def test_a_run_whose_process_is_being_started_has_more_time_than_one_that_has_be
     time.sleep(STARTS * 0.2)
     assert dispatcher._is_dead(starts)
     dispatcher.workspace.ledger.close()
+
+
+def test_a_run_that_waits_for_its_turn_is_not_taken_for_dead_and_a_dead_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh holds the lock of the home and none of a device: the run that waited for it was crashed each minute."""
+    settings = read_settings(home=tmp_path / "home", data="data", lost_after_s=0.2)
+    ours, theirs = Workspace(settings), Workspace(settings)
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=Running(timestamp=long_ago))
+    monkeypatch.setattr(turns.runtime, "deployment", SimpleNamespace(id="deployed"))
+    monkeypatch.setattr(turns.runtime, "flow_run", SimpleNamespace(id=run.id))
+    has_turn, ends = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with turns.turn(theirs):
+            has_turn.set()
+            ends.wait(30)
+
+    dispatcher, waits = Dispatcher(ours), threading.Thread(target=work)
+    settings.home.mkdir(exist_ok=True)
+    with FileLock(settings.home / "tournament.lock"):
+        waits.start()
+        until(lambda: ours.ledger.is_worked_on(turns.run_sign(run.id)), 30, "the run shows that it lives")
+        assert not ours.ledger.is_locked(device_lock(settings))
+        for _ in range(3):
+            assert not dispatcher._is_dead(run)
+            time.sleep(0.15)
+        assert not has_turn.is_set()
+    assert has_turn.wait(30)
+    ends.set()
+    waits.join(30)
+    assert not dispatcher._is_dead(run)  # it has just been free
+    time.sleep(0.3)
+    assert dispatcher._is_dead(run)
+    for one in (ours, theirs):
+        one.ledger.close()
+
+
+def test_who_is_given_up_is_said_to_have_failed_unless_its_tournament_has_said_so(
+    tmp_path: Path, announced: list[dict[str, Any]]
+) -> None:
+    workspace = Workspace(read_settings(home=tmp_path))
+    workspace.ledger.record_data_version("data")
+    workspace.ledger.start_tournament("t-1", "data")
+    workspace.ledger.record_event("candidate_failed", "told/1", "t-1", {"reason": "its scores are NaN"})
+    last = DispatchAttempt(1, 1, dt.datetime.now(dt.UTC), "0e2c3a56", "given_up")
+    dispatch = Dispatch("d-1", "auto", ("told/1", "untold/1"), (last,))
+    Dispatcher(workspace)._tell(dispatch, "CandidateError: no candidate could be trained: its scores are NaN")
+    [event] = announced
+    assert event["payload"]["title"] == "Candidate untold/1 failed, and is not tried again"
+    assert event["payload"]["outcome"] == "failed"
+    assert event["payload"]["links"]["Flow run"].endswith("/runs/flow-run/0e2c3a56")
+    workspace.ledger.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from esci_tournament.flows.context import Roles, Source, TournamentContext
-from esci_tournament.flows.looks import given_up, take_look
+from esci_tournament.flows.looks import budget_left, given_up, take_look
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.workspace import Workspace
@@ -55,6 +55,17 @@ def test_each_look_at_the_same_pairs_counts_in_full(workspace: Workspace) -> Non
     levels = [look_at(one, 0.05).level for one in found]
     assert levels == pytest.approx([look_at(History(number), 0.05).level for number in range(4)])
     assert [one.payload["level"] for one in workspace.ledger.looks()] == pytest.approx(levels)
+
+
+def test_what_is_left_is_what_the_sentence_of_the_next_look_says(workspace: Workspace) -> None:
+    assert budget_left(workspace.ledger, 0.05) == 1
+    for number in range(3):
+        before = look(workspace, f"t{number}", pairs(0, 100))
+        assert budget_left(workspace.ledger, 0.05) == pytest.approx(look_at(before, 0.05).left)
+    left = budget_left(workspace.ledger, 0.05)
+    look(workspace, "t-promoted", pairs(0, 100), outcome="promote")
+    assert budget_left(workspace.ledger, 0.05) == left
+    assert budget_left(workspace.ledger, 0.001) == 0  # a policy that allows less than was spent already
 
 
 def test_the_same_look_again_is_no_second_one_but_another_opponent_is(workspace: Workspace) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,22 @@ def test_mlflow_reads_that_variable() -> None:
 
     (option,) = (one for one in server.params if one.name == "backend_store_uri")
     assert option.envvar == "MLFLOW_BACKEND_STORE_URI"
+
+
+def test_mlflow_serves_a_moved_home_s_artifacts_from_where_they_are(tmp_path: Path, mlflow_template: Path) -> None:
+    home, moved = tmp_path / "home", tmp_path / "moved"
+    home.mkdir()
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection:
+        place = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
+        connection.execute(place, (str(home / "mlartifacts" / "0"),))
+        connection.commit()
+    home.rename(moved)
+    mlflow_environment(read_settings(home=moved))
+    with closing(sqlite3.connect(moved / "mlflow.db")) as connection:
+        assert connection.execute("SELECT artifact_location FROM experiments").fetchone() == (
+            str(moved / "mlartifacts" / "0"),
+        )
 
 
 def test_server_worker_and_watcher_have_the_password_and_mlflow_has_not(
