@@ -48,7 +48,7 @@ def take_in(workspace: Workspace, queue: Queue, sighting: Sighting) -> Arrival |
         arrival = queue.arrive(candidate.id, sighting.digest, "refused", entered | {"complaint": complaint}, again=True)
         if arrival is not None:
             title = f"Candidate {candidate.id} is refused"
-            announce("failure", candidate.id, {"title": title, "text": complaint})
+            announce("failure", candidate.id, {"title": title, "text": complaint, "outcome": "refused"})
         return arrival
     put_on_record(workspace, candidate)
     return queue.arrive(candidate.id, sighting.digest, "queued", entered, again=True)

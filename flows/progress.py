@@ -1,4 +1,4 @@
-"""The progress of a served tournament: a file in the home for the command line, and artifacts in Prefect's UI."""
+"""The progress of a tournament: a file in the home for the command line; on a Prefect server also artifacts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from prefect.settings import PREFECT_API_URL
 from esci_tournament.flows import progress_reporting
 from esci_tournament.flows.context import TournamentOutcome
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.report.progress import forget_progress, overall, write_progress
+from esci_tournament.tasks.report.progress import (
+    STORED,
+    Told,
+    forget_progress,
+    is_candidate,
+    overall,
+    running,
+    write_progress,
+)
 from esci_tournament.tasks.report.table import as_markdown
 
 TICK_S = 3.0
@@ -26,7 +34,10 @@ TICK_S = 3.0
 
 @contextmanager
 def published(workspace: Workspace) -> Iterator[None]:
-    """Publish progress while the block runs, if it is a run on a Prefect server and no other reporter is set.
+    """Publish progress while the block runs: a file for other processes, and an artifact if a Prefect server is set.
+
+    A reporter that is set already goes on hearing all of it. The caller holds the lock of the home's tournaments, so
+    what is in the folder is of runs that were killed.
 
     Args:
         workspace: The home, whose folder `progress` gets a file for the run.
@@ -35,10 +46,13 @@ def published(workspace: Workspace) -> Iterator[None]:
         Nothing; the file is removed after the block.
     """
     run = runtime.flow_run.id
-    if not run or not PREFECT_API_URL.value() or progress_reporting.is_heard():
+    if not run:
         yield
         return
-    progress = _Progress(workspace, run)
+    heard = progress_reporting.current()
+    progress = _Progress(workspace, run, bool(PREFECT_API_URL.value()) and heard is None, heard)
+    for killed in running(progress.folder):
+        forget_progress(progress.folder, killed)
     thread = threading.Thread(target=progress.keep_telling, name="progress", daemon=True)
     thread.start()
     try:
@@ -72,13 +86,16 @@ def publish_outcome(outcome: TournamentOutcome) -> None:
 
 
 class _Progress:
-    def __init__(self, workspace: Workspace, run: str) -> None:
+    def __init__(self, workspace: Workspace, run: str, served: bool, heard: progress_reporting.Reporter | None) -> None:
         self.run, self.folder = run, workspace.folder("progress")
         self.ended = threading.Event()
+        self._served, self._heard = served, heard
         self._shares: dict[str, float] = {}
+        self._candidates: dict[str, tuple[float, str]] = {}
+        self._stored: set[str] = set()
         self._doing = "starts"
         self._artifact: UUID | None = None
-        self._told: tuple[float, str] | None = None
+        self._told: Told | None = None
         self._lock = threading.Lock()
 
     def report(self, name: str, share: float, doing: str) -> None:
@@ -86,6 +103,12 @@ class _Progress:
         with self._lock:
             self._shares[name] = share
             self._doing = f"{name}: {doing}" if doing else name
+            if is_candidate(name):
+                self._candidates[name] = share, doing
+                if doing == STORED:
+                    self._stored.add(name)
+        if self._heard is not None:
+            self._heard(name, share, doing)
 
     def keep_telling(self) -> None:
         """Tell every few seconds, beside the work, until the end."""
@@ -95,13 +118,14 @@ class _Progress:
 
     def _tell(self, last: bool = False) -> None:
         with self._lock:
-            now = overall(self._shares), self._doing
+            now = Told(overall(self._shares, self._stored), self._doing, dict(self._candidates))
         if now == self._told:
             return
         try:
             if not last:
-                write_progress(self.folder, self.run, *now)
-            self._to_prefect(100 * now[0], now[1])
+                write_progress(self.folder, self.run, now)
+            if self._served:
+                self._to_prefect(100 * now.share, now.doing)
             self._told = now
         except Exception as error:  # it is told again with the next tick
             get_logger("progress").debug("progress was not told: %s", error)

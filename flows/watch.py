@@ -24,7 +24,7 @@ from esci_tournament.registry.errors import BusyError, NotFoundError
 from esci_tournament.registry.files import digest_of
 from esci_tournament.registry.poll import Poll, Sighting
 from esci_tournament.registry.queue import Queue
-from esci_tournament.registry.states import CandidateState, states, tags_of
+from esci_tournament.registry.states import CandidateState, at_work, states, tags_of
 from esci_tournament.registry.workspace import Workspace
 
 DRIFTED, MENDED = "alias_drift", "alias_drift_over"  # kinds of events; subject: the ensemble
@@ -68,6 +68,11 @@ class Watch:
         self._verified: float | None = None  # when the ledger was verified, on the monotonic clock
         self._told: dict[str, CandidateState] = {}
         self._tags: dict[str, dict[str, str]] = {}  # as they were seen, of versions whose state was not told yet
+
+    @property
+    def full_look_at(self) -> float | None:
+        """When every version in MLflow was last looked at, Unix time; None before the first such look."""
+        return self._poll.full_look_at
 
     def sweep(self, named: Collection[str] = ()) -> Swept:
         """Do once all that waits to be done. Never raises: the other steps are made when one fails.
@@ -206,7 +211,7 @@ class Watch:
 
     def _tell_states(self) -> list[str]:
         """Set the tags in the registry to what the ledger says."""
-        mark = self._queue.mark()
+        mark = self._queue.mark(), at_work(self._workspace.ledger)  # a process that is killed appends no row
         if mark == self._mark:
             return []
         now = states(self._workspace.ledger, self._workspace.settings.ensemble_name)

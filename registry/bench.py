@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.tournaments import finished
+from esci_tournament.registry.withdrawals import withdrawals
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Bench:
 def find_bench(ledger: Ledger, ensemble: str, members: Collection[str], size: int) -> Bench:
     """Return the bench of an ensemble: entrants of finished tournaments that are not members and did not fail.
 
+    Those that were withdrawn are excluded, with this as the reason.
+
     Args:
         ledger: The ledger with the tournaments and the champion's history.
         ensemble: Name of the ensemble.
@@ -43,10 +46,13 @@ def find_bench(ledger: Ledger, ensemble: str, members: Collection[str], size: in
             last[entry.candidate] = held.tournament
     failed = {(event.tournament, event.subject): event.payload for event in ledger.events(kind="candidate_failed")}
     waiting, excluded = [], {}
+    gone = withdrawals(ledger)
     for candidate, tournament in reversed(last.items()):
         if candidate in members:
             continue
-        if failure := failed.get((tournament, candidate)):
+        if candidate in gone:
+            excluded[candidate] = str(gone[candidate])
+        elif failure := failed.get((tournament, candidate)):
             excluded[candidate] = f"failed in {tournament}: {failure.get('reason', 'no reason on record')}"
         else:
             waiting.append(candidate)

@@ -1,11 +1,11 @@
-"""The champion's history as rows, and its export: what was promoted or rolled back, when, why and by whom."""
+"""The champion's history as rows, and its export: each change of the champion, when, why and by whom."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from esci_tournament.registry.files import disk_in_words, write_atomically
 from esci_tournament.registry.records import Chapter
 from esci_tournament.registry.sealing import of_record
 from esci_tournament.registry.spreadsheets import harmless
+from esci_tournament.registry.tournaments import published_metrics
 from esci_tournament.registry.workspace import Workspace
 
 Row = dict[str, Any]
 
 
 def chronicle(workspace: Workspace) -> list[Row]:
-    """Return one row for each promotion and rollback, oldest first.
+    """Return one row for each change of the champion, oldest first.
 
     Args:
         workspace: The home whose ledger and model registry are read.
@@ -28,7 +29,8 @@ def chronicle(workspace: Workspace) -> list[Row]:
     Returns:
         A dict a row, moments as ISO text in UTC, with these keys:
 
-        - `sequence`, `at`, `kind` (promote or rollback), `version`
+        - `sequence`, `at`, `kind` (promote, rollback, set or undo), `version`, `replaced` (the version
+          before, None for none)
         - `members`, `came`, `went`: candidate ids, the last two against the champion before; empty when neither
           ledger nor registry has the version
         - `by`, `via` (how the decision was given), `reason`
@@ -36,14 +38,20 @@ def chronicle(workspace: Workspace) -> list[Row]:
         - `tournament`, `verdict` (its number), `outcome`, `said` (the verdict's reason); None, `said` "", without a
           verdict
         - `decided_at`, `done_at`: None without a decision, or while the alias has not moved
+        - `metrics`: metric -> value on the test split, of the tournament that built the version; of the newest one that
+          tells any, where that one does not; {} when none does. `measured_in`: id of that tournament, None for none
         - `links`: title -> address of the report, the MLflow version and run, and the review
     """
     rows: list[Row] = []
     before: tuple[str, ...] = ()
-    for chapter in workspace.ledger.history(workspace.settings.ensemble_name):
-        rows.append(_row(workspace, chapter, before))
+    replaced: int | None = None
+    ensemble = workspace.settings.ensemble_name
+    chapters = workspace.ledger.history(ensemble)
+    told = published_metrics(workspace.ledger, ensemble, {one.promotion.version for one in chapters})
+    for chapter in chapters:
+        rows.append(_row(workspace, chapter, before, replaced, told[chapter.promotion.version]))
         if not chapter.complaint:
-            before = tuple(rows[-1]["members"])
+            before, replaced = tuple(rows[-1]["members"]), chapter.promotion.version
     return rows
 
 
@@ -70,18 +78,26 @@ def export_chronicle(rows: Sequence[Row], path: Path) -> None:
         write_atomically(path, text.encode())
 
 
-def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row:
+def _row(
+    workspace: Workspace,
+    chapter: Chapter,
+    before: tuple[str, ...],
+    replaced: int | None,
+    told: Sequence[Mapping[str, Any]],
+) -> Row:
     promotion, decision, verdict = chapter.promotion, chapter.decision, chapter.verdict
+    decided = decision if promotion.kind == "promote" else None  # whoever sets a version is not who approved it
     row: Row = {
         "sequence": promotion.sequence,
         "at": promotion.at.isoformat(timespec="seconds"),
         "kind": promotion.kind,
         "version": promotion.version,
+        "replaced": replaced,
         "members": [],
         "came": [],
         "went": [],
-        "by": decision.reviewer if decision else promotion.who,
-        "via": decision.payload.get("via", "the verdict itself") if decision else "command line",
+        "by": decided.reviewer if decided else promotion.who,
+        "via": decided.payload.get("via", "the verdict itself") if decided else "command line",
         "reason": promotion.reason,
         "invalid": chapter.complaint,
         "tournament": verdict.tournament if verdict else None,
@@ -90,12 +106,16 @@ def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row
         "said": of_record(workspace.ledger, verdict).get("reason", "") if verdict else "",
         "decided_at": decision.at.isoformat(timespec="seconds") if decision else None,
         "done_at": chapter.done_at.isoformat(timespec="seconds") if chapter.done_at else None,
+        "metrics": {},
+        "measured_in": None,
         "links": {},
     }
     try:
         version = workspace.roll.ensemble(promotion.version)
     except NotFoundError:  # the ledger still knows that it was champion
         return row
+    if measured := next((one for one in told if one["tournament"] == version.tournament), next(iter(told), None)):
+        row["metrics"], row["measured_in"] = dict(measured["metrics"].get("all", {})), measured["tournament"]
     after = version.members
     row["members"] = list(after)
     row["came"] = [member for member in after if member not in before]
@@ -110,7 +130,11 @@ def _row(workspace: Workspace, chapter: Chapter, before: tuple[str, ...]) -> Row
 
 
 def _flat(row: Row) -> Row:
-    flat = {key: " ".join(value) if isinstance(value, list) else value for key, value in row.items() if key != "links"}
+    nested = ("links", "metrics")
+    flat = {
+        key: " ".join(value) if isinstance(value, list) else value for key, value in row.items() if key not in nested
+    }
+    flat |= {f"metric: {name}": value for name, value in row.get("metrics", {}).items()}
     return flat | {f"link: {title}": address for title, address in row["links"].items()}
 
 

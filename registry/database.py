@@ -149,8 +149,7 @@ class Database:
         """
         complaint = _held_by_another(name, seconds)
         if not self.is_postgresql:
-            mark = hashlib.sha256(name.encode()).hexdigest()[:12]
-            lock = FileLock(f"{self.engine.url.database}.{mark}.lock")
+            lock = FileLock(self.lock_file(name))
             try:
                 lock.acquire(timeout=seconds, poll_interval=0.02)
             except Timeout:
@@ -171,6 +170,42 @@ class Database:
                 yield
             finally:
                 connection.execute(select(func.pg_advisory_unlock(number)))
+
+    def lock_file(self, name: str) -> Path:
+        """Return the file beside SQLite's that is locked as `name`."""
+        return Path(f"{self.engine.url.database}.{hashlib.sha256(name.encode()).hexdigest()[:12]}.lock")
+
+    @contextmanager
+    def presence(self, name: str, seconds: float) -> Iterator[None]:
+        """Let others see during the block that this process is at work on something; it keeps nobody out.
+
+        Args:
+            name: What it works on.
+            seconds: How long to wait for others that look at this moment, or work on it too.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            BusyError: If another process has worked on it for longer than `seconds`.
+            StoreError: If PostgreSQL cannot be reached.
+        """
+        with self.keep(name, seconds):
+            try:
+                yield
+            finally:
+                if not self.is_postgresql:
+                    self.lock_file(name).unlink(missing_ok=True)  # there is one for each name, and nobody goes by it
+
+    def is_present(self, name: str) -> bool:
+        """Return whether a process is at work on something, see :meth:`presence`."""
+        if not self.is_postgresql and not self.lock_file(name).exists():
+            return False
+        try:
+            with self.exclusive(name, 0.0):
+                return False
+        except BusyError:
+            return True
 
     @contextmanager
     def keep(self, name: str, seconds: float) -> Iterator[None]:

@@ -137,6 +137,12 @@ class ChainError(IntegrityError):
     exit_code = 14
 
 
+class StoppedError(TournamentError):
+    """Raised in a tournament that somebody cancelled; the message says who and why."""
+
+    exit_code = 15
+
+
 class ServiceError(TournamentError):
     """Raised when a server of the stack does not come up or does not answer; the message names its log."""
 

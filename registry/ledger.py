@@ -125,6 +125,22 @@ class Ledger:
         """
         return self._database.keep(name, seconds)
 
+    def working_on(self, what: str, seconds: float = 10.0) -> AbstractContextManager[None]:
+        """Return a context manager that shows that this process works on something; it ends with its process.
+
+        Args:
+            what: Id of a tournament, or another name.
+            seconds: How long to wait for others that look, or work on it.
+
+        Returns:
+            The context manager; entering it raises BusyError when another process works on it.
+        """
+        return self._database.presence(f"work on {what}", seconds)
+
+    def is_worked_on(self, what: str) -> bool:
+        """Return whether a living process works on it, on any machine; `what` as for :meth:`working_on`."""
+        return self._database.is_present(f"work on {what}")
+
     def is_locked(self, name: str) -> bool:
         """Return whether a process on this ledger holds the lock `name`; to find out, it is taken for a moment."""
         try:
@@ -142,6 +158,10 @@ class Ledger:
     def record_data_version(self, digest: str, payload: Payload = None) -> DataVersion:
         """Record a data version by its digest; `payload` may say where the data comes from and how much it is."""
         return self._record(DataVersion, tables.data_versions, {"digest": digest}, payload=payload)
+
+    def data_versions(self) -> list[DataVersion]:
+        """Return all data versions on record, oldest first."""
+        return self._all(DataVersion, tables.data_versions)
 
     def record_candidate(self, candidate: str, digest: str, family: str, payload: Payload = None) -> CandidateRecord:
         """Record a candidate with the digest of its spec.
@@ -275,6 +295,11 @@ class Ledger:
         """Return the events of a tournament and a kind, oldest first; None is any."""
         return self._all(Event, tables.events, tournament=tournament, kind=kind)
 
+    def last_event(self) -> int:
+        """Return the number of the newest event, 0 when there is none."""
+        with self._reading() as rows:
+            return rows.connection.scalar(select(func.max(tables.events.c.id))) or 0
+
     # What came of it
 
     def record_ranking(self, tournament: str, payload: Payload, round: str = "final") -> Ranking:
@@ -304,6 +329,10 @@ class Ledger:
         return self._record(
             SelectionRecord, tables.selections, {"tournament": tournament, "rule": rule}, payload=payload
         )
+
+    def selected(self, tournament: str) -> bool:
+        """Return whether the members of a tournament's challenger have been chosen."""
+        return bool(self._all(SelectionRecord, tables.selections, tournament=tournament))
 
     def record_ensemble(self, tournament: str, name: str, version: int, payload: Payload = None) -> EnsembleRecord:
         """Record the challenger that a tournament built.
@@ -483,24 +512,24 @@ class Ledger:
         decision: int | None = None,
         payload: Payload = None,
     ) -> Promotion:
-        """Append the intent to promote or to roll back, if the ensemble's standing is still `expected`.
+        """Append the intent to change the champion, if the ensemble's standing is still `expected`.
 
         A decision promotes once: called with it again, this returns the promotion that stands.
 
         Args:
             ensemble: Name of the ensemble.
-            kind: promote or rollback.
+            kind: promote, rollback, set or undo.
             version: The version that becomes champion.
             expected: `Standing.sequence` that the caller goes by, 0 when there was no change yet.
             reason: Why; it stands in the champion's history.
-            decision: Number of the decision that it follows from, None for a rollback.
-            payload: More about it.
+            decision: Number of the decision that it follows from, None for a change that needs none.
+            payload: More about it, such as `steps` of a rollback.
 
         Returns:
             The new promotion, or the one that stands for `decision`.
 
         Raises:
-            BusyError: if another promotion or rollback came first.
+            BusyError: if another change came first.
             PolicyError: if decision, verdict or policy do not allow it.
         """
         with self._writing() as rows:

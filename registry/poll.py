@@ -56,12 +56,16 @@ class Poll:
         models: The registry.
         full_look_s: Seconds between two looks at everything, whatever the cheap ones find.
 
+    Attributes:
+        full_look_at: When everything was last looked at, Unix time; None before the first such look.
+
     Raises:
         StoreError: By `look`, when MLflow cannot be read; the next look then is a full one.
     """
 
     def __init__(self, models: Models, full_look_s: float = 900.0) -> None:
         self._models, self._tracking, self._full_look_s = models, models.tracking, full_look_s
+        self.full_look_at: float | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -97,7 +101,7 @@ class Poll:
         versions, self._token, self._offset = self._tracking.search_pages(_HAS_SPEC, _PAGE, ["name ASC"])
         known, self._seen = self._seen, {}
         found = self._note(versions)
-        self._due = time.monotonic() + self._full_look_s
+        self._due, self.full_look_at = time.monotonic() + self._full_look_s, time.time()
         return [one for one in found if known.get(one.version.name, {}).get(str(one.version.version)) != one.digest]
 
     def _changes(self, named: Collection[str]) -> list[Sighting]:

@@ -1,4 +1,6 @@
-"""Promotion and rollback: recorded in the ledger first, then MLflow's aliases are moved, then it is marked as done.
+"""Changes of the champion: recorded in the ledger first, then MLflow's aliases are moved, then it is marked as done.
+
+A promotion follows from a decision. A rollback, an undo and a set are made by an operator, with a reason.
 
 MLflow has no compare-and-set on aliases, so races are decided in the ledger, where two changes cannot follow the same
 one. The aliases `champion` and `previous` follow from it: `reconcile`, which runs at every start, finishes what a
@@ -9,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esci_tournament.registry.errors import NotFoundError, UsageError
+from esci_tournament.registry.errors import NotFoundError, PolicyError, UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.models import CHAMPION, PREVIOUS, Models
-from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.records import Decision, Promotion, Standing
+from esci_tournament.registry.reviews import verdicts_that_ask
 from esci_tournament.registry.versions import EnsembleVersion
 
 
@@ -77,8 +80,10 @@ def promote(
     return promotion
 
 
-def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None = None) -> Promotion:
-    """Take one step back to the champion before this one.
+def rollback(
+    ledger: Ledger, models: Models, reason: str, expected: int | None = None, to: int | None = None
+) -> Promotion:
+    """Go back to the champion before this one, or to an earlier one.
 
     A rollback that was killed is finished by giving the same reason again, not taken twice.
 
@@ -87,30 +92,146 @@ def rollback(ledger: Ledger, models: Models, reason: str, expected: int | None =
         models: The registry whose aliases are moved.
         reason: Why; it stands in the champion's history.
         expected: `Standing.sequence` that the caller saw; default: whatever it is now.
+        to: The version to go back to, one that was champion before; default: the one before. When it is champion
+            already, nothing is recorded.
 
     Returns:
-        The recorded rollback.
+        The recorded rollback; the champion's own promotion when `to` is champion already.
+
+    Raises:
+        UsageError: If the reason is blank, or `to` was not champion before this one.
+        NotFoundError: If there is no champion before this one, or its version was deleted from MLflow.
+        BusyError: If another change came first.
+    """
+    _needs(reason, "a rollback")
+    name = models.ensemble_name
+    for finished in reconcile(ledger, models):
+        if finished.kind == "rollback" and finished.reason == reason and to in (None, finished.version):
+            return finished
+    standing = ledger.standing(name)
+    if to is not None and standing.champion is not None and standing.champion.version == to:
+        return standing.champion
+    if standing.previous is None:
+        raise NotFoundError(f"{name} has no champion before this one; there is nothing to go back to")
+    earlier = [one.version for one in standing.earlier]
+    if to is not None and to not in earlier:
+        raise UsageError(
+            f"version {to} of {name} was not champion before this one, so it is no rollback; before it were: "
+            f"{', '.join(map(str, dict.fromkeys(earlier)))}. For any other approved version: "
+            f"tournament champion set {to} --reason"
+        )
+    steps = 1 if to is None else earlier.index(to) + 1
+    version = earlier[steps - 1]
+    models.ensemble(version)
+    return _record(ledger, models, "rollback", version, standing, reason, expected, steps=steps)
+
+
+def set_champion(ledger: Ledger, models: Models, version: int, reason: str, expected: int | None = None) -> Promotion:
+    """Make a version champion that was champion before, or was approved by review or by the verdict.
+
+    A version that was champion before needs no more than a rollback does. Any other one is held to the policy in force:
+    a verdict that asks for its promotion, an approval of its very files, and as many reviewers as the policy asks for.
+
+    Args:
+        ledger: Where the change is recorded.
+        models: The registry whose aliases are moved.
+        version: Number of the ensemble's version. When it is champion already, nothing is recorded.
+        reason: Why; it stands in the champion's history.
+        expected: `Standing.sequence` that the caller saw; default: whatever it is now.
+
+    Returns:
+        The recorded change; the champion's own promotion when the version is champion already.
 
     Raises:
         UsageError: If the reason is blank.
-        NotFoundError: If there is no champion before this one, or its version was deleted from MLflow.
-        BusyError: If another promotion or rollback came first.
+        NotFoundError: If there is no such version, or it was deleted from MLflow.
+        PolicyError: If it was never approved, or not as the policy asks for.
+        BusyError: If another change came first.
     """
-    if not reason.strip():
-        raise UsageError("a rollback needs a reason; it goes into the champion's history")
+    _needs(reason, "a change of the champion")
+    name = models.ensemble_name
+    reconcile(ledger, models)
+    standing, chapters = ledger.standing(name), ledger.history(name)
+    if standing.champion is not None and standing.champion.version == version:
+        return standing.champion
+    models.ensemble(version)
+    if any(one.promotion.version == version for one in chapters if not one.complaint):
+        return _record(ledger, models, "set", version, standing, reason, expected)
+    approval = _approval_of(ledger, name, version)
+    return _record(ledger, models, "set", version, standing, reason, expected, approval)
+
+
+def undo(ledger: Ledger, models: Models, reason: str, expected: int | None = None) -> Promotion:
+    """Take the last change of the champion back, whatever it was; two undos are a redo.
+
+    An undo that was killed is finished by giving the same reason again, not taken twice.
+
+    Args:
+        ledger: Where it is recorded.
+        models: The registry whose aliases are moved.
+        reason: Why; it stands in the champion's history.
+        expected: `Standing.sequence` that the caller saw; default: whatever it is now.
+
+    Returns:
+        The recorded undo.
+
+    Raises:
+        UsageError: If the reason is blank.
+        NotFoundError: If there was no champion before the last change, or its version was deleted from MLflow.
+        BusyError: If another change came first.
+    """
+    _needs(reason, "an undo")
     for finished in reconcile(ledger, models):
-        if finished.kind == "rollback" and finished.reason == reason:
+        if finished.kind == "undo" and finished.reason == reason:
             return finished
     standing = ledger.standing(models.ensemble_name)
-    if standing.previous is None:
-        raise NotFoundError(f"{models.ensemble_name} has no champion before this one; there is nothing to go back to")
-    models.ensemble(standing.previous.version)
+    if standing.undone is None:
+        raise NotFoundError(
+            f"{models.ensemble_name} had no champion before the last change; there is nothing to go back to"
+        )
+    models.ensemble(standing.undone.version)
+    return _record(ledger, models, "undo", standing.undone.version, standing, reason, expected)
+
+
+def _needs(reason: str, what: str) -> None:
+    if not reason.strip():
+        raise UsageError(f"{what} needs a reason; it goes into the champion's history")
+
+
+def _approval_of(ledger: Ledger, ensemble: str, version: int) -> Decision:
+    """Return the newest approval of a version's promotion."""
+    built = {one.tournament for one in ledger.ensembles() if (one.name, one.version) == (ensemble, version)}
+    verdicts = {one.id for one in verdicts_that_ask(ledger, built)}
+    decided = [one for one in ledger.decisions() if one.verdict in verdicts]
+    approved = [one for one in decided if one.outcome == "approve"]
+    if approved:
+        return approved[-1]
+    if decided:
+        last = decided[-1]
+        why = f"was not approved: {last.outcome} by {last.reviewer} ({last.reason})"
+    else:
+        why = "was never approved" if verdicts else "has no verdict that asks for its promotion"
+    raise PolicyError(
+        f"version {version} of {ensemble} {why}. It can become champion by a review that approves it "
+        "(tournament review list), not by being set"
+    )
+
+
+def _record(
+    ledger: Ledger,
+    models: Models,
+    kind: str,
+    version: int,
+    standing: Standing,
+    reason: str,
+    expected: int | None,
+    decision: Decision | None = None,
+    steps: int = 1,
+) -> Promotion:
+    sequence = standing.sequence if expected is None else expected
+    payload = {"steps": steps} if steps > 1 else None
     promotion = ledger.record_promotion(
-        models.ensemble_name,
-        "rollback",
-        standing.previous.version,
-        standing.sequence if expected is None else expected,
-        reason,
+        models.ensemble_name, kind, version, sequence, reason, decision.id if decision else None, payload
     )
     reconcile(ledger, models)
     return promotion

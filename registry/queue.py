@@ -19,11 +19,13 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import Arrival
 from esci_tournament.registry.rows import Payload, Row, Rows
+from esci_tournament.registry.withdrawals import REINSTATED, WITHDRAWN, last_words, tried_candidates
 
 # completed; failed: for a reason that may be the candidate's; outage: a store or the data was not there;
 # lost: its process was killed; given_up: no attempt follows.
 ENDS = ("completed", "failed", "outage", "lost", "given_up")
 AGAIN = ("failed", "outage", "lost")
+_AGAIN = "again"  # of a dispatch's payload: candidate -> number of the event that reinstated it
 _LOOK = ":"  # between a digest and the number of a further look
 
 
@@ -150,24 +152,24 @@ class Queue:
         return {candidate: one for candidate, one in last.items() if one.outcome == "refused"}
 
     def waiting(self) -> list[Arrival]:
-        """Return the queued arrivals that were neither dispatched nor tried by hand, the first registered first."""
+        """Return the arrivals that wait for a tournament, the first registered first.
+
+        Those are queued, were neither dispatched nor tried by hand, and are not withdrawn; or were reinstated since.
+        """
         with self._ledger.reading() as rows:
             return _waiting(rows)
 
     def tried(self, candidates: Collection[str]) -> set[str]:
-        """Return those of these candidate ids that have been in a finished tournament."""
-        entries, events = tables.entries, tables.events
-        query = select(entries.c.candidate).join(events, events.c.tournament == entries.c.tournament)
-        query = query.where(events.c.kind == "finished", entries.c.candidate.in_(candidates))
+        """Return those of these candidate ids that have been in a finished tournament, and not reinstated since."""
         with self._ledger.reading() as rows:
-            return set(rows.connection.scalars(query))
+            return tried_candidates(rows, candidates)
 
     # Who is sent into which tournament
 
     def dispatch(self, device: str, share: int) -> Dispatch | None:
         """Record a dispatch of the candidates that have waited longest, and its first attempt.
 
-        Candidates that were in a finished tournament meanwhile are left out.
+        Candidates that were in a finished tournament meanwhile, or are withdrawn, are left out.
 
         Args:
             device: The device whose tournaments are held one after the other.
@@ -183,9 +185,13 @@ class Queue:
             if not chosen:
                 return None
             dispatch = f"d-{uuid4().hex[:16]}"
-            rows.insert(tables.dispatches, {"dispatch": dispatch, "device": device})
+            # An arrival is sent once; what sends it again is a reinstatement, by the number of its event.
+            back = _reinstated(rows)
+            again = {row.candidate: back[row.candidate] for row in chosen if row.candidate in back}
+            rows.insert(tables.dispatches, {"dispatch": dispatch, "device": device}, {_AGAIN: again} if again else None)
             for row in chosen:
-                rows.insert(tables.dispatched, {"dispatch": dispatch, "arrival": row.id})
+                if rows.one(tables.dispatched, {"arrival": row.id}) is None:
+                    rows.insert(tables.dispatched, {"dispatch": dispatch, "arrival": row.id})
             rows.insert(tables.attempts, {"dispatch": dispatch, "number": 1})
             return _dispatches(rows, device, only_open=True)[0]
 
@@ -271,16 +277,35 @@ def content_of(digest: str) -> str:
 
 
 def _waiting(rows: Rows) -> list[Arrival]:
+    arrivals = tables.arrivals
+    words = last_words(rows)
+    withdrawn = {id for id, event in words.items() if event.kind == WITHDRAWN}
     sent = select(tables.dispatched.c.arrival)
     finished = select(tables.events.c.tournament).where(tables.events.c.kind == "finished")
     tried = select(tables.entries.c.candidate).where(tables.entries.c.tournament.in_(finished))
-    query = select(tables.arrivals).where(
-        tables.arrivals.c.outcome == "queued",
-        tables.arrivals.c.id.not_in(sent),
-        tables.arrivals.c.candidate.not_in(tried),
+    query = select(arrivals).where(
+        arrivals.c.outcome == "queued", arrivals.c.id.not_in(sent), arrivals.c.candidate.not_in(tried)
     )
-    found = [Arrival.of(row) for row in rows.connection.execute(query).mappings()]
-    return sorted(found, key=lambda row: (row.payload.get("entered", ""), row.id))
+    found = {row["candidate"]: Arrival.of(row) for row in rows.connection.execute(query).mappings()}
+    if back := [
+        id for id, event in _reinstated(rows).items() if id not in found and not _was_answered(rows, id, event)
+    ]:
+        query = select(arrivals).where(arrivals.c.candidate.in_(back), arrivals.c.outcome != "refused")
+        found |= {row["candidate"]: Arrival.of(row) for row in rows.connection.execute(query).mappings()}
+    waiting = [row for id, row in found.items() if id not in withdrawn]
+    return sorted(waiting, key=lambda row: (row.payload.get("entered", ""), row.id))
+
+
+def _reinstated(rows: Rows) -> dict[str, int]:
+    """Return the candidates that were put back into the running last, each with the number of that event."""
+    return {id: event.id for id, event in last_words(rows).items() if event.kind == REINSTATED}
+
+
+def _was_answered(rows: Rows, candidate: str, event: int) -> bool:
+    """Return whether a reinstatement has led to a dispatch, or to a tournament that was finished since."""
+    if any((row["payload"].get(_AGAIN) or {}).get(candidate) == event for row in rows.all(tables.dispatches)):
+        return True
+    return candidate in tried_candidates(rows, [candidate])
 
 
 def _dispatches(rows: Rows, device: str | None, only_open: bool = False) -> list[Dispatch]:
@@ -300,6 +325,9 @@ def _dispatches(rows: Rows, device: str | None, only_open: bool = False) -> list
     joined = joined.join(tables.arrivals, tables.arrivals.c.id == dispatched.c.arrival).order_by(dispatched.c.id)
     for dispatch, candidate in rows.connection.execute(joined):
         inside.setdefault(dispatch, []).append(candidate)
+    for row in rows.connection.execute(select(dispatches).where(dispatches.c.dispatch.in_(wanted))).mappings():
+        there = inside.setdefault(row["dispatch"], [])
+        there.extend(id for id in row["payload"].get(_AGAIN) or () if id not in there)
     tries: dict[str, list[DispatchAttempt]] = {}
     of_them = select(attempts).where(attempts.c.dispatch.in_(wanted)).order_by(attempts.c.id)
     tried = list(rows.connection.execute(of_them).mappings())

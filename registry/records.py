@@ -259,14 +259,15 @@ class Arrival(Record):
 
 @dataclass(frozen=True)
 class Promotion(Record):
-    """The intent to make a version champion, by promotion or by rollback.
+    """The intent to make a version champion; payload of a rollback over several champions: `steps`.
 
     Attributes:
         ensemble: Name of the ensemble.
         sequence: Number of this change of its champion, from 1.
-        kind: promote or rollback.
+        kind: promote, rollback, set (any version that was approved) or undo (of the last change).
         version: The version that becomes champion.
-        decision: Number of the decision that it follows from, None for a rollback.
+        decision: Number of the decision that it follows from; None for a rollback, an undo, and a set to a version
+            that was champion before.
         reason: Why.
     """
 
@@ -284,10 +285,14 @@ class Standing:
 
     Attributes:
         ensemble: Name of the ensemble.
-        sequence: Number of the newest promotion or rollback, 0 when there was none; compare-and-set goes by it.
-        champion: The promotion that installed the version which serves now.
+        sequence: Number of the newest change, 0 when there was none; compare-and-set goes by it.
+        champion: The promotion (or set) that installed the version which serves now.
         previous: The one that a rollback would go back to.
-        invalid: Promotions and rollbacks that do not count.
+        invalid: Changes that do not count.
+        change: The last change that counts, which may be a rollback; None when there was none.
+        replaced: The version that was champion before `change`, None for none.
+        earlier: Those that a rollback can go back to, the nearest first; the first one is `previous`.
+        undone: The one that an undo of `change` would make champion again.
     """
 
     ensemble: str
@@ -295,6 +300,15 @@ class Standing:
     champion: Promotion | None
     previous: Promotion | None
     invalid: tuple[Judged, ...] = ()
+    change: Promotion | None = None
+    replaced: int | None = None
+    earlier: tuple[Promotion, ...] = ()
+    undone: Promotion | None = None
+
+    @property
+    def since(self) -> dt.datetime | None:
+        """Since when the champion serves without a break (UTC), None when there is none."""
+        return self.change.at if self.change and self.champion else None
 
 
 @dataclass(frozen=True)
@@ -314,9 +328,9 @@ class Chapter:
     """One line of the champion's history.
 
     Attributes:
-        promotion: The promotion or rollback.
-        decision: What it followed from, None for a rollback.
-        verdict: What was decided on, None for a rollback.
+        promotion: The promotion, rollback, set or undo.
+        decision: What it followed from, None without one.
+        verdict: What was decided on, None without a decision.
         done_at: When the aliases had followed (UTC), None before that.
         complaint: Why it does not count, "" when it does.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from esci_tournament.registry.records import Decision, EnsembleRecord, Judged, P
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.validity import replay
 
+NO_PERSON = "the verdict (no review in this run)"  # who decided, where no person was asked
 CLOSED, REMINDED, RETRIED = "review_closed", "review_reminded", "review_retried"  # kinds of events, subject: verdict
 
 State = Literal["waits", "approve", "refuse", "expired", "judged again"]
@@ -161,6 +163,11 @@ def champion_at(ledger: Ledger, ensemble: str, sequence: int) -> int | None:
     chapters = [Judged(one.promotion, one.complaint) for one in ledger.history(ensemble)]
     champion = replay(ensemble, (one for one in chapters if one.promotion.sequence <= sequence)).champion
     return champion.version if champion else None
+
+
+def verdicts_that_ask(ledger: Ledger, tournaments: Collection[str]) -> list[VerdictRecord]:
+    """Return the verdicts of some tournaments that ask for a promotion, oldest first."""
+    return [one for one in ledger.verdicts() if one.tournament in tournaments and asks_for_promotion(one)]
 
 
 def check_outcome(outcome: str) -> None:

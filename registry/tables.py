@@ -179,7 +179,7 @@ promotions = _table(
     "promotions",
     _word("ensemble"),
     Column("sequence", Integer, nullable=False),
-    _word("kind"),  # promote or rollback
+    _word("kind"),  # promote, rollback, set or undo
     Column("version", Integer, nullable=False),
     Column("decision", ForeignKey("decisions.id"), nullable=True, unique=True),
     _word("reason"),

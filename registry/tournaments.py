@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from esci_tournament.registry.files import digest_of
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.records import Tournament
+from esci_tournament.registry.reviews import champion_at
 from esci_tournament.registry.sealing import of_record
+from esci_tournament.registry.withdrawals import tried_candidates
 
 State = Literal["new", "interrupted", "finished"]
 
@@ -102,6 +105,11 @@ def tournament_facts(recipes: dict[str, str], models: dict[str, list[str]], sett
     return {"recipes": recipes, "models": models, "settings": digest_of(_decisive(settings))}
 
 
+def find_tournament(ledger: Ledger, tournament: str) -> Tournament | None:
+    """Return a tournament by its id, None when there is none."""
+    return next((one for one in ledger.tournaments() if one.tournament == tournament), None)
+
+
 def finished(ledger: Ledger) -> list[Tournament]:
     """Return the tournaments that ended with a verdict, in the order in which they ended."""
     rows = {one.tournament: one for one in ledger.tournaments()}
@@ -149,14 +157,14 @@ def model_of(ledger: Ledger, tournament: str, candidate: str) -> tuple[str, str]
     Returns:
         Data version and roles; None when they are not on record.
     """
-    row = next((one for one in ledger.tournaments() if one.tournament == tournament), None)
+    row = find_tournament(ledger, tournament)
     found = row.payload.get("models", {}).get(candidate) if row else None
     return (found[0], found[1]) if found else None
 
 
 def content_of(ledger: Ledger, tournament: str, candidate: str) -> str | None:
     """Return the digest of the files that an entrant's spec pointed to in a tournament; None when not on record."""
-    row = next((one for one in ledger.tournaments() if one.tournament == tournament), None)
+    row = find_tournament(ledger, tournament)
     found = row.payload.get("contents", {}).get(candidate) if row else None
     return None if found is None else str(found)
 
@@ -176,19 +184,53 @@ def metrics_of_champion(ledger: Ledger, ensemble: str, version: int) -> dict[str
         "tournament", "data_version", and "metrics" on its test split: scope ("all", a locale, "class E") -> metric ->
         value. {} when no tournament tells them.
     """
+    return next(iter(published_metrics(ledger, ensemble, [version])[version]), {})
+
+
+def published_metrics(ledger: Ledger, ensemble: str, versions: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return what finished tournaments whose numbers are told measured of ensemble versions.
+
+    Args:
+        ledger: The ledger with the verdicts.
+        ensemble: Name of the ensemble.
+        versions: Their numbers.
+
+    Returns:
+        Version -> one dict for each tournament, the newest first, as :func:`metrics_of_champion` returns it. In one
+        tournament both sides were measured on the same test pairs.
+    """
     built = {one.tournament: one.version for one in ledger.ensembles() if one.name == ensemble}
+    found: dict[int, list[dict[str, Any]]] = {version: [] for version in versions}
     for tournament in reversed(finished(ledger)):
-        side = "challenger" if built.get(tournament.tournament) == version else "champion"
-        if side == "champion" and tournament.payload.get("champion") != version:
-            continue
-        metrics: dict[str, dict[str, float]] = {}
-        for verdict in ledger.verdicts(tournament.tournament):
-            for row in of_record(ledger, verdict)["metrics"]:
-                if row.get(side) is not None:
-                    metrics.setdefault(row["scope"], {})[row["metric"]] = row[side]
-        if metrics:
-            return {"tournament": tournament.tournament, "data_version": tournament.data_version, "metrics": metrics}
-    return {}
+        name, facts = tournament.tournament, tournament.payload
+        told: dict[int, dict[str, dict[str, float]]] = {}
+        for verdict in ledger.verdicts(name):
+            champion = facts.get("champion")
+            if verdict.against != facts.get("against", verdict.against):  # judged again, against another champion
+                champion = champion_at(ledger, ensemble, verdict.against)
+            sides = {"challenger": built.get(name), "champion": champion}
+            wanted = {side: version for side, version in sides.items() if version in found}
+            for row in of_record(ledger, verdict)["metrics"] if wanted else ():
+                for side, version in wanted.items():
+                    if version is not None and row.get(side) is not None:
+                        told.setdefault(version, {}).setdefault(row["scope"], {})[row["metric"]] = row[side]
+        for version, metrics in told.items():
+            found[version].append({"tournament": name, "data_version": tournament.data_version, "metrics": metrics})
+    return found
+
+
+def verdict_told(ledger: Ledger, tournament: str) -> dict[str, Any]:
+    """Return the newest verdict on a tournament's challenger as it may be told: `id`, `outcome`, `reason`; {} for none.
+
+    Args:
+        ledger: The ledger with the verdicts.
+        tournament: Id of the tournament.
+    """
+    newest = ledger.verdicts(tournament)[-1:]
+    return {
+        "id": newest[0].id, "outcome": newest[0].outcome,
+        "reason": str(of_record(ledger, newest[0]).get("reason", "")),
+    } if newest else {}  # fmt: skip
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
@@ -231,9 +273,9 @@ def find_attempt(ledger: Ledger, ensemble: str, question: str) -> Attempt:
 
 
 def tried(ledger: Ledger) -> set[str]:
-    """Return the ids of the candidates that a finished tournament has tried."""
-    finished = {one.tournament for one in ledger.events(kind="finished")}
-    return {entry.candidate for entry in ledger.entries() if entry.tournament in finished}
+    """Return the ids of the candidates that a finished tournament has tried, and that were not reinstated since."""
+    with ledger.reading() as rows:
+        return tried_candidates(rows)
 
 
 def _attempt(row: Tournament, state: State) -> Attempt:

@@ -79,7 +79,10 @@ def judged_promotions(rows: Rows, ensemble: str) -> list[Judged]:
 
 
 def replay(ensemble: str, judged: Iterable[Judged]) -> Standing:
-    """Return the standing after promotions in order: each one goes on top of the last, a rollback takes one off.
+    """Return the standing after promotions in order.
+
+    Each promotion, and each version that was set, goes on top of the last one; a rollback takes off what is above the
+    champion that it goes back to; an undo puts everything back as it was before the last change.
 
     Args:
         ensemble: Name of the registered model.
@@ -92,32 +95,70 @@ def replay(ensemble: str, judged: Iterable[Judged]) -> Standing:
             invalid.append(one)
         else:
             reigns.add(one.promotion)
-    return Standing(ensemble, sequence, reigns.champion, reigns.previous, tuple(invalid))
+    return Standing(
+        ensemble,
+        sequence,
+        reigns.champion,
+        reigns.previous,
+        tuple(invalid),
+        reigns.change,
+        reigns.replaced,
+        reigns.earlier,
+        reigns.undone,
+    )
 
 
 class _Reigns:
-    """The promotions that count, as the stack that they make, and the champion after each change."""
+    """The promotions that count, as the stack that they make, and the stack after each change."""
 
     def __init__(self) -> None:
-        self._stack: list[Promotion] = []
+        self._changes: list[Promotion] = []
         self._sequences: list[int] = []  # ascending
-        self._champions: list[int | None] = []
+        self._stacks: list[tuple[Promotion, ...]] = [()]  # before the first change, and after each
 
     def add(self, promotion: Promotion) -> None:
+        stack = self._stacks[-1]
         if promotion.kind == "rollback":
-            self._stack.pop()
+            stack = stack[: -steps_of(promotion)]
+        elif promotion.kind == "undo":
+            stack = self._stacks[-2]
         else:
-            self._stack.append(promotion)
+            stack = (*stack, promotion)
+        self._changes.append(promotion)
         self._sequences.append(promotion.sequence)
-        self._champions.append(self._stack[-1].version if self._stack else None)
+        self._stacks.append(stack)
 
     @property
     def champion(self) -> Promotion | None:
-        return self._stack[-1] if self._stack else None
+        return _last(self._stacks[-1])
 
     @property
     def previous(self) -> Promotion | None:
-        return self._stack[-2] if len(self._stack) > 1 else None
+        return _last(self._stacks[-1][:-1])
+
+    @property
+    def change(self) -> Promotion | None:
+        """The last change that counts."""
+        return self._changes[-1] if self._changes else None
+
+    @property
+    def replaced(self) -> int | None:
+        """The version that was champion before the last change."""
+        before = _last(self._stacks[-2]) if self._changes else None
+        return before.version if before else None
+
+    @property
+    def earlier(self) -> tuple[Promotion, ...]:
+        """Those that a rollback can go back to, the nearest first."""
+        return self._stacks[-1][-2::-1]
+
+    @property
+    def undone(self) -> Promotion | None:
+        """The champion that taking the last change back would install."""
+        return _last(self._stacks[-2]) if self._changes else None
+
+    def has_reigned(self, version: int) -> bool:
+        return any(stack[-1].version == version for stack in self._stacks if stack)
 
     @property
     def sequence(self) -> int:
@@ -125,8 +166,18 @@ class _Reigns:
 
     def champion_at(self, sequence: int) -> int | None:
         """Return the version that was champion after the change `sequence`."""
-        number = bisect_right(self._sequences, sequence)
-        return self._champions[number - 1] if number else None
+        champion = _last(self._stacks[bisect_right(self._sequences, sequence)])
+        return champion.version if champion else None
+
+
+def steps_of(rollback: Promotion) -> int:
+    """Return over how many champions a rollback goes back; one, unless its payload says "steps"."""
+    steps = rollback.payload.get("steps", 1)
+    return steps if isinstance(steps, int) and steps > 0 else 1
+
+
+def _last(stack: Sequence[Promotion]) -> Promotion | None:
+    return stack[-1] if stack else None
 
 
 def registrants_of(rows: Rows, ensemble: EnsembleRecord) -> list[str]:
@@ -188,14 +239,21 @@ def of_manifest(approvals: Iterable[Approval], ensemble: EnsembleRecord) -> list
 
 
 def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> str:
-    """Return why a promotion or rollback does not count after those before it that do, "" when it does."""
+    """Return why a change of the champion does not count after those before it that do, "" when it does."""
     if promotion.sequence <= before.sequence:
         return "its number does not follow those before it"
     if promotion.kind == "rollback":
-        goes_to = before.previous.version if before.previous else None
-        return "" if promotion.version == goes_to else "it does not go back to the champion before"
-    if promotion.kind != "promote":
-        return f"it is a {promotion.kind!r}, neither a promotion nor a rollback"
+        earlier, steps = before.earlier, steps_of(promotion)
+        goes_to = earlier[steps - 1].version if steps <= len(earlier) else None
+        whom = "the champion before" if steps == 1 else f"the champion {steps} before"
+        return "" if promotion.version == goes_to else f"it does not go back to {whom}"
+    if promotion.kind == "undo":
+        goes_to = before.undone.version if before.undone else None
+        return "" if promotion.version == goes_to else "it does not take the last change back"
+    if promotion.kind not in ("promote", "set"):
+        return f"it is a {promotion.kind!r}: neither a promotion nor a rollback, a set or an undo"
+    if promotion.kind == "set" and promotion.decision is None and before.has_reigned(promotion.version):
+        return ""  # what it rests on was judged when it became champion, as for a rollback
     decision = evidence.decisions.get(promotion.decision or 0)
     if decision is None:
         return "it has no decision"
@@ -207,10 +265,12 @@ def _complaint(evidence: _Evidence, before: _Reigns, promotion: Promotion) -> st
         return f"its decision is on the challenger of {verdict.tournament}, which is another version"
     if wrong := _of_manifest(evidence, decision, ensemble):
         return wrong
-    inaugural = "champion" in verdict.payload.get("missing", ()) and before.champion is None
+    first = before.champion is None or promotion.kind == "set"
+    inaugural = "champion" in verdict.payload.get("missing", ()) and first
     if verdict.outcome != "promote" and not inaugural:
         return f"its verdict is {verdict.outcome!r}"
-    if before.champion_at(verdict.against) != before.champion_at(before.sequence):
+    # Whoever sets a version says why in words, and no verdict on it against today's champion is asked for
+    if promotion.kind != "set" and before.champion_at(verdict.against) != before.champion_at(before.sequence):
         return "its verdict was reached against another champion"
     return _against_policy(evidence, promotion, verdict, ensemble)
 

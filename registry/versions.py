@@ -19,6 +19,7 @@ STATE_TAG, REFUSED_TAG, FAILED_TAG, FLOW_RUN_TAG = (
     *("tournament.state", "tournament.refused"),
     *("tournament.failed", "tournament.flow_run"),
 )
+WITHDRAWN_TAG = "tournament.withdrawn"
 MEMBERS_TAG, ID_TAG, MANIFEST_TAG = "tournament.members", "tournament.id", "tournament.manifest"
 REGISTERED_BY_TAG = "tournament.registered_by"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import math
 import os
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from esci_tournament.registry.settings import Settings
     from esci_tournament.registry.workspace import Workspace
+
+VERSIONS = ("version", "ensemble_version", "champion_version")  # keys of documents that number a model's versions
 
 
 def add_common_options(parser: argparse.ArgumentParser, *, home: bool = True) -> None:
@@ -99,12 +102,13 @@ class Output:
         """Write the JSON document if one is wanted; calls after the first do nothing.
 
         Args:
-            content: JSON-able value; what JSON does not know is written as text, and numbers that are not finite as
-                null.
+            content: JSON-able value. Numbers are written as numbers, also those of numpy, and null when they are not
+                finite; versions as whole numbers, null for none; moments as ISO text with their zone; what JSON does
+                not know otherwise as text.
         """
         if self.as_json and not self._spoken:
             self._spoken = True
-            text = json.dumps(_finite(content), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+            text = json.dumps(typed(content), ensure_ascii=False, indent=2, default=str, allow_nan=False)
             self._real.write(text + "\n")
             self._real.flush()
 
@@ -152,12 +156,34 @@ class Output:
         return Console(stderr=True, highlight=False)
 
 
-def _finite(content: Any) -> Any:
+def typed(content: Any, key: str = "") -> Any:
+    """Return a document's value with the types that programs read.
+
+    Args:
+        content: The value.
+        key: What it stands under. Version numbers of models stand under `version`, `ensemble_version` and
+            `champion_version`; reports keep them as text, "" for none.
+
+    Returns:
+        What :meth:`Output.document` writes.
+
+    Example:
+        >>> typed({"version": "3", "champion_version": "", "loss": float("nan"), "shap": {"version": "0.51.0"}})
+        {'version': 3, 'champion_version': None, 'loss': None, 'shap': {'version': '0.51.0'}}
+    """
+    if isinstance(content, dict):
+        return {name: typed(value, str(name)) for name, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        return [typed(value) for value in content]
+    if hasattr(content, "tolist"):  # numpy
+        return typed(content.tolist(), key)
+    if isinstance(content, dt.datetime):
+        return content.replace(tzinfo=content.tzinfo or dt.UTC).isoformat()
     if isinstance(content, float):
         return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {name: _finite(value) for name, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+    if isinstance(content, str) and key in VERSIONS:
+        return int(content) if content.isdecimal() else content or None
+    return content
 
 
 def say_where(settings: Settings, output: Output) -> None:

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 def work(options: argparse.Namespace, output: Output) -> None:
     """Make a one-time login and print its link."""
-    import time
+    import datetime as dt
 
     from esci_tournament.deployments.stack.logins import LOGIN_S, login_link
     from esci_tournament.deployments.stack.state import running
@@ -37,4 +37,5 @@ def work(options: argparse.Namespace, output: Output) -> None:
         raise NotFoundError(f"no Prefect server runs for {settings.home}; start one with: tournament up")
     link = login_link(settings.home, state.api, options.page)
     output.say(link)
-    output.document({"link": link, "until": round(time.time() + LOGIN_S)})
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=LOGIN_S)
+    output.document({"link": link, "until": until.isoformat(timespec="seconds")})

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from esci_tournament.registry.children import OUTSIDE, start_child
+from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.processes import module_path, python_module
 from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings
@@ -26,6 +27,8 @@ from esci_tournament.tasks.families.protocol import Progress, silent
 
 _running: set[subprocess.Popen[bytes]] = set()
 _no_more = threading.Event()
+
+LOOK_S = 1.0  # between two questions whether a candidate is to stop
 
 Step = tuple[CandidateInputs, str]  # a candidate, and its stage: "train" (which scores too) or "profile"
 
@@ -43,6 +46,7 @@ def supervise(
     memory_gib: float | None = None,
     environment: Mapping[str, str] | None = None,
     progress: Progress = silent,
+    stopped: Callable[[str], str] = lambda _candidate: "",
 ) -> dict[str, str]:
     """Run the steps in one worker process, another one after each death, and return the failures.
 
@@ -61,6 +65,8 @@ def supervise(
         memory_gib: Resident memory that one worker process and what it starts may hold, GiB; None for no limit.
         environment: More variables of each worker, such as :func:`worker_environment`.
         progress: Called with the share of a worker's steps that is done, in [0, 1], and what is being done.
+        stopped: Asked every second with the id of the candidate at work. When it returns a reason, the worker is ended,
+            the candidate has failed for that reason, and the others go on.
 
     Returns:
         Candidate id -> reason, for the candidates that failed.
@@ -69,6 +75,10 @@ def supervise(
     left, failures, again = list(steps), dict[str, str](), set[tuple[str, str]]()
     log.parent.mkdir(parents=True, exist_ok=True)
     while left:
+        if why := stopped(left[0][0].candidate):
+            failures[left[0][0].candidate] = why
+            left = left[1:]
+            continue
         job = {
             "dataset": str(dataset),
             "roles_folder": str(roles),
@@ -77,7 +87,9 @@ def supervise(
             "threads": threads,
             "steps": [{"stage": stage, "inputs": _as_json(inputs)} for inputs, stage in left],
         }
-        outcomes, death, from_outside = _run(job, log, threads, timeout_s, memory_gib, environment or {}, progress)
+        outcomes, death, from_outside, why = _run(
+            job, log, threads, timeout_s, memory_gib, environment or {}, progress, stopped
+        )
         for number, reason in outcomes.items():
             if reason:
                 failures[left[number][0].candidate] = reason
@@ -89,7 +101,7 @@ def supervise(
             again.add(step)
             left = left[broken:]
             continue
-        failures[step[0]] = f"{death}; what it printed is in {log}"
+        failures[step[0]] = why or f"{death}; what it printed is in {log}"
         left = left[broken + 1 :]
     return failures
 
@@ -136,11 +148,13 @@ def _run(
     memory_gib: float | None,
     more: Mapping[str, str],
     progress: Progress,
-) -> tuple[dict[int, str], str, bool]:
+    stopped: Callable[[str], str],
+) -> tuple[dict[int, str], str, bool, str]:
     """Run one worker.
 
     Returns:
-        What became of each step it finished ("" for done), how the worker ended, and whether somebody else ended it.
+        What became of each step it finished ("" for done), how the worker ended, whether somebody else ended it, and
+        why the step at work was to stop, "" when it was not.
 
     Raises:
         KeyboardInterrupt: If this process is about to end.
@@ -180,6 +194,23 @@ def _run(
         if timer:
             timer.start()
         outcomes: dict[int, str] = {}
+        names = [step["inputs"]["candidate"] for step in job["steps"]]
+        over, asked = threading.Event(), list[str]()
+
+        def ask() -> None:
+            while not over.wait(LOOK_S):
+                at_work = len(outcomes)
+                if (
+                    at_work < len(job["steps"])
+                    and (why := _answer(stopped, names[at_work]))
+                    and at_work == len(outcomes)
+                ):
+                    asked.append(why)
+                    worker.kill()
+                    return
+
+        asking = threading.Thread(target=ask, daemon=True, name="is it to stop?")
+        asking.start()
         try:
             assert worker.stdout is not None
             limit = None if memory_gib is None else memory_gib * GIB
@@ -187,12 +218,14 @@ def _run(
                 for line in worker.stdout:
                     _hear(line, outcomes, len(job["steps"]), progress)
         finally:
+            over.set()
             if timer:
                 timer.cancel()
             if worker.poll() is None and sys.exc_info()[0]:
                 worker.kill()
             worker.wait()
             _running.discard(worker)
+            asking.join()
     if _no_more.is_set() and worker.returncode:
         raise KeyboardInterrupt
     if exceeded.is_set():
@@ -203,9 +236,18 @@ def _run(
                 "ended. Choose a smaller batch_size, max_length or model"
             ),
             False,
+            "",
         )
-    from_outside = not expired.is_set() and -worker.returncode in OUTSIDE
-    return outcomes, _death(worker.returncode, timeout_s if expired.is_set() else None), from_outside
+    from_outside = not expired.is_set() and not asked and -worker.returncode in OUTSIDE
+    death = _death(worker.returncode, timeout_s if expired.is_set() else None)
+    return outcomes, death, from_outside, asked[0] if asked else ""
+
+
+def _answer(stopped: Callable[[str], str], candidate: str) -> str:
+    try:
+        return stopped(candidate)
+    except StoreError:  # the ledger does not answer now: it is asked again
+        return ""
 
 
 def _hear(line: bytes, outcomes: dict[int, str], steps: int, progress: Progress) -> None:

@@ -20,7 +20,7 @@ SETTINGS = "minimum_test_queries = 10\n"  # as in the undisturbed run: other set
 STAGES = (
     "validate",
     "enter",
-    "sage-impressions",
+    "sage-impressions/1",
     "profile",
     "build the challenger",
     "judge",
@@ -32,7 +32,7 @@ STAGES = (
 
 # Killed as the whole process that a user starts: with imports, and with Prefect's embedded server. The others are
 # forked after the imports, which come before the first stage and are the same for all.
-FRESH = ("sage-impressions", "promote")
+FRESH = ("sage-impressions/1", "promote")
 
 
 def kill_at(stage: str, lines: Iterable[str], kill: Callable[[], None]) -> None:
@@ -62,7 +62,7 @@ def kill_fresh(stage: str, arguments: list[str], cwd: Path) -> None:
 
 
 def kill_warm(stage: str, arguments: list[str], cwd: Path) -> None:
-    pipe = cwd / f"{stage.replace(' ', '-')}.pipe"
+    pipe = cwd / f"{stage.replace(' ', '-').replace('/', '-')}.pipe"
     os.mkfifo(pipe)
     process = start_warm(arguments, cwd, clean_environment(), cwd / "out", pipe)
     with pipe.open(encoding="utf-8") as lines:

@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
 
 from esci_tournament.deployments.cli.deploy import prepare_server, write_file
+from esci_tournament.deployments.heartbeats import heartbeat_environment
 from esci_tournament.deployments.prefect_deployments import (
     GPU_LIMIT,
     HEAVY_POOL,
@@ -111,6 +112,7 @@ def test_deploy_and_the_local_worker_put_the_same_on_a_real_server(
         assert len(deployed["silent"]) == 1
         for one in deployments_of(settings):
             assert deployed["found"][one.full_name].work_pool_name == one.work_pool
+            assert deployed["found"][one.full_name].job_variables["env"] == heartbeat_environment()
         asyncio.run(serve())
         here = asyncio.run(on_server())
     for one in deployments_of(settings):

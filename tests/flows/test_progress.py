@@ -16,7 +16,7 @@ from esci_tournament.flows.progress import publish_outcome, published
 from esci_tournament.flows.progress_reporting import is_heard, report_progress, to
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
-from esci_tournament.tasks.report.progress import read_progress
+from esci_tournament.tasks.report.progress import STORED, WAITS, Told, read_progress, running, write_progress
 from tests.harness import until
 from tests.tasks.report.conftest import build
 
@@ -50,29 +50,42 @@ def test_the_command_line_reads_it_while_the_run_lasts_and_finds_nothing_after(
 ) -> None:
     folder = workspace.folder("progress")
     with temporary_settings({PREFECT_API_URL: api}), published(workspace):
-        report_progress("sage", 0.0, "waits")
+        report_progress("fetch", 1.0, "done")
+        report_progress("sage/1", 0.0, WAITS)
+        report_progress("old/1", 0.0, WAITS)
+        report_progress("old/1", 1.0, STORED)
         report_progress("load", 1.0, "done")
-        report_progress("sage", 0.5, "epoch 3")
 
-        def told() -> float:
+        def told(doing: str) -> Told | None:
             found = read_progress(folder, run)
-            return found[0] if found is not None and found[1] == "sage: epoch 3" else 0.0
+            return found if found is not None and found.doing == doing else None
 
-        assert 0.3 < until(told, 20, "told") < 0.6
+        begun = until(lambda: told("load: done"), 20, "told")
+        assert begun.share < 0.1, "who has stored scores, and a stage without a weight, say nothing about who waits"
+        assert begun.candidates == {"sage/1": (0.0, WAITS), "old/1": (1.0, STORED)}
+        report_progress("sage/1", 0.5, "epoch 3")
+        half = until(lambda: told("sage/1: epoch 3"), 20, "told")
+        assert 0.3 < half.share < 0.6
+        assert half.candidates["sage/1"] == (0.5, "epoch 3")
     assert read_progress(folder, run) is None
     assert not is_heard()
 
 
-def test_what_is_no_run_on_a_server_tells_nobody(workspace: Workspace, api: str) -> None:
+def test_what_is_no_run_tells_nobody(workspace: Workspace, api: str) -> None:
     with temporary_settings({PREFECT_API_URL: api}), published(workspace):
         assert not is_heard()
     assert not workspace.settings.home.exists()
 
 
-def test_a_run_without_a_server_tells_nobody(workspace: Workspace, run: str) -> None:
+def test_a_run_without_a_server_tells_other_processes_and_clears_what_a_killed_one_left(
+    workspace: Workspace, run: str
+) -> None:
+    folder = workspace.folder("progress")
+    write_progress(folder, "killed", Told(0.4, "sage/1: epoch 1"))
     with temporary_settings(restore_defaults={PREFECT_API_URL}), published(workspace):
-        assert not is_heard()
-    assert not workspace.settings.home.exists()
+        report_progress("load", 0.5)
+        assert until(lambda: running(folder), 20, "told").keys() == {run}
+    assert running(folder) == {}
 
 
 def test_whoever_listens_already_goes_on_hearing(workspace: Workspace, run: str, api: str) -> None:
@@ -81,7 +94,7 @@ def test_whoever_listens_already_goes_on_hearing(workspace: Workspace, run: str,
     with listener, temporary_settings({PREFECT_API_URL: api}), published(workspace):
         report_progress("load", 0.5)
     assert heard == ["load"]
-    assert not workspace.settings.home.exists()
+    assert not is_heard()
 
 
 def test_an_outcome_that_cannot_be_shown_fails_nobody(run: str, api: str) -> None:

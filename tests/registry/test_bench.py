@@ -13,6 +13,7 @@ from esci_tournament.registry.tournaments import (
     model_of,
     tournament_facts,
 )
+from esci_tournament.registry.withdrawals import reinstate, withdraw
 from tests.registry.conftest import approved
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
@@ -64,6 +65,15 @@ def test_whoever_did_not_fail_the_last_time_is_back(ledger: Ledger) -> None:
     hold(ledger, "t1", {"c/1": "newcomer"}, failed="c/1")
     hold(ledger, "t2", {"c/1": "newcomer"})
     assert find_bench(ledger, "e", (), 8).seats == ("c/1",)
+
+
+def test_whoever_is_withdrawn_has_no_seat_until_it_is_put_back(ledger: Ledger) -> None:
+    hold(ledger, "t1", {"a/1": "newcomer", "b/1": "newcomer"})
+    withdraw(ledger, "a/1", "a mistake")
+    bench = find_bench(ledger, "e", (), 8)
+    assert (bench.seats, bench.excluded) == (("b/1",), {"a/1": f"withdrawn by {ledger.who}: a mistake"})
+    reinstate(ledger, "a/1")
+    assert set(find_bench(ledger, "e", (), 8).seats) == {"a/1", "b/1"}
 
 
 def test_former_members_come_first_then_who_was_tried_last_and_seats_are_few(ledger: Ledger) -> None:

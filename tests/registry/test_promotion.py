@@ -7,7 +7,7 @@ import pytest
 from esci_tournament.registry.errors import BusyError, NotFoundError, StoreError, UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.models import Models
-from esci_tournament.registry.promotion import drift, promote, reconcile, restore, rollback
+from esci_tournament.registry.promotion import drift, promote, reconcile, restore, rollback, set_champion, undo
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
@@ -184,6 +184,46 @@ def test_rollback_goes_back_one_step_at_a_time(opened):
     with pytest.raises(NotFoundError, match="nothing to go back to"):
         rollback(ledger, models, "and again")
     assert [each.promotion.kind for each in ledger.history("esci-ensemble")] == ["promote"] * 3 + ["rollback"] * 2
+
+
+def test_undo_takes_back_whatever_came_last_and_two_of_them_are_a_redo(opened):
+    ledger, models = opened
+    install(opened, 1, 2, 3)
+    rollback(ledger, models, "slow", to=1)
+    assert aliases(models) == (1, None)
+    undo(ledger, models, "it was not")
+    assert aliases(models) == (3, 2)
+    undo(ledger, models, "it was")
+    assert aliases(models) == (1, None)
+    set_champion(ledger, models, 2, "the middle")
+    assert aliases(models) == (2, 1)
+    rollback(ledger, models, "back")
+    assert aliases(models) == (1, None)
+    assert ledger.standing("esci-ensemble").replaced == 2
+
+
+def test_the_first_promotion_cannot_be_undone(opened):
+    ledger, models = opened
+    for installed in (False, True):
+        with pytest.raises(NotFoundError, match="nothing to go back to"):
+            undo(ledger, models, "no")
+        if not installed:
+            install(opened, 1)
+
+
+def test_a_killed_undo_and_a_killed_set_are_finished_and_not_made_twice(opened, monkeypatch):
+    ledger, models = opened
+    install(opened, 1, 2)
+    for change, expected in (
+        (lambda: undo(ledger, models, "slow"), (1, None)),
+        (lambda: set_champion(ledger, models, 3, "x"), (3, 1)),
+    ):
+        with monkeypatch.context() as crash:
+            crash.setattr("esci_tournament.registry.promotion._project", lambda *arguments: os.fspath(None))
+            with pytest.raises(TypeError):
+                change()
+        change()
+        assert aliases(models) == expected
 
 
 def test_rollback_needs_a_reason_and_the_standing_that_was_seen(opened):

@@ -9,6 +9,7 @@ import pytest
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.queue import Queue
+from esci_tournament.registry.withdrawals import reinstate, withdraw, withdrawals
 
 # What is above the ledger is the same on every database; the ledger itself is tested on both.
 pytestmark = pytest.mark.databases("sqlite")
@@ -89,6 +90,34 @@ def test_devices_are_free_of_each_other_and_who_was_tried_by_hand_is_left_out(qu
     assert queue.dispatch("cpu", 1).candidates == ("a/1",)
     assert queue.dispatch("cuda", 2).candidates == ("c/1",)
     assert queue.waiting() == []
+
+
+def test_who_is_withdrawn_waits_for_nothing_and_who_is_reinstated_is_sent_once_more(queue, ledger):
+    ledger.record_data_version("data")
+    arrive(queue, "a/1", "b/1")
+    withdraw(ledger, "a/1", "a mistake")
+    assert withdraw(ledger, "a/1", "again") == (withdrawals(ledger)["a/1"], False)
+    assert [one.candidate for one in queue.waiting()] == ["b/1"]
+    assert (reinstate(ledger, "a/1"), reinstate(ledger, "a/1")) == (True, False)
+    assert [one.candidate for one in queue.waiting()] == ["a/1", "b/1"]
+    first = queue.dispatch("cpu", 9)
+    assert (first.candidates, queue.waiting()) == (("a/1", "b/1"), [])
+    for candidate in first.candidates:
+        ledger.record_candidate(candidate, "digest", "scores")
+    ledger.start_tournament("t-1", "data", dict.fromkeys(first.candidates, "newcomer"))
+    withdraw(ledger, "a/1", "diverges", "t-1")
+    ledger.finish_tournament("t-1")
+    queue.end(first.last, "completed")
+    assert queue.dispatch("cpu", 9) is None
+    reinstate(ledger, "a/1")
+    assert queue.tried(["a/1", "b/1"]) == {"b/1"}
+    second = queue.dispatch("cpu", 9)
+    assert second.candidates == ("a/1",)
+    assert queue.waiting() == []
+    queue.end(second.last, "given_up", "its data was gone")
+    assert queue.dispatch("cpu", 9) is None, "it was put back once"
+    reinstate(ledger, "a/1", failed=True)
+    assert queue.dispatch("cpu", 9).candidates == ("a/1",)
 
 
 def test_an_attempt_that_was_lost_is_made_again_under_another_key(queue):

@@ -77,6 +77,8 @@ def test_a_promotion_that_was_written_by_hand_moves_nobody_and_is_told(ledger: L
         ({"version": 2}, "another version"),
         ({"kind": "crown"}, "neither a promotion nor a rollback"),
         ({"kind": "rollback"}, "does not go back to the champion before"),
+        ({"kind": "undo"}, "does not take the last change back"),
+        ({"kind": "set", "version": 2}, "another version"),
         ({"sequence": -1}, "does not follow"),
     ],
 )
@@ -84,6 +86,30 @@ def test_a_row_that_borrows_a_decision_does_not_count(ledger: Ledger, values: di
     forge(ledger, decision=held(ledger, 1), **values)
     assert [words in one.complaint for one in ledger.standing(ENSEMBLE).invalid] == [True]
     assert ledger.standing(ENSEMBLE).champion is None
+
+
+def test_rows_that_did_not_count_before_there_was_a_set_do_not_count_now(ledger: Ledger) -> None:
+    for number in (1, 2, 3):
+        promote(ledger, number, held(ledger, number, against=number - 1), expected=number - 1)
+    forge(ledger, kind="rollback", version=1, sequence=4)  # over two champions, without saying so
+    forge(ledger, kind="undo", version=1, sequence=5)
+    forge(ledger, kind="set", version=7, sequence=6)
+    standing = ledger.standing(ENSEMBLE)
+    assert (standing.champion.version, standing.previous.version, len(standing.invalid)) == (3, 2, 3)
+
+
+def test_a_version_that_is_set_is_held_to_the_policy_as_a_promotion_is(ledger: Ledger) -> None:
+    promote(ledger, 1, held(ledger, 1))
+    record_policy(ledger, REVIEWED, "a test", 0)
+    decision = held(ledger, 2)
+    with pytest.raises(PolicyError, match="approval of 1 of its reviewers, and 0 count"):
+        ledger.record_promotion(ENSEMBLE, "set", 2, 1, "I want it", decision)
+    with pytest.raises(PolicyError, match="it has no decision"):
+        ledger.record_promotion(ENSEMBLE, "set", 2, 1, "I want it")
+    say_yes(ledger, decision, "ana")
+    ledger.record_promotion(ENSEMBLE, "set", 2, 1, "it was approved", decision)
+    ledger.record_promotion(ENSEMBLE, "set", 1, 2, "it was champion before there was a policy")
+    assert ledger.standing(ENSEMBLE).champion.version == 1
 
 
 def test_a_refused_verdict_or_one_against_another_champion_promotes_nobody(ledger: Ledger) -> None:

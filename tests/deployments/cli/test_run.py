@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from esci_tournament.deployments.cli.common import Output
+from esci_tournament.deployments.cli.common import Output, typed
 from esci_tournament.deployments.cli.run import show
 from esci_tournament.flows.context import TournamentOutcome
 from tests.deployments.conftest import refused
@@ -77,4 +77,6 @@ def test_a_challenger_that_waits_comes_with_the_command_that_shows_it(capfd):
 def test_the_document_is_the_summary_with_report_and_novelty(capfd):
     summary = build()
     document = json.loads(shown(TournamentOutcome(summary, Path("report.html"), unchanged=True), capfd, as_json=True))
-    assert document == json.loads(summary.to_json()) | {"report": "report.html", "unchanged": True}
+    versions = (document["champion_version"], document["ensemble_version"], document["models"][0]["version"])
+    assert versions == (int(summary.champion_version), int(summary.ensemble_version), int(summary.models[0].version))
+    assert document == typed(json.loads(summary.to_json())) | {"report": "report.html", "unchanged": True}

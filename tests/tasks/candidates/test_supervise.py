@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.scores import ScoreStore
 from esci_tournament.registry.specs import CandidateSpec, parse_spec
 from esci_tournament.registry.stages import StageStore
@@ -313,3 +314,26 @@ def is_running(process: int) -> bool:
         return state.read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.slow
+def test_who_is_to_stop_is_ended_within_seconds_and_the_next_one_goes_on(arena: Arena) -> None:
+    endless, quick = text("endless", epochs=1000), graph("after-the-endless")
+    trains, asked = threading.Event(), list[float]()
+
+    def tell(share: float, doing: str) -> None:
+        if "epoch" in doing:
+            trains.set()
+
+    def stopped(candidate: str) -> str:
+        if candidate != "endless/1" or not trains.is_set():
+            return ""
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            raise StoreError("the ledger is locked for a moment")
+        return "cancelled by ann: it diverges"
+
+    steps = [(arena.inputs(endless), "train"), (arena.inputs(quick), "train")]
+    assert arena.supervise(*steps, progress=tell, stopped=stopped) == {"endless/1": "cancelled by ann: it diverges"}
+    assert len(asked) == 2, "it is not run once more, as one whose worker somebody else has ended"
+    assert arena.scored(quick)
