@@ -158,9 +158,10 @@ def _products(workspace: Workspace, version: EnsembleVersion) -> ProductCatalogu
     """Return the catalogue that scorers find products in: of the newest data, or of the champion's own tournament."""
     from esci_tournament.deployments.scorer.catalogue import ProductCatalogue
     from esci_tournament.registry.live_data import live_data
+    from esci_tournament.registry.tournaments import find_tournament
 
     ledger, stages = workspace.ledger, workspace.stages
-    held = next((one for one in ledger.tournaments() if one.tournament == version.tournament), None)
+    held = find_tournament(ledger, version.tournament)
     for data in (live_data(ledger, held), held.data_version) if held else ():
         if folder := stages.find(stages.key("load", version=data)):
             return ProductCatalogue.open(folder / "products.arrow", workspace.folder("serving", "catalogues"))

@@ -50,13 +50,17 @@ def run_tournament(
             return tournament.with_options(task_runner=runner)(str(data))
 
 
-def run_reevaluation(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> Renewed:
+def run_reevaluation(
+    settings: Settings, data: str | None, progress: AbstractContextManager[Reporter], trial: bool = False
+) -> Renewed:
     """Evaluate champion and bench again on the newest data, as a Prefect flow in this process.
 
     Args:
         settings: The settings in force; a database's address is read from the environment by the flow itself.
         data: Folder, URL or "sql"; None for the setting `data`.
         progress: As in :func:`run_tournament`.
+        trial: Whether nothing that serves may change by it, as :func:`esci_tournament.flows.reevaluate.reevaluate`
+            has it.
 
     Returns:
         The outcome of the tournament that was held on the data, and the facts that the ledger keeps of it.
@@ -68,7 +72,7 @@ def run_reevaluation(settings: Settings, data: str | None, progress: AbstractCon
     with _here(settings, progress, "a re-evaluation") as runner:
         from esci_tournament.flows.reevaluate import reevaluate
 
-        return reevaluate.with_options(task_runner=runner)(data)
+        return reevaluate.with_options(task_runner=runner)(data, trial)
 
 
 def run_refresh(settings: Settings, data: str | None, progress: AbstractContextManager[Reporter]) -> str:
@@ -118,14 +122,15 @@ def _here(
 def quiet_prefect(settings: Settings) -> None:
     """Set the environment variables that make Prefect embedded and silent; call it before Prefect is imported.
 
-    Variables that are set already stay as they are. Logging is silent because an error that ends a flow is reported
-    once, by the command that ran it, and not again by Prefect with its traceback. Without PREFECT_API_URL, and with no
-    `tournament up` for this home, Prefect starts a temporary server of its own; its database stays in the home folder,
-    and it asks for the home's password.
+    Variables that are set already stay as they are, but for the heartbeats of flow runs. Logging is silent because an
+    error that ends a flow is reported once, by the command that ran it, and not again by Prefect with its traceback.
+    Without PREFECT_API_URL, and with no `tournament up` for this home, Prefect starts a temporary server of its own;
+    its database stays in the home folder, and it asks for the home's password.
 
     Args:
         settings: The settings in force; only `home` is used.
     """
+    from esci_tournament.deployments.heartbeats import heartbeat_environment
     from esci_tournament.deployments.stack.access import database_variables, name_server, protect_embedded
     from esci_tournament.deployments.stack.state import prefect_api_url
 
@@ -145,6 +150,7 @@ def quiet_prefect(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ.update(heartbeat_environment())  # whatever was set: the server's automation goes by them
     if "prefect" in sys.modules:  # of a program that uses Prefect itself: its client must know the password as well
         from prefect.context import refresh_global_settings_context
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import runtime
+import os
+import sys
+from pathlib import Path
 
-from esci_tournament.flows.review_runs import has_api
 from esci_tournament.registry.errors import PolicyError
 from esci_tournament.registry.policies import govern
 from esci_tournament.registry.settings import Settings, settings_in_force
@@ -27,7 +28,23 @@ def workspace_of_run() -> Workspace:
 
 def governed(workspace: Workspace) -> Settings:
     """Return a workspace's settings under the ledger's policy as it is now; errors as :func:`workspace_of_run`."""
-    return govern(workspace.ledger, workspace.settings, has_api())
+    return govern(workspace.ledger, workspace.settings, _may_name_api() and _has_api())
+
+
+def _may_name_api() -> bool:
+    """Return whether anything could name a Prefect API; where nothing does, Prefect takes a second to say so."""
+    named = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+    if "prefect" in sys.modules or any(os.environ.get(name) for name in named):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    files = (Path(".env"), Path("prefect.toml"), Path("pyproject.toml"), home / "profiles.toml")
+    return any(file.exists() for file in files)
+
+
+def _has_api() -> bool:
+    from esci_tournament.flows.review_runs import has_api
+
+    return has_api()
 
 
 def data_of_run(workspace: Workspace, asked: str | None) -> str | None:
@@ -40,6 +57,8 @@ def data_of_run(workspace: Workspace, asked: str | None) -> str | None:
     Raises:
         PolicyError: if a run of a deployment names other data: its labels would decide who wins.
     """
+    from prefect import runtime
+
     ours = workspace.settings.data
     if asked is not None and runtime.deployment.id and asked != ours:
         raise PolicyError(

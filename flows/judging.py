@@ -17,7 +17,7 @@ from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.manifests import differences
 from esci_tournament.registry.records import VerdictRecord
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.tournaments import DECISIVE, finished
+from esci_tournament.registry.tournaments import DECISIVE, finished, held_before
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates import profile
@@ -199,6 +199,34 @@ def kept_recipes(workspace: Workspace, context: TournamentContext, candidates: I
     return {one: recipe for one, recipe in wanted.items() if workspace.scores.has(one, data, recipe)}
 
 
+def nothing_new_to_judge(workspace: Workspace, context: TournamentContext, left: Sequence[Entrant]) -> str:
+    """Return why there is nothing to judge that was not judged before, in words; "" when there is something.
+
+    A newcomer that failed leaves the champion's members behind. Their tournament has been held: a look at the test
+    pairs would spend error probability on an answer that is known.
+
+    Args:
+        workspace: The home with ledger and settings.
+        context: The tournament.
+        left: The entrants that were trained, scored and measured.
+
+    Returns:
+        A clause with who failed and which tournament has judged the others.
+    """
+    settings = workspace.settings.model_dump(mode="json")
+    held = held_before(workspace.ledger, context.source.version, recipes_of(left), settings)
+    if context.champion is None or held is None:
+        return ""
+    names = {one.id for one in left}
+    lost = [one.id for one in context.entrants if one.id not in names]
+    lost += [one for one in context.refused if one not in lost]
+    why = f"{', '.join(lost)} could not take part" if lost else "there is no newcomer"
+    return (
+        f"{why}, and the others were judged on this data before, in tournament {held.tournament}; the champion stays, "
+        "and no error probability is spent"
+    )
+
+
 def judge_and_record(
     workspace: Workspace,
     context: TournamentContext,
@@ -209,6 +237,7 @@ def judge_and_record(
     more: Mapping[str, Any] | None = None,
     single: str | None = None,
     version: EnsembleVersion | None = None,
+    nothing_new: str = "",
 ) -> tuple[Trial, VerdictRecord]:
     """Judge the challenger on the test split, and record the verdict; the look is recorded before it is taken.
 
@@ -222,6 +251,7 @@ def judge_and_record(
         more: What the verdict's payload has beside the judge's findings.
         single: Candidate id of the model that is best alone; None for no comparison with it.
         version: The champion's, None when there is no champion.
+        nothing_new: Why there is nothing to judge, as :func:`nothing_new_to_judge` says it: then no look is taken.
 
     Returns:
         The trial, and the verdict as it was recorded.
@@ -229,13 +259,14 @@ def judge_and_record(
     ledger, against = workspace.ledger, context.attempt.against
     pairs, left_out = pairs_to_judge(workspace, context, version)
     scored = {one.member for one in scores}
-    compares = champion is not None and not absent_members(champion.aggregator.members, scored)
+    compares = champion is not None and not nothing_new and not absent_members(champion.aggregator.members, scored)
     before = take_look(workspace, context, pairs, compares)
     if single not in scored:  # it failed since, or its tournament was held before this was compared
         single = None
     served = locales_of(open_dataset(context.source.folder).pairs)
     trial = run_trial(
-        pairs, scores, challenger, champion, before, settings.only(SETTINGS), single, given_up(ledger), served
+        *(pairs, scores, challenger, champion, before, settings.only(SETTINGS), single, given_up(ledger), served),
+        nothing_new=nothing_new,
     )
     verdict = replace(trial.verdict, cautions=(*trial.verdict.cautions, *left_out))
     trial = replace(trial, verdict=verdict)

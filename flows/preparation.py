@@ -8,16 +8,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext, recall, stage_task
 from esci_tournament.flows.differences import tell
 from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.flows.roster import Roster, call_back, incumbents, judged_roles, noticed
+from esci_tournament.registry.data_reviews import offer
 from esci_tournament.registry.errors import NotFoundError
-from esci_tournament.registry.live_data import BEFORE, named_so_far, set_live_data
+from esci_tournament.registry.live_data import BEFORE, is_served, named_so_far, set_live_data
 from esci_tournament.registry.promotion import reconcile
 from esci_tournament.registry.roll import Enrolled
 from esci_tournament.registry.specs import CandidateSpec
+from esci_tournament.registry.stages import StageKey
 from esci_tournament.registry.tournaments import (
     find_attempt,
     held_before,
@@ -26,6 +29,7 @@ from esci_tournament.registry.tournaments import (
     tournament_facts,
     tried,
 )
+from esci_tournament.registry.withdrawals import withdrawals
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant, make_inputs, newcomers, readable
@@ -101,7 +105,7 @@ def validate(workspace: Workspace, source: Source) -> Checked:
     """
     with stage("validate"):
         bounds = Bounds.of(workspace.settings)
-        key = workspace.stages.key("validate", version=source.version, bounds=asdict(bounds))
+        key = _validation(workspace, source.version)
 
         def build(folder: Path) -> None:
             # Great Expectations takes seconds to load, which a run that goes on with valid data does without
@@ -120,9 +124,45 @@ def validate(workspace: Workspace, source: Source) -> Checked:
 
 
 @stage_task
-def serve(workspace: Workspace, source: Source) -> None:
-    """Record that scorers take up the products and the behaviour of this data, which has been validated."""
-    set_live_data(workspace.ledger, source.version)
+def serve(workspace: Workspace, source: Source, by: str, by_hand: bool = False) -> bool:
+    """Have scorers take up the products and the behaviour of data that has been validated, or ask a reviewer first.
+
+    Args:
+        workspace: Ledger and the setting `refresh_served`.
+        source: The data.
+        by: What asks for it, such as "the weekly re-evaluation".
+        by_hand: Whether a person asks for this alone; then "never", which is about re-evaluations, does not count.
+
+    Returns:
+        Whether scorers use it from here on; False when it waits for a reviewer, was refused by one, or when settings
+        say that no newer data is served.
+    """
+    when, ledger, short = workspace.settings.refresh_served, workspace.ledger, source.version[:12]
+    if when == "at_once" or (when == "never" and by_hand):
+        set_live_data(ledger, source.version, by, f"newest data, from {source.origin}")
+        return True
+    if when == "review" and offer(ledger, source.version, str(source.origin)):
+        sizes = next(one.payload or {} for one in ledger.data_versions() if one.digest == source.version)
+        counts = f"{sizes.get('pairs', 0):,} pairs and {sizes.get('products', 0):,} products"
+        content = {
+            "title": f"Newer data waits for review: {short}",
+            "text": f"{counts}. Scorers use it after `tournament data serve {short} --reason WHY`.",
+            "data_version": source.version,
+        }
+        announce("review", f"data/{short}", content)
+    return is_served(ledger, source.version)
+
+
+def is_validated(workspace: Workspace, data_version: str) -> bool:
+    """Return whether this home has a data version that passed every critical check under the settings in force."""
+    stages = workspace.stages
+    folder = stages.find(_validation(workspace, data_version))
+    return folder is not None and stages.find(stages.key("load", version=data_version)) is not None
+
+
+def _validation(workspace: Workspace, data_version: str) -> StageKey:
+    bounds = asdict(Bounds.of(workspace.settings))
+    return workspace.stages.key("validate", version=data_version, bounds=bounds)
 
 
 @stage_task
@@ -210,14 +250,21 @@ def enter(
     """
     with stage("enter"):
         ledger, settings = workspace.ledger, workspace.settings
+        begun = ledger.last_event()
         reconcile(ledger, workspace.models)
         wanted = newcomers(workspace.roll, specs, tried(ledger), settings, versions)
         roster = call_back(workspace, source, roles) if again else Roster()
         if again:
             waiting = noticed(workspace) | {one.id for one in roster.entrants} | set(roster.excluded)
             wanted = [one for one in wanted if one.id not in waiting]
+        gone = {
+            id: f"candidate {id}: {why}; to have it tried: tournament candidates retry {id}"
+            for id, why in withdrawals(ledger, [one.id for one in wanted]).items()
+        }
+        if not (specs or versions):  # nobody has named them
+            wanted, gone = [one for one in wanted if one.id not in gone], {}
         differences = _differences(workspace, wanted, roster)
-        fresh, refused = _admitted(workspace, source, roles, wanted)
+        fresh, refused = _admitted(workspace, source, roles, wanted, gone)
         said = settings.model_dump(mode="json")
         recipes = {one.id: one.inputs.digest() for one in (*roster.entrants, *fresh)}
         question = tournament_digest(source.version, [[*one] for one in recipes.items()], said)
@@ -270,15 +317,16 @@ def enter(
             drift=dict(drift or {}),
             excluded=roster.excluded,
             differences=differences | changed,
+            begun=begun,
         )
 
 
 def _admitted(
-    workspace: Workspace, source: Source, roles: Roles, wanted: Sequence[Enrolled]
+    workspace: Workspace, source: Source, roles: Roles, wanted: Sequence[Enrolled], withdrawn: Mapping[str, str]
 ) -> tuple[list[Entrant], dict[str, str]]:
     """Return the newcomers that may enter, now on record, and why others may not: candidate id -> reason."""
     settings = workspace.settings
-    reasons = {one.id: one.refusal or readable(one.version, settings) for one in wanted}
+    reasons = {one.id: withdrawn.get(one.id) or one.refusal or readable(one.version, settings) for one in wanted}
     refused = {id: reason for id, reason in reasons.items() if reason}
     device = str(resolve_device(settings.device))
     fresh = [

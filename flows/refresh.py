@@ -11,7 +11,7 @@ from esci_tournament.flows.progress import published
 
 @flow(name="refresh", flow_run_name="newer data for the champion", validate_parameters=False)
 def refresh(data: str | None = None) -> str:
-    """Load and validate newer data, and have scorers take it up; nothing is judged or promoted.
+    """Load and validate newer data, and have scorers take it up, or ask a reviewer; nothing is judged or promoted.
 
     Args:
         data: Folder, URL or `sql`; default: the setting `data`.
@@ -26,5 +26,5 @@ def refresh(data: str | None = None) -> str:
     with published(workspace):
         source = preparation.load(workspace, preparation.fetch(workspace, data_of_run(workspace, data)))
         preparation.validate(workspace, source)
-        preparation.serve(workspace, source)
+        preparation.serve(workspace, source, "tournament champion refresh", by_hand=True)
         return source.version

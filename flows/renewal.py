@@ -39,6 +39,7 @@ def record(
     outcome: TournamentOutcome,
     before: dict[str, Any],
     drift: dict[str, Any],
+    serves: bool,
 ) -> Renewed:
     """Record in the ledger that champion and bench were evaluated again, with the numbers; once a tournament.
 
@@ -50,11 +51,12 @@ def record(
         outcome: What it came to.
         before: What :func:`champion_before` returned.
         drift: JSON of `esci_tournament.tasks.data.drift.DriftReport`, {} for none.
+        serves: Whether scorers use the data.
 
     Returns:
-        The outcome, and the facts: `unchanged`, `data_version`, `champion`; unless unchanged also `champion_before`
-        and `champion_after` ({} when sealed), `sealed`, `challenger` (its metrics out of fold), `bench`, `excluded`,
-        `kept`, `verdict`, `promoted` and `drifted`.
+        The outcome, and the facts: `unchanged`, `data_version`, `champion`, `trial`, `serves`; unless unchanged also
+        `champion_before` and `champion_after` ({} when sealed), `sealed`, `challenger` (its metrics out of fold),
+        `bench`, `excluded`, `kept`, `verdict`, `promoted` and `drifted`.
     """
     ledger, name = workspace.ledger, workspace.settings.ensemble_name
     champion = f"{name}/{context.attempt.champion}" if context.attempt.champion is not None else ""
@@ -62,6 +64,8 @@ def record(
         "unchanged": outcome.unchanged,
         "data_version": context.source.version,
         "champion": champion,
+        "trial": context.trial,
+        "serves": serves,
     }
     if not outcome.unchanged:
         after = (

@@ -19,7 +19,7 @@ from esci_tournament.registry.settings import Settings
 
 @dataclass(frozen=True)
 class Policy:
-    """What governs decisions. Each attribute is the setting of that name; `tournament doctor` describes them.
+    """What governs decisions. Each attribute is the setting of that name; `tournament doctor --all` describes them.
 
     Attributes:
         review: "auto" is none until a Prefect API is configured for the first time, and required from then on.

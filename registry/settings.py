@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,6 +27,7 @@ from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import GAINS, METRICS, SELECTION_RULES, check_gain, check_name
 from esci_tournament.registry.labels import LABELS, class_of
 from esci_tournament.registry.processes import usable_cores, usable_memory
+from esci_tournament.registry.spelling import did_you_mean
 
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 _SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
@@ -43,6 +44,12 @@ def _letter(given: str) -> str:
     if number is None:
         raise ValueError(f"a class is one of {', '.join(LABELS)}")
     return LABELS[number]
+
+
+def _when_served(given: object) -> object:
+    """Return the word for what earlier releases said with true or false."""
+    words = {"true": "at_once", "1": "at_once", "false": "never", "0": "never"}
+    return words.get(str(given).lower(), given)
 
 
 class Settings(BaseSettings):
@@ -242,6 +249,11 @@ class Settings(BaseSettings):
     minimum_test_queries: int = Field(50, ge=2, description="fewer test queries than this cannot be judged")
     inaugurate: bool = Field(True, description="install the first ensemble as champion when there is none to beat")
 
+    # What a report shows
+    report_examples: int = Field(
+        12, ge=0, le=100, description="pairs in each of a report's lists of examples, with query and title; 0: none"
+    )
+
     # Who decides
     review: Literal["auto", "required", "none"] = Field(
         "auto", description="whether a person decides on a promotion; auto: where a Prefect API is configured"
@@ -331,8 +343,9 @@ class Settings(BaseSettings):
     warm_s: float = Field(
         20.0, ge=0, description="seconds that a new champion may take for them, while the old one serves"
     )
-    refresh_served: bool = Field(
-        True, description="scorers take up the products and behaviour of each re-evaluation's data"
+    refresh_served: Annotated[Literal["at_once", "review", "never"], BeforeValidator(_when_served)] = Field(
+        "at_once",
+        description="when scorers take up the products and behaviour of newer data: review is after a reviewer's yes",
     )
     precomputed_products: int | None = Field(
         None, ge=1, description="products whose embeddings are held, the most retrieved; default: all"
@@ -499,12 +512,37 @@ def read_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"
+        if first["type"] == "extra_forbidden":
+            raise UsageError(
+                f"there is no setting {where}{did_you_mean(where, Settings.model_fields)}\n"
+                "correct tournament.toml or the option; `tournament doctor --all` lists the settings"
+            ) from error
         raise UsageError(
             f"setting {where}: {first['msg']} (got {_shown(first.get('input'))}); "
             f"correct tournament.toml, the variable TOURNAMENT_{where.upper()} or the option"
         ) from error
     except (ValueError, RecursionError) as error:  # a list that is no JSON, a number or nesting without end
         raise UsageError(f"settings: {error}; correct the variable TOURNAMENT_... or tournament.toml") from error
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable that looks like a setting's and is none, so that it is ignored.
+
+    Args:
+        environment: Name -> value.
+
+    Example:
+        >>> unknown_variables({"TOURNAMENT_ALHPA": "0.1", "TOURNAMENT_SEED": "1", "PATH": "/bin"})
+        ['the variable TOURNAMENT_ALHPA is no setting and is ignored; did you mean TOURNAMENT_ALPHA?']
+    """
+    prefix = str(Settings.model_config["env_prefix"])
+    named = {name.upper().removeprefix(prefix): name for name in environment if name.upper().startswith(prefix)}
+    known = [name.upper() for name in Settings.model_fields]
+    return [
+        f"the variable {name} is no setting and is ignored{did_you_mean(word, known, prefix)}"
+        for word, name in sorted(named.items())
+        if word not in known
+    ]
 
 
 def _shown(value: object) -> str:

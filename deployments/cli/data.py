@@ -1,4 +1,4 @@
-"""`tournament data`: check, download, import or synthesize a data set."""
+"""`tournament data`: check, download, import or synthesize a data set, and decide which one scorers use."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
+from esci_tournament.deployments.cli import served_data
 from esci_tournament.deployments.cli.common import Output, add_common_options, failure, settings_of
 from esci_tournament.registry.errors import DataError, UsageError
 
 
 def add_parser(commands: Any) -> None:
     """Add the command and its parts."""
-    parser = commands.add_parser("data", help="check, download, import or synthesize a data set")
+    parser = commands.add_parser(
+        "data", help="check, download, import or synthesize data, and say which data scorers use"
+    )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     checking = parts.add_parser("check", help="validate a data folder and list everything that is wrong with it")
     checking.add_argument("folder", type=Path, help="folder with the official file names")
@@ -46,6 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     importing.add_argument("--locale", help="locale of tables without a column for it: us, es or jp")
     importing.add_argument("--split", help="split of tables whose columns and names do not tell it (default: train)")
+    served_data.add_parts(parts)
     for part, work in ((checking, check), (download, fetch), (importing, import_), (world, generate)):
         add_common_options(part, home=False)
         part.set_defaults(work=work, home=None)

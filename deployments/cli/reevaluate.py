@@ -21,10 +21,14 @@ tested and reviewed as in any tournament. When nothing has changed, nothing is d
 
 The deployment reevaluate/weekly does the same on a schedule.
 
+Other data than that of the setting `data` is on trial: scorers keep the data that they use, and a challenger that
+passes waits for a person, whatever the settings say. --serve lifts that, and --trial asks for it. A trial that refuses
+its challenger spends error probability like any other look at test pairs.
+
 examples:
-  tournament reevaluate                                 on the data of the setting `data`
-  tournament reevaluate --data esci-week-48/
-  tournament reevaluate --data https://data.example.com/esci.tar.gz --json > result.json
+  tournament reevaluate                                 on the data of the setting `data`; scorers take it up
+  tournament reevaluate --data esci-week-48/            a trial
+  tournament reevaluate --data https://data.example.com/esci.tar.gz --serve --json > result.json
 """
 
 
@@ -34,6 +38,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--data", metavar="DIR|URL|sql", help="folder, archive or base address with the official files, or sql"
     )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--trial", action="store_true", help="change nothing that serves (default with other data)")
+    how.add_argument("--serve", action="store_true", help="let scorers take up the data, as the weekly run does")
     add_tournament_options(parser)
 
 
@@ -42,7 +49,9 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.deployments.local import run_reevaluation
 
     settings = settings_of(options, **tournament_settings(options))
-    show(run_reevaluation(settings, options.data, output.progress()), output)
+    other = options.data is not None and options.data != settings.data
+    trial = options.trial or (other and not options.serve)
+    show(run_reevaluation(settings, options.data, output.progress(), trial), output)
     warn_of_another(settings, output)
 
 

@@ -51,6 +51,7 @@ def add_parser(commands: Any) -> None:
 
 def show_list(options: argparse.Namespace, output: Output) -> None:
     """List the verdicts that wait for a decision; with `--all` every verdict that asked for a promotion."""
+    from esci_tournament.registry.data_reviews import offered
     from esci_tournament.registry.reviews import cases
 
     workspace = _workspace(options)
@@ -62,6 +63,9 @@ def show_list(options: argparse.Namespace, output: Output) -> None:
         output.say(f"{row['verdict']:>4}  {row['state']:<12}  version {row['version']}  {row['tournament']}  {by}")
         if row["state"] == "waits" and row["flow_run"]:
             output.say(f"      {row['flow_run']}")
+    for one in offered(workspace.ledger):
+        short = one.subject[:12]
+        output.say(f"newer data {short} waits, too: tournament data serve|refuse {short} --reason WHY")
     if not rows:
         output.say("no verdict waits for a decision" if not options.all else "no verdict has asked for a decision")
     output.document(rows)
@@ -135,8 +139,6 @@ def _login(workspace: Workspace, address: str) -> str:
 
 
 def _row(workspace: Workspace, case: Case) -> dict[str, Any]:
-    from esci_tournament.flows.review_runs import run_link
-
     decision, deadline = case.decision, case.deadline(workspace.settings)
     return {
         "verdict": case.id,
@@ -147,9 +149,18 @@ def _row(workspace: Workspace, case: Case) -> dict[str, Any]:
         "opened": case.opened_at.isoformat(timespec="seconds") if case.opened_at else None,
         "deadline": deadline.isoformat(timespec="seconds") if deadline else None,
         "rounds": len(case.reviews),
-        "flow_run": run_link(case.flow_run),
+        "flow_run": _flow_run(case),
         "reviewer": decision.reviewer if decision else "",
         "reason": decision.reason if decision else "",
         "decided": decision.at.isoformat(timespec="seconds") if decision else None,
         "promoted": case.promotion is not None,
     }
+
+
+def _flow_run(case: Case) -> str:
+    """Return where a browser shows the flow run in which a case waits, "" without one."""
+    if not case.flow_run:
+        return ""
+    from esci_tournament.flows.review_runs import run_link
+
+    return run_link(case.flow_run)

@@ -135,6 +135,7 @@ class JudgeInput:
         recurring: the pairs of products that occur under more than one query, or None where products are not known:
             then bounds are those of a bootstrap over queries alone.
         absent: members of the champion that have no scores on these pairs: then it cannot be compared with.
+        nothing_new: why there is nothing to judge, in words: then nothing is compared; "" otherwise.
         expected_locales: locales that the ensemble serves; each needs test data.
         challenger_cost: measured cost of the challenger, or None.
         champion_cost: measured cost of the champion, or None.
@@ -157,6 +158,7 @@ class JudgeInput:
     weights: np.ndarray | None = None
     recurring: RecurringPairs | None = None
     absent: tuple[str, ...] = ()
+    nothing_new: str = ""
     expected_locales: tuple[str, ...] = ()
     challenger_cost: Cost | None = None
     champion_cost: Cost | None = None
@@ -321,6 +323,8 @@ def digest_of(case: JudgeInput, settings: JudgeSettings) -> str:
         rest["metric_release"] = release
     if case.absent:
         rest["absent"] = list(case.absent)
+    if case.nothing_new:
+        rest["nothing_new"] = case.nothing_new
     if case.single is not None:
         rest["single"] = case.single_name
     if case.recurring is not None:

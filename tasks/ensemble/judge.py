@@ -113,6 +113,8 @@ def _missing(case: JudgeInput, present: list[str], settings: JudgeSettings) -> l
         text = f"the champion cannot be compared with: its member {case.absent[0]} has no scores on this data; it stays"
         advice = "see in that member's log why it failed, bring its checkpoint back, and run the tournament again"
         missing.append(("members", f"{text}; {advice}"))
+    elif case.nothing_new:
+        missing.append(("newcomers", case.nothing_new))
     elif case.champion is None:
         missing.append(("champion", "there is no champion to compare with"))
     if (queries := len(case.query_key)) < settings.minimum_test_queries:

@@ -74,6 +74,7 @@ def run_trial(
     single: str | None = None,
     given_up: float = 0.0,
     served: Sequence[str] | None = None,
+    nothing_new: str = "",
 ) -> Trial:
     """Score the test pairs with both sides and judge the challenger.
 
@@ -93,6 +94,8 @@ def run_trial(
         given_up: what cheaper ensembles may have lost on the primary metric since the best champion so far.
         served: locales that the data has judged pairs of, each of which needs test pairs; None for those of the test
             pairs.
+        nothing_new: why there is nothing to judge, in words: then the champion is not looked at, and the verdict is not
+            evaluable; "" otherwise.
 
     Returns:
         The verdict and the metrics beside it.
@@ -116,12 +119,13 @@ def run_trial(
         groups,
         locales,
         answers,
-        None if champion is None or absent else answer(champion),
+        None if champion is None or absent or nothing_new else answer(champion),
         None if single is None else given_by(by_name[single], ids),
         pairs["product"].to_numpy() if "product" in pairs else None,
         pairs["weight"].to_numpy() if "weight" in pairs else None,
         single_name=single or "",
         absent=absent,
+        nothing_new=nothing_new,
         expected_locales=locales_of(pairs) if served is None else tuple(served),
         challenger_cost=challenger.cost,
         champion_cost=None if champion is None else champion.cost,

@@ -80,7 +80,8 @@ class Verdict:
         route: the check that won when promoted: "gain", "gain in" and another metric, or "cheaper"; else "".
         checks: every check, in the order they were made.
         metrics: both sides, overall, by locale and by class.
-        missing: what kept it from being evaluable: "champion", "members" (of the champion), "queries", "locale <name>".
+        missing: what kept it from being evaluable: "champion", "members" (of the champion), "newcomers" (all was
+            judged before), "queries", "locale <name>".
         cautions: what a reviewer should know beside the outcome, a sentence each.
         look: number of this look of the home; looks that promoted are not counted.
         level: the error probability it could spend.

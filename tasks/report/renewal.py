@@ -17,7 +17,8 @@ def in_words(facts: Mapping[str, Any]) -> str:
     Args:
         facts: JSON-able facts as `esci_tournament.flows.renewal.record` puts them into the ledger: `unchanged`,
             `data_version`, `champion` and, unless nothing has changed, `champion_before`, `champion_after`, `bench`,
-            `kept`, `verdict`, `drifted`, and `sealed` and `challenger`, which earlier releases did not record.
+            `kept`, `verdict`, `drifted`, and what earlier releases did not record: `sealed`, `challenger`, `trial` and
+            `serves`.
 
     Returns:
         Plain text on one line.
@@ -27,7 +28,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
         return (
             f"Nothing has changed since champion and bench were last evaluated (data version "
             f"{facts['data_version'][:12]}, the same roster, the same settings, no candidate waits): "
-            f"nothing was trained, {champion} stays."
+            f"nothing was trained, {champion} stays.{_serving(facts)}"
         )
     told = [f"Champion and bench evaluated again on data version {facts['data_version'][:12]}."]
     for metric, name in METRIC_NAMES.items():
@@ -42,7 +43,18 @@ def in_words(facts: Mapping[str, Any]) -> str:
     told.append(f"Bench: {benched}; kept: {', '.join(facts['kept'])}. Verdict: {facts['verdict'].replace('_', ' ')}.")
     if facts["drifted"]:
         told.append(f"Drifted: {'; '.join(facts['drifted'])}.")
-    return " ".join(told)
+    return " ".join(told) + _serving(facts)
+
+
+def _serving(facts: Mapping[str, Any]) -> str:
+    """Return what a re-evaluation changes for scorers, in a sentence; "" where it was not recorded."""
+    if facts.get("trial"):
+        return " This was a trial: scorers keep their data, and a challenger that passes waits for a person."
+    if "serves" not in facts:
+        return ""
+    if facts["serves"]:
+        return " Scorers use this data; tournament data undo takes it back."
+    return " Scorers keep the data that they use; tournament data served tells what waits for a reviewer."
 
 
 def as_markdown(facts: Mapping[str, Any]) -> str:

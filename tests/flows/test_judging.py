@@ -14,6 +14,7 @@ from esci_tournament.flows.judging import pairs_of, prices, read_cost, recipes_o
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.tournaments import DECISIVE, Attempt
 from esci_tournament.tasks.ensemble.budget import Cost
+from tests.flows.conftest import say
 
 
 @pytest.fixture
@@ -57,3 +58,26 @@ def test_what_is_kept_to_judge_again_is_json_and_names_every_decisive_setting(
     assert set(kept["recipes"]) == {"weak/1", "good/1"}
     assert kept["best_alone"] == "good/1"
     assert set(kept["settings"]) == set(DECISIVE)
+
+
+def test_a_newcomer_that_fails_costs_no_look_when_the_others_were_judged_before(world: Any) -> None:
+    say(world, world.challenge("t-1", ["good"]))
+    ledger = world.workspace.ledger
+    assert ledger.looks() == []  # there was no champion to compare with
+    held = world.hold("t-2", ["good"], fails=["best"])
+    assert ledger.looks() == []
+    [verdict] = ledger.verdicts("t-2")
+    assert (verdict.outcome, verdict.payload["missing"]) == ("not-evaluable", ["newcomers"])
+    assert "best/1 could not take part" in held.summary.verdict["reason"]
+    assert "t-1" in held.summary.verdict["reason"]
+    assert world.champion() == 1
+    # One that was not among them is something new: it is judged, and that costs a look
+    world.hold("t-3", ["good", "weak"], fails=["best"])
+    assert [one.tournament for one in ledger.looks()] == ["t-3"]
+
+
+def test_what_the_same_entrants_come_to_under_other_settings_is_judged(world: Any) -> None:
+    say(world, world.challenge("t-1", ["good"]))
+    world.settings["budget_memory_mib"] = 64.0
+    world.hold("t-2", ["good"], fails=["best"])
+    assert [one.tournament for one in world.workspace.ledger.looks()] == ["t-2"]

@@ -9,8 +9,10 @@ import pytest
 
 from esci_tournament.flows import preparation
 from esci_tournament.flows.context import Source
+from esci_tournament.registry.data_reviews import offered
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.live_data import EVENT
+from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.dataset import Dataset
@@ -69,8 +71,27 @@ def _linked(folder: Path, empty: Path) -> None:
 
 def test_scorers_are_told_of_data_once(workspace: Workspace, source: Source) -> None:
     for _ in range(2):
-        preparation.serve.fn(workspace, source)
-    assert [event.subject for event in workspace.ledger.events(kind=EVENT)] == [source.version]
+        assert preparation.serve.fn(workspace, source, "the weekly run")
+    [event] = workspace.ledger.events(kind=EVENT)
+    assert (event.subject, event.payload["by"]) == (source.version, "the weekly run")
+
+
+@pytest.mark.parametrize(("when", "waits"), [("review", 1), ("never", 0), (False, 0)])
+def test_scorers_wait_for_a_reviewer_or_for_good_where_settings_say_so(workspace, source, when, waits) -> None:
+    there = Workspace(Settings(home=workspace.settings.home, refresh_served=when))
+    for _ in range(2):
+        assert not preparation.serve.fn(there, source, "the weekly run")
+    assert len(offered(there.ledger)) == waits
+    assert there.ledger.events(kind=EVENT) == []
+    # Asked for by hand, it is served unless a reviewer has to say so: `never` is about re-evaluations
+    assert preparation.serve.fn(there, source, "ana", by_hand=True) is (not waits)
+
+
+def test_data_is_validated_here_when_its_checks_passed_under_the_settings_in_force(workspace, source) -> None:
+    assert not preparation.is_validated(workspace, source.version)
+    preparation.validate.fn(workspace, source)
+    assert preparation.is_validated(workspace, source.version)
+    assert not preparation.is_validated(workspace, "0" * 64)
 
 
 def test_who_enters_is_on_record_and_who_cannot_be_read_is_told_why(workspace: Workspace, source: Source) -> None:

@@ -35,7 +35,7 @@ def context(champion: int | None = None) -> TournamentContext:
 
 def record(workspace: Workspace, unchanged: bool = False) -> dict[str, Any]:
     outcome = TournamentOutcome(build(tournament="t-1"), Path("report.html"), unchanged)
-    return renewal.record.fn(workspace, context(), outcome, BEFORE, DRIFT).facts
+    return renewal.record.fn(workspace, context(), outcome, BEFORE, DRIFT, True).facts
 
 
 def test_what_was_found_is_on_record_once_however_often_it_is_told(workspace: Workspace) -> None:
@@ -50,7 +50,7 @@ def test_what_was_found_is_on_record_once_however_often_it_is_told(workspace: Wo
 
 def test_that_nothing_had_changed_is_on_record_each_time(workspace: Workspace) -> None:
     for _ in range(2):
-        assert set(record(workspace, unchanged=True)) == {"unchanged", "data_version", "champion"}
+        assert set(record(workspace, unchanged=True)) == {"unchanged", "data_version", "champion", "trial", "serves"}
     events = workspace.ledger.events("t-1", renewal.EVENT)
     assert [event.payload["unchanged"] for event in events] == [True, True]
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
+from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.live_data import EVENT, live_data, set_live_data
+from esci_tournament.registry.live_data import (
+    BEFORE,
+    EVENT,
+    live_data,
+    named_so_far,
+    served_history,
+    set_live_data,
+    take_back,
+)
 
 
 def test_the_newest_counts_and_is_named_once(ledger_url):
@@ -22,3 +33,26 @@ def test_the_newest_counts_and_is_named_once(ledger_url):
         assert live_data(ledger, ledger.tournaments()[-1]) == "newest"
         assert set_live_data(ledger, "old")  # and back again, if somebody wants that
         assert live_data(ledger, first) == "old"
+
+
+def test_it_is_taken_back_to_what_served_before_and_taken_back_again(ledger_url):
+    with Ledger.open(ledger_url) as ledger:
+        for digest in ("of an earlier champion", "own", "new"):
+            ledger.record_data_version(digest)
+        set_live_data(ledger, "of an earlier champion")
+        ledger.start_tournament("t-1", "own", payload={BEFORE: named_so_far(ledger)})
+        (held,) = ledger.tournaments()
+        with pytest.raises(NotFoundError, match="nothing is undone"):
+            take_back(ledger, held, "ana", "a mistake")
+        set_live_data(ledger, "new", "the weekly run", "newest data")
+        with pytest.raises(UsageError, match="reason"):
+            take_back(ledger, held, "ana", " ")
+        assert take_back(ledger, held, "ana", "prices are wrong").data_version == live_data(ledger, held) == "own"
+        assert take_back(ledger, held, "ben", "they are right").data_version == live_data(ledger, held) == "new"
+        told = [(one.data_version, one.by, one.reason) for one in served_history(ledger, held)]
+        assert told == [
+            ("own", "", "the data of tournament t-1"),
+            ("new", "the weekly run", "newest data"),
+            ("own", "ana", "prices are wrong"),
+            ("new", "ben", "they are right"),
+        ]

@@ -42,6 +42,7 @@ CHANGES_NO_RESULT = {
     "bench_size",
     # What is told of drift is stored under the limits themselves (flows/preparation.py)
     *("drift_distance", "drift_level", "drift_queries"),
+    "report_examples",
 }
 OTHERS: dict[str, Any] = {
     "behaviour_actions": {"view": "click"},

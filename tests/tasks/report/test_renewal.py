@@ -47,3 +47,11 @@ def test_nothing_changed_is_one_sentence() -> None:
     facts = {"unchanged": True, "data_version": "abcdef0123456789", "champion": "esci-ensemble/1"}
     assert in_words(facts).startswith("Nothing has changed")
     assert as_markdown(facts) == in_words(facts)
+
+
+def test_what_it_changes_for_scorers_is_said_where_it_is_known() -> None:
+    assert "corers" not in in_words(FACTS)  # of an earlier release
+    assert "take" in in_words(FACTS | {"trial": False, "serves": True})
+    assert "keep the data" in in_words(FACTS | {"trial": False, "serves": False})
+    unchanged = {"unchanged": True, "data_version": "abcdef0123456789", "champion": "esci-ensemble/1"}
+    assert "This was a trial" in in_words(unchanged | {"trial": True, "serves": False})
