@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
+from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import TournamentContext, named_stage_task, stage_task
 from esci_tournament.flows.differences import tell
 from esci_tournament.flows.judging import (
     champion_side,
     judge_and_record,
     kept_recipes,
+    nothing_new_to_judge,
     pairs_of,
     prices,
     read_cost,
@@ -19,22 +23,26 @@ from esci_tournament.flows.judging import (
     side_of,
 )
 from esci_tournament.flows.lease import gpu
-from esci_tournament.flows.progress_reporting import report_progress, stage
-from esci_tournament.registry.errors import CandidateError, NotFoundError
+from esci_tournament.flows.progress_reporting import report_progress, stage, tell_prefect
+from esci_tournament.flows.review_runs import this_run
+from esci_tournament.registry.errors import CandidateError, NotFoundError, StoppedError
 from esci_tournament.registry.settings import Settings
-from esci_tournament.registry.versions import FAILED_TAG
+from esci_tournament.registry.versions import FAILED_TAG, CandidateVersion
+from esci_tournament.registry.withdrawals import stop_asked, withdrawals
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.device import resolve_device
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.candidates.profile import MeasuredCost
 from esci_tournament.tasks.candidates.steps import fit_record
-from esci_tournament.tasks.candidates.supervise import supervise, worker_environment
+from esci_tournament.tasks.candidates.supervise import LOOK_S, supervise, worker_environment
+from esci_tournament.tasks.candidates.training_log import TrainingLog
 from esci_tournament.tasks.ensemble.challenge import METHOD, SETTINGS, Challenge, build_challenge, releases
 from esci_tournament.tasks.ensemble.trial import Trial
 from esci_tournament.tasks.families.loading import candidate_class
+from esci_tournament.tasks.report.progress import STORED
 
 
-@named_stage_task("train {entrant.version.name}")
+@named_stage_task("train {entrant.id}")
 def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) -> str:
     """Train and score one entrant in a process of its own.
 
@@ -48,27 +56,104 @@ def train(workspace: Workspace, context: TournamentContext, entrant: Entrant) ->
     Returns:
         Why it failed, "" when it did not.
     """
-    name = entrant.version.name
+    name, threads = entrant.id, threads_of(workspace.settings, context)
+    log = TrainingLog(log_of(workspace, entrant.version))
+    stopped = stopper(workspace, context)
     if entrant.inputs.is_done(workspace.stages, workspace.scores):
-        report_progress(name, 1.0, "scores are in the store")
+        report_progress(name, 1.0, STORED)
         return ""
+    if why := stopped(entrant.id):
+        report_progress(name, 1.0, why)
+        return why
+
+    def progress(share: float, doing: str) -> None:
+        report_progress(name, share, doing)
+        log.progress(share, doing)
+
+    started = time.monotonic()
     with gpu(workspace.settings):
+        log.begin(entrant.inputs, context.id, threads)
         failures = supervise(
             [(entrant.inputs, "train")],
             dataset=context.source.folder,
             roles=context.roles.folder,
             stages=workspace.stages,
             scores=workspace.folder("scores"),
-            log=workspace.folder("logs") / f"{name}-{entrant.version.version}.log",
-            threads=threads_of(workspace.settings, context),
+            log=log.path,
+            threads=threads,
             timeout_s=workspace.settings.candidate_time,
             memory_gib=workspace.settings.candidate_memory,
             environment=worker_environment(workspace.settings, [entrant.inputs.spec.family]),
-            progress=lambda share, doing: report_progress(name, share, doing),
+            progress=progress,
+            stopped=stopped,
         )
     done = "scored with the model it has" if entrant.inputs.fitted else "trained and scored"
     report_progress(name, 1.0, "failed" if failures else done)
-    return failures.get(entrant.id, "")
+    why = failures.get(entrant.id, "")
+    for say in (log.say, tell_prefect):
+        say(f"{name}: {'failed: ' + why if why else done} after {time.monotonic() - started:.1f} s")
+    return why
+
+
+def log_of(workspace: Workspace, version: CandidateVersion) -> Path:
+    """Return the file with what is done with a candidate and what its code prints; it need not be there."""
+    return workspace.folder("logs") / f"{version.name}-{version.version}.log"
+
+
+def stopper(workspace: Workspace, context: TournamentContext) -> Callable[[str], str]:
+    """Return a function that says why a candidate is not to go on in a tournament, "" when it is.
+
+    Args:
+        workspace: The home with the ledger.
+        context: The tournament. Its members are stopped only with the tournament as a whole.
+
+    Returns:
+        The function, from candidate id to reason.
+    """
+    members = {one.id for one in context.entrants if one.role == "member"}
+
+    def why(candidate: str) -> str:
+        if asked := stop_asked(workspace.ledger, context.id, context.begun):
+            return asked
+        found = withdrawals(workspace.ledger, [candidate]) if candidate not in members else {}
+        return str(found[candidate]) if found else ""
+
+    return why
+
+
+def heed(workspace: Workspace, context: TournamentContext) -> None:
+    """End the tournament if somebody has cancelled it.
+
+    Args:
+        workspace: The home with the ledger.
+        context: The tournament.
+
+    Raises:
+        StoppedError: If it was cancelled since this run of it began.
+    """
+    if why := stop_asked(workspace.ledger, context.id, context.begun):
+        raise StoppedError(f"the tournament was {why}; the same command continues it")
+
+
+def remaining(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Return the entrants that nobody has withdrawn or cancelled; the others are recorded as failed, with the reason.
+
+    Args:
+        workspace: Settings and stores.
+        context: The tournament.
+        entrants: Those that have not failed so far.
+
+    Raises:
+        StoppedError: If the tournament itself was cancelled.
+        CandidateError: If none is left.
+    """
+    heed(workspace, context)
+    return _without(workspace, context, entrants, _withdrawn(workspace, entrants))
+
+
+def _withdrawn(workspace: Workspace, entrants: Sequence[Entrant]) -> dict[str, str]:
+    asked = [one.id for one in entrants if one.role != "member"]
+    return {id: str(one) for id, one in withdrawals(workspace.ledger, asked).items()}
 
 
 def workers_of(settings: Settings) -> int:
@@ -112,13 +197,28 @@ def survivors(workspace: Workspace, context: TournamentContext, reasons: Sequenc
 
     Raises:
         CandidateError: If none is left.
+        StoppedError: If the tournament was cancelled.
     """
+    heed(workspace, context)
     failed = {entrant.id: why for entrant, why in zip(context.entrants, reasons, strict=True) if why}
-    left = _without(workspace, context, context.entrants, context.refused | failed)
+    withdrawn = _withdrawn(workspace, context.entrants)
+    left = _without(workspace, context, context.entrants, context.refused | failed | withdrawn)
     with stage("attach weights"):
         for entrant in left:
             _attach(workspace, context, entrant)
     return left
+
+
+def _tell(context: TournamentContext, candidate: str, reason: str) -> None:
+    could_not_enter = candidate in context.refused
+    content = {
+        "title": f"Candidate {candidate} " + ("could not enter its tournament" if could_not_enter else "failed"),
+        "text": f"{reason}\nTournament {context.id} goes on with the others, if any are left.",
+        "links": this_run(),
+        "tournament": context.id,
+        "outcome": "refused" if could_not_enter else "failed",
+    }
+    announce("failure", candidate, content)
 
 
 def _without(
@@ -131,6 +231,7 @@ def _without(
     for candidate, reason in failed.items():
         if known.get(candidate) != reason:
             workspace.ledger.record_event("candidate_failed", candidate, context.id, {"reason": reason})
+            _tell(context, candidate, reason)
         with suppress(NotFoundError):  # its version was deleted
             workspace.models.set_tags(candidate, {FAILED_TAG: reason[:4000]})
     left = [entrant for entrant in entrants if entrant.id not in failed]
@@ -190,7 +291,9 @@ def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence
                     memory_gib=workspace.settings.candidate_memory,
                     environment=worker_environment(workspace.settings, [one.inputs.spec.family for one in missing]),
                     progress=lambda share, doing: report_progress("profile", share, doing),
+                    stopped=stopper(workspace, context),
                 )
+        heed(workspace, context)
         measured = _without(workspace, context, entrants, failures)
         return {one.id: read_cost(stages.root / keys[one.id]) for one in measured}
 
@@ -198,7 +301,7 @@ def profile(workspace: Workspace, context: TournamentContext, entrants: Sequence
 @stage_task
 def build(
     workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], costs: Mapping[str, MeasuredCost]
-) -> Challenge:
+) -> Challenge | None:
     """Aggregate, rank and select; the challenger is kept under all that it follows from.
 
     Args:
@@ -208,11 +311,24 @@ def build(
         costs: Candidate id -> measured cost.
 
     Returns:
-        The challenger; ranking and selection are recorded in the ledger.
+        The challenger; ranking and selection are recorded in the ledger. None, and nothing is recorded, when one of
+        the entrants was withdrawn meanwhile.
+
+    Raises:
+        StoppedError: If the tournament was cancelled.
     """
     with stage("build the challenger"):
         settings = workspace.settings.only(SETTINGS)
         measured = [entrant for entrant in entrants if entrant.id in costs]
+        looked = time.monotonic()
+
+        def report(share: float, doing: str) -> None:
+            nonlocal looked
+            report_progress("build the challenger", share, doing)
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                heed(workspace, context)
+
         key = workspace.stages.key(
             "challenge",
             scores=[[one.id, one.inputs.digest()] for one in measured],
@@ -230,12 +346,14 @@ def build(
                 scores_of(workspace, context.source.version, recipes_of(measured)),
                 prices(costs),
                 settings,
-                lambda share, doing: report_progress("build the challenger", share, doing),
+                report,
                 for_information(settings, measured),
             ),
             settled=True,
         )
         challenge = Challenge.load(folder)
+        if _withdrawn(workspace, measured):
+            return None
         workspace.ledger.record_ranking(context.id, challenge.result["worth"])
         workspace.ledger.record_selection(context.id, settings.selection, challenge.result["selection"])
         return challenge
@@ -282,6 +400,7 @@ def judge(
             workspace.settings,
             single=challenge.best_alone,
             version=context.champion,
+            nothing_new=nothing_new_to_judge(workspace, context, [one for one in entrants if one.id in costs]),
         )
         return trial
 

@@ -7,14 +7,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, reports_folder, stage_task
 from esci_tournament.flows.equipment import early_exit, equipment
-from esci_tournament.flows.judging import FILES, pairs_of, prices, recipes_of, rejudging_inputs, scores_of
+from esci_tournament.flows.judging import (
+    FILES,
+    files_of,
+    kept_recipes,
+    pairs_of,
+    prices,
+    recipes_of,
+    rejudging_inputs,
+    scores_of,
+)
 from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
-from esci_tournament.flows.review_runs import open_review, review_required
+from esci_tournament.flows.review_runs import if_answered, open_review, review_required, this_run
 from esci_tournament.registry import promotion
 from esci_tournament.registry.addresses import masked
 from esci_tournament.registry.files import digest_of, folder_digest
@@ -23,6 +35,7 @@ from esci_tournament.registry.manifests import Manifest, as_payload, code_versio
 from esci_tournament.registry.packaging import Interface, package_ensemble
 from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision, Promotion
+from esci_tournament.registry.reviews import NO_PERSON
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
@@ -31,14 +44,17 @@ from esci_tournament.tasks.candidates.steps import fit_record, stored_shift
 from esci_tournament.tasks.data.plans import read_plans, read_roles
 from esci_tournament.tasks.data.store import open_dataset
 from esci_tournament.tasks.ensemble import budget
+from esci_tournament.tasks.ensemble.aggregate import Aggregator
 from esci_tournament.tasks.ensemble.calibrate import Calibration, calibrate_ensemble, calibrate_members, tempered
 from esci_tournament.tasks.ensemble.challenge import Challenge
-from esci_tournament.tasks.ensemble.ensemble import write_ensemble
+from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR, write_ensemble
 from esci_tournament.tasks.ensemble.equipment import copy_equipment
 from esci_tournament.tasks.ensemble.rows import ANSWER, EXAMPLE, OPTIONS, REQUIRED
-from esci_tournament.tasks.ensemble.trial import Trial, metrics_of_each
+from esci_tournament.tasks.ensemble.scores import stack
+from esci_tournament.tasks.ensemble.trial import Trial, absent_members, metrics_of_each
 from esci_tournament.tasks.ensemble.value import MOST_ROWS, whole_queries
 from esci_tournament.tasks.report import sealing
+from esci_tournament.tasks.report.examples import Answered, examples
 from esci_tournament.tasks.report.machine import describe_machine
 from esci_tournament.tasks.report.summarise import (
     describe_data,
@@ -82,6 +98,7 @@ def summarise(
         settings = masked(workspace.settings.model_dump(mode="json"))
         events = workspace.ledger.events(context.id, "candidate_failed")
         calibrations, ensemble = _calibrate(workspace, context, entrants, challenge, may_serve)
+        records = {one.id: fit_record(one.inputs.model_folder(workspace.stages)) for one in entrants}
         summary = Summary(
             tournament=context.id,
             started=context.started.isoformat(timespec="seconds"),
@@ -98,9 +115,10 @@ def summarise(
                 trial,
                 _alone_on_blend(workspace, context, entrants),
                 {name: json.loads(cost.to_json()) for name, cost in costs.items()},
-                _fit_seconds(workspace, entrants),
+                {name: record["seconds"] for name, record in records.items()},
                 calibrations,
                 _covers(workspace, context, entrants),
+                {name: record.get("curves", {}) for name, record in records.items()},
             )
             + refused_models(context.refused),
             champion_version="" if context.champion is None else str(context.champion.version),
@@ -113,6 +131,7 @@ def summarise(
             drift=context.drift,
             excluded=context.excluded,
             differences=context.differences,
+            examples=_examples(workspace, context, entrants, challenge),
             **sides(trial),
             **worth_tables(challenge.result),
             **out_of_fold(challenge.result),
@@ -232,7 +251,7 @@ def _facts(context: TournamentContext, challenge: Challenge, settings: Mapping[s
 def decide(
     workspace: Workspace, context: TournamentContext, trial: Trial, version: EnsembleVersion | None
 ) -> Decision | None:
-    """Record the decision where the verdict decides; where a review is required, leave it to the review.
+    """Record the decision where the verdict decides; where a review is required, and after a trial, leave it to one.
 
     Args:
         workspace: Settings and stores.
@@ -248,11 +267,11 @@ def decide(
     verdict = next(row for row in workspace.ledger.verdicts(context.id) if row.against == context.attempt.against)
     made = next((one for one in workspace.ledger.decisions() if one.verdict == verdict.id), None)
     policy = in_force(workspace.ledger, workspace.settings)  # read now: it may have changed while models trained
-    if made is not None or policy.requires_review or review_required(workspace.settings):
+    if made is not None or context.trial or policy.requires_review or review_required(workspace.settings):
         return made
     inaugural = trial.verdict.outcome != "promote"
     reason = "there was no champion: the first ensemble is installed" if inaugural else trial.verdict.reason
-    return workspace.ledger.record_decision(verdict.id, "approve", "the verdict (no review in this run)", reason)
+    return workspace.ledger.record_decision(verdict.id, "approve", NO_PERSON, reason)
 
 
 @stage_task
@@ -281,7 +300,9 @@ def promote(
             workspace.ledger, workspace.models, version, decision, context.attempt.against, decision.reason
         )
         title = f"version {version.version} is champion, by {decision.reviewer}"
-        announce("promotion", version.id, {"title": title, "text": decision.reason, "tournament": context.id})
+        links = if_answered(lambda: workspace.models.addresses(version)) | this_run()
+        content = {"title": title, "text": decision.reason, "links": links, "tournament": context.id}
+        announce("promotion", version.id, content)
         return promoted
 
 
@@ -308,7 +329,7 @@ def finish(
         The outcome, with the final summary and the report's page.
     """
     outcome = close(workspace, context, summary, version, decision, promoted)
-    _tell(outcome.summary, outcome.report)
+    _tell(workspace, outcome.summary)
     if outcome.summary.awaits_review:
         open_review(workspace, context.id)
     return outcome
@@ -335,6 +356,8 @@ def close(
     Returns:
         The outcome, with the final summary and the report's page.
     """
+    waits = version is not None and decision is None
+    verdicts = workspace.ledger.verdicts(context.id)
     decided = {"decision": decision.outcome, "by": decision.reviewer, "reason": decision.reason} if decision else {}
     summary = replace(
         summary,
@@ -342,7 +365,8 @@ def close(
         ensemble_version=str(version.version) if version else "",
         manifest=next((one.manifest_digest for one in workspace.ledger.ensembles(context.id)), ""),
         promoted=promoted is not None,
-        awaits_review=version is not None and decision is None,
+        awaits_review=waits,
+        review=next((row.id for row in verdicts if waits and row.against == context.attempt.against), None),
     )
     report = write_report(workspace, summary, with_figures=False)  # no figure shows what was decided
     standing = workspace.ledger.standing(workspace.settings.ensemble_name)
@@ -350,11 +374,12 @@ def close(
     return TournamentOutcome(summary, report)
 
 
-def _tell(summary: Summary, report: Path) -> None:
+def _tell(workspace: Workspace, summary: Summary) -> None:
+    report = {"Full report": f"tournament report {summary.tournament}"}
     content = {
         "title": headline(summary),
         "text": clean(summary.verdict.get("reason", "")),
-        "links": {"Report": str(report)},
+        "links": report | if_answered(lambda: workspace.models.report_addresses(summary.tournament)) | this_run(),
         "outcome": summary.verdict.get("outcome"),
         "promoted": summary.promoted,
         "awaits_review": summary.awaits_review,
@@ -399,8 +424,47 @@ def _covers(workspace: Workspace, context: TournamentContext, entrants: Sequence
     return {name: scores.provenance.get("cover", 1.0) for name, scores in stored.items()}
 
 
-def _fit_seconds(workspace: Workspace, entrants: Sequence[Entrant]) -> dict[str, float]:
-    return {one.id: fit_record(one.inputs.model_folder(workspace.stages))["seconds"] for one in entrants}
+def _examples(
+    workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant], challenge: Challenge
+) -> dict[str, Any]:
+    """Return real pairs for the report, of those that sets of models are compared on: none is a test pair."""
+    if not workspace.settings.report_examples:
+        return {}
+    pairs = pairs_of(context, learns=True)
+    pairs = pairs.iloc[whole_queries(pairs["query_key"].to_numpy(), MOST_ROWS)]
+    champion, recipes = _champion(workspace, context), recipes_of(entrants)
+    if champion:  # its members are not all among the entrants if one failed
+        recipes = kept_recipes(workspace, context, champion.members) | recipes
+    ids = pairs["example_id"].to_numpy()
+    scores = {one.member: one for one in scores_of(workspace, context.source.version, recipes)}
+
+    def answered(aggregator: Aggregator, version: int | None = None) -> Answered:
+        probabilities = aggregator.predict_proba(stack([scores[name] for name in aggregator.members], ids))
+        return Answered(aggregator.labels(probabilities), probabilities, version)
+
+    def texts(rows: np.ndarray) -> tuple[list[str], list[str]]:
+        data, shown = open_dataset(context.source.folder), pairs.iloc[rows]
+        places = shown["product"].to_numpy()
+        titles = data.products["title"].iloc[np.maximum(places, 0)] if len(data.products) else [""] * len(places)
+        named = [title if place >= 0 else "" for title, place in zip(titles, places, strict=True)]
+        return data.pairs["query"].loc[shown.index].tolist(), named
+
+    known = champion is not None and not absent_members(champion.members, scores)
+    return examples(
+        pairs,
+        texts,
+        {name: stack([scores[name]], ids)[:, 0] for name in challenge.members},
+        answered(challenge.aggregator),
+        answered(champion, context.champion.version) if champion and context.champion and known else None,
+        workspace.settings.report_examples,
+    )
+
+
+def _champion(workspace: Workspace, context: TournamentContext) -> Aggregator | None:
+    """Return the aggregator of the champion that the challenger met, None when there is none."""
+    if context.champion is None:
+        return None
+    return Aggregator.load(files_of(workspace, context.champion) / AGGREGATOR)
 
 
 def _shift(workspace: Workspace, context: TournamentContext, entrants: Sequence[Entrant]) -> dict[str, float]:

@@ -12,13 +12,12 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from esci_tournament.flows.report_files import reports_folder
+from esci_tournament.flows.report_files import reports_folder, stored_summary
 from esci_tournament.registry.errors import TournamentError
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant
-from esci_tournament.tasks.report import sealing
 from esci_tournament.tasks.report.summary import Summary
 
 Parameters = ParamSpec("Parameters")
@@ -30,7 +29,7 @@ def named_stage_task(run_name: str | None) -> Callable[[Callable[Parameters, Res
 
     Args:
         run_name: Name of a run; it may refer to the stage's parameters in braces, as in
-            `train {entrant.version.name}`. None for Prefect's own.
+            `train {entrant.id}`. None for Prefect's own.
 
     Returns:
         The decorator, which makes a Prefect task of a function.
@@ -138,7 +137,9 @@ class TournamentContext:
         drift: What has changed in the data since the last tournament, JSON of
             `esci_tournament.tasks.data.drift.DriftReport`.
         excluded: Candidate id -> why it is not on the bench this time.
+        trial: Whether it may not change what serves by itself: a challenger that passes waits for a person.
         differences: Id of a candidate or ensemble version -> in which way MLflow differs from its record.
+        begun: Number of the ledger's last event when this run began: who cancelled it before did not mean this run.
     """
 
     attempt: Attempt
@@ -153,6 +154,8 @@ class TournamentContext:
     drift: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     differences: dict[str, str] = field(default_factory=dict)
+    trial: bool = False
+    begun: int = 0
 
     @property
     def id(self) -> str:
@@ -196,5 +199,5 @@ def recall(workspace: Workspace, tournament: str) -> TournamentOutcome:
     Returns:
         The outcome, marked as unchanged.
     """
-    folder = reports_folder(workspace, tournament)
-    return TournamentOutcome(sealing.read(folder / "summary.json"), folder / "report.html", unchanged=True)
+    page = reports_folder(workspace, tournament) / "report.html"
+    return TournamentOutcome(stored_summary(workspace, tournament), page, unchanged=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.report_files import log_report, read_summary, write_report
-from esci_tournament.flows.review_runs import links, open_round
+from esci_tournament.flows.review_runs import message_links, open_round
 from esci_tournament.registry import promotion, sealing
 from esci_tournament.registry.errors import BusyError, NotFoundError, PolicyError, UsageError
 from esci_tournament.registry.policies import in_force
@@ -235,7 +235,9 @@ def _judged(summary: Summary, verdict: VerdictRecord, champion: int) -> Summary:
     changes: dict[str, Any] = {"verdict": content}
     if verdict.outcome == "promote":
         changes = sides(Trial(Verdict.from_json(json.dumps(content)), summary.confusion, {}))
-    return published(replace(summary, champion_version=str(champion), **changes), verdict.outcome == "promote")
+    return published(
+        replace(summary, champion_version=str(champion), review=verdict.id, **changes), verdict.outcome == "promote"
+    )
 
 
 def _tell_report(
@@ -274,7 +276,7 @@ def _message(workspace: Workspace, case: Case, decision: Decision, came_of: str)
     return {
         "title": came_of.split(": ")[0],
         "text": came_of,
-        "links": links(workspace, case),
+        "links": message_links(workspace, case),
         "verdict": case.id,
         "tournament": case.tournament,
         "decision": decision.outcome,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 
 Reporter = Callable[[str, float, str], None]  # name of what runs, share done in [0, 1], what is being done
 
@@ -38,6 +42,11 @@ def is_heard() -> bool:
     return _reporter is not None
 
 
+def current() -> Reporter | None:
+    """Return the reporter that is set, None when there is none."""
+    return _reporter
+
+
 def report_progress(name: str, share: float, doing: str = "") -> None:
     """Send progress to the reporter, if one is set.
 
@@ -52,7 +61,7 @@ def report_progress(name: str, share: float, doing: str = "") -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Report the begin of a stage before the block, and its end after it unless the block raises.
+    """Report the begin of a stage before the block, and its end after it unless the block raises; Prefect's log too.
 
     Args:
         name: Name of the stage.
@@ -60,6 +69,15 @@ def stage(name: str) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    started = time.monotonic()
     report_progress(name, 0.0)
+    tell_prefect(f"{name}: begins")
     yield
     report_progress(name, 1.0, "done")
+    tell_prefect(f"{name}: done after {time.monotonic() - started:.1f} s")
+
+
+def tell_prefect(words: str) -> None:
+    """Write a line into the log of the flow or task run that this is part of; nothing outside of one."""
+    with suppress(MissingContextError):
+        get_run_logger().info(words)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from esci_tournament.registry.addresses import masked, sqlite_address
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
@@ -57,8 +59,35 @@ def read_summary(workspace: Workspace, tournament: str, version: EnsembleVersion
         NotFoundError: If neither this home nor MLflow has it.
     """
     here = workspace.settings.home / "tournaments" / tournament / "summary.json"
-    path = here if here.is_file() else workspace.models.report(version) / "summary.json"
-    return sealing.read(path, registered=True)
+    if here.is_file():
+        return stored_summary(workspace, tournament, registered=True)
+    return sealing.read(workspace.models.report(version) / "summary.json", registered=True)
+
+
+def stored_summary(workspace: Workspace, tournament: str, registered: bool = False) -> Summary:
+    """Return the summary of a tournament of this home as it may be told.
+
+    The addresses in it are those of this home, also when the home was moved or copied since.
+
+    Args:
+        workspace: The home.
+        tournament: Id of a tournament that was finished here.
+        registered: Whether its challenger is known to be registered; else the summary says so.
+
+    Returns:
+        The summary. Its settings stay those that were in force.
+    """
+    summary = sealing.read(reports_folder(workspace, tournament) / "summary.json", registered)
+    home, former = workspace.settings.home, Path(str(summary.settings.get("home") or workspace.settings.home))
+    if former == home:
+        return summary
+    moved = {masked(sqlite_address(former / name)): sqlite_address(home / name) for name in ("mlflow.db", "ledger.db")}
+    docs = Path(summary.data_docs)
+    return replace(
+        summary,
+        links={title: masked(moved.get(address, address)) for title, address in summary.links.items()},
+        data_docs=str(home / docs.relative_to(former)) if docs.is_relative_to(former) else summary.data_docs,
+    )
 
 
 def log_report(workspace: Workspace, tournament: str, with_figures: bool = False) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 from uuid import UUID
@@ -17,11 +18,13 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_logger
+from prefect.runtime import flow_run as here
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Cancelled, Completed, Scheduled
 
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.report_files import read_summary, reports_folder
+from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.reviews import RETRIED, Case, champion_at, waiting
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
@@ -62,6 +65,21 @@ def ui_link(path: str) -> str:
 def run_link(flow_run: str | None) -> str:
     """Return the address of a flow run in Prefect's UI; "" when there is none."""
     return ui_link(f"runs/flow-run/{flow_run}") if flow_run else ""
+
+
+def this_run() -> dict[str, str]:
+    """Return `Flow run` -> the address in Prefect's UI of the flow run that calls; {} outside of one."""
+    link = run_link(here.id) if here.id else ""
+    return {"Flow run": link} if link else {}
+
+
+def if_answered(find: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Return the addresses that `find` looks up in MLflow; {} when it does not answer, for a message can do without."""
+    try:
+        return find()
+    except StoreError as error:
+        get_logger("reviews").warning("a message goes without its links to MLflow: %s", error)
+        return {}
 
 
 # What a reviewer is told
@@ -112,6 +130,13 @@ def links(workspace: Workspace, case: Case) -> dict[str, str]:
     return found
 
 
+def message_links(workspace: Workspace, case: Case) -> dict[str, str]:
+    """Return :func:`links` for a message: a report that no browser opens is named by the command that shows it."""
+    return {"Full report": f"tournament report {case.tournament}"} | {
+        title: address for title, address in links(workspace, case).items() if not address.startswith("/")
+    }
+
+
 def _from_now(settings: Settings) -> dt.datetime:
     return dt.datetime.now(dt.UTC) + dt.timedelta(hours=settings.review_deadline_h)
 
@@ -158,7 +183,7 @@ def open_round(workspace: Workspace, case: Case, note: str = "", because: str = 
         {
             "title": f"Review: {review_title(summary)}",
             "text": f"{note} Decide in Prefect, or with `tournament review approve|refuse {case.id}`.".strip(),
-            "links": {"Review": where, **links(workspace, case)},
+            "links": {"Review": where, **message_links(workspace, case)},
             "verdict": case.id,
             "tournament": case.tournament,
             "round": number,
@@ -207,7 +232,7 @@ def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
         {
             "title": f"Reminder: version {case.ensemble.version} waits for review",
             "text": text,
-            "links": {"Review": where, **links(workspace, case)},
+            "links": {"Review": where, **message_links(workspace, case)},
             "verdict": case.id,
             "tournament": case.tournament,
         },

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 from prefect import flow
 
-from esci_tournament.flows import competition, conclusion, preparation
+from esci_tournament.flows import compared, competition, conclusion, preparation
 from esci_tournament.flows.context import Checked, TournamentContext, TournamentOutcome, on_record
 from esci_tournament.flows.governed import data_of_run, workspace_of_run
 from esci_tournament.flows.progress import publish_outcome, published
@@ -16,6 +16,7 @@ from esci_tournament.flows.progress_reporting import report_progress
 from esci_tournament.flows.turn import turn
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.workspace import Workspace
+from esci_tournament.tasks.report.progress import WAITS
 
 _entering: ContextVar[tuple[CandidateSpec, ...]] = ContextVar("entering", default=())
 
@@ -98,17 +99,24 @@ def compete(workspace: Workspace, context: TournamentContext, checked: Checked) 
     Raises:
         CandidateError: If no candidate could be trained, scored and measured.
         BudgetError: If no ensemble fits the budget.
+        StoppedError: If somebody cancelled it.
     """
-    with on_record(workspace, context):
+    with workspace.ledger.working_on(context.id), on_record(workspace, context):
         for entrant in context.entrants:
-            report_progress(entrant.version.name, 0.0, "waits")
+            report_progress(entrant.id, 0.0, WAITS)
         training = [competition.train.submit(workspace, context, entrant) for entrant in context.entrants]
         entrants = competition.survivors(workspace, context, [future.result() for future in training])
         costs = competition.profile(workspace, context, entrants)
-        challenge = competition.build(workspace, context, entrants, costs)
+        while True:  # again when a candidate is cancelled while the challenger is built
+            entrants = competition.remaining(workspace, context, entrants)
+            challenge = competition.build(workspace, context, entrants, costs)
+            if challenge is not None:
+                break
+        competition.heed(workspace, context)
         trial = competition.judge(workspace, context, entrants, costs, challenge)
 
         summary = conclusion.summarise(workspace, context, checked, entrants, costs, challenge, trial)
+        compared.log_candidates(workspace, context, summary)
         version = conclusion.register(workspace, context, challenge, trial, summary)
         decision = conclusion.decide(workspace, context, trial, version)
         promoted = conclusion.promote(workspace, context, version, decision)

@@ -20,7 +20,7 @@ from esci_tournament.registry.manifests import Manifest, check, check_plain
 from esci_tournament.registry.packaging import LOADER, Interface, package_ensemble
 from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.specs import CandidateSpec
-from esci_tournament.registry.tracking import Tracking, inside, name_is, pyfunc_data
+from esci_tournament.registry.tracking import Tracking, inside, is_web, name_is, pyfunc_data, run_addresses
 from esci_tournament.registry.versions import (
     DIGEST_TAG,
     ENTERED_TAG,
@@ -365,6 +365,7 @@ class Models:
             name = f"{self.ensemble_name} {tournament[:12]}"
             run = self._tracking.run_with(ENSEMBLE_EXPERIMENT, name, {ID_TAG: tournament})
             self._log_report(run.info.run_id, files, metrics or {})
+            self._tracking.client.set_terminated(run.info.run_id)
 
     def _log_report(self, run_id: str, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
         for path in files:
@@ -425,17 +426,34 @@ class Models:
 
     # Files
 
-    def addresses(self, version: EnsembleVersion) -> dict[str, str]:
-        """Return where a browser shows an ensemble version, its run and its report.
+    def addresses(self, version: CandidateVersion | EnsembleVersion) -> dict[str, str]:
+        """Return where a browser shows a candidate or an ensemble version, its run and its report.
 
         Args:
-            version: The ensemble version.
+            version: The version.
 
         Returns:
             Title -> web address; without a web address of MLflow, `MLflow version` alone, as `models:/NAME/VERSION`.
         """
         with self._tracking.guard(f"addresses of {version.id}"):
             return self._tracking.addresses(self._ui, version.name, version.version, version.run_id)
+
+    def report_addresses(self, tournament: str) -> dict[str, str]:
+        """Return where a browser shows the run with the report of a tournament, whether its challenger won or not.
+
+        Args:
+            tournament: Id of a tournament whose report was logged.
+
+        Returns:
+            Title -> web address of the run and of the report; {} without a web address of MLflow.
+        """
+        if not is_web(self._ui):
+            return {}
+        with self._tracking.guard(f"addresses of the report of tournament {tournament}"):
+            run = self._tracking.run_with(
+                ENSEMBLE_EXPERIMENT, f"{self.ensemble_name} {tournament[:12]}", {ID_TAG: tournament}
+            )
+            return run_addresses(self._ui, str(run.info.experiment_id), run.info.run_id)
 
     def report(self, version: EnsembleVersion) -> Path:
         """Return a local folder with the report of an ensemble version.

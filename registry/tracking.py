@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +29,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import yaml  # noqa: E402
-from mlflow.entities import Metric, Run  # noqa: E402
+from mlflow.entities import Metric, Param, Run  # noqa: E402
 from mlflow.entities.model_registry import ModelVersion  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
@@ -44,12 +45,15 @@ from esci_tournament.registry.errors import (  # noqa: E402
 from esci_tournament.registry.files import is_disk_full, sync  # noqa: E402
 from esci_tournament.registry.foreign import DEEPEST  # noqa: E402
 from esci_tournament.registry.manifests import text_of  # noqa: E402
+from esci_tournament.registry.relocation import ARTIFACTS, local_path, location, settle  # noqa: E402
 
 Read = TypeVar("Read")
 
 WAIT_SECONDS = 120.0
 _NAMED = "the setting mlflow_uri, or the variable MLFLOW_TRACKING_URI where that is not set"
 _LONGEST_MLMODEL = 256 * 2**10  # bytes; that of an ensemble has less than one KiB, a signature takes a few
+_MOST_METRICS, _MOST_PARAMS = 1000, 100  # of one request, by MLflow's limits
+_LONGEST_PARAM = 6000
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -69,15 +73,17 @@ class Tracking:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The client, its database created when missing.
+        """The client, its database created when missing, and put right when its home was moved or copied.
 
         Raises:
             StoreError: If MLflow cannot be opened.
             BusyError: If another process writes to the registry of this home for longer than `WAIT_SECONDS`.
         """
         with self.lock("create"):  # two first migrations of one database at once break each other
+            if (file := sqlite_file(self.uri)) is not None:
+                settle(file, self.home)
             try:
-                if (file := sqlite_file(self.uri)) is not None:
+                if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                 quieten()
                 client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -105,8 +111,8 @@ class Tracking:
             known = self.client.get_experiment_by_name(name)
             if known is None:
                 is_server = urlparse(self.uri).scheme in ("http", "https")
-                location = None if is_server else _location(self.home / "mlartifacts" / name)
-                self._experiments[name] = self.client.create_experiment(name, artifact_location=location)
+                place = None if is_server else location(self.home / ARTIFACTS / name)
+                self._experiments[name] = self.client.create_experiment(name, artifact_location=place)
             else:
                 self._experiments[name] = known.experiment_id
         return self._experiments[name]
@@ -136,7 +142,7 @@ class Tracking:
             run_id: The run that they were logged to.
             place: Their folder below its artifacts.
         """
-        local = _local_path(self.client.get_run(run_id).info.artifact_uri)
+        local = local_path(self.client.get_run(run_id).info.artifact_uri)
         if local is not None and (local / place).exists():
             sync(local / place)
 
@@ -155,12 +161,33 @@ class Tracking:
         """Return the metrics of one run; {} for no run (""), or one that was deleted."""
         return _unless_deleted(lambda: dict(self.client.get_run(run_id).data.metrics), {}) if run_id else {}
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log metrics to a run, at step 0 and the current moment."""
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics to a run, at a step and the current moment."""
+        self.log_curves(run_id, {key: {step: value} for key, value in metrics.items()})
+
+    def log_curves(self, run_id: str, curves: Mapping[str, Mapping[int, float]]) -> None:
+        """Log metrics that have a value at several steps.
+
+        Args:
+            run_id: The run.
+            curves: Metric -> step -> value; what is not finite is left out.
+        """
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
-        rows = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        if rows:
-            self.client.log_batch(run_id, metrics=rows)
+        rows = [
+            Metric(key, float(value), now, step)
+            for key, points in curves.items()
+            for step, value in points.items()
+            if math.isfinite(value)
+        ]
+        for start in range(0, len(rows), _MOST_METRICS):
+            self.client.log_batch(run_id, metrics=rows[start : start + _MOST_METRICS])
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log those parameters to a run that it does not have; one that it has cannot change."""
+        known = self.client.get_run(run_id).data.params
+        rows = [Param(key, value[:_LONGEST_PARAM]) for key, value in params.items() if key not in known]
+        for start in range(0, len(rows), _MOST_PARAMS):
+            self.client.log_batch(run_id, params=rows[start : start + _MOST_PARAMS])
 
     # Versions
 
@@ -291,15 +318,11 @@ class Tracking:
         Returns:
             Title -> web address; without a UI, `MLflow version` alone, as `models:/NAME/VERSION`.
         """
-        if urlparse(ui).scheme not in ("http", "https"):
+        if not is_web(ui):
             return {"MLflow version": f"models:/{name}/{version}"}
-        base = f"{ui.rstrip('/')}/#"
-        found = {"MLflow version": f"{base}/models/{name}/versions/{version}"}
+        found = {"MLflow version": f"{ui.rstrip('/')}/#/models/{name}/versions/{version}"}
         experiment = self._experiment_of(run_id)
-        if experiment:
-            run = f"{base}/experiments/{experiment}/runs/{run_id}"
-            found |= {"MLflow run": run, "Full report": f"{run}/artifacts/report/report.html"}
-        return found
+        return found | (run_addresses(ui, experiment, run_id) if experiment else {})
 
     def _experiment_of(self, run_id: str) -> str:
         """Return the experiment of a run, "" without a run or when it was deleted."""
@@ -318,7 +341,7 @@ class Tracking:
         Returns:
             The folder, None when there is no such artifact folder.
         """
-        local = _local_path(self.client.get_run(run_id).info.artifact_uri)
+        local = local_path(self.client.get_run(run_id).info.artifact_uri)
         if local is not None:
             source = local / place
             if not source.is_dir():
@@ -398,6 +421,26 @@ class Tracking:
             if is_disk_full(error):
                 raise StoreError(f"{doing}: the disk is full; make room and run the same command again") from error
             raise StoreError(f"{doing}: MLflow at {self.uri} failed: {_first_line(error)}") from error
+
+
+def is_web(ui: str) -> bool:
+    """Tell whether an address of MLflow's UI, or of MLflow, is one that a browser opens."""
+    return urlparse(ui).scheme in ("http", "https")
+
+
+def run_addresses(ui: str, experiment: str, run_id: str) -> dict[str, str]:
+    """Return where MLflow's UI shows a run of an ensemble and the report in it.
+
+    Args:
+        ui: Web address of the UI.
+        experiment: Id of the run's experiment.
+        run_id: Id of the run.
+
+    Returns:
+        Title -> web address.
+    """
+    run = f"{ui.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return {"MLflow run": run, "Full report": f"{run}/artifacts/report/report.html"}
 
 
 def name_is(name: str) -> str:
@@ -540,16 +583,6 @@ def _unless_deleted(read: Callable[[], Read], otherwise: Read) -> Read:
         if error.error_code in _MISSING:
             return otherwise
         raise
-
-
-def _location(folder: Path) -> str:
-    """Return a folder as MLflow keeps places: a path, or an address where MLflow would take the path for one."""
-    return folder.as_uri() if {"%", "?", "#"} & set(str(folder)) else str(folder)
-
-
-def _local_path(uri: str) -> Path | None:
-    parsed = urlparse(uri)
-    return Path(unquote(parsed.path) if parsed.scheme else uri) if parsed.scheme in ("", "file") else None
 
 
 def _first_line(error: Exception) -> str:

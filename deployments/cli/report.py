@@ -26,8 +26,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
     Raises:
         NotFoundError: if no tournament has this id, or none has been finished yet.
     """
+    from esci_tournament.flows.report_files import stored_summary
     from esci_tournament.registry.errors import NotFoundError
-    from esci_tournament.tasks.report import sealing
     from esci_tournament.tasks.report.table import as_markdown, render_table
 
     workspace = workspace_of(options)
@@ -40,7 +40,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
             else "no tournament has been finished yet; hold one: tournament run --help"
         )
     folder = workspace.folder("tournaments", str(wanted))
-    summary = sealing.read(folder / "summary.json")
+    summary = stored_summary(workspace, str(wanted))
     if options.markdown:
         output.say(as_markdown(summary))
     else:

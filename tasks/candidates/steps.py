@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -235,7 +236,8 @@ def _fit(
     def build(folder: Path) -> None:
         model.save(folder)
         seen.write(folder)
-        record = {"seconds": time.perf_counter() - started, "pairs": len(data.pairs), "plan": plan.name}
+        record: dict[str, Any] = {"pairs": len(data.pairs), "plan": plan.name, "curves": model.learning_curves()}
+        record["seconds"] = time.perf_counter() - started
         (folder / FIT_RECORD).write_text(json.dumps(record), encoding="utf-8")
         if scores is not None:
             _agrees(folder, inputs, plan, dataset, scores)
@@ -485,14 +487,16 @@ def measure(
     return cost
 
 
-def fit_record(folder: Path) -> dict[str, float]:
+def fit_record(folder: Path) -> dict[str, Any]:
     """Return what is on record of a fit.
 
     Args:
         folder: The folder that :func:`train` returned.
 
     Returns:
-        `seconds` that the fit took, `pairs` that it was fitted on, and the name of the `plan`.
+        `seconds` that the fit took, `pairs` that it was fitted on, the name of the `plan`, and `curves` as
+        :meth:`~esci_tournament.tasks.families.protocol.Candidate.learning_curves` returns them, which earlier releases
+        did not record.
     """
-    record: dict[str, float] = json.loads((folder / FIT_RECORD).read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((folder / FIT_RECORD).read_text(encoding="utf-8"))
     return record

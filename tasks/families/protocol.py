@@ -196,6 +196,15 @@ class Candidate(ABC):
         """Return the bytes of memory that it holds in other processes; 0 for a model that runs in this process."""
         return 0
 
+    def learning_curves(self) -> dict[str, list[float | None]]:
+        """Return what was measured after each epoch of `fit`, for people to look at.
+
+        Returns:
+            Name, such as "train_loss" or "validation_macro_f1", -> a value for each epoch, None where there is none;
+            here {}.
+        """
+        return {}
+
     # What is computed ahead of requests
 
     @property

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -13,6 +18,7 @@ from matplotlib.patches import Patch
 from esci_tournament.registry.files import write_atomically
 from esci_tournament.registry.labels import LABEL_NAMES
 from esci_tournament.tasks.report import shown, words
+from esci_tournament.tasks.report.curve_figures import learning_curves
 from esci_tournament.tasks.report.drawing import (
     ACCENT,
     FAINT,
@@ -244,6 +250,7 @@ FIGURES: dict[str, Callable[..., bytes | None]] = {
     "confusion_matrix": confusion_matrix,
     "budget_curve": budget_curve,
     "reliability": reliability_diagram,
+    "learning_curves": learning_curves,
 }
 
 
@@ -259,13 +266,56 @@ def save_all(summary: Summary, folder: Path, kinds: tuple[Kind, ...] = ("svg",))
         The files written, `<name>.<kind>` in the order of :data:`FIGURES`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, digest = [], digest_of(summary)
     for name, draw in FIGURES.items():
         for kind in kinds:
-            drawn = draw(summary, kind)
+            drawn = _on_white(drawn_once(summary, name, digest)) if kind == "svg" else draw(summary, kind)
             if drawn is None:
                 continue
             path = folder / f"{name}.{kind}"
             write_atomically(path, drawn)
             written.append(path)
     return written
+
+
+# Digest of what is shown, and name of a figure -> the figure: page and files have the same ones, and the page is
+# written again when a reviewer has decided. Drawing takes half a second each.
+_KEPT: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
+_LOCK = threading.Lock()
+_MOST_KEPT = 4 * len(FIGURES)
+_UNDECIDED: dict[str, Any] = {
+    "decision": {}, "ensemble_version": "", "manifest": "", "promoted": False, "awaits_review": False,
+}  # fmt: skip
+
+
+def digest_of(summary: Summary) -> str:
+    """Return a SHA-256 (hex) of all that figures may show: two summaries that differ in the decision alone share it."""
+    return hashlib.sha256(replace(summary, **_UNDECIDED).to_json().encode()).hexdigest()
+
+
+def drawn_once(summary: Summary, name: str, digest: str = "") -> bytes | None:
+    """Return a figure as SVG without a background; it is drawn once for summaries that differ in the decision alone.
+
+    Args:
+        summary: What is drawn.
+        name: A key of :data:`FIGURES`.
+        digest: What :func:`digest_of` returned for it; default: it is computed, which takes a while.
+
+    Returns:
+        The SVG, or None when there is nothing to show.
+    """
+    key = digest or digest_of(summary), name
+    with _LOCK:
+        if key not in _KEPT:
+            _KEPT[key] = FIGURES[name](summary, "svg", "none")
+            while len(_KEPT) > _MOST_KEPT:
+                _KEPT.popitem(last=False)
+        return _KEPT[key]
+
+
+def _on_white(image: bytes | None) -> bytes | None:
+    """Return an SVG with white paper behind it, as a file of its own needs."""
+    if image is None:
+        return None
+    end = image.index(b">", image.index(b"<svg")) + 1
+    return image[:end] + b'<rect width="100%" height="100%" fill="white"/>' + image[end:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,11 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from esci_tournament.tasks.report import drawing, exits, figures, selected, shown, words, worth_words
+from esci_tournament.registry.checks import BUDGET
+from esci_tournament.registry.settings import Settings
+from esci_tournament.tasks.report import drawing, exits, figures, glossary, selected, shown, words, worth_words
+from esci_tournament.tasks.report.answers import answers, is_unjudged
+from esci_tournament.tasks.report.curve_figures import with_curves
 from esci_tournament.tasks.report.summary import ModelSummary, Summary
 
 _COLOURS = {
@@ -43,8 +48,16 @@ def render(summary: Summary) -> str:
         finalize=_presentable,
     )
     environment.filters["link"] = link
-    return environment.get_template("page.html.j2").render(
+    environment.filters["commands"] = commands
+    changed, kept = setting_rows(summary)
+    digest = figures.digest_of(summary)
+    page = environment.get_template("page.html.j2").render(
         summary=summary,
+        answers=answers(summary),
+        checks=check_rows(summary),
+        examples=example_tables(summary),
+        with_curves=with_curves(summary),
+        glossary_place=Markup(glossary.PLACE),
         words=words,
         exits=exits,
         shown=shown,
@@ -61,12 +74,20 @@ def render(summary: Summary) -> str:
         worth_words=worth_words,
         confusion=confusion_rows(summary),
         calibration=calibration_rows(summary),
-        settings=dict(_flat(summary.settings)),
-        figure={
-            name: inline_svg(summary, name)
-            for name in ("metric_comparison", "utility", "shap_bar", "shap_beeswarm", "budget_curve", "reliability")
-        },
+        settings={"changed": changed, "kept": kept},
+        figure={name: inline_svg(summary, name, digest) for name in figures.FIGURES if name != "confusion_matrix"},
     )
+    return glossary.explain(page)
+
+
+def commands(text: str) -> Markup:
+    """Return text as HTML, what stands between backticks as code.
+
+    Example:
+        >>> print(commands("run `tournament <x>`"))
+        run <code>tournament &lt;x&gt;</code>
+    """
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words.printable(text)))))
 
 
 def link(address: str, title: str = "") -> Markup:
@@ -96,7 +117,7 @@ def link(address: str, title: str = "") -> Markup:
     return Markup('<a href="{}" rel="noreferrer">{}</a>').format(target, title)
 
 
-def inline_svg(summary: Summary, name: str) -> Markup | None:
+def inline_svg(summary: Summary, name: str, digest: str = "") -> Markup | None:
     """Return a figure as SVG that can stand inside the page, or None when it has nothing to show.
 
     Its colours become the page's variables, its ids get the figure's name in front (ids are unique in a page), and
@@ -106,11 +127,12 @@ def inline_svg(summary: Summary, name: str) -> Markup | None:
         summary: The summary of a tournament.
         name: A key of :data:`esci_tournament.tasks.report.figures.FIGURES`; the page has its caption under
             `<name>-caption`.
+        digest: As for :func:`esci_tournament.tasks.report.figures.drawn_once`.
 
     Returns:
         An svg element, or None.
     """
-    image = figures.FIGURES[name](summary, "svg", "none")
+    image = figures.drawn_once(summary, name, digest)
     if image is None:
         return None
     text = image.decode("utf-8")
@@ -175,6 +197,86 @@ def change_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
+def check_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Return the table of the verdict's checks.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        One row per check, as text: `name`, `sentence`, `value`, `threshold`, and `result` ("passed", "failed" or "not
+        judged", where there was too little data).
+    """
+    limits = [one for one in (summary.selection.get("budget") or {}).values() if one is not None]
+    rows = []
+    for check in summary.verdict.get("checks") or ():
+        is_measured = check["name"] != BUDGET or limits  # without a limit nothing was compared
+        rows.append(
+            {
+                "name": words.in_words(summary, check["name"]),
+                "sentence": words.capitalised(words.in_words(summary, check.get("sentence") or "")),
+                "value": words.plain(check.get("value")) if is_measured else words.ABSENT,
+                "threshold": words.plain(check.get("threshold")) if is_measured else words.ABSENT,
+                "result": "failed" if not check["passed"] else "not judged" if is_unjudged(check) else "passed",
+            }
+        )
+    return rows
+
+
+def example_tables(summary: Summary) -> dict[str, Any]:
+    """Return the lists of examples, as they are shown.
+
+    Args:
+        summary: The summary of a tournament.
+
+    Returns:
+        `pairs` (text), `changed` (None, or what :func:`esci_tournament.tasks.report.examples.examples` tells, each
+        example with `moved` as text) and `errors`: for each member its `name`, `count` and `shown`, with
+        `probability` as text; {} without examples.
+    """
+    found = summary.examples
+    if not found:
+        return {}
+    names = {f"{model.name}/{model.version}": words.display_name(model) for model in summary.models}
+    changed = found["changed"]
+    if changed is not None:
+        shown_pairs = [one | {"moved": words.number(one["moved"], 2)} for one in changed["shown"]]
+        changed = changed | {"shown": shown_pairs}
+    errors = [
+        {
+            "name": names.get(candidate, words.clean(candidate)),
+            "count": words.count(one["count"]),
+            "shown": [pair | {"probability": words.number(pair["probability"], 2)} for pair in one["shown"]],
+        }
+        for candidate, one in found["errors"].items()
+    ]
+    return {"pairs": words.count(found["pairs"]), "changed": changed, "errors": errors}
+
+
+def setting_rows(summary: Summary) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings that differ from their defaults, and all others.
+
+    Args:
+        summary: The summary of a tournament, perhaps of another release.
+
+    Returns:
+        Name -> value, both as text, twice. `home`, which is a place and no choice, is among the others.
+    """
+    changed = {
+        name: value
+        for name, value in summary.settings.items()
+        if name != "home" and (name not in Settings.model_fields or value != _default(name))
+    }
+    kept = {name: value for name, value in summary.settings.items() if name not in changed}
+    return dict(_flat(changed)), dict(_flat(kept))
+
+
+def _default(name: str) -> Any:
+    """Return the default of a setting as a summary holds settings, which is as JSON."""
+    default = Settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    return json.loads(json.dumps(default, default=str))
+
+
 def locale_rows(summary: Summary) -> list[dict[str, Any]]:
     """Return the table of locales.
 
@@ -231,8 +333,8 @@ def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, flo
         summary: The summary of a tournament.
 
     Returns:
-        One row per true class: its name and, for each predicted class, (share of the row, count, share as a number in
-        [0, 1]); [] when nothing was counted.
+        One row per true class: its name and, for each predicted class, (share of the row, a dash where the row has no
+        pair, count, share as a number in [0, 1]); [] when nothing was counted.
     """
     counts = shown.confusion(summary)
     if not any(any(row) for row in counts):
@@ -241,7 +343,8 @@ def confusion_rows(summary: Summary) -> list[tuple[str, list[tuple[str, str, flo
     for name, row in zip(words.CLASS_NAMES.values(), counts, strict=True):
         total = sum(row)
         shares = [value / total if total else 0.0 for value in row]
-        rows.append((name, [(words.share(part), words.count(n), part) for n, part in zip(row, shares, strict=True)]))
+        texts = [words.share(part) if total else words.ABSENT for part in shares]
+        rows.append((name, [(text, words.count(n), part) for text, n, part in zip(texts, row, shares, strict=True)]))
     return rows
 
 
@@ -276,7 +379,9 @@ def _kind(model: ModelSummary) -> str:
 
 
 def _presentable(value: object) -> object:
-    """Clean every text the template prints; markup made here is clean already."""
+    """Clean every text the template prints, and have a dash say what it means; markup made here is clean already."""
+    if value == words.ABSENT:
+        return Markup('<span title="not measured, or nothing to measure">{}</span>').format(value)
     return words.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -43,12 +43,10 @@ def review_markdown(
     """
     parts = [f"> **{escape(note)}**" for note in notes]
     parts.append(f"### {escape(review_title(summary))}")
-    said, reason = words.verdict_words(summary), words.clean(summary.verdict.get("reason", ""))
-    if reason.lower().startswith(f"{said.lower()}:"):
-        reason = reason[len(said) + 1 :]
+    said, reason = words.verdict_words(summary), words.verdict_reason(summary)
     for metric, name in words.metric_names(summary).items():
         reason = reason.replace(metric, name)
-    parts.append(f"**Verdict: {escape(said)}.** {escape(words.capitalised(reason))}".strip())
+    parts.append(f"**Verdict: {escape(said)}.** {escape(reason)}".strip())
     if summary.sealed:
         parts.append(escape(f"{words.look_sentence(summary)} {shown.note(summary)}"))
     parts.append(changes(summary, before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,7 @@ def summarise_models(
     fit_seconds: Mapping[str, float],
     calibrations: Mapping[str, Calibration] | None = None,
     covers: Mapping[str, float] | None = None,
+    curves: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
 ) -> list[ModelSummary]:
     """Return every model that took part, members first, best utility first.
 
@@ -80,6 +82,8 @@ def summarise_models(
         fit_seconds: Candidate id -> seconds of its training.
         calibrations: Candidate id -> its calibration.
         covers: Candidate id -> share of the pairs that it answered for, in [0, 1].
+        curves: Candidate id -> its learning curves, as :class:`~esci_tournament.tasks.report.summary.ModelSummary` has
+            them.
 
     Returns:
         One summary per entrant: members, then evicted ones, then failed ones.
@@ -117,6 +121,7 @@ def summarise_models(
                 above_noise=mine.get("above_noise"),
                 fit_seconds=fit_seconds.get(candidate),
                 cover=(covers or {}).get(candidate),
+                curves=_finite((curves or {}).get(candidate, {})),
                 **_calibration((calibrations or {}).get(candidate)),
             )
         )
@@ -138,6 +143,14 @@ def refused_models(refused: Mapping[str, str]) -> list[ModelSummary]:
         name, _, version = candidate.rpartition("/")
         rows.append(ModelSummary(name, version, "unknown", "refused, never trained", "candidate", "failed", reason))
     return rows
+
+
+def _finite(curves: Mapping[str, Sequence[float | None]]) -> dict[str, list[float | None]]:
+    """Return curves without what JSON cannot hold: a plug-in's model may have measured a NaN."""
+    return {
+        name: [None if value is None or not math.isfinite(value) else float(value) for value in values]
+        for name, values in curves.items()
+    }
 
 
 def _calibration(found: Calibration | None) -> dict[str, Any]:

@@ -79,6 +79,9 @@ class ModelSummary:
         calibration_error_after: The same of the tempered probabilities.
         reliability: Bins of the raw probabilities on the test split, each [mean confidence, accuracy, pairs].
         cover: Share of the pairs that it answered for, in [0, 1]; less than 1 for a score file that lacks some.
+        curves: Learning curves of its training: name -> a value for each epoch, None where none was measured; see
+            :meth:`~esci_tournament.tasks.families.protocol.Candidate.learning_curves`. They are of training and
+            validation pairs.
     """
 
     name: str
@@ -106,6 +109,7 @@ class ModelSummary:
     cover: float | None = None
     drop_one_error: float | None = None
     above_noise: bool | None = None
+    curves: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,10 @@ class Summary:
         out_of_fold_confusion: 4 x 4 counts of the same answers, as `confusion`; no whole numbers, because the decision
             rule is estimated by two sets of answers.
         out_of_fold_by_class: The same as `by_class`.
+        examples: Pairs that the aggregator learns from, as :func:`esci_tournament.tasks.report.examples.examples` picks
+            them; {} where none are shown. No test pair is among them.
+        review: Number of the verdict, by which `tournament review` names it; None where nobody was asked, and in the
+            summary of an earlier release.
     """
 
     tournament: str
@@ -228,10 +236,19 @@ class Summary:
     out_of_fold_by_locale: dict[str, Metrics] = field(default_factory=dict)
     out_of_fold_confusion: list[list[float]] = field(default_factory=list)
     out_of_fold_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    examples: dict[str, Any] = field(default_factory=dict)
+    review: int | None = None
 
     def to_json(self) -> str:
-        """Return the summary as one JSON document; keys in the order of the fields."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        """Return the summary as one JSON document, keys in the order of the fields.
+
+        Unset `examples`, `review` and `curves` are left out, so that an earlier release reads what has none of them.
+        """
+        whole = asdict(self)
+        for part, name in ((whole, "examples"), (whole, "review"), *((model, "curves") for model in whole["models"])):
+            if not part[name]:
+                del part[name]
+        return json.dumps(whole, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Summary:

@@ -11,7 +11,7 @@ from esci_tournament.tasks.report import exits, selected, shown, words, worth_wo
 from esci_tournament.tasks.report.markdown import Bold, escape, grid
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
-_TONES = {"promote": "bold green", "refuse": "bold red"}
+_TONES = {"good": "bold green", "bad": "bold red", "warn": "bold yellow"}
 _STATUS = {"member": "green", "failed": "red", "champion": "bold green", "challenger": "bold"}
 
 
@@ -25,9 +25,9 @@ def render_table(summary: Summary, console: Console) -> None:
     console.print(Text(words.headline(summary), style="bold"))
     verdict = Text.assemble(
         ("Verdict: ", "bold"),
-        (words.verdict_words(summary), _TONES.get(words.outcome(summary), "bold yellow")),
+        (words.verdict_words(summary), _TONES[words.tone(summary)]),
         ". ",
-        words.capitalised(summary.verdict.get("reason", "")),
+        words.verdict_reason(summary),
     )
     console.print(verdict)
     if look := words.look_sentence(summary):
@@ -64,8 +64,7 @@ def as_markdown(summary: Summary) -> str:
     """Return the report as Markdown tables, every foreign text escaped; it ends with a line break."""
     parts = [
         f"**{escape(words.headline(summary))}**",
-        f"Verdict: **{escape(words.verdict_words(summary))}**. "
-        f"{escape(words.capitalised(summary.verdict.get('reason', '')))}".strip(),
+        f"Verdict: **{escape(words.verdict_words(summary))}**. {escape(words.verdict_reason(summary))}".strip(),
     ]
     if look := words.look_sentence(summary):
         parts.append(escape(look))

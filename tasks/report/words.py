@@ -12,7 +12,9 @@ from typing import Any
 
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.checks import SINGLE
+from esci_tournament.registry.extensions import LOG_LOSS
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
+from esci_tournament.registry.reviews import NO_PERSON
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.report import shown
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
@@ -202,6 +204,13 @@ def metric_names(summary: Summary) -> dict[str, str]:
     return METRIC_NAMES | {primary: metric_name(primary)}
 
 
+def in_words(summary: Summary, text: object) -> str:
+    """Return clean text, of a verdict say, that names metrics as every table does: macro F1 for macro_f1."""
+    names = metric_names(summary) | {LOG_LOSS: "log loss"}
+    metrics = "|".join(map(re.escape, names))
+    return re.sub(rf"(?<![\w/-])(?:{metrics})(?![\w/-])", lambda found: names[found[0]], clean(text))
+
+
 def primary_metric(summary: Summary) -> str:
     """Return the name of the metric that the tournament was decided on."""
     return str(summary.settings.get("primary_metric", "macro_f1"))
@@ -287,6 +296,11 @@ def alone_text(summary: Summary, model: ModelSummary, metric: str) -> str:
     return number(shown.value(shown.alone(summary, model), metric)) if aside is None else f"({number(aside)})"
 
 
+# What a verdict is called that is not evaluable for one of these reasons alone, which are no trouble
+_NOTHING_TO_COMPARE = {("champion",): "First champion", ("newcomers",): "Nothing new"}
+_SAID = ("promote", "refused", "not evaluable")  # how the judge's reasons begin
+
+
 def outcome(summary: Summary) -> str:
     """Return "promote", "refuse", "not-evaluable", "no-verdict", or what else the verdict has as its outcome."""
     return clean(summary.verdict.get("outcome", "")).replace("_", "-").replace(" ", "-") or "no-verdict"
@@ -295,7 +309,23 @@ def outcome(summary: Summary) -> str:
 def verdict_words(summary: Summary) -> str:
     """Return the verdict in two or three words."""
     words = {"promote": "Promote", "refuse": "Refuse", "not-evaluable": "Not evaluable", "no-verdict": "No verdict"}
+    if outcome(summary) == "not-evaluable":
+        missing = tuple(summary.verdict.get("missing", ()))
+        return _NOTHING_TO_COMPARE.get(missing, words["not-evaluable"])
     return words.get(outcome(summary), outcome(summary))
+
+
+def tone(summary: Summary) -> str:
+    """Return "good", "bad" or "warn", the colour of a verdict; a first champion is no cause for a warning."""
+    is_good = outcome(summary) == "promote" or verdict_words(summary) in _NOTHING_TO_COMPARE.values()
+    return "good" if is_good else "bad" if outcome(summary) == "refuse" else "warn"
+
+
+def verdict_reason(summary: Summary) -> str:
+    """Return why the verdict is as it is, capitalised, without the word for the outcome that it may begin with."""
+    reason = in_words(summary, summary.verdict.get("reason", ""))
+    said, _, rest = reason.partition(": ")
+    return capitalised(rest if rest and said.lower() in _SAID else reason)
 
 
 def is_first(summary: Summary) -> bool:
@@ -342,22 +372,34 @@ def _what_happened(summary: Summary) -> str:
     stays = f"{old} stays" if reigns else "there is still no champion"
     if summary.awaits_review:
         if outcome(summary) == "promote":
-            return f"The challenger passed every check and waits for review; until then {stays}."
+            return f"The challenger passed and waits for review; until then {stays}."
         return f"There is nothing to compare the challenger with, and it waits for review; until then {stays}."
+    if outcome(summary) == "promote" and not summary.decision:
+        return f"The challenger passed and awaits a decision; until then {stays}."
     if outcome(summary) == "promote":
-        if summary.decision:
-            return f"The challenger passed, but was not promoted; {stays}."
-        return f"The challenger passed every check and awaits a decision; until then {stays}."
-    if outcome(summary) == "refuse":
-        return f"The challenger is refused; {stays}."
-    return f"The challenger could not be judged; {stays}."
+        became = "the challenger passed, but was not promoted"
+    elif outcome(summary) == "refuse":
+        became = "the challenger is refused"
+    elif "newcomers" in summary.verdict.get("missing", ()):
+        became = "there was nothing new to judge"
+    else:
+        became = "the challenger could not be judged"
+    # What serves comes first: nobody must take a refused challenger for a success
+    return f"{capitalised(stays)}; {became}." if reigns else f"{capitalised(became)}; {stays}."
 
 
 def decision_sentence(summary: Summary) -> str:
-    """Return who decided what and why, or "" without a decision."""
+    """Return who decided what and why, or "" without a decision; with what has a person decide, where none did."""
     if not summary.decision:
         return ""
     by, reason = clean(summary.decision.get("by", "")), clean(summary.decision.get("reason", ""))
+    if by == NO_PERSON:
+        repeated = reason == clean(summary.verdict.get("reason", ""))  # it stands beside the verdict already
+        return (
+            "Decision: approved by the verdict alone, without a person, because no review is required in this home"
+            f"{'' if repeated else ': '}{'' if repeated else reason.rstrip('.')}. A person decides once `tournament "
+            "up` or another Prefect server was used, or after `tournament policy set review=required --reason WHY`."
+        )
     sentence = f"Decision: {clean(summary.decision.get('decision', 'none'))}"
     return sentence + (f", by {by}" if by else "") + (f": {reason}" if reason else "") + ("" if reason else ".")
 

@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext
 from esci_tournament.flows.decision import answer
 from esci_tournament.flows.intake import put_on_record
+from esci_tournament.flows.judging import recipes_of
 from esci_tournament.flows.watch import Watch
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case, cases, champion_at
 from esci_tournament.registry.settings import read_settings
-from esci_tournament.registry.tournaments import Attempt
+from esci_tournament.registry.tournaments import Attempt, tournament_facts
 from esci_tournament.registry.versions import REFUSED_TAG, SPEC_TAG, STATE_TAG
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import Entrant, Role, make_inputs
@@ -114,23 +116,32 @@ class World:
         ledger, name = self.workspace.ledger, self.workspace.settings.ensemble_name
         return next(one for one in cases(ledger, name) if one.tournament == tournament)
 
-    def hold(self, tournament: str, members: Sequence[str]) -> Held:
-        """Hold a tournament of these and the champion's members, whatever its verdict; these are kept."""
+    def hold(self, tournament: str, members: Sequence[str], fails: Sequence[str] = ()) -> Held:
+        """Hold a tournament of these and the champion's members, whatever its verdict; these are kept.
+
+        Args:
+            tournament: its id.
+            members: names of candidates.
+            fails: names of newcomers whose training fails.
+        """
         standing = self.workspace.ledger.standing(self.workspace.settings.ensemble_name)
         champion = self.workspace.models.ensemble(standing.champion.version) if standing.champion else None
         incumbents = [member.split("/")[0] for member in champion.members] if champion else []
         others = [name for name in incumbents if name not in members]
         work = Workspace(read_settings(**self.settings, must_keep=tuple(members), must_drop=tuple(others)))
         entrants = [self.entrant(name, "member" if name in incumbents else "newcomer") for name in [*members, *others]]
+        entrants += [self.entrant(name, "newcomer") for name in fails]
         attempt = Attempt(tournament, "new", standing.sequence, champion.version if champion else None)
         payload = {"question": tournament, "against": attempt.against, "champion": attempt.champion}
+        payload |= tournament_facts(recipes_of(entrants), {}, work.settings.model_dump(mode="json"))
         row = work.ledger.start_tournament(
             tournament, self.source.version, {one.id: one.role for one in entrants}, payload
         )
         context = TournamentContext(attempt, self.source, self.roles, entrants, champion=champion, started=row.at)
 
         checked = Checked([], Path("docs"))
-        left = competition.survivors.fn(work, context, [""] * len(entrants))
+        reasons = ["out of memory" if one.version.name in fails else "" for one in entrants]
+        left = competition.survivors.fn(work, context, reasons)
         costs = competition.profile.fn(work, context, left)
         challenge = competition.build.fn(work, context, left, costs)
         trial = competition.judge.fn(work, context, left, costs, challenge)
@@ -231,6 +242,25 @@ def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/api"
         server.shutdown()
+
+
+@pytest.fixture
+def announced() -> Iterator[list[dict[str, Any]]]:
+    """The events that a server of Prefect's is sent while the test runs, as they arrive."""
+    taken: list[dict[str, Any]] = []
+
+    class Handler(Refusing):
+        def do_POST(self) -> None:
+            taken.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def do_GET(self) -> None:  # whether it wants a token, which it does not
+            self.send_response(404)
+            self.end_headers()
+
+    with http_server(Handler) as address, temporary_settings({PREFECT_API_URL: address}):
+        yield taken
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.tournaments import Attempt
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
+from tests.flows.conftest import say
 from tests.tasks.report.conftest import build
 
 
@@ -78,6 +80,12 @@ def test_where_somebody_reviews_nothing_is_decided_and_nothing_promoted(workspac
     assert workspace.models.alias("champion") is None
 
 
+def test_after_a_trial_a_person_decides_whatever_the_settings_say(workspace, version) -> None:
+    context = replace(held(), trial=True)
+    assert conclusion.decide.fn(workspace, context, trial("promote"), version) is None
+    assert workspace.ledger.decisions() == []
+
+
 def test_a_challenger_that_was_not_registered_is_not_decided_on(workspace) -> None:
     assert conclusion.decide.fn(workspace, held(), trial("refuse"), None) is None
     assert workspace.ledger.decisions() == []
@@ -90,6 +98,26 @@ def test_the_report_that_is_closed_says_what_was_decided_or_that_it_waits(review
     outcome = conclusion.close(workspace, held(), build(tournament="t-1"), version, decision, promoted)
     assert (outcome.summary.promoted, outcome.summary.awaits_review) == (not reviewed, reviewed)
     assert outcome.summary.ensemble_version == str(version.version)
+    assert outcome.summary.review == (workspace.ledger.verdicts("t-1")[0].id if reviewed else None)
     assert recall(workspace, "t-1").summary == outcome.summary
     [event] = workspace.ledger.events("t-1", "finished")
     assert event.payload == {"sequence": 0 if reviewed else 1, "report": str(outcome.report)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ui", [None, "https://mlflow.example"])
+def test_messages_of_a_tournament_lead_somebody_at_another_machine_to_its_report(ui, make_world, announced) -> None:
+    """The verdict's report was a path on the disk of the worker."""
+    world = make_world(mlflow_ui=ui)
+    held = world.hold("t-1", ["weak"])
+    conclusion._tell(world.workspace, held.summary)
+    say(world, world.case(1), outcome="refuse", reason="not now")
+    verdict, review = (event["payload"] for event in announced)
+    for payload in (verdict, review):
+        assert str(world.workspace.settings.home) not in str(payload)
+        assert "models:/" not in str(payload)
+        if ui:
+            assert payload["links"]["Full report"].startswith("https://mlflow.example/#/experiments/")
+        else:
+            assert "Full report" not in payload["links"]
+            assert "Full report: run `tournament report t-1`." in payload["text"]

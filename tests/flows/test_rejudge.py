@@ -34,6 +34,7 @@ def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_ag
         "2",
         1,
     )
+    assert told["review"] == again.id
     say(champion, again, reviewer="bob", reason="still better")
     assert champion.champion() == 3
 

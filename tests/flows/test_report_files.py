@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esci_tournament.flows.report_files import log_report, read_summary, reports_folder, write_report
+from esci_tournament.flows.report_files import log_report, read_summary, reports_folder, stored_summary, write_report
 from esci_tournament.registry.errors import NotFoundError
 from esci_tournament.registry.versions import EnsembleVersion
 from esci_tournament.registry.workspace import Workspace
@@ -42,7 +42,9 @@ def test_figures_of_numbers_that_are_sealed_by_now_are_removed(workspace: Worksp
     figures = write_report(workspace, SUMMARY).parent / "figures"
     assert {"confusion_matrix.svg", "reliability.svg"} < {path.name for path in figures.iterdir()}
     write_report(workspace, published(SUMMARY, may_serve=False))
-    learnt_from = {"utility.svg", "shap_bar.svg", "shap_beeswarm.svg", "budget_curve.svg"}
+    learnt_from = {
+        f"{name}.svg" for name in ("utility", "shap_bar", "shap_beeswarm", "budget_curve", "learning_curves")
+    }
     assert {path.name for path in figures.iterdir()} == learnt_from
 
 
@@ -56,6 +58,18 @@ def test_a_summary_is_read_from_this_home_first_and_from_mlflow_when_it_was_held
     assert read_summary(workspace, "t-1", version) == newer
     shutil.rmtree(reports_folder(workspace, "t-1"))
     assert read_summary(workspace, "t-1", version) == SUMMARY
+
+
+def test_a_summary_of_a_moved_home_has_the_addresses_of_this_one(workspace: Workspace) -> None:
+    home = workspace.settings.home
+    links = {"MLflow": "sqlite:////old/place/mlflow.db", "ledger": "postgresql://u:***@db/ledger"}
+    told = replace(
+        SUMMARY, settings={"home": "/old/place"}, links=links, data_docs="/old/place/stages/v/docs/index.html"
+    )
+    write_report(workspace, told, with_figures=False)
+    read = stored_summary(workspace, "t-1")
+    assert read.links == {"MLflow": f"sqlite:///{home / 'mlflow.db'}", "ledger": links["ledger"]}
+    assert (read.data_docs, read.settings) == (f"{home / 'stages/v/docs/index.html'}", told.settings)
 
 
 def test_a_summary_that_nobody_has_is_not_found(workspace: Workspace, version: EnsembleVersion) -> None:

@@ -265,6 +265,12 @@ class GraphNetwork(Candidate):
             raise CandidateError(f"{self.spec.name}: {wrong} of {len(pairs)} pairs have no finite probabilities")
         return result
 
+    def learning_curves(self) -> dict[str, list[float | None]]:
+        """Return the training loss and the macro F1 on validation of each epoch."""
+        epochs = self.history.get("epochs", [])
+        named = {"train_loss": "loss", "validation_macro_f1": "macro_f1"}
+        return {name: [one[key] for one in epochs] for name, key in named.items() if epochs}
+
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), encoder, catalogue (npy) and spec (JSON, last) into an empty folder.
 

@@ -290,6 +290,12 @@ class LanguageModel(Candidate):
         """
         self._ahead = ProductVectors.open(folder, self._fitted_network().digest())
 
+    def learning_curves(self) -> dict[str, list[float | None]]:
+        """Return the training loss a pair and the macro F1 on validation of each epoch."""
+        epochs = [] if self.training is None else self.training.history
+        named = {"train_loss": "loss", "validation_macro_f1": "score"}
+        return {name: [one[key] for one in epochs] for name, key in named.items() if epochs}
+
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (encoder and tokenizer) with the head, the spec and the training's record.
 

@@ -12,6 +12,8 @@ import pytest
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 
+CURVES = {"train_loss": [1.31, 1.02, 0.88], "validation_macro_f1": [None, 0.41, 0.52]}
+
 
 def metrics(macro_f1: float) -> Metrics:
     return Metrics(accuracy=macro_f1 + 0.112, macro_f1=macro_f1, weighted_f1=macro_f1 + 0.0934)
@@ -52,7 +54,7 @@ def default_models() -> list[ModelSummary]:
     minilm = {"utility": 0.412, "utility_low": 0.385, "utility_high": 0.44, "utility_all": 0.351, "drop_one": 0.0312}
     gatv2 = {"utility": 0.331, "utility_low": 0.301, "utility_high": 0.36, "utility_all": 0.284, "drop_one": 0.0198}
     e5 = {"utility": 0.257, "utility_low": 0.226, "utility_high": 0.289, "utility_all": 0.199, "drop_one": -0.0003}
-    minilm |= {"drop_one_error": 0.0061, "above_noise": True}
+    minilm |= {"drop_one_error": 0.0061, "above_noise": True, "curves": CURVES}
     e5 |= {"drop_one_error": 0.0044, "above_noise": False}
     evicted = "least utility per unit of budget when memory stood at 1,023 MiB of 800 MiB (0.041 of SHAP for 212 MiB)"
     return [
@@ -65,6 +67,17 @@ def default_models() -> list[ModelSummary]:
         model("gcn-purchases", graph, "gcn on purchases", "evicted", 0.4533, reason=evicted, utility_all=0.066),
         model("minilm-l3", language, "bert, pretrained", "failed", None, reason="epoch 2: the loss is NaN at step 118"),
     ]
+
+
+def examples() -> dict[str, Any]:
+    """Return a pair whose label changes and a member's worst error."""
+    pair = {"query": "red lamp", "title": "Velo lamp, red", "locale": "us", "label": "E"}
+    changed = {"against": 3, "count": 412, "better": 230, "worse": 141}
+    return {
+        "pairs": 3821,
+        "changed": changed | {"shown": [pair | {"before": "S", "after": "E", "moved": 0.6123}]},
+        "errors": {"minilm-l6/3": {"count": 1412, "shown": [pair | {"given": "I", "probability": 0.9871}]}},
+    }
 
 
 def contributions(members: Sequence[str]) -> dict[str, Any]:
@@ -228,6 +241,7 @@ def build(**changes: Any) -> Summary:
         "ensemble_calibration_error": 0.0175,
         "ensemble_reliability": [[0.4, 0.41, 390], [0.62, 0.6, 1700], [0.92, 0.93, 3062]],
         "promoted": True,
+        "examples": examples(),
         "links": {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/abc", "Ledger": "sqlite:///ledger.db"},
     }
     return Summary(**{**whole, **changes})
@@ -273,6 +287,7 @@ def sparse() -> Summary:
         links={},
         ensemble_calibration_error=None,
         ensemble_reliability=[],
+        examples={},
     )
 
 

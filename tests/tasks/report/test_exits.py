@@ -45,7 +45,7 @@ def test_why_it_is_off_is_said(build_summary) -> None:
         "Early exit is off: 1,234 queries, the largest with 2.1 % of the pairs, cannot show that at most 0.5 % of "
         "labels change: that takes about 5,678 such queries, or more if any label changes."
     )
-    assert "Early exit is off" in render(summary)
+    assert "</abbr> is off: 1,234 queries" in render(summary)
 
 
 def test_of_a_challenger_that_will_not_serve_nothing_is_said(build_summary) -> None:

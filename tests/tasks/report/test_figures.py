@@ -7,6 +7,7 @@ import matplotlib
 import pytest
 
 from esci_tournament.tasks.report.figures import FIGURES, budget_curve, confusion_matrix, save_all, utility_bars
+from esci_tournament.tasks.report.page import render
 
 
 def texts(svg: bytes) -> str:
@@ -54,3 +55,21 @@ def test_drawing_leaves_matplotlib_as_it_was(summary):
     before = dict(matplotlib.rcParams)
     utility_bars(summary)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_is_drawn_once_for_page_and_files_and_again_only_when_numbers_change(summary, tmp_path, monkeypatch):
+    drawn = []
+
+    def counted(summary, kind="svg", paper="white"):
+        drawn.append(kind)
+        return utility_bars(summary, kind, paper)
+
+    monkeypatch.setitem(FIGURES, "utility", counted)
+    summary = replace(summary, tournament="drawn once")  # of no other test
+    render(summary)
+    save_all(summary, tmp_path)
+    render(replace(summary, decision={"decision": "refuse", "by": "ana", "reason": "x"}, promoted=False))
+    assert drawn == ["svg"]
+    render(replace(summary, models=summary.models[:2]))
+    assert drawn == ["svg", "svg"]
+    assert b'fill="white"' in (tmp_path / "utility.svg").read_bytes()

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from esci_tournament.registry.settings import Settings
 from esci_tournament.tasks.report import drawing
-from esci_tournament.tasks.report.page import inline_svg, link, render
+from esci_tournament.tasks.report.page import inline_svg, link, render, setting_rows
 from esci_tournament.tasks.report.summary import Metrics, Summary
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}$\\frac{'
@@ -25,6 +26,7 @@ class Reader(HTMLParser):
         self.text: list[str] = []
         self.bold: list[str] = []
         self.style = ""
+        self._joins = False  # whether nothing but an explained term stands between two pieces of text
         self._open: list[str] = []
         self.feed(page)
         self.close()
@@ -32,6 +34,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, {key: value or "" for key, value in attributes}))
+        self._joins &= tag == "abbr"
         if tag not in VOID:
             self._open.append(tag)
 
@@ -42,12 +45,16 @@ class Reader(HTMLParser):
         assert self._open, f"</{tag}> closes nothing"
         assert self._open[-1] == tag, f"</{tag}> inside {self._open[-3:]}"
         self._open.pop()
+        self._joins &= tag == "abbr"
 
     def handle_data(self, data):
         if "style" in self._open:
             self.style += data
+        elif self._joins:
+            self.text[-1] += data
         else:
             self.text.append(data)
+            self._joins = True
             if self._open and self._open[-1] == "b":
                 self.bold.append(data)
 
@@ -82,6 +89,19 @@ def hostile(build_summary) -> Summary:
         },
         shift={HOSTILE: 0.1},
         machine={"cpu": HOSTILE},
+        examples={
+            "pairs": 1,
+            "changed": None,
+            "errors": {
+                HOSTILE: {
+                    "count": 1,
+                    "shown": [
+                        {"query": HOSTILE, "title": HOSTILE, "locale": "us", "label": "E"}
+                        | {"given": "I", "probability": 0.9}
+                    ],
+                }
+            },
+        },
         champion_version=HOSTILE,
         data_docs="javascript:alert(3)",
         links={HOSTILE: HOSTILE, "a": "javascript:alert(4)", "b": " JaVaScRiPt:alert(5)", "c": "data:text/html,x"},
@@ -150,8 +170,10 @@ def test_page_says_what_a_reviewer_decides_from(summary):
     page = Reader(render(summary))
     expected = [
         "The challenger is champion now: version 4 replaces version 3.",
-        "Evicted: sage-impressions v1 and gcn-purchases v1.",
+        "In: e5-small v1; out: sage-impressions v1 and gcn-purchases v1; stay: minilm-l6 v3 and gatv2-clicks v1.",
         "Failed: minilm-l3 v1.",
+        "Macro F1 0.540 → 0.563 on the test split: +0.024.",
+        "1 of 1 guardrails passed.",
         "beats every single model on accuracy, macro F1 and weighted F1",
         "Verdict: Promote.",
         "0.548 to 0.579",
@@ -170,10 +192,16 @@ def test_page_says_what_a_reviewer_decides_from(summary):
         "compared with those of shap 0.51.0: the largest difference is 3e-15 of the largest value",
         "20,462 pairs of 1,021 queries",
         "98.2 % of titles are there",
+        "Drawn from 3,821 pairs that the aggregator learns from, each scored by models that",
+        "412 labels differ between champion version 3 and the challenger; 230 of them only the challenger has right",
+        "red lamp Velo lamp, red us Exact Substitute Exact 0.61",
+        "minilm-l6 v3: 1,412 errors, the 1 most confident by class and locale",
+        "red lamp Velo lamp, red us Exact Irrelevant 0.99",
+        "Learning curves of 1 model",
     ]
     assert [one for one in expected if one not in page.words] == []
     assert "data_docs/index.html" in page.all("href")
-    assert sum(tag == "figure" for tag, _ in page.elements) == 6
+    assert sum(tag == "figure" for tag, _ in page.elements) == 7
 
 
 def test_page_tells_calibration_and_how_much_a_model_covers(build_summary):
@@ -198,7 +226,7 @@ def test_page_says_what_is_missing(sparse_summary):
     words = Reader(render(sparse_summary)).words
     expected = [
         "The challenger could not be judged; there is still no champion.",
-        "The ensemble has 1 member",
+        "A first ensemble of minilm-l6 v1.",
         "There was no champion to compare with.",
         "no test pairs: nothing is known of this locale",
         "No utilities were recorded.",
@@ -207,6 +235,7 @@ def test_page_says_what_is_missing(sparse_summary):
         "no behaviour events",
     ]
     assert [one for one in expected if one not in words] == []
+    assert "Drawn from" not in words
 
 
 def test_budget_overrun_is_marked(build_summary):
@@ -248,3 +277,27 @@ def test_shapley_values_and_likeness_have_their_tables(summary) -> None:
     assert "How alike the models err" in page
     assert "0.91" in page
     assert "+0.214" in page
+
+
+def test_settings_that_differ_from_the_defaults_come_first_and_the_others_are_folded(sparse_summary, tmp_path) -> None:
+    settings = Settings(home=tmp_path, budget_memory_mib=800.0, must_keep=("a",)).model_dump(mode="json")
+    changed, kept = setting_rows(replace(sparse_summary, settings=settings | {"of_another_release": 1}))
+    assert changed == {"budget_memory_mib": "800.0", "must_keep": "['a']", "of_another_release": "1"}
+    assert {"home", "alpha", "gain_metrics"} <= set(kept)
+    page = render(replace(sparse_summary, settings=settings))
+    assert page.index("budget_memory_mib") < page.index("other settings") < page.index("guardrail_margin")
+
+
+def test_what_was_not_measured_is_no_number(sparse_summary) -> None:
+    checks = [
+        {"name": "macro_f1 in locale jp", "passed": True, "judged": False, "value": -0.11, "threshold": -0.02},
+        {"name": "budget", "passed": True, "judged": True, "value": -1.0, "threshold": 0.0},
+    ]
+    verdict = sparse_summary.verdict | {"checks": checks}
+    summary = replace(sparse_summary, verdict=verdict, confusion=[[3, 1, 0, 0], *[[0] * 4] * 3])
+    page = Reader(render(summary))
+    assert "macro F1 in locale jp ! not judged" in page.words
+    assert "0 of 1 guardrails passed; too little data to judge macro F1 in locale jp." in page.words
+    assert "budget ✓ passed – –" in page.words
+    assert "Substitute – 0 – 0 – 0 – 0" in page.words
+    assert "not measured, or nothing to measure" in page.all("title")

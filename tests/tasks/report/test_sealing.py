@@ -102,7 +102,7 @@ def measured(held: Trial, **changes: Any) -> Summary:
 
 
 def page(summary: Summary) -> str:
-    return re.sub(r"<style>.*?</style>|<path[^>]*>", "", render(summary), flags=re.DOTALL)
+    return re.sub(r"<style>.*?</style>|<path[^>]*>|</?abbr[^>]*>", "", render(summary), flags=re.DOTALL)
 
 
 def terminal(summary: Summary) -> str:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esci_tournament.registry.reviews import NO_PERSON
 from esci_tournament.tasks.report import words
 from esci_tournament.tasks.report.summary import Metrics
+from tests.tasks.report.conftest import build
 
 
 @pytest.mark.parametrize(
@@ -58,19 +60,19 @@ PROMOTE, REFUSE, OPEN = {"outcome": "promote"}, {"outcome": "refuse"}, {"outcome
         ({"champion": None, "verdict": OPEN}, "The first champion is installed: version 4."),
         (
             {"promoted": False, "decision": {}},
-            "The challenger passed every check and awaits a decision; until then champion version 3 stays.",
+            "The challenger passed and awaits a decision; until then champion version 3 stays.",
         ),
         (
             {"promoted": False, "decision": {}, "awaits_review": True},
-            "The challenger passed every check and waits for review; until then champion version 3 stays.",
+            "The challenger passed and waits for review; until then champion version 3 stays.",
         ),
         (
             {"promoted": False, "awaits_review": True, "champion": None, "champion_version": "", "verdict": OPEN},
             "There is nothing to compare the challenger with, and it waits for review; until then there is still no "
             "champion.",
         ),
-        ({"promoted": False}, "The challenger passed, but was not promoted; champion version 3 stays."),
-        ({"promoted": False, "verdict": REFUSE}, "The challenger is refused; champion version 3 stays."),
+        ({"promoted": False}, "Champion version 3 stays; the challenger passed, but was not promoted."),
+        ({"promoted": False, "verdict": REFUSE}, "Champion version 3 stays; the challenger is refused."),
         (
             {"promoted": False, "verdict": OPEN, "champion": None, "champion_version": ""},
             "The challenger could not be judged; there is still no champion.",
@@ -120,3 +122,26 @@ def test_cost_of_the_ensemble_is_not_summed_over_unknown_parts(build_summary):
 def test_locales_outside_the_data_set_come_last(build_summary):
     extra = {"xx": Metrics(0.1, 0.1, 0.1), **build_summary().ensemble_by_locale}
     assert words.locales(build_summary(ensemble_by_locale=extra)) == ["us", "es", "jp", "xx"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "word", "tone", "reason"),
+    [
+        (("champion",), "First champion", "good", "There is no champion to compare with"),
+        (("newcomers",), "Nothing new", "good", "A/1 could not take part"),
+        (("champion", "queries"), "Not evaluable", "warn", "12 test queries are too few"),
+        (("locale es",), "Not evaluable", "warn", "Locale es is served but has no test data"),
+    ],
+)
+def test_a_first_champion_is_no_trouble_and_no_word_stands_twice(missing, word, tone, reason) -> None:
+    said = f"not evaluable: {reason[0].lower() + reason[1:]}"
+    found = build(verdict={"outcome": "not_evaluable", "missing": list(missing), "reason": said})
+    assert (words.verdict_words(found), words.tone(found), words.verdict_reason(found)) == (word, tone, reason)
+
+
+def test_a_promotion_without_a_person_says_so_and_how_a_person_decides() -> None:
+    by_verdict = build(decision={"decision": "approve", "by": NO_PERSON, "reason": "it is better"})
+    assert "without a person" in words.decision_sentence(by_verdict)
+    assert "tournament policy set review=required" in words.decision_sentence(by_verdict)
+    by_ana = build(decision={"decision": "approve", "by": "ana", "reason": "it is better"})
+    assert words.decision_sentence(by_ana) == "Decision: approve, by ana: it is better"

@@ -205,6 +205,9 @@ def test_a_killed_run_ends_like_one_that_was_not(world, tmp_path) -> None:
     )
     assert [doing for doing in epochs if doing.startswith("epoch")] == ["epoch 3 of 4", "epoch 4 of 4"]
     assert resumed.history == whole.history
+    curves = whole.learning_curves()
+    assert curves["validation_macro_f1"] == [one["macro_f1"] for one in whole.history["epochs"]]
+    assert set(curves) == {"train_loss", "validation_macro_f1"}
     for name, value in weights(whole).items():
         assert np.array_equal(value, weights(resumed)[name]), name
 

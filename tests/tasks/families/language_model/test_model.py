@@ -268,6 +268,9 @@ def test_class_weights_smoothing_layer_decay_and_checkpointing_work_together(sma
     started = time.monotonic()
     model = LanguageModel(spec).fit(data(*small, tmp_path))
     assert len(model.training.history) <= 3
+    curves = model.learning_curves()
+    assert curves["train_loss"] == [one["loss"] for one in model.training.history]
+    assert set(curves) == {"train_loss", "validation_macro_f1"}
     assert 0 < model.training.seconds <= time.monotonic() - started
 
 
