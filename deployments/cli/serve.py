@@ -50,7 +50,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
 
     def ready(address: str) -> None:
         output.say(
-            f"the scorer listens at {address}; /docs describes requests, /readyz says when the champion is loaded"
+            f"the scorer listens at {address}; open it in a browser to try a query; /docs describes requests, /readyz "
+            "says when the champion is loaded"
         )
         output.document({"address": address})
 

@@ -22,6 +22,7 @@ from esci_tournament.deployments.scorer.openapi import JSON, PAGE_POLICY, answer
 from esci_tournament.deployments.scorer.reading import Refused, read_page
 from esci_tournament.deployments.scorer.service import NobodyAnswers, NoChampion, NothingInTime, Scorer
 from esci_tournament.deployments.scorer.swap import Following
+from esci_tournament.deployments.scorer.try_page import PAGE, POLICY
 
 _log = logging.getLogger("scorer")
 _MIB = 2**20
@@ -169,6 +170,10 @@ def make_app(
     async def document(request: Request) -> Response:
         await gate.admit(request)
         return Response(orjson.dumps(app.openapi()), media_type=JSON)
+
+    @app.get("/", include_in_schema=False)
+    async def try_a_query() -> Response:
+        return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:

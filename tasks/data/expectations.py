@@ -1,4 +1,7 @@
-"""Run rules on frames with Great Expectations, and write its Data Docs; no other module imports the package."""
+"""Run rules on frames with Great Expectations, and write its Data Docs.
+
+No other module imports the package, but for :mod:`esci_tournament.tasks.data.docs_views`, which makes the pages.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,9 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.files import publish
 from esci_tournament.tasks.data.dataset import Dataset
+from esci_tournament.tasks.data.docs_views import site
+
+_SITE = "uncommitted/data_docs/local_site"  # in the folder of a project of Great Expectations
 
 Offenders = Callable[[Dataset], tuple[list[str], int]]
 
@@ -95,12 +101,14 @@ def put(
         docs_folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{docs_folder.name}.", dir=docs_folder.parent) as workshop:
             context = gx.get_context(mode="file", project_root_dir=workshop)
+            context.update_data_docs_site("local_site", site(_SITE))
             outcomes = _run(context, rules, frames)
             context.build_data_docs()
-            site = Path(workshop) / "gx" / "uncommitted" / "data_docs" / "local_site"
+            made = Path(workshop, "gx", _SITE)
+            shutil.rmtree(made / "static", ignore_errors=True)  # fonts and pictures of tutorials, which no page shows
             if docs_folder.exists():
                 shutil.rmtree(docs_folder)
-            publish(site, docs_folder)
+            publish(made, docs_folder)
     except OSError as error:
         raise StoreError(
             f"cannot write Data Docs to {docs_folder}: {error.strerror or error}; free space or choose another folder"

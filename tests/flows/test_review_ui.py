@@ -5,12 +5,9 @@ With SCREENSHOTS=folder in the environment the screenshots are saved there.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -25,42 +22,44 @@ from esci_tournament.flows.review import reconcile_reviews
 from esci_tournament.flows.review_runs import run_link
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case
+from tests.browser import options
+from tests.browser import picture as where
 
 pytestmark = [pytest.mark.slow, pytest.mark.ui]
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), "")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE_MS = 120_000  # a flow run's process takes seconds to start, more on a busy machine
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium; on Debian: apt-get install chromium")
+    how = options()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(**how)
         expect.set_options(timeout=30_000)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, served: tuple[Any, Any]) -> Page:
-    """A page of a browser that a one-time link has logged in."""
+def page(browser: Browser, served: tuple[Any, Any]) -> Iterator[Page]:
+    """A page of a browser that a one-time link has logged in; whatever it shows, it asks no other host for anything."""
     _, prefect = served
     page = browser.new_page(viewport={"width": 1280, "height": 1150})
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(request.url))
     page.set_default_timeout(30_000)
     page.goto(login_link(prefect.settings.home, prefect.api))
     page.wait_for_url("**/v2/**")
     expect(page.get_by_role("button", name="Logout")).to_be_visible()
-    return page
+    yield page
+    ours = prefect.api.removesuffix("/api")
+    assert {url for url in asked if not url.startswith((ours, "data:", "blob:"))} == set()
+    page.close()
 
 
 def picture(page: Page, name: str) -> None:
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+    if path := where(name):
+        page.screenshot(path=path)
 
 
 def state(page: Page, name: str) -> None:
