@@ -6,8 +6,9 @@ INSTALLED := $(VENV)/.installed
 # Versions and hashes of every file: what is not in a lock, or is another file, is not installed
 LOCKED := -m pip install --quiet --no-deps --require-hashes --requirement
 TOOLS := build/tools
-# Slow tests start servers and wait for them: two at once take little more than half the time on two cores
+# Fast tests compute: one process a core. Slow tests start servers and wait for them: there is room for one more.
 PROCESSES ?= 2
+SLOW_PROCESSES ?= 3
 
 .PHONY: help install demo test slow coverage fast lint types format lock sbom audit images clean
 
@@ -16,6 +17,7 @@ help:  ## show this list
 
 # torch for Linux on PyPI comes with CUDA's libraries. Its CPU build is taken where pip is set up to find it.
 $(INSTALLED): pyproject.toml requirements.lock requirements-cuda.lock docker/torch.txt
+	@echo "installing into $(VENV), once: about four minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(LOCKED) docker/torch.txt 2>/dev/null || [ "$$(uname)" != Linux ] \
 		|| $(BIN)/python $(LOCKED) requirements-cuda.lock
@@ -31,26 +33,26 @@ $(TOOLS)/.installed: .ci/tools.lock
 
 install: $(INSTALLED)  ## make the virtual environment and install into it
 
-demo: $(INSTALLED)  ## hold two tournaments on a small generated world; ends with a champion
+demo: $(INSTALLED)  ## hold two tournaments on a small generated world; about three minutes; ends with a champion
 	$(BIN)/tournament demo
 
 # What takes longest begins first; tests that share a long setup stay together (tests/scheduling.py)
-TEST = -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 3
+TEST = -m pytest -n $(1) --dist loadgroup --no-loadscope-reorder --durations 40 --durations-min 3
 
 test: $(INSTALLED)  ## run the whole test suite in PROCESSES processes, what takes longest first
-	$(BIN)/python $(TEST)
+	$(BIN)/python $(call TEST,$(PROCESSES))
+
+fast: $(INSTALLED)  ## run the fast tests only
+	$(BIN)/python $(call TEST,$(PROCESSES)) -m 'not slow'
 
 slow: $(INSTALLED)  ## run the tests that train or start servers
-	$(BIN)/python $(TEST) -m slow
+	$(BIN)/python $(call TEST,$(SLOW_PROCESSES)) -m slow
 
 coverage: $(INSTALLED)  ## run the fast tests with branch coverage, which fails below the floor in pyproject.toml
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(TEST) -m 'not slow'
+	$(BIN)/coverage run $(call TEST,$(PROCESSES)) -m 'not slow'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-fast: $(INSTALLED)  ## run the fast tests only
-	$(BIN)/python -m pytest -m 'not slow'
 
 lint: $(INSTALLED)  ## check style and formatting
 	$(BIN)/ruff check .

@@ -273,7 +273,7 @@ def count(workspace: Workspace, ids: Sequence[str], seen: Seen, seconds: float, 
     queue, known = Queue(ledger), states(ledger, ensemble)
     for id in ids:
         say(f"{id}: {known[id].state if id in known else 'unknown'} {known[id].reason if id in known else ''}")
-    late = [id for id in ids if id in known and known[id].state in ("queued", "training", "judged")]
+    late = [id for id in ids if id in known and known[id].state in ("queued", "training", "interrupted", "judged")]
     settled_in_a_tournament = queue.tried(list(ids))
     lost = [id for id in ids if id not in late and id not in settled_in_a_tournament]
     arrivals = Counter(row.candidate for row in queue.arrivals() if row.outcome == "queued")

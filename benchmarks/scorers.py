@@ -26,7 +26,17 @@ def copied_home(temporary: Path) -> Path:
         shutil.copytree(given, home, ignore=shutil.ignore_patterns("serving", "cache", "*.lock"))
         return home
     say("holding a tournament on a small world: two minutes")
-    command = [sys.executable, "-m", "esci_tournament.deployments.cli", "demo", "--queries", "300", "--home", str(home)]
+    command = [
+        sys.executable,
+        "-m",
+        "esci_tournament.deployments.cli",
+        "demo",
+        "--full",
+        "--queries",
+        "300",
+        "--home",
+        str(home),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return home
 

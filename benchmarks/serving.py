@@ -3,8 +3,8 @@
 The scorer and its peer run as separate processes, one after the other. The load comes from this process, on the same
 machine. The peer is `mlflow models serve` with a pyfunc that returns a constant for a page of 40: the overhead of
 MLflow's server without any model. The champion is that of TOURNAMENT_HOME if it is set, or else that of a small
-generated world (`tournament demo --queries 300`, two minutes). Uncached pages are compared with the time of their
-members when they are called one after the other in one process.
+generated world (`tournament demo --full --queries 300`, two minutes). Uncached pages are compared with the time of
+their members when they are called one after the other in one process.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ send the load. Pages arrive at random moments (a Poisson process), at shares of 
 cores. Figures are medians over three rounds, fewer when they take longer than six minutes; bursts, a kill and a change
 of champion follow in the first. What did not happen while it was looked for is `nan`.
 
-The champion is that of TOURNAMENT_HOME if it is set, else that of a small generated world (`tournament demo --queries
-300`, two minutes).
+The champion is that of TOURNAMENT_HOME if it is set, else that of a small generated world (`tournament demo --full
+--queries 300`, two minutes).
 """
 
 from __future__ import annotations

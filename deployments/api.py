@@ -110,7 +110,7 @@ def run(
         home: Folder of all state; default: the setting `home`, which is `.tournament` in the current folder unless it
             is set.
         progress: Whether the progress of stages is shown on standard error.
-        **settings: Further settings, by the names that `tournament doctor` lists, such as `seed`.
+        **settings: Further settings, by the names that `tournament doctor --all` lists, such as `seed`.
 
     Returns:
         The result. A challenger that waits for a reviewer is not promoted yet.
@@ -149,7 +149,7 @@ def register(
     Args:
         candidate: Its spec: a :class:`NamedSpec`, or a mapping with the keys of a `[[candidate]]` table.
         home: Folder of all state; default: the setting `home`.
-        **settings: Further settings, by the names that `tournament doctor` lists.
+        **settings: Further settings, by the names that `tournament doctor --all` lists.
 
     Returns:
         Its version in MLflow. A spec that was registered before keeps its version.
@@ -176,17 +176,22 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
         specs: The candidates' specs.
 
     Returns:
-        One version for each spec, in the same order. A spec that was registered before keeps its version.
+        One version for each spec, in the same order. A spec that was registered before keeps its version, and competes
+        again if it was withdrawn.
 
     Raises:
         SpecError: if a spec is wrong, or the settings do not allow it.
         StoreError: if MLflow cannot be reached or written.
     """
+    from esci_tournament.registry.withdrawals import reinstate
     from esci_tournament.tasks.candidates.enter import check_spec
 
     for spec in specs:
         check_spec(spec, workspace.settings)
-    return [workspace.roll.register(spec).version for spec in specs]
+    versions = [workspace.roll.register(spec).version for spec in specs]
+    for one in versions:
+        reinstate(workspace.ledger, one.id, "registered again")
+    return versions
 
 
 def register_version(workspace: Workspace, address: str, content: Mapping[str, Any]) -> CandidateVersion:
@@ -208,6 +213,7 @@ def register_version(workspace: Workspace, address: str, content: Mapping[str, A
     from esci_tournament.registry.errors import SpecError
     from esci_tournament.registry.plugins import families
     from esci_tournament.registry.registered import version_of
+    from esci_tournament.registry.withdrawals import reinstate
     from esci_tournament.tasks.candidates.enter import check_spec
     from esci_tournament.tasks.families.loading import candidate_class
 
@@ -224,7 +230,9 @@ def register_version(workspace: Workspace, address: str, content: Mapping[str, A
     before = workspace.roll.seen(workspace.models.candidate(f"{name}/{version}"))
     if before.recorded and before.version.digest != spec.digest():
         raise SpecError(f"{before.id} is on record with another spec, and that counts; register a new version")
-    return workspace.models.enter_version(version, spec)
+    entered = workspace.models.enter_version(version, spec)
+    reinstate(workspace.ledger, entered.id, "registered again")
+    return entered
 
 
 def load_champion(home: StrPath | None = None, *, device: str = "auto", **settings: object) -> ChampionModel:
@@ -233,7 +241,7 @@ def load_champion(home: StrPath | None = None, *, device: str = "auto", **settin
     Args:
         home: Folder of all state; default: the setting `home`.
         device: Where its members compute: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
-        **settings: Further settings, by the names that `tournament doctor` lists, such as `mlflow_uri`.
+        **settings: Further settings, by the names that `tournament doctor --all` lists, such as `mlflow_uri`.
 
     Returns:
         The champion; its `predict` takes a frame with the dataset's column names.

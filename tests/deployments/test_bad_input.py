@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from esci_tournament.deployments.cli import COMMANDS
+from esci_tournament.deployments.cli import COMMANDS, main
 from tests.deployments.conftest import refused
 
 SPEC = '[[candidate]]\nname = "one"\nfamily = "graph_network"\narchitecture = "gcn"\n'
@@ -21,6 +21,13 @@ try:
     main([*sys.argv[1:], "--help"])
 except SystemExit as end:
     print("exit", end.code, *sorted(set(sys.modules)), file=sys.stderr)
+"""
+LISTED = """
+import sys
+from esci_tournament.deployments.cli import main
+code = main([*sys.argv[1:], "--home", "home"])
+print("exit", *sorted(set(sys.modules)), file=sys.stderr)
+sys.exit(code)
 """
 
 
@@ -36,8 +43,45 @@ def test_help_of_every_command_imports_nothing_that_is_slow(name, clean_environm
     assert not SLOW_TO_IMPORT.intersection(modules)
 
 
-def test_unknown_command_is_wrong_usage(tournament):
-    refused(tournament("dance"), 2, "invalid choice: 'dance'")
+@pytest.mark.parametrize("name", ["review list", "keys list"])
+def test_lists_of_what_the_home_has_import_nothing_that_is_slow(name, clean_environment, tmp_path):
+    answer = subprocess.run(
+        [sys.executable, "-c", LISTED, *name.split()],
+        env=clean_environment | {"PREFECT_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    word, *modules = answer.stderr.strip().splitlines()[-1].split()
+    assert word == "exit", answer.stderr
+    assert SLOW_TO_IMPORT.intersection(modules) <= {"sqlalchemy"}, "which the ledger needs"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["candidtes"], "candidates"),
+        (["champion", "hsitory"], "history"),
+        (["reevaluate", "--tiral"], "--trial"),
+        (["run", "--data", "x", "--budget-memry-mib=3"], "--budget-memory-mib"),
+        (["dance"], ""),
+        (["run", "--data", "x", "--xyz"], ""),
+    ],
+)
+def test_wrong_usage_says_what_may_have_been_meant(words, meant, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith(f"; did you mean {meant}?") if meant else "did you mean" not in last
+
+
+def test_a_variable_that_is_no_setting_is_told_and_ignored(tournament, tmp_path):
+    answer = tournament("keys", "list", "--home", tmp_path, TOURNAMENT_SEEED="3")
+    assert answer.code == 0
+    assert "TOURNAMENT_SEEED is no setting and is ignored; did you mean TOURNAMENT_SEED?" in answer.err
 
 
 @pytest.mark.parametrize(

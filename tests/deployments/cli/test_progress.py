@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from rich.console import Console
 
-from esci_tournament.deployments.cli.progress import LINE_EVERY_S, bar, bars
+from esci_tournament.deployments.cli.progress import LINE_EVERY_S, WHOLE, Whole, bar, bars, estimated
 
 
 def console(terminal: bool = False) -> tuple[Console, io.StringIO]:
@@ -78,3 +78,30 @@ def test_bars_stop_when_what_lasts_fails() -> None:
         report("sage", 0.5, "")
         raise RuntimeError("no memory")
     assert written.getvalue().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_time_left_gives_way_from_the_expectation_to_the_pace(clock: list[float]) -> None:
+    whole = Whole(100.0, (0.6, 1.0))
+    assert whole.left_s == 100.0
+    for name in ("a/1", "b/1"):
+        whole.hear(name, 1.0, "trained and scored")
+    share = whole.share
+    assert 0.3 < share < 0.6, "stages after training are left"
+    clock[0] += share * 300  # three times as long as expected
+    assert (1 - share) * 100 < whole.left_s < (1 - share) * 300
+    whole.next_part()
+    assert whole.share == 0.6
+    whole.hear("c/1", 0.0, "waits")
+    whole.hear("a/1", 1.0, "scores are in the store")
+    assert whole.share == 0.6, "what need not be trained says nothing of the others"
+
+
+def test_the_whole_has_a_line_of_its_own_that_ends_with_it(clock: list[float]) -> None:
+    screen, written = console()
+    whole = Whole(100.0, (1.0,))
+    with estimated(bars(screen), whole) as report:
+        report("load", 1.0, "done")
+        clock[0] += LINE_EVERY_S
+        report("sage/1", 0.5, "half")
+    lines = [line for line in written.getvalue().splitlines() if line.startswith(WHOLE)]
+    assert [line.split("  ")[-1] for line in lines] == ["about 2 minutes left", "about 50 seconds left"]
