@@ -37,11 +37,6 @@ def to(reporter: Reporter) -> Iterator[None]:
         _reporter = before
 
 
-def is_heard() -> bool:
-    """Return whether a reporter is set."""
-    return _reporter is not None
-
-
 def current() -> Reporter | None:
     """Return the reporter that is set, None when there is none."""
     return _reporter

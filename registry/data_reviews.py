@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from esci_tournament.registry.errors import NotFoundError, PolicyError
 from esci_tournament.registry.ledger import Ledger
-from esci_tournament.registry.live_data import EVENT, set_live_data
+from esci_tournament.registry.live_data import EVENT, is_served, set_live_data
 from esci_tournament.registry.policy import Policy, person
 from esci_tournament.registry.records import Event
 from esci_tournament.registry.reviewers import Answer, complaint, proof
@@ -29,9 +29,8 @@ def offer(ledger: Ledger, data_version: str, origin: str) -> bool:
     Returns:
         Whether it was recorded; False when it serves, waits or was refused already.
     """
-    said = [one for one in _reviewed(ledger) if one.kind in (EVENT, OFFERED, REFUSED)]
-    newest_served = next((one.subject for one in reversed(said) if one.kind == EVENT), None)
-    if newest_served == data_version or data_version in {one.subject for one in said if one.kind != EVENT}:
+    known = {one.subject for one in _reviewed(ledger) if one.kind in (OFFERED, REFUSED)}
+    if data_version in known or is_served(ledger, data_version):
         return False
     ledger.record_event(OFFERED, data_version, payload={"origin": origin})
     return True

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from esci_tournament.flows import progress
 from esci_tournament.flows.context import TournamentOutcome
 from esci_tournament.flows.progress import publish_outcome, published
-from esci_tournament.flows.progress_reporting import is_heard, report_progress, to
+from esci_tournament.flows.progress_reporting import current, report_progress, to
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.report.progress import STORED, WAITS, Told, read_progress, running, write_progress
@@ -68,12 +68,12 @@ def test_the_command_line_reads_it_while_the_run_lasts_and_finds_nothing_after(
         assert 0.3 < half.share < 0.6
         assert half.candidates["sage/1"] == (0.5, "epoch 3")
     assert read_progress(folder, run) is None
-    assert not is_heard()
+    assert current() is None
 
 
 def test_what_is_no_run_tells_nobody(workspace: Workspace, api: str) -> None:
     with temporary_settings({PREFECT_API_URL: api}), published(workspace):
-        assert not is_heard()
+        assert current() is None
     assert not workspace.settings.home.exists()
 
 
@@ -94,7 +94,7 @@ def test_whoever_listens_already_goes_on_hearing(workspace: Workspace, run: str,
     with listener, temporary_settings({PREFECT_API_URL: api}), published(workspace):
         report_progress("load", 0.5)
     assert heard == ["load"]
-    assert not is_heard()
+    assert current() is None
 
 
 def test_an_outcome_that_cannot_be_shown_fails_nobody(run: str, api: str) -> None:

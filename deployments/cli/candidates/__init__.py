@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from esci_tournament.deployments.cli.candidates import acting, listing
-from esci_tournament.deployments.cli.common import Output, add_common_options, command
+from esci_tournament.deployments.cli.common import add_common_options, command
 
 DESCRIPTION = """\
 List every candidate with its state: registered (not picked up yet), refused, queued, training, judged, in review,
@@ -27,7 +27,9 @@ examples:
 
 def add_parser(commands: Any) -> None:
     """Add the command and its parts; without a part, it lists."""
-    parser = command(commands, "candidates", _list, "list every candidate, and show, withdraw, cancel or retry one")
+    parser = command(
+        commands, "candidates", listing.show_list, "list every candidate, and show, withdraw, cancel or retry one"
+    )
     parser.description, parser.formatter_class = DESCRIPTION, argparse.RawDescriptionHelpFormatter
     parts = parser.add_subparsers(dest="part", metavar="PART")
     works = (
@@ -59,10 +61,6 @@ def add_parser(commands: Any) -> None:
             )
         add_common_options(part)
         part.set_defaults(work=work)
-
-
-def _list(options: argparse.Namespace, output: Output) -> None:
-    listing.show_list(options, output)
 
 
 def _example(part: str) -> str:
