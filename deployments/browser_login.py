@@ -8,7 +8,6 @@ fetches a link to show a preview of it neither sees the password nor uses the to
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from esci_tournament.deployments.page_policy import policy_of
 from esci_tournament.deployments.stack.logins import LOGIN_PATH, LOGIN_S, START_PAGE, take_login
 
 STORAGE_KEY = "prefect-password"  # where Prefect's UI looks, version 1 and 2; base64 of the whole auth string
@@ -61,14 +61,12 @@ PAGE = f"""<!DOCTYPE html>
 <script>{SCRIPT}</script>
 </html>
 """
-_DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Content-Security-Policy": f"default-src 'none'; script-src 'sha256-{_DIGEST}'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": policy_of(PAGE),
 }
 
 

@@ -1,12 +1,13 @@
 """Prefect's server as this product runs it: `python -m esci_tournament.deployments.prefect_server start ...`.
 
-Two things differ from `prefect server start`. Its scheduler works: Prefect 3.8.8 inserts scheduled runs with a key
+Some things differ from `prefect server start`. Its scheduler works: Prefect 3.8.8 inserts scheduled runs with a key
 `state`, which SQLAlchemy before 2.1 ignored. SQLAlchemy 2.1 asks the hybrid property of that name for a setter and
 refuses the whole statement, so that no schedule ever starts a run while the server itself goes on.
 :func:`pass_over_state` gives the property a setter that does nothing.
 
 And it is protected against pages of other sites: only its own pages may speak to it, and only under its own names.
-With `--login-folder FOLDER` it also takes the one-time logins whose hashes are there.
+It has a page on which a review is read and answered (`review_page.py`). With `--login-folder FOLDER` it also takes the
+one-time logins whose hashes are there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from esci_tournament.deployments.connections import limited_protocol
 from esci_tournament.deployments.crowd import ConnectionLimits
 from esci_tournament.deployments.lasting_output import outlast_output
 from esci_tournament.deployments.listening import PromptServer
+from esci_tournament.deployments.review_page import ReviewPage
 from esci_tournament.deployments.same_origin import SameOrigin, own_hosts, own_origins
 from esci_tournament.deployments.stack.access import ALLOWED_ORIGINS, SERVER_AUTH
 from esci_tournament.registry.secrecy import hide_process
@@ -64,7 +66,7 @@ def protect(app: ASGIApp, host: str, port: int, logins: Path | None) -> ASGIApp:
         logins: Folder with the hashes of one-time logins; None for no such logins.
     """
     auth = os.environ.get(SERVER_AUTH, "")
-    inner = _without_foreign_scripts(app)
+    inner: ASGIApp = ReviewPage(_without_foreign_scripts(app))
     if logins is not None and auth:
         inner = BrowserLogin(inner, logins, auth)
     origins = own_origins(host, port, os.environ)

@@ -23,8 +23,8 @@ from esci_tournament.flows.judging import (
     side_of,
 )
 from esci_tournament.flows.lease import gpu
+from esci_tournament.flows.links import this_run
 from esci_tournament.flows.progress_reporting import report_progress, stage, tell_prefect
-from esci_tournament.flows.review_runs import this_run
 from esci_tournament.registry.errors import CandidateError, NotFoundError, StoppedError
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.versions import FAILED_TAG, CandidateVersion

@@ -24,9 +24,10 @@ from esci_tournament.flows.judging import (
     rejudging_inputs,
     scores_of,
 )
+from esci_tournament.flows.links import if_answered, this_run
 from esci_tournament.flows.progress_reporting import stage
 from esci_tournament.flows.report_files import write_report
-from esci_tournament.flows.review_runs import if_answered, open_review, review_required, this_run
+from esci_tournament.flows.review_runs import open_review, review_required
 from esci_tournament.registry import promotion
 from esci_tournament.registry.addresses import masked
 from esci_tournament.registry.files import digest_of, folder_digest

@@ -18,9 +18,10 @@ from prefect.logging import get_logger
 from prefect.states import Crashed
 
 from esci_tournament.flows.announce import announce
-from esci_tournament.flows.review_runs import run_link
+from esci_tournament.flows.links import run_link
 from esci_tournament.flows.turn import device_lock, run_sign
 from esci_tournament.registry.queue import AGAIN, Dispatch, Queue
+from esci_tournament.registry.spelling import counted
 from esci_tournament.registry.workspace import Workspace
 
 DEPLOYMENT = "tournament/tournament"
@@ -120,9 +121,9 @@ class Dispatcher:
         settings = self.workspace.settings
         failed, lost = dispatch.count("failed") + (end == "failed"), dispatch.count("lost", "outage") + 1
         if end == "failed" and failed >= settings.dispatch_failures:
-            return "given_up", f"its tournament failed {failed} times, the last time: {reason}"
+            return "given_up", f"its tournament failed {counted(failed, 'time')}, the last time: {reason}"
         if end in ("lost", "outage") and lost >= settings.dispatch_losses:
-            return "given_up", f"its tournament could not be held {lost} times, the last time: {reason}"
+            return "given_up", f"its tournament could not be held {counted(lost, 'time')}, the last time: {reason}"
         return end, reason
 
     def _said_by_prefect(self, client: SyncPrefectClient, dispatch: Dispatch) -> tuple[str, str]:
@@ -176,7 +177,7 @@ class Dispatcher:
         if run.state is not None and run.state.is_cancelling():
             client.set_flow_run_state(run.id, run.state.model_copy(update={"type": StateType.CANCELLED}), force=True)
             return "given_up", "its flow run was cancelled"
-        reason = "no process holds its tournament; what it had finished is stored"
+        reason = "no process works on its tournament any more; the steps that were finished are stored"
         client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
         return "lost", reason
 

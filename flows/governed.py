@@ -42,7 +42,7 @@ def _may_name_api() -> bool:
 
 
 def _has_api() -> bool:
-    from esci_tournament.flows.review_runs import has_api
+    from esci_tournament.flows.links import has_api
 
     return has_api()
 

@@ -12,8 +12,8 @@ from esci_tournament.flows import preparation, renewal
 from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Renewed, TournamentOutcome
 from esci_tournament.flows.governed import data_of_run, workspace_of_run
+from esci_tournament.flows.links import this_run
 from esci_tournament.flows.progress import publish_outcome, published
-from esci_tournament.flows.review_runs import this_run
 from esci_tournament.flows.tournament import compete
 from esci_tournament.flows.turn import turn
 from esci_tournament.registry.errors import TournamentError

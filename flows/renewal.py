@@ -59,7 +59,10 @@ def record(
         `bench`, `excluded`, `kept`, `verdict`, `promoted` and `drifted`.
     """
     ledger, name = workspace.ledger, workspace.settings.ensemble_name
-    champion = f"{name}/{context.attempt.champion}" if context.attempt.champion is not None else ""
+    standing = ledger.standing(name).champion
+    # What is unchanged was held before, maybe against the champion of then; what stays is the one of now
+    version = standing.version if outcome.unchanged and standing else context.attempt.champion
+    champion = f"{name}/{version}" if version is not None else ""
     facts: dict[str, Any] = {
         "unchanged": outcome.unchanged,
         "data_version": context.source.version,

@@ -17,13 +17,15 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Completed, State
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from esci_tournament.flows import review_runs
 from esci_tournament.flows.decision import NOBODY, answer, record, settle, what_stands
 from esci_tournament.flows.governed import workspace_of_run
+from esci_tournament.flows.links import has_api
 from esci_tournament.registry import promotion
 from esci_tournament.registry.errors import BusyError, NotFoundError, TournamentError, UsageError
+from esci_tournament.registry.policies import in_force
 from esci_tournament.registry.records import Decision
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import REMINDED, Case, cases, find_case, unsettled, waiting
@@ -34,15 +36,38 @@ RUN_ENDED = "review_run_ended"  # kind of event; subject: the flow run
 NAMES = {"approve": "Approved", "refuse": "Refused", "expired": "Expired"}
 
 
+def _as_asked(schema: dict[str, Any]) -> None:
+    """Mark all that an answer needs as required, so that Prefect's form calls none of it optional."""
+    schema["required"] = list(schema["properties"])
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+def _without_code(schema: dict[str, Any]) -> None:
+    schema["properties"].pop("code", None)
+    _as_asked(schema)
+
+
 class Form(RunInput):
-    """What a reviewer fills in."""
+    """What a reviewer fills in.
+
+    Fields have defaults in Python alone: an answer without one is read, and asked again with the complaint.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_code)
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="approve: the challenger becomes champion; refuse: the champion stays"
     )
     reviewer: str = Field("", title="Reviewer", description="Your name, as the record will show it")
-    reason: str = Field("", title="Reason", description="Why; it stands in the champion's history")
-    code: str = Field("", title="Code", description="The six digits of your authenticator app, if you have enrolled")
+    reason: str = Field("", title="Reason", description="Why; it is kept in the champion's history")
+    code: str = Field("", title="Code", description="The six digits of your authenticator app")
+
+
+class ProvenForm(Form):
+    """The form where the policy names reviewers: a code proves who answers."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_as_asked)
 
 
 @flow(name="review")
@@ -75,7 +100,8 @@ def review(verdict: int, tournament: str = "") -> State[Any] | None:
             return _ended(case.decision, what_stands(case.decision))
         deadline = case.deadline(workspace.settings) or _in_hours(workspace.settings.review_deadline_h)
         notes = tuple(words for words in (wrong, review_runs.note_of(case, flow_run)) if words)
-        form = Form.with_initial_data(description=review_runs.describe(workspace, case, notes, deadline))
+        asked = ProvenForm if in_force(workspace.ledger, workspace.settings).reviewers else Form
+        form = asked.with_initial_data(description=review_runs.describe(workspace, case, notes, deadline))
         wait_s = (deadline - dt.datetime.now(dt.UTC)).total_seconds()
         given = suspend_flow_run(wait_for_input=form, key=f"gate-{number}", timeout=max(LEAST_WAIT_S, round(wait_s)))
         case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
@@ -83,14 +109,16 @@ def review(verdict: int, tournament: str = "") -> State[Any] | None:
         said = Answer(given.decision, given.reviewer, given.reason, "prefect", mark, given.code)
         try:
             wrong = answer(workspace, case, said)
+            title = "One more approval is needed"
         except UsageError as error:
-            wrong = str(error)
+            wrong, title = str(error), "An answer was not recorded"
             get_run_logger().warning("this answer was not recorded, please resume and answer again: %s", wrong)
         except BusyError as error:
-            wrong = str(error)
+            wrong, title = str(error), "An answer was not recorded"
         case = find_case(workspace.ledger, workspace.settings.ensemble_name, verdict)
         if case.decision is not None:
             return _ended(case.decision, wrong)
+        review_runs.tell_again(workspace, case, flow_run, title, wrong)
         number += 1
 
 
@@ -128,7 +156,7 @@ def reconcile_reviews(workspace: Workspace) -> list[str]:
         _guarded(done, case, lambda one: look_after(workspace, one))
     ended = {event.subject for event in ledger.events(kind=RUN_ENDED)}
     for case in cases(ledger, ensemble):
-        if case.decision is not None and review_runs.has_api():
+        if case.decision is not None and has_api():
             _guarded(done, case, lambda one: _end_runs(workspace, one, ended))
     return [words for words in done if words]
 
@@ -151,7 +179,7 @@ def look_after(workspace: Workspace, case: Case) -> list[str]:
         words = f"no answer within {settings.review_deadline_h:g} h, which counts as a refusal"
         return [_close(workspace, case, "expired", words, "silence")]
     said = []
-    if review_runs.has_api():
+    if has_api():
         said.append(_tend_run(workspace, case))
     reminded = [one.at for one in workspace.ledger.events(case.tournament, REMINDED) if one.subject == str(case.id)]
     last = max([*reminded, *(one.at for one in case.reviews)])
@@ -219,7 +247,7 @@ def end_waiting_runs(workspace: Workspace, case: Case) -> list[str]:
     """
     ended = {event.subject for event in workspace.ledger.events(case.tournament, RUN_ENDED)}
     done: list[str] = []
-    if review_runs.has_api():
+    if has_api():
         _guarded(done, case, lambda one: _end_runs(workspace, one, ended))
     return done
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 from uuid import UUID
@@ -18,13 +17,11 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_logger
-from prefect.runtime import flow_run as here
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Cancelled, Completed, Scheduled
 
 from esci_tournament.flows.announce import announce
+from esci_tournament.flows.links import has_api, review_link, ui_link
 from esci_tournament.flows.report_files import read_summary, reports_folder
-from esci_tournament.registry.errors import StoreError
 from esci_tournament.registry.reviews import RETRIED, Case, champion_at, waiting
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.workspace import Workspace
@@ -39,47 +36,9 @@ FORM_S = 30.0  # the form is stored right after the state that waits for it
 Condition = Literal["live", "answering", "broken", "cancelled", "over", "lost"]
 
 
-def has_api() -> bool:
-    """Return whether a Prefect API is configured; the one that Prefect starts by itself has no UI to review in."""
-    return bool(PREFECT_API_URL.value())
-
-
 def review_required(settings: Settings) -> bool:
     """Return whether a person decides on promotions."""
     return settings.review == "required" or (settings.review == "auto" and has_api())
-
-
-def ui_link(path: str) -> str:
-    """Return an address in Prefect's newer UI, the one whose forms can be filled in.
-
-    Args:
-        path: Path below the UI's `v2/`, such as `runs/flow-run/<id>`.
-
-    Returns:
-        The address; "" without a server.
-    """
-    base = PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").rstrip("/").removesuffix("/api")
-    return f"{base.rstrip('/')}/v2/{path}" if base else ""
-
-
-def run_link(flow_run: str | None) -> str:
-    """Return the address of a flow run in Prefect's UI; "" when there is none."""
-    return ui_link(f"runs/flow-run/{flow_run}") if flow_run else ""
-
-
-def this_run() -> dict[str, str]:
-    """Return `Flow run` -> the address in Prefect's UI of the flow run that calls; {} outside of one."""
-    link = run_link(here.id) if here.id else ""
-    return {"Flow run": link} if link else {}
-
-
-def if_answered(find: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """Return the addresses that `find` looks up in MLflow; {} when it does not answer, for a message can do without."""
-    try:
-        return find()
-    except StoreError as error:
-        get_logger("reviews").warning("a message goes without its links to MLflow: %s", error)
-        return {}
 
 
 # What a reviewer is told
@@ -169,20 +128,20 @@ def open_round(workspace: Workspace, case: Case, note: str = "", because: str = 
     if flow_run is None and case.reviews:
         return ""  # it was left to the command line before
     token = uuid.uuid4().hex
-    content = {"flow_run": flow_run, "link": run_link(flow_run), "note": note, "because": because, "token": token}
+    content = {"flow_run": flow_run, "link": review_link(flow_run), "note": note, "because": because, "token": token}
     review = workspace.ledger.record_review(case.id, number, content)
     if review.payload["token"] != token:
         return ""
     summary = read_summary(workspace, case.tournament, workspace.roll.ensemble(case.ensemble.version))
     if flow_run:
         _publish(workspace, case, flow_run, as_markdown(summary), note)
-    where = run_link(flow_run) or f"tournament review show {case.id}"
+    where = review_link(flow_run) or f"tournament review show {case.id}"
     announce(
         "review",
         f"{case.ensemble.name}/{case.ensemble.version}",
         {
             "title": f"Review: {review_title(summary)}",
-            "text": f"{note} Decide in Prefect, or with `tournament review approve|refuse {case.id}`.".strip(),
+            "text": f"{note} Decide on its page, or with `tournament review approve|refuse {case.id}`.".strip(),
             "links": {"Review": where, **message_links(workspace, case)},
             "verdict": case.id,
             "tournament": case.tournament,
@@ -222,7 +181,7 @@ def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
     deadline = case.deadline(workspace.settings)
     until = f"{deadline:%Y-%m-%d at %H:%M} UTC"
     text = f"The review has waited for {waited_h:.0f} h; without an answer it counts as refused on {until}."
-    where = run_link(case.flow_run) or f"tournament review show {case.id}"
+    where = review_link(case.flow_run) or f"tournament review show {case.id}"
     if case.flow_run and has_api():
         with get_client(sync_client=True) as client:
             _artifact(client, _key("reminder", case), f"{text}\n\n[Decide]({where})", case.flow_run, text)
@@ -233,6 +192,29 @@ def remind(workspace: Workspace, case: Case, waited_h: float) -> None:
             "title": f"Reminder: version {case.ensemble.version} waits for review",
             "text": text,
             "links": {"Review": where, **message_links(workspace, case)},
+            "verdict": case.id,
+            "tournament": case.tournament,
+        },
+    )
+
+
+def tell_again(workspace: Workspace, case: Case, flow_run: str, title: str, words: str) -> None:
+    """Tell the reviewers that an answer decided nothing, and why; the review is asked again.
+
+    Args:
+        workspace: Settings and stores.
+        case: The case, which still waits.
+        flow_run: The run in which it is asked.
+        title: What has happened.
+        words: The complaint, or whose approval is still missing.
+    """
+    announce(
+        "review",
+        f"{case.ensemble.name}/{case.ensemble.version}",
+        {
+            "title": f"{title}: version {case.ensemble.version} still waits for review",
+            "text": f"{words} The review is asked again.",
+            "links": {"Review": review_link(flow_run), **message_links(workspace, case)},
             "verdict": case.id,
             "tournament": case.tournament,
         },

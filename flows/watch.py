@@ -15,8 +15,8 @@ from esci_tournament.flows.announce import announce
 from esci_tournament.flows.differences import tell
 from esci_tournament.flows.dispatch import Dispatcher
 from esci_tournament.flows.intake import look_again, news, take_in
+from esci_tournament.flows.links import has_api, run_link
 from esci_tournament.flows.review import reconcile_reviews
-from esci_tournament.flows.review_runs import has_api, run_link
 from esci_tournament.registry import promotion
 from esci_tournament.registry.attestation import DIFFERS
 from esci_tournament.registry.chain import ADVICE, verify_home
@@ -145,7 +145,9 @@ class Watch:
             return []
         self._looked = now
         found = look_again(self._workspace, self._queue, most=MOST_AGAIN)
-        return [f"{candidate} is queued: its refusal is mended" for candidate, why in found.items() if not why]
+        return [
+            f"{candidate} is queued: the reason of its refusal is gone" for candidate, why in found.items() if not why
+        ]
 
     def _finish_promotions(self) -> list[str]:
         finished = promotion.reconcile(self._workspace.ledger, self._workspace.models)

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+# Where our Prefect server has the page of a review, below its root, and the header by which it is known
+REVIEW_PATH = "/tournament/review"
+REVIEW_PAGE_HEADER = "X-Tournament-Review"
+
 _PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s/]*@")
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from esci_tournament.registry.workspace import Workspace
 
 DESCRIPTION = """\
-Decide whether a challenger becomes champion. The same decision can be made in the Prefect UI; the first one counts,
-and a second one is refused with the first in its message. VERDICT is the number that `list` shows, or the id of a
-tournament.
+Decide whether a challenger becomes champion. The same decision can be made on the page of the review; the first one
+counts, and a second one is refused with the first in its message. VERDICT is the number that `list` shows, or the id
+of a tournament.
 
 examples:
   tournament review list
@@ -83,10 +83,11 @@ def show(options: argparse.Namespace, output: Output) -> None:
     output.say(text)
     if row["state"] == "waits":
         if row["flow_run"]:
-            output.say(f"Decide in Prefect: {row['flow_run']}")
+            output.say(f"Decide in a browser: {row['flow_run']}")
             if link := _login(workspace, row["flow_run"]):
                 output.say(f"or, with a login that works once: {link}")
-        output.say(f"or: tournament review approve|refuse {case.id} --reviewer NAME --reason WHY")
+        how = "or" if row["flow_run"] else "Decide"
+        output.say(f"{how}: tournament review approve|refuse {case.id} --reviewer NAME --reason WHY")
     else:
         output.say(f"{row['state']} by {row['reviewer']} at {row['decided']}: {row['reason']}")
     output.document(row | {"markdown": text})
@@ -158,9 +159,9 @@ def _row(workspace: Workspace, case: Case) -> dict[str, Any]:
 
 
 def _flow_run(case: Case) -> str:
-    """Return where a browser shows the flow run in which a case waits, "" without one."""
+    """Return where a browser shows the question of a case and takes the answer, "" where no run waits for it."""
     if not case.flow_run:
         return ""
-    from esci_tournament.flows.review_runs import run_link
+    from esci_tournament.flows.links import review_link
 
-    return run_link(case.flow_run)
+    return review_link(case.flow_run)

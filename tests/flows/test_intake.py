@@ -123,7 +123,7 @@ def test_the_watcher_looks_at_the_refused_again_by_itself(workspace, tmp_path):
     pd.DataFrame({"query_id": [1]}).to_parquet(listed)
     assert sweep(watch) == []
     watch._looked -= workspace.settings.full_look_s
-    assert sweep(watch) == [f"{candidate} is queued: its refusal is mended"]
+    assert sweep(watch) == [f"{candidate} is queued: the reason of its refusal is gone"]
 
 
 def test_a_spec_that_was_put_back_is_refused_for_its_own_reason(workspace):

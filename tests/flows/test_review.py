@@ -70,6 +70,18 @@ def description(flow_run: str, gate: int) -> str:
                 time.sleep(0.3)
 
 
+def messages(words: str) -> list[dict[str, Any]]:
+    """Return the payloads of the events about reviews whose title has these words, once the server shows one."""
+    end = time.monotonic() + 30
+    while True:
+        with get_client(sync_client=True) as client:
+            wanted = {"filter": {"event": {"name": ["tournament.review"]}}, "limit": 50}
+            found = [one["payload"] for one in client.request("POST", "/events/filter", json=wanted).json()["events"]]
+        if (fitting := [one for one in found if words in one["title"]]) or time.monotonic() > end:
+            return fitting
+        time.sleep(0.3)
+
+
 def resume(flow_run: str, decision: str, reviewer: str, reason: str) -> Any:
     given = {"decision": decision, "reviewer": reviewer, "reason": reason}
     with get_client(sync_client=True) as client:
@@ -91,6 +103,11 @@ def test_a_wrong_answer_is_asked_again_and_a_right_one_is_the_decision(served: S
     resume(case.flow_run, "approve", "ana", " ")
     until(case.flow_run, "Suspended", gate=2)
     assert description(case.flow_run, 2).lstrip('"').startswith("> **The reason is missing")
+    told = messages(f"version {case.ensemble.version} still waits")
+    assert len(told) == 1
+    assert told[0]["title"].startswith("An answer was not recorded")
+    assert "The reason is missing" in told[0]["text"]
+    assert told[0]["links"]["Review"].endswith(f"/tournament/review/{case.flow_run}")
     assert world.case(case.id).state == "waits"
     resume(case.flow_run, "refuse", "ana", "not now")
     # The process that was to go on is lost: another one finds the answer that was given.

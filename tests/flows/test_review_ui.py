@@ -18,8 +18,8 @@ from prefect.client.orchestration import get_client
 
 from esci_tournament.deployments.stack.logins import LOGIN_PATH, login_link
 from esci_tournament.flows.decision import answer
+from esci_tournament.flows.links import review_link, run_link
 from esci_tournament.flows.review import reconcile_reviews
-from esci_tournament.flows.review_runs import run_link
 from esci_tournament.registry.reviewers import Answer
 from esci_tournament.registry.reviews import Case
 from tests.browser import options
@@ -129,36 +129,47 @@ def reigned(served: tuple[Any, Any]) -> tuple[Any, Any]:
     return served
 
 
-def test_a_reviewer_reads_chooses_is_asked_again_and_approves(reigned: tuple[Any, Any], page: Page) -> None:
+def test_a_reviewer_reads_answers_is_asked_again_and_approves(reigned: tuple[Any, Any], page: Page) -> None:
     world, _ = reigned
     case = opened(world, "t-ui-second", ["sage-clicks", "minilm-l6"])
-    page.goto(run_link(case.flow_run))
-    state(page, "Suspended")
-    dialog = form(page)
-    expect(dialog).to_contain_text(f"Promote version {case.ensemble.version} over champion version")
-    expect(dialog).to_contain_text("Members in: minilm-l6 v1")
-    expect(dialog.get_by_role("row", name="macro F1").first).to_contain_text("to")
-    expect(dialog).to_contain_text("Without an answer the challenger is not promoted")
-    picture(page, "review-form")
-    press(dialog)
-    expect(page.get_by_text("'decision' is a required property")).to_be_visible()
-    fill(page, dialog, "approve", "ana", "")
-    send(dialog)
-    # The reason is missing: asked again, with the complaint on top.
-    at_gate(case.flow_run, 2)
-    page.reload()
-    expect(page.get_by_text("this answer was not recorded").first).to_be_visible()
-    state(page, "Suspended")
-    dialog = form(page)
-    expect(dialog).to_contain_text("The reason is missing")
-    fill(page, dialog, "approve", "ana", "better in every locale, within budget")
-    picture(page, "review-answer")
-    send(dialog)
-    state(page, "Approved")
+    page.goto(review_link(case.flow_run))
+    expect(page.get_by_role("heading", level=1)).to_contain_text(
+        f"Promote version {case.ensemble.version} over champion version", timeout=PATIENCE_MS
+    )
+    question = page.get_by_role("article").first
+    expect(question).to_contain_text("Members in: minilm-l6 v1")
+    expect(question.get_by_role("row", name="macro F1").first).to_contain_text("to")
+    expect(question).to_contain_text("Without an answer the challenger is not promoted")
+    approve = page.get_by_role("button", name="Approve")
+    # The question, the numbers and the buttons stand on the first screen
+    for part in (question.get_by_role("row", name="macro F1").first, approve):
+        box = part.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 900
+    expect(page.get_by_label("Code")).to_be_hidden()  # the policy names no reviewers
+    picture(page, "review-page")
+    approve.click()
+    assert page.get_by_label("Your name").evaluate("field => field.validity.valueMissing")  # nothing was sent
+    page.get_by_label("Your name").fill("ana")
+    page.get_by_label("Reason").fill("  ")
+    approve.click()
+    # The reason is missing: asked again on the same page, with the complaint on top, and nowhere a word of success
+    expect(page.get_by_text("It is not recorded yet")).to_be_visible()
+    expect(question).to_contain_text("The reason is missing", timeout=PATIENCE_MS)
+    expect(page.get_by_role("status").first).to_contain_text("Asked again")
+    picture(page, "review-asked-again")
+    page.get_by_label("Reason").fill("better in every locale, within budget")
+    approve.click()
+    expect(page.get_by_role("heading", name="Approved")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text(f"version {case.ensemble.version} is champion, approved by ana")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve")).to_be_hidden()
+    expect(question).to_contain_text("Members in: minilm-l6 v1")  # what was decided on stays readable
     picture(page, "review-approved")
     assert world.champion() == case.ensemble.version
     decided = world.case(case.id).decision
     assert (decided.reviewer, decided.reason) == ("ana", "better in every locale, within budget")
+    page.get_by_role("link", name="The run in Prefect").click()
+    state(page, "Approved")
 
 
 def test_a_review_is_refused_after_server_and_worker_were_killed_and_restarted(
@@ -177,6 +188,12 @@ def test_a_review_is_refused_after_server_and_worker_were_killed_and_restarted(
     state(page, "Suspended")
     dialog = form(page)
     expect(dialog).to_contain_text("Members in: e5-small v1")
+    for field in ("Decision", "Reviewer", "Reason"):  # all of them are needed, and said to be
+        expect(dialog.get_by_text(f"{field} (Optional)")).to_have_count(0)
+    picture(page, "review-form")
+    press(dialog)
+    expect(page.get_by_text("is a required property").first).to_be_visible()
+    picture(page, "review-form-complaint")
     fill(page, dialog, "refuse", "bob", "too slow for the page")
     send(dialog)
     state(page, "Refused")
@@ -187,18 +204,28 @@ def test_a_review_is_refused_after_server_and_worker_were_killed_and_restarted(
 def test_a_link_logs_one_browser_in_and_leads_to_the_review(reigned: tuple[Any, Any], browser: Browser) -> None:
     world, prefect = reigned
     case = opened(world, "t-ui-login", ["sage-clicks", "minilm-l6", "e5-small"])
-    run = run_link(case.flow_run)
+    run = review_link(case.flow_run)
     elsewhere: set[str] = set()
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
         page.on("request", lambda request: elsewhere.add(request.url.split("/")[2]))
         page.goto(run)
-        expect(page.get_by_placeholder("admin:pass")).to_be_visible()  # nobody is logged in
+        expect(page.get_by_label("Password of this server")).to_be_visible()  # nobody is logged in
+        expect(page.get_by_text("Members in")).to_have_count(0)
+        page.get_by_label("Password of this server").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_text("does not know this password")).to_be_visible()
         link = login_link(prefect.settings.home, prefect.api, run)
         page.goto(link)
         page.wait_for_url(run)
-        state(page, "Suspended")
+        question = page.get_by_role("article").first
+        expect(question).to_contain_text("Members in: e5-small v1", timeout=PATIENCE_MS)
         picture(page, "review-logged-in")
+        # What is decided elsewhere while the page is open is told on it
+        answer(world.workspace, case, Answer("refuse", "bob", "no", "command line", "elsewhere"))
+        reconcile_reviews(world.workspace)
+        expect(page.get_by_text("decided already: refuse by bob")).to_be_visible()
+        expect(page.get_by_role("button", name="Refuse")).to_be_hidden()
     assert elsewhere == {prefect.api.split("/")[2]}
     with browser.new_context() as context:
         page = context.new_page()
@@ -206,8 +233,8 @@ def test_a_link_logs_one_browser_in_and_leads_to_the_review(reigned: tuple[Any, 
         expect(page.get_by_role("status")).to_contain_text("A new one is printed by: tournament login")
         assert page.evaluate("localStorage.length") == 0
         assert link.partition("#")[2].partition(":")[0] not in page.url
-        page.get_by_role("link", name="Go on to Prefect").click()
-        expect(page.get_by_placeholder("admin:pass")).to_be_visible()
+        page.get_by_role("link", name="Go on").click()
+        expect(page.get_by_label("Password of this server")).to_be_visible()
         here = prefect.api.removesuffix("/api")
         for crafted in (
             "https://evil.example/",
@@ -218,4 +245,4 @@ def test_a_link_logs_one_browser_in_and_leads_to_the_review(reigned: tuple[Any, 
         ):
             page.goto("about:blank")
             page.goto(f"{here}{LOGIN_PATH}#x:{quote(crafted, safe='%')}")
-            expect(page.get_by_role("link", name="Go on to Prefect")).to_have_attribute("href", f"{here}/v2/")
+            expect(page.get_by_role("link", name="Go on")).to_have_attribute("href", f"{here}/v2/")
