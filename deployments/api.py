@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from esci_tournament.deployments.champion import ChampionModel
 from esci_tournament.registry.settings import Settings, read_settings
-from esci_tournament.registry.specs import CandidateSpec, NamedSpec, parse_spec, read_specs
+from esci_tournament.registry.specs import CandidateSpec, NamedSpec, parse_spec, parse_specs, read_specs
 from esci_tournament.registry.versions import CandidateVersion
 from esci_tournament.registry.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
     import shap
+    from matplotlib.axes import Axes
 
     from esci_tournament.flows.progress_reporting import Reporter
     from esci_tournament.tasks.report.summary import Summary
@@ -80,6 +81,40 @@ class Result:
 
         return from_json(self.summary.contributions) if self.summary.contributions else None
 
+    def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw one metric of the ensemble, of the champion that it met and of every model alone.
+
+        Args:
+            metric: "accuracy", "macro_f1", "weighted_f1" or the one that the tournament was decided on; default: that.
+            ax: Where to draw; default: a new figure, which a notebook shows.
+
+        Returns:
+            The axes, one row a model. The ensemble has its 95 % interval; a hollow dot is a model that was measured on
+            the pairs that the aggregator learns from, because its test numbers are sealed.
+
+        Raises:
+            UsageError: if no such metric was measured.
+        """
+        from esci_tournament.tasks.report.plots import plot_metric
+
+        return plot_metric(self.summary, metric, ax)
+
+    def plot_worth(self, ax: Axes | None = None) -> Axes:
+        """Draw what each member is worth: its share of the ensemble's SHAP values, with its interval over re-fits.
+
+        Args:
+            ax: Where to draw; default: a new figure, which a notebook shows.
+
+        Returns:
+            The axes, in per cent, one row a member, the one of most worth first.
+
+        Raises:
+            NotFoundError: if there are no members.
+        """
+        from esci_tournament.tasks.report.plots import plot_worth
+
+        return plot_worth(self.summary, ax)
+
     def _repr_html_(self) -> str:
         """Show verdict and leaderboard in a notebook."""
         from html import escape
@@ -136,7 +171,7 @@ def run(
     elif isinstance(candidates, str | os.PathLike):
         specs = read_specs(Path(candidates))
     else:
-        specs = [_spec(one) for one in candidates]
+        specs = parse_specs([_content(one) for one in candidates])
     outcome = run_tournament(_settings(home, settings), os.fspath(data), specs, _shown(progress))
     return Result(outcome.summary, outcome.report, outcome.unchanged)
 
@@ -168,12 +203,15 @@ def register(
     return register_all(Workspace(_settings(home, settings)), [_spec(candidate)])[0]
 
 
-def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[CandidateVersion]:
+def register_all(
+    workspace: Workspace, specs: Sequence[CandidateSpec], *, checked: bool = False
+) -> list[CandidateVersion]:
     """Check all specs, then register them one by one; nothing is registered when one of them is wrong.
 
     Args:
         workspace: Where they are registered; its settings say what is allowed.
         specs: The candidates' specs.
+        checked: Whether they have been checked already.
 
     Returns:
         One version for each spec, in the same order. A spec that was registered before keeps its version, and competes
@@ -184,10 +222,9 @@ def register_all(workspace: Workspace, specs: Sequence[CandidateSpec]) -> list[C
         StoreError: if MLflow cannot be reached or written.
     """
     from esci_tournament.registry.withdrawals import reinstate
-    from esci_tournament.tasks.candidates.enter import check_spec
+    from esci_tournament.tasks.candidates.enter import check_specs
 
-    for spec in specs:
-        check_spec(spec, workspace.settings)
+    check_specs([] if checked else specs, workspace.settings)
     versions = [workspace.roll.register(spec).version for spec in specs]
     for one in versions:
         reinstate(workspace.ledger, one.id, "registered again")
@@ -303,8 +340,12 @@ def _settings(home: StrPath | None, settings: Mapping[str, object]) -> Settings:
     return read_settings(home=None if home is None else Path(home), **settings)
 
 
+def _content(candidate: NamedSpec | Mapping[str, Any]) -> dict[str, Any]:
+    return candidate.model_dump(mode="json") if isinstance(candidate, NamedSpec) else dict(candidate)
+
+
 def _spec(candidate: NamedSpec | Mapping[str, Any]) -> CandidateSpec:
-    content = candidate.model_dump(mode="json") if isinstance(candidate, NamedSpec) else dict(candidate)
+    content = _content(candidate)
     return parse_spec(content, f"candidate {content.get('name', 'without a name')}")
 
 

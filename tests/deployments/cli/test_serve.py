@@ -19,8 +19,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from esci_tournament.deployments.scorer.client import Client, Patience
 from esci_tournament.tasks.data.load import load_esci
+from esci_tournament_client import Client, Retry
 from tests.harness import COMMAND, clean_environment, start_warm
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def ready(lines: IO[str]) -> Iterator[Client]:
         line = lines.readline()
         assert line, said
         said += line
-    with Client(json.loads(said)["address"], patience=Patience(60, 0.5)) as client:
+    with Client(json.loads(said)["address"], timeout_s=70, retry=Retry(60, 0.5, 180)) as client:
         client.champion()  # 503 until it is loaded: the client waits
         yield client
 
@@ -86,7 +86,7 @@ def test_a_page_by_id_is_what_the_champion_says_and_is_known_after_a_restart(hel
     ids = some["product_id"].tolist()
     with serving(home) as client:
         first = client.score("lampara roja", "es", ids, deadline_ms=60_000)
-        champion = client.champion()["version"]
+        champion = client.champion().version
     assert first.complete
     assert first.cache_hits == 0
     rows = pd.DataFrame({"query": "lampara roja", "product_locale": "es", "product_id": ids})
@@ -125,20 +125,21 @@ def test_newer_data_is_taken_up_while_it_serves(held, home, tournament, grown_wo
     new = fresh["product_id"].tolist()[:20]
     with serving(home) as client:
         before = client.score("red lamp", "us", old + new, deadline_ms=60_000)
-        assert [one.error for one in before.products[20:]] == ["unknown_product"] * 20
+        assert [one.error and one.error.code for one in before.products[20:]] == ["unknown_product"] * 20
         assert tournament("champion", "refresh", "--home", home, "--data", grown_world).code == 0
         end = time.monotonic() + 120
-        while client.champion()["data"] != wanted.version:
+        while client.champion().data != wanted.version:
             assert time.monotonic() < end
             assert client.score("red lamp", "us", old, deadline_ms=60_000).complete
         after = client.score("red lamp", "us", old + new, deadline_ms=60_000)
         assert all(one.label for one in after.products)
         state = client.champion()
-    assert before.champion == after.champion == f"{state['name']}/{state['version']}"
-    assert state["edges"] == wanted.version  # there is a graph network among the members
+    assert before.champion == after.champion
+    assert str(after.champion) == f"{state.name}/{state.version}"
+    assert state.edges == wanted.version  # there is a graph network among the members
     assert [one.probabilities for one in after.products[:20]] != [one.probabilities for one in before.products[:20]]
     with serving(home) as client:  # and a restart begins with it
-        assert client.champion()["data"] == wanted.version
+        assert client.champion().data == wanted.version
         again = client.score("red lamp", "us", old + new)
     assert again.cache_hits == 40
     assert [one.probabilities for one in again.products] == [one.probabilities for one in after.products]
