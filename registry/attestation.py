@@ -22,6 +22,7 @@ from esci_tournament.registry.manifests import (
     manifest_of,
     recorded,
 )
+from esci_tournament.registry.spelling import counted
 from esci_tournament.registry.tracking import pyfunc_data
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def attest(workspace: Workspace, version: EnsembleVersion, reason: str) -> Manif
         NotFoundError: If MLflow has no files of it.
     """
     if not reason.strip():
-        raise UsageError("recording a manifest needs a reason; it stands in the ledger")
+        raise UsageError("recording a manifest needs a reason, which is kept in the ledger")
     ledger = workspace.ledger
     with ledger.exclusive(f"attest {version.id}"):
         if before := attested(ledger, version.name, version.version).manifest:
@@ -269,6 +270,6 @@ def champion_in_words(workspace: Workspace) -> str:
         raise
     size = sum(one.size for one in known.manifest.files.values()) / 2**20
     return (
-        f"the {len(known.manifest.files)} files of version {champion.version} ({size:,.1f} MiB) are those of manifest "
+        f"{counted(len(known.manifest.files), 'file')} of version {champion.version} ({size:,.1f} MiB) as in manifest "
         f"{known.digest[:12]}, {'which was approved' if known.source == 'approved' else 'attested by an operator'}"
     )

@@ -148,7 +148,7 @@ def put_back(workspace: Workspace, candidate: str) -> bool:
 
 def _needs(reason: str) -> None:
     if not reason.strip():
-        raise UsageError("it needs a reason; it stands in the candidate's story")
+        raise UsageError("it needs a reason, which is kept in the candidate's history")
 
 
 def _state(workspace: Workspace, candidate: str) -> CandidateState:

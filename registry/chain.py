@@ -39,8 +39,8 @@ from esci_tournament.registry.rows import Rows
 
 SHOWN = 100  # findings that a report holds; the others are counted
 ADVICE = (
-    "Somebody wrote to the database past the ledger. Keep a copy of it for the inquiry, and restore the last backup "
-    "that verifies; `tournament ledger repair --reason WHY` puts triggers back, and cannot mend rows"
+    "The database was changed without the ledger. Keep a copy of it for the investigation, and restore the last backup "
+    "that verifies; `tournament ledger repair --reason WHY` restores triggers, but cannot repair rows"
 )
 _UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)  # what values that were put in by hand raise
 
@@ -273,8 +273,8 @@ def _verify(rows: Rows, checkpoints: Sequence[Checkpoint]) -> Report:
             report.tell(f"the checkpoint of {one.at} is of another ledger, or the whole chain was made anew since")
         elif one.entries > report.entries:
             report.tell(
-                f"the chain is shorter than the {one.entries} entries that it had at the checkpoint of {one.at}: "
-                "its end was removed, or an older backup was restored"
+                f"the chain has fewer entries than at the checkpoint of {one.at} ({report.entries:,} now, "
+                f"{one.entries:,} then): its end was removed, or an older backup was restored"
             )
     for row in rows.all(tables.events, kind=REPAIRED):
         faults = "; ".join(row["payload"].get("faults", {}).values())
@@ -296,7 +296,7 @@ def _check_schema(connection: Connection, report: Report) -> None:
 
     wrong = list(triggers.faults(connection).values())
     if len(wrong) > 10:  # they do not hide what else there is
-        wrong = [f"{len(wrong)} triggers are not as they have to be: {'; '.join(wrong[:3])}; ..."]
+        wrong = [f"{len(wrong)} triggers differ from what they should be: {'; '.join(wrong[:3])}; ..."]
     for words in [*wrong, *lacking(connection)]:
         report.tell(words)
     if connection.dialect.name == "sqlite":

@@ -77,7 +77,7 @@ def decide(ledger: Ledger, policy: Policy, data_version: str, answer: Answer) ->
     content = {"by": who, "person": person(who), "reason": answer.reason, "proof": proven}
     if answer.outcome != "approve":
         ledger.record_event(REFUSED, data_version, payload=content)
-        return f"data {short} is refused; scorers go on with what they use"
+        return f"data {short} is refused; scorers keep what they use"
     ledger.record_event(APPROVED, data_version, payload=content)
     yes = _approvals(_reviewed(ledger), data_version)
     if len(yes) < policy.quorum:

@@ -18,9 +18,12 @@ class TournamentError(Exception):
 
     Attributes:
         exit_code: What the command line exits with when this error ends it.
+        complaints: Each thing that is wrong with values that somebody wrote, see
+            :class:`esci_tournament.registry.complaints.Complaint`; () for other errors.
     """
 
     exit_code = 1
+    complaints: Sequence[object] = ()
 
     def __init__(self, *content: object) -> None:
         super().__init__(*(without_password(one) if isinstance(one, str) else one for one in content))

@@ -1,4 +1,7 @@
-"""The four classes of the Shopping Queries Dataset: their letters and names; a class's number is its index."""
+"""The classes of the Shopping Queries Dataset, their letters and names; its locales.
+
+A class's number is its index.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterable
 LABELS: tuple[str, ...] = ("E", "S", "C", "I")
 LABEL_NAMES: tuple[str, ...] = ("Exact", "Substitute", "Complement", "Irrelevant")
 CLASSES = len(LABELS)
+LOCALES: tuple[str, ...] = ("us", "es", "jp")
 
 _WORDS = {
     **{letter.casefold(): number for number, letter in enumerate(LABELS)},

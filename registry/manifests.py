@@ -313,7 +313,7 @@ def _files(content: Any) -> dict[str, FileEntry]:
         if type(entry.size) is not int or entry.size < 0 or not _SHA256.fullmatch(entry.digest):
             raise ValueError(f"size or digest of {name}")
         if name in files:
-            raise ValueError(f"{name} stands in it twice")
+            raise ValueError(f"{name} is listed twice")
         files[name] = entry
     return files
 

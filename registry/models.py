@@ -11,13 +11,14 @@ import datetime as dt
 import json
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esci_tournament.registry.errors import NotFoundError, StoreError
+from esci_tournament.registry.errors import NotFoundError, StoreError, TournamentError
 from esci_tournament.registry.files import disk_in_words, folder_digest
 from esci_tournament.registry.manifests import FILE as MANIFEST_FILE
 from esci_tournament.registry.manifests import Manifest, check, check_plain
-from esci_tournament.registry.packaging import LOADER, Interface, package_ensemble
 from esci_tournament.registry.processes import user_and_host
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.registry.tracking import Tracking, inside, is_web, name_is, pyfunc_data, run_addresses
@@ -40,12 +41,16 @@ from esci_tournament.registry.versions import (
     run_of,
 )
 
+if TYPE_CHECKING:
+    from esci_tournament.registry.packaging import Interface
+
 CHAMPION, PREVIOUS = "champion", "previous"
 MAKE_ANEW = "delete that folder and hold the tournament again"
 SEE_FILES = (
     "it is not used. Restore its files from a backup, go back with: tournament champion rollback --reason, or hold a "
     "tournament"
 )
+_HAS_SPEC = f"tags.`{SPEC_TAG}` LIKE '%'"  # in MLflow's filter language
 CANDIDATE_EXPERIMENT, ENSEMBLE_EXPERIMENT = "tournament-candidates", "tournament-ensembles"
 
 
@@ -57,6 +62,8 @@ class Models:
         home: Folder of the locks, and of the artifacts (`mlartifacts`) when MLflow is a database, not a server.
         ensemble_name: Registered model that holds the ensembles.
         ui: Where people see MLflow; default: `tracking_uri` when it is a web address.
+        remembers: Whether answers of MLflow are taken from the home while its database has not changed, see
+            :class:`esci_tournament.registry.tracking.Tracking`.
 
     Raises:
         StoreError: By every method, when MLflow cannot be reached, read or written.
@@ -64,11 +71,17 @@ class Models:
     """
 
     def __init__(
-        self, tracking_uri: str, home: Path, ensemble_name: str = "esci-ensemble", ui: str | None = None
+        self,
+        tracking_uri: str,
+        home: Path,
+        ensemble_name: str = "esci-ensemble",
+        ui: str | None = None,
+        remembers: bool = False,
     ) -> None:
         self.tracking_uri, self.home, self.ensemble_name = tracking_uri, Path(home).resolve(), ensemble_name
         self._ui = ui or tracking_uri
-        self._tracking = Tracking(tracking_uri, home)
+        self._tracking = Tracking(tracking_uri, home, remembers)
+        self._tracking.when_opened = self._look_around
 
     @property
     def tracking(self) -> Tracking:
@@ -195,7 +208,9 @@ class Models:
         with self._tracking.guard(
             f"candidate {id}", missing=f"no candidate {id!r} in the registry; list the candidates"
         ):
-            version = self._tracking.client.get_model_version(name, number)
+            if known := self._listed(name, number):
+                return known
+            version = self._tracking.version(name, number)
             return as_candidate(version, self._tracking.metrics_of(run_of(version)))
 
     def candidates(self, name: str | None = None, with_metrics: bool = True) -> list[CandidateVersion]:
@@ -212,8 +227,7 @@ class Models:
             The versions, the one that entered first at the beginning.
         """
         with self._tracking.guard("list candidates"):
-            only = f" and {name_is(name)}" if name else ""
-            found = self._tracking.search(f"tags.`{SPEC_TAG}` LIKE '%'{only}")
+            found = self._tracking.versions(f"{_HAS_SPEC} and {name_is(name)}" if name else _HAS_SPEC)
             metrics = self._tracking.metrics(CANDIDATE_EXPERIMENT) if with_metrics else {}
             candidates = []
             for version in found:
@@ -260,7 +274,7 @@ class Models:
         """
         name, _, number = id.rpartition("/")
         with self._tracking.guard(f"tags of {id}", missing=f"no version {id!r} in the registry"):
-            return dict(self._tracking.client.get_model_version(name, number).tags)
+            return self._tracking.version(name, number).tags
 
     def set_tags(self, id: str, tags: Mapping[str, str | None]) -> None:
         """Set tags of a version, and remove those that are None.
@@ -288,7 +302,7 @@ class Models:
         members: Sequence[str],
         tournament: str,
         *,
-        loader_module: str = LOADER,
+        loader_module: str | None = None,
         metrics: Mapping[str, float] | None = None,
         files: Sequence[Path] = (),
         interface: Interface | None = None,
@@ -305,7 +319,7 @@ class Models:
             folder: All that the loader needs; copied.
             members: Candidate ids, in the order of the aggregator's columns.
             tournament: Id of the tournament that built it.
-            loader_module: Importable module with `_load_pyfunc(path)`.
+            loader_module: Importable module with `_load_pyfunc(path)`; default: that of the product.
             metrics: Metrics of the ensemble, logged to its run.
             files: Report, figures and other files or folders for its run, below `report/`.
             interface: What `predict` reads and returns, for signature and example; None for neither.
@@ -338,8 +352,10 @@ class Models:
             )
             with disk_in_words("ensemble", Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as temporary:
                 if package is None or manifest is None:
+                    from esci_tournament.registry.packaging import LOADER, package_ensemble
+
                     package = Path(temporary) / "package"
-                    manifest = package_ensemble(folder, package, {}, loader_module, interface)
+                    manifest = package_ensemble(folder, package, {}, loader_module or LOADER, interface)
                 check(folder, manifest.served, f"the ensemble of tournament {tournament} in {folder}", MAKE_ANEW)
                 self._tracking.upload(run.info.run_id, folder, f"ensemble/{manifest.data}")
                 for path in sorted(path for path in package.rglob("*") if path.is_file()):
@@ -387,12 +403,14 @@ class Models:
         """
         missing = f"no version {version} of {self.ensemble_name} in the registry"
         with self._tracking.guard(f"ensemble {self.ensemble_name}/{version}", missing=missing):
-            return as_ensemble(self._tracking.client.get_model_version(self.ensemble_name, str(version)))
+            if self._tracking.remembers and (known := [one for one in self.ensembles() if one.version == version]):
+                return known[0]
+            return as_ensemble(self._tracking.version(self.ensemble_name, str(version)))
 
     def ensembles(self) -> list[EnsembleVersion]:
         """Return all ensemble versions, oldest first."""
         with self._tracking.guard(f"list versions of {self.ensemble_name}"):
-            found = self._tracking.search(name_is(self.ensemble_name))
+            found = self._tracking.versions(name_is(self.ensemble_name))
         return sorted(map(as_ensemble, found), key=lambda ensemble: ensemble.version)
 
     def champion(self) -> EnsembleVersion | None:
@@ -531,6 +549,26 @@ class Models:
             return found
 
     # How it is done
+
+    def _listed(self, name: str, number: str) -> CandidateVersion | None:
+        """Return a candidate from the list of all, where that is remembered: one question in place of many."""
+        if not self._tracking.remembers:
+            return None
+        found = [one for one in self._tracking.versions(_HAS_SPEC) if (one.name, one.version) == (name, number)]
+        known = self._tracking.metrics(CANDIDATE_EXPERIMENT) if found else {}
+        for one in found:
+            run_id = run_of(one)
+            return as_candidate(one, known[run_id] if run_id in known else self._tracking.metrics_of(run_id))
+        return None
+
+    def _look_around(self) -> None:
+        """Have what commands show remembered, now that MLflow was imported for one of them; it takes milliseconds."""
+        with suppress(TournamentError), self._tracking.guard("look around"):  # whoever needs it is told
+            self.candidates()
+            self.ensembles()
+            self.previous()
+            if (champion := self.champion()) and champion.run_id:
+                self._tracking.artifacts_of(champion.run_id)
 
     def _aliased(self, alias: str) -> EnsembleVersion | None:
         with self._tracking.guard(f"read alias {alias} of {self.ensemble_name}"):

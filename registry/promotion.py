@@ -39,7 +39,7 @@ class AliasDrift:
         if self.deleted:
             return (
                 f"alias {self.alias!r} names {_name(self.mlflow)}: {_name(self.ledger)}, which the ledger says, was "
-                "deleted from MLflow. What this home has of it goes on to serve; hold a tournament, or go back: "
+                "deleted from MLflow. The copies in this home continue to serve; hold a tournament, or go back: "
                 "tournament champion rollback --reason"
             )
         return (

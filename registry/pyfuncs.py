@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
-
 from esci_tournament.registry.errors import IntegrityError, SpecError
 from esci_tournament.registry.registered import SCHEME, fetch
 from esci_tournament.registry.tracking import inside, mlmodel
@@ -113,4 +111,6 @@ def open_pyfunc(folder: Path) -> Any:
     Returns:
         MLflow's `PyFuncModel`.
     """
+    import mlflow.pyfunc
+
     return mlflow.pyfunc.load_model(str(folder))

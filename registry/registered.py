@@ -11,10 +11,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import mlflow.artifacts
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.errors import SpecError, StoreError, TournamentError
 from esci_tournament.registry.tracking import name_is, quieten
@@ -75,6 +71,9 @@ def place_of(address: str, tracking_uri: str) -> str:
         SpecError: If there is no such model.
         StoreError: If MLflow does not answer.
     """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
     quieten()
     client = MlflowClient(tracking_uri, tracking_uri)
     try:
@@ -89,6 +88,9 @@ def place_of(address: str, tracking_uri: str) -> str:
 
 
 def _download(address: str, name: str, folder: Path, tracking_uri: str) -> Path:
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
     # download_artifacts itself would look the address up in the registry of the process, whatever it is told
     place = place_of(address, tracking_uri)
     try:
@@ -123,6 +125,9 @@ def version_of(address: str, tracking_uri: str) -> tuple[str, int]:
         SpecError: If it is written otherwise, or there is no such version.
         StoreError: If MLflow does not answer.
     """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
     quieten()
     client = MlflowClient(tracking_uri, tracking_uri)
     found = re.fullmatch(r"models:/([^/@:]+)(?:/([0-9]+|latest)|@([^/@:]+))", address)

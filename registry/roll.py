@@ -209,7 +209,7 @@ class Roll:
         id, there = f"{record.name}/{record.version}", self._find_ensemble(version)
         if there is None:
             return (
-                f"{id}: its version is not in MLflow any more; the ledger and the copies in this home go on to count. "
+                f"{id}: its version is not in MLflow any more; the ledger and the copies in this home still count. "
                 "It cannot be made champion, and the alias cannot name it: hold a tournament, or go back by "
                 "tournament champion rollback --reason"
             )
@@ -309,7 +309,7 @@ def enrolled(record: CandidateRecord, there: CandidateVersion | None) -> Enrolle
     if there is None:
         text = (
             f"candidate {id}: its version is not in MLflow any more; the ledger's record and the copies in this home "
-            "go on to count. To have it tried again once it is no member, register its spec again"
+            "still count. To have it tried again once it is no member, register its spec again"
         )
         return Enrolled(version, recorded=True, gone=True, difference=text)
     digests = {record.digest} | ({spec.digest()} if spec else set())

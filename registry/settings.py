@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -23,13 +27,17 @@ from pydantic_settings import (
 )
 
 from esci_tournament.registry.addresses import sqlite_address, sqlite_file
+from esci_tournament.registry.complaints import Complaint, complaints_of, failure_of
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.extensions import GAINS, METRICS, SELECTION_RULES, check_gain, check_name
 from esci_tournament.registry.labels import LABELS, class_of
 from esci_tournament.registry.processes import usable_cores, usable_memory
 from esci_tournament.registry.spelling import did_you_mean
+from esci_tournament.registry.toml_lines import line_at, lines_of
 
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
+# Settings of earlier releases -> what became of them
+RETIRED = {"fresh_share": "fresh test pairs no longer have a share of the error budget of their own"}
 _SHARE_OF_MEMORY = 0.8  # what one candidate may take by default: the rest keeps the machine answering
 
 
@@ -50,6 +58,23 @@ def _when_served(given: object) -> object:
     """Return the word for what earlier releases said with true or false."""
     words = {"true": "at_once", "1": "at_once", "false": "never", "0": "never"}
     return words.get(str(given).lower(), given)
+
+
+def _digest(given: str) -> str:
+    if re.fullmatch("[0-9a-f]{64}", given) is None:
+        raise ValueError("it is a SHA-256: 64 digits, 0 to 9 and a to f")
+    return given
+
+
+class _Variables(EnvSettingsSource):
+    """The `TOURNAMENT_*` variables; where a list or table is needed and one is no JSON, it is checked as text."""
+
+    def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:
+        """Return what a variable holds."""
+        try:
+            return super().prepare_field_value(field_name, field, value, value_is_complex)
+        except (ValueError, RecursionError):
+            return value
 
 
 class Settings(BaseSettings):
@@ -75,9 +100,8 @@ class Settings(BaseSettings):
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in `home`")
     ensemble_name: str = Field("esci-ensemble", description="registered model that holds the champion")
 
-    manifest_digest: str | None = Field(
+    manifest_digest: Annotated[str, AfterValidator(_digest)] | None = Field(
         None,
-        pattern="^[0-9a-f]{64}$",
         description="SHA-256 of the manifest of the one ensemble that a process without a ledger may load",
     )
 
@@ -98,7 +122,8 @@ class Settings(BaseSettings):
     bench_size: int = Field(8, ge=0, description="evicted and refused models that get another chance every week")
     weekly_cron: str = Field("0 3 * * 1", description="when champion and bench are evaluated again, cron in UTC")
     notify_block: str | None = Field(
-        None, description="Prefect notification block that is told what happens, as type/name: slack-webhook/relevance"
+        None,
+        description="Prefect notification block that messages are sent through, as type/name: slack-webhook/relevance",
     )
 
     # How candidates are watched for and sent into tournaments
@@ -114,7 +139,9 @@ class Settings(BaseSettings):
     dispatch_losses: int = Field(
         20, ge=1, description="tournaments of a candidate that may be killed or lack a store until it is given up"
     )
-    retry_s: float = Field(30.0, ge=0, description="seconds until a failed tournament is held again, twice at each try")
+    retry_s: float = Field(
+        30.0, ge=0, description="seconds until a failed tournament is tried again, doubled after each failure"
+    )
     lost_after_s: float = Field(
         60.0, gt=0, description="seconds until a run that no process holds counts as lost; four times that at its start"
     )
@@ -173,11 +200,11 @@ class Settings(BaseSettings):
         {}, description='what names of actions in UBI logs mean, beside those that are known: { view = "impression" }'
     )
     behaviour_kept: float = Field(
-        0.5, ge=0, le=1, description="share of a log's rows that must be of use, or the data is refused; 0: any"
+        0.5, ge=0, le=1, description="share of a log's rows that must be usable, or the data is refused; 0: any"
     )
 
     # How a tournament runs
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="where models are trained and scored: auto, cpu, cuda or cuda:N")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     out_of_sample: Literal["blend", "kfold"] = Field("blend", description="where the aggregator's scores come from")
     blend_share: float = Field(0.25, gt=0, lt=1, description="share of the train queries that no model trains on")
@@ -193,7 +220,7 @@ class Settings(BaseSettings):
         3_000_000_000, ge=1, description="parameters a candidate's model may have, by its recipe or its checkpoint"
     )
     allowed_checkpoint_roots: tuple[str, ...] = Field(
-        (), description="folders that local checkpoints may stand in; default: anywhere on this machine"
+        (), description="folders that local checkpoints may be in; default: anywhere on this machine"
     )
     refit: bool = Field(
         False, description="fit models again when the data is new; else they are scored on it as they serve (`blend`)"
@@ -213,7 +240,7 @@ class Settings(BaseSettings):
     pyfunc_memory_gib: float = Field(4.0, gt=0, description="memory a pyfunc's process may take, GiB")
     pyfunc_timeout_s: float = Field(300.0, gt=0, description="seconds a pyfunc may take to open, and for 1,000 pairs")
     keep_score_files: bool = Field(
-        False, description="let a score file be a member, though it says nothing of pairs that it does not hold"
+        False, description="allow score files as members, although they have no scores for pairs that they do not list"
     )
 
     # What may stay
@@ -367,7 +394,7 @@ class Settings(BaseSettings):
         """
         named = os.environ.get(MLFLOW_VARIABLE)
         mlflow = InitSettingsSource(settings_cls, {"mlflow_uri": named} if named else {})
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), mlflow
+        return init_settings, _Variables(settings_cls), TomlConfigSettingsSource(settings_cls), mlflow
 
     def model_post_init(self, _context: object) -> None:
         """Make paths absolute: processes that these settings are handed to run in other folders."""
@@ -503,26 +530,56 @@ def read_settings(**overrides: object) -> Settings:
         The settings, with `tournament.toml` of the current folder and the `TOURNAMENT_*` variables read now.
 
     Raises:
-        UsageError: If a value or a key is wrong; the message names it.
+        UsageError: If a value or a key is wrong; the message has each of them, and where it was set.
     """
+    given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"tournament.toml in {Path.cwd()} cannot be read: {error}; correct or remove it") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        if first["type"] == "extra_forbidden":
-            raise UsageError(
-                f"there is no setting {where}{did_you_mean(where, Settings.model_fields)}\n"
-                "correct tournament.toml or the option; `tournament doctor --all` lists the settings"
-            ) from error
-        raise UsageError(
-            f"setting {where}: {first['msg']} (got {_shown(first.get('input'))}); "
-            f"correct tournament.toml, the variable TOURNAMENT_{where.upper()} or the option"
-        ) from error
+        if not (complaints := _complaints(given)):
+            raise UsageError(f"settings: {error}") from error
+        told = failure_of(UsageError, complaints, lines=True)
+        raise told from error
     except (ValueError, RecursionError) as error:  # a list that is no JSON, a number or nesting without end
         raise UsageError(f"settings: {error}; correct the variable TOURNAMENT_... or tournament.toml") from error
+
+
+def _complaints(given: Mapping[str, object]) -> list[Complaint]:
+    """Return everything that is wrong with the settings in force, each with where its value comes from."""
+    variables = dict(_Variables(Settings)())
+    file = Path(str(Settings.model_config["toml_file"]))
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    in_file, lines = tomllib.loads(text), lines_of(text)
+    content: dict[str, Any] = {**in_file, **variables, **given}
+    # Without the sources: a wrong value that is left out to check the others would come back from them
+    fields: Any = {key: (field.annotation, field) for key, field in Settings.model_fields.items()}
+    plain = create_model("plain", __config__=ConfigDict(extra="forbid"), **fields)
+    told = []
+    for one in complaints_of(content, plain):
+        name = one.key.partition(".")[0]
+        if name in given:
+            source = "the option or argument"
+        elif name in variables:
+            source = f"the variable {Settings.model_config['env_prefix']!s}{name.upper()}"
+        elif name in in_file:
+            line = line_at(lines, tuple(one.key.split(".")))
+            one = replace(one, file=str(file), line=line)
+            source = f"line {line} of {file}" if line else str(file)
+        else:
+            source = MLFLOW_VARIABLE
+        if name in RETIRED:
+            problem = f"setting {name} is gone: {RETIRED[name]}; remove it from {source}"
+        elif name not in Settings.model_fields:
+            hint = did_you_mean(name, Settings.model_fields)
+            problem = (
+                f"there is no setting {name}{hint}; correct {source}; `tournament doctor --all` lists the settings"
+            )
+        else:
+            problem = f"setting {one.problem}; correct {source}"
+        told.append(replace(one, problem=problem))
+    return told
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -539,14 +596,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     named = {name.upper().removeprefix(prefix): name for name in environment if name.upper().startswith(prefix)}
     known = [name.upper() for name in Settings.model_fields]
     return [
-        f"the variable {name} is no setting and is ignored{did_you_mean(word, known, prefix)}"
+        f"the variable {name} is ignored: the setting is gone; {RETIRED[word.lower()]}"
+        if word.lower() in RETIRED
+        else f"the variable {name} is no setting and is ignored{did_you_mean(word, known, prefix)}"
         for word, name in sorted(named.items())
         if word not in known
     ]
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return "a number that is too long to be shown"

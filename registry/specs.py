@@ -7,14 +7,19 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from esci_tournament.registry.complaints import Complaint, complaints_of, failure_of, kind_in_words, placed
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.foreign import shown
 from esci_tournament.registry.plugins import families, spec_class
+from esci_tournament.registry.spelling import did_you_mean
+from esci_tournament.registry.toml_lines import line_at, lines_of
 
 # Bounds of every value of every spec, plug-ins' too; a field's own bounds are narrower
 LONGEST_TEXT = 10_000  # characters
@@ -98,6 +103,12 @@ class NamedSpec(Strict):
         return [str(value) for value in values if value is not None]
 
 
+class _OfAnyFamily(NamedSpec):
+    """What can be said of a spec whose family is not known."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 CandidateSpec = NamedSpec  # the spec of a candidate, of whatever family
 
 
@@ -112,58 +123,136 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> CandidateSpec:
         An instance of the family's spec class.
 
     Raises:
-        SpecError: If a key is unknown or a value wrong; the message names key, value and origin.
+        SpecError: If a key is unknown or missing, or a value wrong; the message has each of them, in one line.
     """
-    family = content.get("family")
-    found = spec_class(family) if isinstance(family, str) else None
-    if found is None:
-        known = ", ".join(families()) or "none, because esci-tournament is not installed: install it again"
-        raise SpecError(f"{origin}: family is {shown(family)}; it must be one of {known}")
-    if complaint := _out_of_bounds(content):
-        raise SpecError(f"{origin}: {complaint}")
-    try:
-        spec: NamedSpec = found.model_validate(content)
-    except ValidationError as error:
-        raise SpecError(_first_complaint(error, origin, found)) from error
+    spec, complaints = _read(content)
+    if spec is None:
+        error = failure_of(SpecError, placed(complaints, candidate=_name_of(content)), origin)
+        raise error
     return spec
 
 
-def read_specs(path: str | Path) -> list[CandidateSpec]:
+def parse_specs(contents: Sequence[dict[str, Any]]) -> list[CandidateSpec]:
+    """Return the specs that some tables describe, as :func:`parse_spec` does.
+
+    Args:
+        contents: One dict a candidate.
+
+    Returns:
+        The specs, in the same order.
+
+    Raises:
+        SpecError: If one of them is wrong, or a name stands twice; the message has everything that is wrong with any.
+    """
+    specs, complaints = _read_all(contents, _unchecked)
+    if complaints:
+        error = failure_of(SpecError, [one for _, one in complaints], "candidates", lines=True)
+        raise error
+    return specs
+
+
+def read_specs(path: str | Path, check: Callable[[CandidateSpec], None] | None = None) -> list[CandidateSpec]:
     """Read the candidates of a TOML file; relative paths in it start at that file.
 
     Args:
         path: A file of `[[candidate]]` tables, each with what :func:`parse_spec` takes.
+        check: Called with each spec that can be read; a SpecError that it raises is told with what else is wrong.
 
     Returns:
         The specs, in the order of the file.
 
     Raises:
-        SpecError: If the file is missing or no TOML, holds no candidate or an unknown key, or repeats a name.
+        SpecError: If the file is missing or no TOML, holds no candidate or an unknown key, repeats a name, or a spec is
+            wrong. The message has everything that is wrong with the file, each with its line where that is known.
     """
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except OSError as error:
         raise SpecError(f"candidates file {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, no Unicode, an integer of 10,000 digits
         raise SpecError(f"candidates file {path} is no TOML: {error}") from error
-    unknown = set(document) - {"candidate"}
-    if unknown or not isinstance(document.get("candidate"), list) or not document["candidate"]:
-        found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no [[candidate]] table"
-        raise SpecError(f"candidates file {path}: {found}; it holds one [[candidate]] table for each candidate")
-    specs = []
-    for number, table in enumerate(document["candidate"], 1):
-        if not isinstance(table, dict) or not isinstance(table.get("recipe", {}), dict):
-            raise SpecError(
-                f"{path}, candidate {number}: the candidate and its recipe are tables (got {shown(table)}); "
-                "write [[candidate]] and [candidate.recipe]"
-            )
-        _resolve_paths(table, path.parent)
-        specs.append(parse_spec(table, f"{path}, candidate {number} ({table.get('name', 'without a name')})"))
-    names = [spec.name for spec in specs]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise SpecError(f"candidates file {path}: the name {repeated[0]!r} stands {names.count(repeated[0])} times")
+    lines, tables = lines_of(text), document.get("candidate")
+    complaints = [
+        Complaint(key, f"unknown key {shown(key)}; the file holds one [[candidate]] table for each candidate")
+        for key in document
+        if key != "candidate"
+    ]
+    complaints = [replace(one, line=line_at(lines, (one.key,))) for one in complaints]
+    if not isinstance(tables, list) or not tables:
+        problem = "no [[candidate]] table; the file holds one for each candidate"
+        complaints.append(Complaint("candidate", problem, line=line_at(lines, ("candidate",))))
+        tables = []
+    for table in tables:
+        if isinstance(table, dict) and isinstance(table.get("recipe", {}), dict):
+            _resolve_paths(table, path.parent)
+    specs, found = _read_all(tables, check or _unchecked)
+    for number, one in found:
+        place = ("candidate", number - 1, *(one.key.split(".") if one.key else ()))
+        complaints.append(replace(one, line=line_at(lines, place)))
+    if complaints:
+        wrong = failure_of(SpecError, placed(complaints, file=str(path)), str(path), lines=True)
+        raise wrong
     return specs
+
+
+def _unchecked(_: CandidateSpec) -> None:
+    """Let every spec pass."""
+
+
+def _read_all(
+    contents: Sequence[Any], check: Callable[[CandidateSpec], None]
+) -> tuple[list[CandidateSpec], list[tuple[int, Complaint]]]:
+    """Return the specs of tables, and what is wrong with them, each with the number of its candidate, from 1."""
+    specs: list[CandidateSpec] = []
+    complaints: list[tuple[int, Complaint]] = []
+    numbers: dict[str, int] = {}
+    for number, content in enumerate(contents, 1):
+        who = f"candidate {number} ({_name_of(content)})"
+        spec, wrong = _read(content)
+        name = content.get("name") if isinstance(content, dict) else None
+        if isinstance(name, str) and numbers.setdefault(name, number) != number:
+            times = sum(isinstance(one, dict) and one.get("name") == name for one in contents)
+            problem = f"the name {shown(name)} stands {times} times, first for candidate {numbers[name]}; change one"
+            wrong = [*wrong, Complaint("name", problem)]
+        if spec is not None:
+            specs.append(spec)
+            try:
+                check(spec)
+            except SpecError as error:
+                wrong = [*wrong, Complaint("", str(error))]
+        complaints += [(number, one) for one in placed(wrong, candidate=who)]
+    return specs, complaints
+
+
+def _name_of(content: Any) -> str:
+    name = content.get("name") if isinstance(content, dict) else None
+    return shown(name)[1:-1] if isinstance(name, str) and name else "without a name"
+
+
+def _read(content: Any) -> tuple[CandidateSpec | None, list[Complaint]]:
+    """Return the spec that a table describes; or None and everything that is wrong with it."""
+    if not isinstance(content, dict) or not isinstance(content.get("recipe", {}), dict):
+        key = "recipe" if isinstance(content, dict) else ""
+        advice = "write [[candidate]] and [candidate.recipe]"
+        return None, [Complaint(key, f"the candidate and its recipe are tables (got {shown(content)}); {advice}")]
+    known = _out_of_bounds(content)
+    if any(not place for place, _ in known):
+        return None, [Complaint("", f"spec: {why}") for place, why in known if not place]
+    family = content.get("family")
+    found = spec_class(family) if isinstance(family, str) else None
+    if found is None:
+        names = families()
+        listed = ", ".join(names) or "none, because esci-tournament is not installed: install it again"
+        hint = did_you_mean(family, names) if isinstance(family, str) else ""
+        wrong = Complaint("family", f"family is {shown(family)}; it must be one of {listed}{hint}")
+        return None, [wrong, *complaints_of(content, _OfAnyFamily, known)]
+    known += [one for one in _booleans(content, found) if one[0] not in dict(known)]
+    if complaints := complaints_of(content, found, known):
+        return None, complaints
+    spec: NamedSpec = found.model_validate(content)
+    return spec, []
 
 
 def spec_paths(spec: NamedSpec) -> list[Path]:
@@ -187,27 +276,47 @@ def _owner(content: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
     return content, key
 
 
-def _out_of_bounds(content: Any, key: str = "", depth: int = 0) -> str:
-    """Return why a value of a spec is out of the bounds of all values, in a sentence; "" if it is not."""
-    place = key or "spec"
+def _out_of_bounds(content: Any, place: tuple[Any, ...] = (), depth: int = 0) -> list[tuple[tuple[Any, ...], str]]:
+    """Return where values of a spec are out of the bounds of all values, and why; () is the spec itself."""
     if isinstance(content, dict | list | tuple):
         if depth == DEEPEST:
-            return f"{place}: nested deeper than {DEEPEST} levels"
+            return [(place, f"nested deeper than {DEEPEST} levels")]
         if len(content) > MOST_ENTRIES:
-            return f"{place}: {len(content):,} entries; {MOST_ENTRIES:,} are allowed"
+            return [(place, f"{len(content):,} entries; {MOST_ENTRIES:,} are allowed")]
         if isinstance(content, dict):
-            inner = [(f"{key}.{shown(name)[1:-1]}".lstrip("."), value) for name, value in content.items()]
-            inner += [(f"a key of {place}", name) for name in content]
-        else:
-            inner = [(place, value) for value in content]
-        return next((found for name, value in inner if (found := _out_of_bounds(value, name, depth + 1))), "")
+            found = [one for name in content for one in _of_value(name, place)]
+            found += [
+                one for name, value in content.items() for one in _out_of_bounds(value, (*place, name), depth + 1)
+            ]
+            # Below a recipe, a key is told as a whole
+            return [(where[:2], why) for where, why in found] if depth == 0 else found
+        return [(place, why) for value in content for _, why in _out_of_bounds(value, place, depth + 1)][:1]
+    return _of_value(content, place)
+
+
+def _of_value(content: Any, place: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], str]]:
     if isinstance(content, float) and not math.isfinite(content):
-        return f"{place}: Input should be a finite number (got {content})"
+        return [(place, f"it must be a finite number (got {content})")]
     if isinstance(content, int) and abs(content) > LARGEST_NUMBER:
-        return f"{place}: an integer of {content.bit_length()} bits; {LARGEST_NUMBER} is the largest allowed"
+        return [(place, f"an integer of {content.bit_length()} bits; {LARGEST_NUMBER} is the largest allowed")]
     if isinstance(content, str) and len(content) > LONGEST_TEXT:
-        return f"{place}: a text of {len(content):,} characters; {LONGEST_TEXT:,} are allowed"
-    return ""
+        return [(place, f"a text of {len(content):,} characters; {LONGEST_TEXT:,} are allowed")]
+    return []
+
+
+def _booleans(
+    content: dict[str, Any], model: type[BaseModel], above: tuple[Any, ...] = ()
+) -> list[tuple[tuple[Any, ...], str]]:
+    """Return the keys of a table, and of tables in it, that are true or false and are no place for that."""
+    found = []
+    for name, field in model.model_fields.items():
+        value, annotation = content.get(name), field.annotation
+        if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found += _booleans(value, annotation, (*above, name))
+        elif _holds_boolean(value) and not _may_be_boolean(annotation):
+            takes = kind_in_words(annotation, field.metadata) or "another value"
+            found.append(((*above, name), f"it must be {takes}, and is no boolean (got {shown(value)})"))
+    return found
 
 
 def _holds_boolean(value: Any) -> bool:
@@ -223,22 +332,3 @@ def _may_be_boolean(annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return True
     return any(map(_may_be_boolean, get_args(annotation)))
-
-
-def _meaning(model: type[BaseModel], key: str) -> str:
-    """Return in brackets what a field is for, "" when it does not say."""
-    field = model.model_fields.get(key)
-    return f" ({field.description})" if field is not None and field.description else ""
-
-
-def _first_complaint(error: ValidationError, origin: str, model: type[BaseModel]) -> str:
-    # A key that is not known is often another one misspelt, which is missing then
-    found = error.errors()
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    named = [str(part) for part in first["loc"]]
-    key = ".".join(part for part in named if "[" not in part) or "spec"  # with a bracket it is a type of a union
-    if first["type"] == "missing":
-        return f"{origin}: {shown(key)[1:-1]} is missing{_meaning(model, key)}"
-    if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {shown(key)}; remove it or correct its spelling"
-    return f"{origin}: {shown(key)[1:-1]}: {first['msg']} (got {shown(first.get('input'))})"

@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that is not known."""
+"""What somebody may have meant by a name that is not known, and numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """
     found = nearest(word, known, 1)
     return f"; did you mean {prefix}{found[0]}?" if found else ""
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Return a number and what it counts, as a message says it.
+
+    Args:
+        number: How many.
+        noun: What, if it is one.
+        nouns: What, if it is none or several; default: the noun with an s.
+
+    Example:
+        >>> counted(1, "pair"), counted(1234, "pair"), counted(2, "entry", "entries")
+        ('1 pair', '1,234 pairs', '2 entries')
+    """
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

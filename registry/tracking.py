@@ -7,14 +7,37 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlparse
 
+import yaml
 from filelock import FileLock, Timeout
+
+from esci_tournament.registry.addresses import sqlite_file
+from esci_tournament.registry.answers import Answers
+from esci_tournament.registry.errors import (
+    BusyError,
+    IntegrityError,
+    NotFoundError,
+    StoreError,
+    TournamentError,
+)
+from esci_tournament.registry.files import is_disk_full, sync
+from esci_tournament.registry.foreign import DEEPEST
+from esci_tournament.registry.manifests import text_of
+from esci_tournament.registry.relocation import ARTIFACTS, local_path, location, settle
+from esci_tournament.registry.versions import Version
+
+if TYPE_CHECKING:  # importing it takes a second, and most commands ask it nothing
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
 # MLflow reads these when it is imported: they keep standard output free and switch telemetry off.
 for _name, _value in {
@@ -27,25 +50,6 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }.items():
     os.environ.setdefault(_name, _value)
-
-import yaml  # noqa: E402
-from mlflow.entities import Metric, Param, Run  # noqa: E402
-from mlflow.entities.model_registry import ModelVersion  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-
-from esci_tournament.registry.addresses import sqlite_file  # noqa: E402
-from esci_tournament.registry.errors import (  # noqa: E402
-    BusyError,
-    IntegrityError,
-    NotFoundError,
-    StoreError,
-    TournamentError,
-)
-from esci_tournament.registry.files import is_disk_full, sync  # noqa: E402
-from esci_tournament.registry.foreign import DEEPEST  # noqa: E402
-from esci_tournament.registry.manifests import text_of  # noqa: E402
-from esci_tournament.registry.relocation import ARTIFACTS, local_path, location, settle  # noqa: E402
 
 Read = TypeVar("Read")
 
@@ -64,12 +68,22 @@ class Tracking:
     Args:
         uri: MLflow's tracking and registry URI; a database URL or an http(s) server.
         home: The folder of the locks and artifacts.
+        remembers: Whether what a SQLite database answered is taken from the home while its file has not changed: for
+            commands that show what is there, and neither decide nor write by it.
     """
 
-    def __init__(self, uri: str, home: Path) -> None:
+    def __init__(self, uri: str, home: Path, remembers: bool = False) -> None:
         self.uri = uri
         self.home = Path(home).resolve()
         self._experiments: dict[str, str] = {}
+        file = sqlite_file(uri) if remembers else None
+        self._answers = Answers(self.home, file) if file else None
+        self.when_opened: Callable[[], object] | None = None  # called once, after the first question that needed MLflow
+
+    @property
+    def remembers(self) -> bool:
+        """Whether answers are taken from the home while MLflow's database has not changed."""
+        return self._answers is not None
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -79,6 +93,8 @@ class Tracking:
             StoreError: If MLflow cannot be opened.
             BusyError: If another process writes to the registry of this home for longer than `WAIT_SECONDS`.
         """
+        from mlflow.tracking import MlflowClient
+
         with self.lock("create"):  # two first migrations of one database at once break each other
             if (file := sqlite_file(self.uri)) is not None:
                 settle(file, self.home)
@@ -148,6 +164,9 @@ class Tracking:
 
     def metrics(self, experiment: str) -> dict[str, dict[str, float]]:
         """Return the metrics of every run of an experiment: id of the run -> metric -> last value."""
+        return self._asked(["metrics", experiment], lambda: self._metrics(experiment))
+
+    def _metrics(self, experiment: str) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
         token = None
         while True:
@@ -159,7 +178,12 @@ class Tracking:
 
     def metrics_of(self, run_id: str) -> dict[str, float]:
         """Return the metrics of one run; {} for no run (""), or one that was deleted."""
-        return _unless_deleted(lambda: dict(self.client.get_run(run_id).data.metrics), {}) if run_id else {}
+        if not run_id:
+            return {}
+        return self._asked(
+            ["metrics of", run_id],
+            lambda: _unless_deleted(lambda: dict(self.client.get_run(run_id).data.metrics), {}),
+        )
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics to a run, at a step and the current moment."""
@@ -172,6 +196,8 @@ class Tracking:
             run_id: The run.
             curves: Metric -> step -> value; what is not finite is left out.
         """
+        from mlflow.entities import Metric
+
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         rows = [
             Metric(key, float(value), now, step)
@@ -184,12 +210,43 @@ class Tracking:
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Log those parameters to a run that it does not have; one that it has cannot change."""
+        from mlflow.entities import Param
+
         known = self.client.get_run(run_id).data.params
         rows = [Param(key, value[:_LONGEST_PARAM]) for key, value in params.items() if key not in known]
         for start in range(0, len(rows), _MOST_PARAMS):
             self.client.log_batch(run_id, params=rows[start : start + _MOST_PARAMS])
 
     # Versions
+
+    def _asked(self, question: list[str], ask: Callable[[], Read]) -> Read:
+        """Return what MLflow answers, or what it answered when its database was what it is now; JSON-able content."""
+        if self._answers is None:
+            return ask()
+        answer = cast(Read, self._answers.recall(question, ask))
+        if self.when_opened and "client" in vars(self):
+            look, self.when_opened = self.when_opened, None
+            look()
+        return answer
+
+    def version(self, name: str, number: str) -> Version:
+        """Return a model version.
+
+        Raises:
+            MlflowException: If there is none, or MLflow fails; callers stand inside :meth:`guard`.
+        """
+        return Version(
+            **self._asked(
+                ["version", name, number], lambda: asdict(Version.of(self.client.get_model_version(name, number)))
+            )
+        )
+
+    def versions(self, condition: str) -> list[Version]:
+        """Return what :meth:`search` returns, of each version what :class:`Version` has."""
+        found = self._asked(
+            ["versions", condition], lambda: [asdict(Version.of(one)) for one in self.search(condition)]
+        )
+        return [Version(**one) for one in found]
 
     def search(self, condition: str) -> list[ModelVersion]:
         """Return all model versions that meet a condition in MLflow's filter language, such as `name = 'minilm'`."""
@@ -266,8 +323,8 @@ class Tracking:
         """
         try:
             self.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        except Exception as error:
+            if not _is_of_mlflow(error) or _code(error) != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{run.info.artifact_uri.rstrip('/')}/{folder}"
         words = {key: str(value) for key, value in tags.items()}
@@ -284,17 +341,21 @@ class Tracking:
         self.client.set_terminated(run.info.run_id)
         return version
 
-    def aliased(self, name: str, alias: str) -> ModelVersion | None:
+    def aliased(self, name: str, alias: str) -> Version | None:
         """Return the version of `name` under an alias, or None."""
-        try:
-            return self.client.get_model_version_by_alias(name, alias)
-        except MlflowException as error:
-            if error.error_code in _MISSING:
-                return None
-            raise
+
+        def ask() -> dict[str, Any] | None:
+            found = _unless_deleted(lambda: self.client.get_model_version_by_alias(name, alias), None)
+            return asdict(Version.of(found)) if found else None
+
+        found = self._asked(["aliased", name, alias], ask)
+        return Version(**found) if found else None
 
     def users(self, name: str, version: int, run_id: str) -> list[str]:
         """Return who made a version: by the version itself, by its run and by its logged model, where each says."""
+        return self._asked(["users", name, str(version), run_id], lambda: self._users(name, version, run_id))
+
+    def _users(self, name: str, version: int, run_id: str) -> list[str]:
         known = self.client.get_model_version(name, str(version))
         found = [getattr(known, "user_id", None) or ""]
         model_id = (known.source or "").removeprefix("models:/")
@@ -326,9 +387,18 @@ class Tracking:
 
     def _experiment_of(self, run_id: str) -> str:
         """Return the experiment of a run, "" without a run or when it was deleted."""
-        return _unless_deleted(lambda: str(self.client.get_run(run_id).info.experiment_id), "") if run_id else ""
+        if not run_id:
+            return ""
+        return self._asked(
+            ["experiment of", run_id],
+            lambda: _unless_deleted(lambda: str(self.client.get_run(run_id).info.experiment_id), ""),
+        )
 
     # Files
+
+    def artifacts_of(self, run_id: str) -> str:
+        """Return where the artifacts of a run lie, as MLflow keeps places."""
+        return self._asked(["artifacts of", run_id], lambda: str(self.client.get_run(run_id).info.artifact_uri))
 
     def fetch(self, run_id: str, place: str, destination: Path | None) -> Path | None:
         """Return a local folder with an artifact folder's content.
@@ -341,7 +411,7 @@ class Tracking:
         Returns:
             The folder, None when there is no such artifact folder.
         """
-        local = local_path(self.client.get_run(run_id).info.artifact_uri)
+        local = local_path(self.artifacts_of(run_id))
         if local is not None:
             source = local / place
             if not source.is_dir():
@@ -415,8 +485,10 @@ class Tracking:
             yield
         except TournamentError:
             raise
-        except (MlflowException, OSError) as error:
-            if missing and getattr(error, "error_code", "") in _MISSING:
+        except Exception as error:
+            if not isinstance(error, OSError) and not _is_of_mlflow(error):
+                raise
+            if missing and _code(error) in _MISSING:
                 raise NotFoundError(missing) from error
             if is_disk_full(error):
                 raise StoreError(f"{doing}: the disk is full; make room and run the same command again") from error
@@ -579,10 +651,20 @@ def _unless_deleted(read: Callable[[], Read], otherwise: Read) -> Read:
     """Return what is read from MLflow, or something else when it was deleted there."""
     try:
         return read()
-    except MlflowException as error:
-        if error.error_code in _MISSING:
+    except Exception as error:
+        if _is_of_mlflow(error) and _code(error) in _MISSING:
             return otherwise
         raise
+
+
+def _is_of_mlflow(error: Exception) -> bool:
+    """Tell whether an error is MLflow's own; nothing is imported: without MLflow there is none."""
+    module = sys.modules.get("mlflow.exceptions")
+    return module is not None and isinstance(error, module.MlflowException)
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "error_code", ""))
 
 
 def _first_line(error: Exception) -> str:

@@ -49,6 +49,28 @@ class RegisteredVersion(Protocol):
 
 
 @dataclass(frozen=True)
+class Version:
+    """A :class:`RegisteredVersion` without MLflow, so that it can be kept; its fields are those of MLflow's."""
+
+    name: str
+    version: str
+    run_id: str
+    creation_timestamp: int
+    tags: dict[str, str]
+
+    @classmethod
+    def of(cls, version: RegisteredVersion) -> Version:
+        """Return a version of MLflow."""
+        return cls(
+            version.name,
+            str(version.version),
+            version.run_id or "",
+            int(version.creation_timestamp),
+            dict(version.tags),
+        )
+
+
+@dataclass(frozen=True)
 class CandidateVersion:
     """One candidate in the registry.
 

@@ -104,11 +104,12 @@ def _wheel() -> bytes:
 def _modules() -> Iterator[tuple[str, bytes]]:
     """Yield the files of the package, as a wheel holds them; an editable install has links to the repository.
 
-    What `deployments/package` holds is for building, and stands at the top of a package that was built.
+    What `deployments/package` holds is for building, and stands at the top of a package that was built;
+    `deployments/client` is another distribution.
     """
     root = Path(str(esci_tournament.__file__)).parent
     for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(folder for folder in folders if folder not in ("__pycache__", "package"))
+        folders[:] = sorted(folder for folder in folders if folder not in ("__pycache__", "package", "client"))
         for file in sorted(files):
             path = Path(place, file)
             if path.suffix != ".pyc":

@@ -23,10 +23,12 @@ class Workspace:
 
     Args:
         settings: The settings; `home`, `mlflow_uri`, `ledger_url` and `ensemble_name` say where the stores are.
+        remembers: Whether MLflow's answers are taken from the home while its database has not changed: for commands
+            that only show what is there.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, remembers: bool = False) -> None:
+        self.settings, self._remembers = settings, remembers
 
     def folder(self, *parts: str) -> Path:
         """Return a folder below the home, made when it is missing.
@@ -81,7 +83,7 @@ class Workspace:
 
         settings = self.settings
         make_home(settings.home)  # for locks, wherever MLflow is
-        return Models(settings.tracking_uri, settings.home, settings.ensemble_name, settings.mlflow_ui)
+        return Models(settings.tracking_uri, settings.home, settings.ensemble_name, settings.mlflow_ui, self._remembers)
 
     @cached_property
     def roll(self) -> Roll:

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 
 from esci_tournament.deployments.cli.common import Output, failure
 from esci_tournament.deployments.cli.ending import Ended, ending
+from esci_tournament.deployments.cli.examples import add_examples
+from esci_tournament.registry.complaints import as_documents
 from esci_tournament.registry.errors import StoreError, TournamentError, UsageError
 from esci_tournament.registry.settings import unknown_variables
 from esci_tournament.registry.spelling import did_you_mean
@@ -104,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"esci_tournament.deployments.cli.{name}").add_parser(commands)
+    add_examples(parser)
     return parser
 
 
@@ -150,6 +153,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
     try:
         for words in unknown_variables(os.environ):
             output.warn(words)
+        options.output = output
         options.work(options, output)
     except TournamentError as error:
         return _fail(output, options.debug, error, error.exit_code)
@@ -176,14 +180,16 @@ def _fail(output: Output, debug: bool, error: Exception, code: int) -> int:
     ours = isinstance(error, TournamentError)
     text = str(error) if ours else f"{type(error).__name__}: {error} (--debug shows where)"
     output.error(text)
-    output.document(failure(text, type(error).__name__, code))
+    output.document(failure(text, type(error).__name__, code, as_documents(error)))
     return code
 
 
 def entry() -> None:
     """Run the command line and end the process with its exit code; the entry point of the program `tournament`."""
+    from esci_tournament.registry.processes import patient_threads
     from esci_tournament.registry.secrecy import hide_environment
 
+    os.environ |= patient_threads()
     gc.set_threshold(COLLECT_EVERY)
     ending.watch()
     hide_environment()

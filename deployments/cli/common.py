@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from esci_tournament.registry.settings import Settings
     from esci_tournament.registry.workspace import Workspace
 
+HOME_ALONE = frozenset({"down", "keys", "ledger", "login", "policy", "report"})  # commands that ask MLflow nothing
 VERSIONS = ("version", "ensemble_version", "champion_version")  # keys of documents that number a model's versions
 
 
@@ -58,20 +59,22 @@ def command(
     return parser
 
 
-def failure(text: str, kind: str, code: int) -> dict[str, object]:
+def failure(text: str, kind: str, code: int, complaints: Sequence[object] = ()) -> dict[str, object]:
     """Return the document of a command that failed, or what such a document has beside its other keys.
 
     Args:
         text: the message, as on standard error.
         kind: name of the error's class.
         code: the exit code.
+        complaints: each thing that is wrong with values that somebody wrote, for an error that has several.
 
     Returns:
-        The keys error, kind and exit_code.
+        The keys error, kind and exit_code; complaints, where there are some.
     """
-    from esci_tournament.registry.addresses import without_password
+    from esci_tournament.registry.addresses import masked, without_password
 
-    return {"error": without_password(text), "kind": kind, "exit_code": code}
+    more = {"complaints": masked(complaints)} if complaints else {}
+    return {"error": without_password(text), "kind": kind, "exit_code": code} | more
 
 
 class Output:
@@ -87,6 +90,7 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._spoken = False
+        self._where: dict[str, str] = {}
         sys.stdout.flush()
         self._real = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
@@ -101,6 +105,8 @@ class Output:
     def document(self, content: Any) -> None:
         """Write the JSON document if one is wanted; calls after the first do nothing.
 
+        An object has `home` and `tracking_uri`, those of :meth:`tell_where`, beside its own keys.
+
         Args:
             content: JSON-able value. Numbers are written as numbers, also those of numpy, and null when they are not
                 finite; versions as whole numbers, null for none; moments as ISO text with their zone; what JSON does
@@ -108,6 +114,8 @@ class Output:
         """
         if self.as_json and not self._spoken:
             self._spoken = True
+            if isinstance(content, dict):
+                content = self._where | content
             text = json.dumps(typed(content), ensure_ascii=False, indent=2, default=str, allow_nan=False)
             self._real.write(text + "\n")
             self._real.flush()
@@ -117,6 +125,29 @@ class Output:
         stream = sys.stderr if self.as_json else self._real
         stream.write(text + "\n")
         stream.flush()
+
+    def tell_where(self, settings: Settings, registry: bool = True) -> None:
+        """Say which home and which MLflow the command uses: one line on standard error, or keys of the document.
+
+        Args:
+            settings: those of the command; what was told of them is not told again.
+            registry: whether it asks MLflow anything.
+        """
+        from esci_tournament.registry.addresses import without_password
+
+        where = {"home": str(settings.home)}
+        if registry:
+            where["tracking_uri"] = without_password(settings.tracking_uri)
+        if where == self._where:
+            return
+        self._where = where
+        if not self.as_json:
+            home = settings.home
+            words = f"home {home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home}"
+            if registry:
+                words += f" · MLflow {_mlflow_in_words(settings)}"
+            sys.stderr.write(f"\x1b[2m{words}\x1b[0m\n" if sys.stderr.isatty() else f"{words}\n")
+            sys.stderr.flush()
 
     def error(self, text: str) -> None:
         """Write an error message to standard error, after "error: "."""
@@ -195,10 +226,21 @@ def say_where(settings: Settings, output: Output) -> None:
     """
     from esci_tournament.registry.addresses import without_password
 
-    named_by = settings.mlflow_named_by
-    how = "in the home" if named_by == "home" else f"named by {named_by}"
-    output.say(f"MLflow: {without_password(settings.tracking_uri)} ({how})")
+    output.say(f"MLflow: {without_password(settings.tracking_uri)} ({_how(settings)})")
     warn_of_another(settings, output)
+
+
+def _how(settings: Settings) -> str:
+    named_by = settings.mlflow_named_by
+    return "in the home" if named_by == "home" else f"named by {named_by}"
+
+
+def _mlflow_in_words(settings: Settings) -> str:
+    from esci_tournament.registry.addresses import without_password
+
+    if settings.mlflow_named_by == "home":
+        return _how(settings)
+    return f"{without_password(settings.tracking_uri)} ({_how(settings)})"
 
 
 def warn_of_another(settings: Settings, output: Output) -> None:
@@ -214,15 +256,15 @@ def warn_of_another(settings: Settings, output: Output) -> None:
     named_by, own = settings.mlflow_named_by, settings.home / "mlflow.db"
     if named_by == MLFLOW_VARIABLE and own.exists() and sqlite_file(settings.tracking_uri) != own:
         output.warn(
-            f"{own} exists and was not used, because {MLFLOW_VARIABLE} is set; to go on with it, unset the variable"
+            f"{own} exists and was not used, because {MLFLOW_VARIABLE} is set; to use it again, unset the variable"
         )
 
 
 def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:
-    """Return the settings in force for a command.
+    """Return the settings in force for a command, and say which home and which MLflow it uses.
 
     Args:
-        options: the parsed command line; `home` is used.
+        options: the parsed command line; `home` is used, and `output` where the command is run.
         **overrides: settings given as options, which come before variables and tournament.toml; None is not given.
 
     Returns:
@@ -233,23 +275,35 @@ def settings_of(options: argparse.Namespace, **overrides: object) -> Settings:
     """
     from esci_tournament.registry.settings import read_settings
 
-    return read_settings(home=options.home, **overrides)
+    settings = read_settings(home=options.home, **overrides)
+    output: Output | None = getattr(options, "output", None)
+    if output is not None and getattr(options, "uses_home", True):
+        output.tell_where(settings, options.command not in HOME_ALONE)
+    return settings
 
 
-def workspace_of(options: argparse.Namespace, **overrides: object) -> Workspace:
-    """Return the workspace of a command: the settings of :func:`settings_of` and their stores."""
+def workspace_of(options: argparse.Namespace, *, shows: bool = False, **overrides: object) -> Workspace:
+    """Return the workspace of a command: the settings of :func:`settings_of` and their stores.
+
+    Args:
+        options: the parsed command line; `home` is used.
+        shows: whether the command only shows what is there: MLflow is asked nothing that it has answered since its
+            database changed last.
+        **overrides: as for :func:`settings_of`.
+    """
     from esci_tournament.registry.workspace import Workspace
 
-    return Workspace(settings_of(options, **overrides))
+    return Workspace(settings_of(options, **overrides), remembers=shows)
 
 
-def served_workspace_of(options: argparse.Namespace) -> Workspace:
+def served_workspace_of(options: argparse.Namespace, *, shows: bool = False) -> Workspace:
     """Return the workspace of a command, with the addresses of the servers that `tournament up` runs for its home.
 
     It sets `PREFECT_API_URL` when the stack runs, so it must be called before Prefect is imported.
 
     Args:
         options: the parsed command line; `home` is used.
+        shows: as for :func:`workspace_of`.
 
     Returns:
         The workspace; the setting `mlflow_ui` is filled in when the stack's MLflow runs.
@@ -257,12 +311,12 @@ def served_workspace_of(options: argparse.Namespace) -> Workspace:
     from esci_tournament.deployments.stack.access import name_server
     from esci_tournament.deployments.stack.state import running
 
-    workspace = workspace_of(options)
+    workspace = workspace_of(options, shows=shows)
     state = running(workspace.settings.home)
     if state is None:
         return workspace
     name_server(workspace.settings.home, state.api)
-    return workspace_of(options, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
+    return workspace_of(options, shows=shows, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
 
 
 def add_tournament_options(parser: argparse.ArgumentParser) -> None:

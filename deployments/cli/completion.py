@@ -14,9 +14,9 @@ Print a script with which a shell completes commands, options and their values. 
 you type; print it again after an upgrade.
 
 examples:
-  bash: tournament completion bash > ~/.local/share/bash-completion/completions/tournament
-  zsh:  tournament completion zsh > "${fpath[1]}/_tournament"
-  fish: tournament completion fish > ~/.config/fish/completions/tournament.fish
+  tournament completion bash > ~/.local/share/bash-completion/completions/tournament
+  tournament completion zsh > "${fpath[1]}/_tournament"
+  tournament completion fish > ~/.config/fish/completions/tournament.fish
 or, for this shell alone: source <(tournament completion bash)
 """
 

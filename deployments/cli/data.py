@@ -9,6 +9,7 @@ from typing import Any, Literal
 from esci_tournament.deployments.cli import served_data
 from esci_tournament.deployments.cli.common import Output, add_common_options, failure, settings_of
 from esci_tournament.registry.errors import DataError, UsageError
+from esci_tournament.registry.spelling import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -52,7 +53,7 @@ def add_parser(commands: Any) -> None:
     served_data.add_parts(parts)
     for part, work in ((checking, check), (download, fetch), (importing, import_), (world, generate)):
         add_common_options(part, home=False)
-        part.set_defaults(work=work, home=None)
+        part.set_defaults(work=work, home=None, uses_home=False)
 
 
 def check(options: argparse.Namespace, output: Output) -> None:
@@ -145,7 +146,7 @@ def import_(options: argparse.Namespace, output: Output) -> None:
     for sentence in (*found.tables, *found.made):
         output.say(sentence)
     for one in found.left_out:
-        output.say(f"left out: {one.count:,} rows, because {one.reason}: {'; '.join(one.rows)}")
+        output.say(f"left out: {counted(one.count, 'row')}, because {one.reason}: {'; '.join(one.rows)}")
     output.say(
         f"{options.to} holds {found.pairs:,} pairs ({found.test_pairs:,} to test) and {found.products:,} products"
     )

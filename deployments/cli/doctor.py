@@ -24,6 +24,7 @@ PACKAGES = (
 )  # fmt: skip
 FREE_GIB = 5.0
 PROBE_S = 5.0
+GPU_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, that of WSL
 
 DESCRIPTION = """\
 Check environment, settings and stores. What is wrong comes first, each with what to do; then what is right, and the
@@ -85,7 +86,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     settings = settings_of(options)
     rows = []
     with output.error_console().status("checking") as status:  # shows in a terminal alone
-        for check in checks_of(Workspace(settings)):
+        for check in checks_of(Workspace(settings, remembers=True)):
             status.update(f"checking {check.name}")
             rows.append(outcome_of(check))
     failed = [row for row in rows if not row["ok"]]
@@ -242,9 +243,12 @@ def _packages() -> str:
 
 
 def _device() -> str:
+    from esci_tournament.registry.processes import usable_cores
+
+    if not any(Path(place).exists() for place in GPU_DRIVERS):  # importing torch takes more than all other checks
+        return f"cpu ({usable_cores()} cores)"
     import torch
 
-    from esci_tournament.registry.processes import usable_cores
     from esci_tournament.tasks.candidates.device import resolve_device
 
     device = resolve_device("auto")
@@ -387,7 +391,7 @@ def check_notifications(settings: Settings) -> str:
 
     said = settings.notify_block
     if not said:
-        return "nobody is told what happens: the setting notify_block names no block"
+        return "no messages are sent: the setting notify_block names no block"
     parts_of(said)
     api, auth = _server_of(settings)
     if not api:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esci_tournament.deployments.cli.common import Output, add_common_options, settings_of, workspace_of
+from esci_tournament.registry.spelling import counted
 
 if TYPE_CHECKING:
     from esci_tournament.registry.chain import Checkpoint
@@ -84,10 +85,11 @@ def verify_chain(options: argparse.Namespace, output: Output) -> None:
     for words in report.notes:
         output.say(f"note  {words}")
     if report.count:
-        raise ChainError(f"{report.count:,} findings in the ledger. {ADVICE}")
-    output.say(f"ok    {report.entries:,} entries, all rows and triggers as they were written; head {report.head}")
+        raise ChainError(f"{counted(report.count, 'finding')} in the ledger. {ADVICE}")
+    entries = counted(report.entries, "entry", "entries")
+    output.say(f"ok    {entries}, all rows and triggers as they were written; head {report.head}")
     if report.before:
-        output.say(f"      {report.before:,} entries are of rows that stood before the chain began")
+        output.say(f"      rows that were there before the chain began: {report.before:,}")
 
 
 def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
@@ -116,8 +118,9 @@ def take_checkpoint(options: argparse.Namespace, output: Output) -> None:
         return
     with disk_in_words("checkpoint", options.out.parent):
         write_atomically(options.out, found.to_json().encode())
+    entries = counted(found.entries, "entry", "entries")
     output.say(
-        f"wrote {options.out}: {found.entries:,} entries; keep it where nobody writes who writes to the database"
+        f"wrote {options.out}: {entries}; keep it in a place that those who can write to the database cannot write to"
     )
 
 

@@ -30,7 +30,7 @@ def work(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.tasks.report.table import as_markdown, render_table
 
-    workspace = workspace_of(options)
+    workspace = workspace_of(options, shows=True)
     finished = [event.tournament for event in workspace.ledger.events(kind="finished")]
     wanted = options.tournament or (finished[-1] if finished else None)
     if wanted not in finished:

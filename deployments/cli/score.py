@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esci_tournament.deployments.cli.common import Output, command, workspace_of
+from esci_tournament.registry.spelling import counted
 
 DESCRIPTION = """\
 Label query-product pairs with the champion. The input is CSV, TSV or parquet with the dataset's column names: query
@@ -72,9 +73,8 @@ def work(options: argparse.Namespace, output: Output) -> None:
         output.warn(f"{count:,} of {len(answer):,} rows have no answer (first: row {row + 1}): {problem}")
     if options.out:
         write_table(labelled, options.out, raw=options.raw)
-        output.say(
-            f"{len(answer) - len(problems):,} pairs labelled by champion version {champion.version}: {options.out}"
-        )
+        pairs = counted(len(answer) - len(problems), "pair")
+        output.say(f"{pairs} labelled by champion version {champion.version}: {options.out}")
     else:
         show(labelled, prefix, output)
     if len(problems) == len(answer):

@@ -38,7 +38,7 @@ def show_served(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.data_reviews import offered
     from esci_tournament.registry.live_data import served_history
 
-    workspace = served_workspace_of(options)
+    workspace = served_workspace_of(options, shows=True)
     ledger = workspace.ledger
     held = _held(workspace)
     known = {one.digest: one.payload or {} for one in ledger.data_versions()}

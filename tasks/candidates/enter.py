@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from esci_tournament.registry.complaints import Complaint, failure_of
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.roll import Enrolled, Roll
 from esci_tournament.registry.settings import Settings, read_settings, using
@@ -68,6 +69,29 @@ def check_spec(spec: CandidateSpec, settings: Settings | None = None) -> None:
         family.check(spec)
 
 
+def check_specs(specs: Sequence[CandidateSpec], settings: Settings | None = None) -> None:
+    """Check several specs as :func:`check_spec` does, all of them before the first complaint.
+
+    Args:
+        specs: The specs.
+        settings: As :func:`check_spec`.
+
+    Raises:
+        SpecError: If one of them cannot be used; the message says what is wrong with each.
+    """
+    complaints = []
+    for spec in specs:
+        try:
+            check_spec(spec, settings)
+        except SpecError as error:
+            if len(specs) == 1:
+                raise
+            complaints.append(Complaint("", str(error), spec.name))
+    if complaints:
+        wrong = failure_of(SpecError, complaints, "candidates", lines=True)
+        raise wrong
+
+
 def newcomers(
     roll: Roll,
     specs: Sequence[CandidateSpec],
@@ -95,8 +119,7 @@ def newcomers(
         NotFoundError: If neither the ledger nor the registry has a version that was named.
     """
     if specs or versions:
-        for spec in specs:
-            check_spec(spec, settings)
+        check_specs(specs, settings)
         named = [roll.candidate(id) for id in versions] + [roll.register(spec) for spec in specs]
         return list({one.id: one for one in named}.values())
     # One that was deleted before it was tried was withdrawn.

@@ -6,7 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from esci_tournament.registry.processes import module_path, python_module
+import pytest
+
+from esci_tournament.registry.processes import module_path, patient_threads, python_module
 
 
 def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path: Path) -> None:
@@ -23,3 +25,11 @@ def test_packages_of_the_current_folder_are_not_taken_for_ours(tmp_path: Path) -
     )
     assert "somebody else" not in done.stderr
     assert "no-job.json" in done.stderr  # ours, looking for its job
+
+
+def test_threads_wait_as_the_user_says_and_patiently_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert patient_threads() == {"GOMP_SPINCOUNT": "10000"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert patient_threads() == {}

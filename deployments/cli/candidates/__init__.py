@@ -66,4 +66,4 @@ def add_parser(commands: Any) -> None:
 def _example(part: str) -> str:
     """Return the examples of a part, of those in the description."""
     lines = [line for line in DESCRIPTION.splitlines() if line.startswith(f"  tournament candidates {part} ")]
-    return "\n".join(["examples:", *(lines or ["  tournament candidates"])])
+    return "\n".join(["examples:", *(lines or [f"  tournament candidates {part}"])])

@@ -13,7 +13,7 @@ def show_list(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.versions import FLOW_RUN_TAG
     from esci_tournament.tasks.report.progress import running
 
-    workspace = workspace_of(options)
+    workspace = workspace_of(options, shows=True)
     known = states(workspace.ledger, workspace.settings.ensemble_name)
     told = running(workspace.folder("progress"))
     rows = []
@@ -71,7 +71,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.candidates import find_candidate
     from esci_tournament.tasks.report.story import story
 
-    workspace = served_workspace_of(options)
+    workspace = served_workspace_of(options, shows=True)
     found = story(workspace, find_candidate(workspace, options.candidate))
     spec = workspace.roll.candidate(found["candidate"]).version.spec
     keys = spec.model_dump(mode="json", exclude_defaults=True) if spec else {}

@@ -31,7 +31,7 @@ def show(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.promotion import drift, reconcile
     from esci_tournament.registry.tournaments import find_tournament, metrics_of_champion
 
-    workspace = workspace_of(options)
+    workspace = workspace_of(options, shows=True)
     ledger, models = workspace.ledger, workspace.models
     reconcile(ledger, models)
     standing = ledger.standing(models.ensemble_name)
@@ -101,7 +101,7 @@ def history(options: argparse.Namespace, output: Output) -> None:
     """Show every change of the champion, oldest first, and write them to the file of `--export` if it is given."""
     from esci_tournament.registry.chronicle import chronicle, export_chronicle
 
-    workspace = served_workspace_of(options)
+    workspace = served_workspace_of(options, shows=True)
     rows, primary = chronicle(workspace), workspace.settings.primary_metric
     for row in rows:
         output.say(
@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace, output: Output) -> None:
     from esci_tournament.registry.errors import NotFoundError
     from esci_tournament.tasks.report.comparison import compare as side_by_side
 
-    workspace, other = workspace_of(options), options.other
+    workspace, other = workspace_of(options, shows=True), options.other
     if other is None:
         champion = workspace.ledger.champion(workspace.settings.ensemble_name)
         if champion is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from esci_tournament.deployments.cli.common import Output, say_where, settings_of, workspace_of
+from esci_tournament.registry.spelling import counted
 
 
 def refresh(options: argparse.Namespace, output: Output) -> None:
@@ -54,8 +55,7 @@ def attest(options: argparse.Namespace, output: Output) -> None:
     if promotion is None:
         raise NotFoundError("there is no champion, so there is nothing to attest")
     manifest = record(workspace, workspace.models.ensemble(promotion.version), options.reason)
-    output.say(
-        f"version {promotion.version}: manifest {manifest.digest[:12]} of {len(manifest.files)} files is recorded"
-    )
+    files = counted(len(manifest.files), "file")
+    output.say(f"version {promotion.version}: manifest {manifest.digest[:12]} of {files} is recorded")
     output.say("from now on they are compared with it; a scorer that runs does so from its next start")
     output.document({"version": promotion.version, "manifest": manifest.digest, "files": len(manifest.files)})

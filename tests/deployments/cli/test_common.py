@@ -113,3 +113,31 @@ def test_what_runs_for_a_home_is_used_by_its_commands_unless_the_user_names_anot
     monkeypatch.setenv("PREFECT_API_URL", "http://theirs/api")
     served_workspace_of(options)
     assert os.environ["PREFECT_API_URL"] == "http://theirs/api"
+
+
+def test_where_a_command_works_is_one_quiet_line_and_keys_of_its_document(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    options = argparse.Namespace(home=Path("home"), command="candidates")
+    with closing(Output(as_json=False)) as options.output:
+        settings_of(options)
+        settings_of(options)
+        options.command = "keys"
+        settings_of(options)
+        options.uses_home = False
+        settings_of(options, seed=3)
+        options.output.document({})
+    assert capfd.readouterr() == ("", "home home · MLflow in the home\nhome home\n")
+    address = "postgresql+psycopg://ann:secret@db/mlflow"
+    options = argparse.Namespace(home=tmp_path.parent, command="candidates")
+    with closing(Output(as_json=False)) as options.output:
+        settings_of(options, mlflow_uri=address)
+    shown = "postgresql+psycopg://ann:***@db/mlflow"
+    assert capfd.readouterr().err == f"home {tmp_path.parent} · MLflow {shown} (named by mlflow_uri)\n"
+    with closing(Output(as_json=True)) as options.output:
+        settings_of(options, mlflow_uri=address)
+        options.output.document({"seed": 1})
+    out, err = capfd.readouterr()
+    assert (json.loads(out), err) == ({"home": str(tmp_path.parent), "tracking_uri": shown, "seed": 1}, "")

@@ -21,7 +21,7 @@ def specs_of(demo: Demo) -> list[CandidateSpec]:
 @pytest.mark.parametrize(
     ("demo", "words", "families"),
     [
-        (QUICK, "one language model and two graph networks", {"language_model": 1, "graph_network": 2}),
+        (QUICK, "a language model and a graph network", {"language_model": 1, "graph_network": 1}),
         (FULL, "three language models and three graph networks", {"language_model": 3, "graph_network": 3}),
     ],
 )

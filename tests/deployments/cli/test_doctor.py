@@ -26,7 +26,7 @@ def test_doctor_speaks_json(held, tournament):
     assert doctor.code == 0, doctor.err
     assert all(row["ok"] for row in doctor.document["checks"])
     compared = next(row["says"] for row in doctor.document["checks"] if row["check"] == "champion")
-    assert "are those of manifest" in compared
+    assert "as in manifest" in compared
     assert compared.endswith("which was approved")
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from esci_tournament.deployments.cli import build_parser
-from esci_tournament.deployments.cli.common import VERSIONS
+from esci_tournament.deployments.cli.common import HOME_ALONE, VERSIONS
+from esci_tournament.registry.errors import UsageError
 from tests.harness import clean_environment, fresh
 
 pytestmark = pytest.mark.slow
@@ -111,8 +113,10 @@ def test_documents_are_typed_and_alone_on_standard_output(
     pairs.write_text("query,product_locale,product_title\nred lamp,us,Velo red lamp\n", encoding="utf-8")
     places = {"DATA": str(held.data), "PAIRS": str(pairs), "LABELLED": str(tmp_path / "labelled.csv")}
     places["VERSION"] = held.document["data"]["version"]
+    wanted = {"home": str(home), "tracking_uri": f"sqlite:///{home / 'mlflow.db'}"}
     documents = {"run": held.document}
-    faults, answered = [], 0
+    faults: list[tuple[str, object, object]] = []
+    answered = 0
     for words in [("register", str(newcomer)), *WALKED]:
         name = " ".join(words[:2])
         where = () if words[0] == "completion" or name == "data check" else ("--home", str(home))
@@ -123,6 +127,12 @@ def test_documents_are_typed_and_alone_on_standard_output(
         except ValueError:
             faults.append((name, "standard output has more or less than a document", answer.out[:200]))
         answered += answer.code == 0
+        if where and answer.code != UsageError.exit_code and isinstance(documents.get(name), dict):
+            used = {
+                key: documents[name].get(key) for key in ("home", "tracking_uri")[: 1 + (words[0] not in HOME_ALONE)]
+            }
+            if used != {key: value for key, value in wanted.items() if key in used}:
+                faults.append((name, "another home or MLflow than it was given", used))
     assert answered > len(WALKED) * 3 / 4, (
         "most of them do what they are asked for; the others say in a document why not"
     )
@@ -134,6 +144,21 @@ def test_documents_are_typed_and_alone_on_standard_output(
 def test_the_document_is_alone_also_when_a_fresh_process_imports_and_warns(held: Any, tmp_path: Path) -> None:
     answer = fresh(["candidates", "--home", held.home, "--json"], tmp_path, clean_environment(PYTHONWARNINGS="always"))
     assert json.loads(answer.out)[0]["candidate"]
+
+
+def test_commands_that_show_what_is_there_import_mlflow_once(held: Any, tournament: Any, tmp_path: Path) -> None:
+    """It takes two seconds of processor time, and asks nothing that it has not answered before."""
+    home = tmp_path / "home"
+    shutil.copytree(held.home, home)
+    tournament("candidates", "--home", home)  # artifacts of a copied home get their new addresses
+    time.sleep(3.0)  # a file that changed just now is asked again
+    for words in (("candidates",), ("champion", "show"), ("champion", "history"), ("doctor",)):
+        first, again = (
+            fresh([*words, "--home", home], tmp_path, clean_environment(PYTHONPROFILEIMPORTTIME=1)) for _ in range(2)
+        )
+        assert (again.out, again.code) == (first.out, first.code), words
+        imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if "|" in line}
+        assert {"mlflow", "torch", "pandas", "prefect"} & imported == set(), words
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from tests.deployments.conftest import Tournament, refused
 
 
 def test_without_a_champion_nothing_is_served_and_nothing_can_be_undone(tournament: Tournament, tmp_path: Path) -> None:
-    answer = tournament("data", "served", "--home", tmp_path / "home", "--json")
-    assert (answer.code, answer.document) == (0, {"serves": None, "before": [], "waits": []})
+    home = tmp_path / "home"
+    answer = tournament("data", "served", "--home", home, "--json")
+    where = {"home": str(home), "tracking_uri": f"sqlite:///{home / 'mlflow.db'}"}
+    assert (answer.code, answer.document) == (0, where | {"serves": None, "before": [], "waits": []})
     refused(tournament("data", "undo", "--reason", "x", "--home", tmp_path / "home"), 10, "there is no champion")
 
 

@@ -162,7 +162,7 @@ def _as_checkpoint(version: Path) -> str:
 def _reason(text: str, place: Path | str) -> str:
     """Return the first words of a message, without what differs from run to run."""
     text = text.splitlines()[0].replace(str(place), "it")
-    for beginning in ("pyfunc guest: ", "checkpoint models:/x/1: ", "spec: ", "Value error, "):
+    for beginning in ("pyfunc guest: ", "checkpoint models:/x/1: ", "spec: "):
         text = text.removeprefix(beginning)
     return re.split(r"[;(]|, so nothing", text)[0].strip()
 
