@@ -10,7 +10,7 @@ TOOLS := build/tools
 PROCESSES ?= 2
 SLOW_PROCESSES ?= 3
 
-.PHONY: help install demo test slow coverage fast lint types format lock sbom audit images clean
+.PHONY: help install demo test slow coverage fast lint types format site pictures lock sbom audit images clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,7 +33,7 @@ $(TOOLS)/.installed: .ci/tools.lock
 
 install: $(INSTALLED)  ## make the virtual environment and install into it
 
-demo: $(INSTALLED)  ## hold two tournaments on a small generated world; about three minutes; ends with a champion
+demo: $(INSTALLED)  ## hold two tournaments on a small generated world; about two minutes; ends with a champion
 	$(BIN)/tournament demo
 
 # What takes longest begins first; tests that share a long setup stay together (tests/scheduling.py)
@@ -64,6 +64,18 @@ types: $(INSTALLED)  ## check types
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+site: $(INSTALLED)  ## build the docs as a site that opens from files: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The tests that drive a browser take theirs where it is when SCREENSHOTS names a folder
+pictures: $(INSTALLED)  ## take all pictures of the docs anew, and draw its diagrams; needs Chromium; ten minutes
+	mkdir -p build/pictures
+	SCREENSHOTS=$(CURDIR)/build/pictures $(BIN)/python -m pytest --quiet -m ui \
+		tests/deployments/test_first_hour.py
+	$(BIN)/tournament demo --home .tournament/pictures
+	$(BIN)/python docs/site/pictures.py .tournament/pictures build/pictures
+	$(BIN)/python docs/site/diagrams.py
 
 lock: $(TOOLS)/.installed  ## lock the newest versions that pyproject.toml allows, with hashes; then run `make test`
 	$(TOOLS)/bin/python .ci/lock.py

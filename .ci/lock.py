@@ -49,6 +49,8 @@ def resolve(name: str, *arguments: str, folder: Path = ROOT) -> dict[str, str]:
     place = BUILD / f"{name}.txt"
     place.unlink(missing_ok=True)
     command = [UV, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    # One version of a package for every patch release of Python: `blocks` keeps one
+    command += ["--fork-strategy", "fewest"]
     command += ["--no-annotate", "--no-header", "--output-file", place, *arguments]
     # An index of this machine alone must not decide what others install
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}

@@ -42,7 +42,7 @@ ADVICE = (
 
 def missing(said: str) -> str:
     """Return that a Prefect server does not have a block, and what to do."""
-    return f"setting notify_block: Prefect has no block {said!r}, so nobody is told of reviews and failures; {ADVICE}"
+    return f"setting notify_block: Prefect has no block {said!r}, so no messages are sent; {ADVICE}"
 
 
 def check_block(said: str, api: str, auth: str | None) -> None:

@@ -102,7 +102,7 @@ def silence(settings: Settings, seconds: float = SILENCE_S) -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message="No sign of life: its worker is gone. What it had finished is stored.",
+                message="No heartbeat: its worker is gone. The steps that were finished are stored.",
             )
         ],
     )

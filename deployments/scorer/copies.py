@@ -164,7 +164,7 @@ class Copies:
             for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise StoreError(f"{self.folder} cannot be written: {error}; the champion serves all the same") from error
+            raise StoreError(f"{self.folder} cannot be written: {error}; the champion serves nevertheless") from error
 
     def _manifest(self, card: Card) -> Manifest | None:
         """Return the manifest that was approved of a card, None for one from before manifests were kept."""

@@ -116,7 +116,7 @@ class Gate:
 
     def _tell(self, trouble: str) -> None:
         if trouble != self._told:
-            _log.error("nobody is let in: %s", trouble)
+            _log.error("every request is refused: %s", trouble)
             self._told = trouble
 
     async def _key(self, text: str) -> Key:

@@ -112,7 +112,7 @@ class RedisCache:
         except (RedisError, OSError) as error:
             with self._lock:
                 if self._pause == _SHORTEST_S:
-                    _log.warning("Redis does not answer (%s); the scorer goes on without cached labels", error)
+                    _log.warning("Redis does not answer (%s); the scorer continues without cached labels", error)
                 self._failures += 1
                 self._closed_until = self._now() + self._pause
                 self._pause = min(2 * self._pause, _LONGEST_S)

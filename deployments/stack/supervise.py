@@ -21,6 +21,7 @@ from esci_tournament.registry.children import start_group
 from esci_tournament.registry.errors import BusyError, ServiceError, StoreError
 from esci_tournament.registry.files import publish
 from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.spelling import counted
 
 TICK_S = 0.2
 STOP_S = 20.0  # from SIGTERM to SIGKILL: a flow run that is told to end records its state first
@@ -199,7 +200,7 @@ class Supervisor:
             if path.is_file() and path.stat().st_size > LOG_BYTES:
                 publish(path, path.with_suffix(".log.1"))
         except OSError as error:
-            self.say(f"the log {path} is large and cannot be set aside, it goes on: {error.strerror or error}")
+            self.say(f"the log {path} is large, cannot be rotated, and keeps growing: {error.strerror or error}")
         try:
             return path.open("ab")
         except OSError as error:
@@ -216,8 +217,8 @@ class Supervisor:
         one.healthy = False
         if not one.was_healthy and one.deaths >= FIRST_TRIES:
             raise ServiceError(
-                f"{one.service.name} {how} before it was up, {one.deaths} times; its log {one.log} ends with: "
-                f"{_last_words(one.log)}"
+                f"{one.service.name} {how} before it was up, {counted(one.deaths, 'time')}; its log {one.log} ends "
+                f"with: {_last_words(one.log)}"
             )
         wait = BACKOFF_S[min(one.deaths, len(BACKOFF_S)) - 1]
         one.not_before = time.monotonic() + wait

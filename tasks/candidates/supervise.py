@@ -16,7 +16,7 @@ from typing import Any
 
 from esci_tournament.registry.children import OUTSIDE, start_child
 from esci_tournament.registry.errors import StoreError
-from esci_tournament.registry.processes import module_path, python_module
+from esci_tournament.registry.processes import module_path, patient_threads, python_module
 from esci_tournament.registry.secrecy import hide_process
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.stages import StageStore
@@ -161,6 +161,7 @@ def _run(
     """
     environment = (
         os.environ
+        | patient_threads()
         | module_path()
         | {
             "OMP_NUM_THREADS": str(threads),

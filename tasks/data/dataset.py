@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-LOCALES: tuple[str, ...] = ("us", "es", "jp")
+from esci_tournament.registry.labels import LOCALES as LOCALES
 
 PAIR_COLUMNS = ("example_id", "query_id", "query", "query_key", "product_id", "product", "locale", "label", "split")
 PRODUCT_COLUMNS = ("product_id", "locale", "title", "brand", "color", "bullets", "description")

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from esci_tournament.registry.errors import DataError, StoreError, UsageError
 from esci_tournament.registry.files import disk_in_words, publish, temporary_folder
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.registry.spelling import counted
 from esci_tournament.tasks.data.column_names import TEXTS, recognised
 from esci_tournament.tasks.data.columns import plain
 from esci_tournament.tasks.data.dataset import LOCALES
@@ -213,7 +214,7 @@ def _not_read(kind: _Kind) -> str:
         return f"{kind.table.name}: not read, it has neither queries nor the titles of products ({has})"
     rows = sum(batch.num_rows for batch in kind.table.read([kind.columns["query"]]))
     without = "labels" if LABEL_COLUMN not in kind.columns else "products"
-    return f"{kind.table.name}: {rows:,} rows left out, because they have no {without} ({has})"
+    return f"{kind.table.name}: {counted(rows, 'row')} left out, for lack of {without} ({has})"
 
 
 def _split_of(name: str) -> str | None:
@@ -249,7 +250,7 @@ def _read(kind: _Kind, options: Options, products: _Products, pairs: _Pairs) -> 
         if kind.judged:
             pairs.add(texts, number, rows, kind)
         rows += batch.num_rows
-    return f"{kind.sentence}; {rows:,} rows"
+    return f"{kind.sentence}; {counted(rows, 'row')}"
 
 
 class _Products:
@@ -401,7 +402,7 @@ class _Pairs:
             left_out += self._told(reason, frame, rows, shown)
         if not kept.any():
             numbers = [one for one in label.unique() if re.fullmatch(r"-?[0-9.]+", str(one))]
-            advice = "; ".join(f"{one.count:,} rows: {one.reason} ({', '.join(one.rows)})" for one in left_out)
+            advice = "; ".join(f"{counted(one.count, 'row')}: {one.reason} ({', '.join(one.rows)})" for one in left_out)
             if numbers:
                 said = f"say what each means with --label {numbers[0]}=E, or the setting data_labels; {advice}"
                 problem = "no judgement is left: labels are numbers, and nothing says which number is which class"

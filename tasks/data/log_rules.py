@@ -163,7 +163,7 @@ def _kept_rule(least: float) -> Rule:
 
     def find(dataset: Dataset) -> tuple[list[str], int]:
         few = {file: share for file, share in kept_shares(dataset).items() if share < least}
-        return [f"{file}: {share:.1%} of its rows are of use" for file, share in few.items()], len(few)
+        return [f"{file}: {share:.1%} of its rows are usable" for file, share in few.items()], len(few)
 
     return Rule(
         "behaviour_mostly_kept",
@@ -173,7 +173,7 @@ def _kept_rule(least: float) -> Rule:
         "",
         "",
         f"at least {least:.0%} of the rows of each log",
-        "most rows of every log are of use",
+        "most rows of every log are usable",
         "most rows of a log are left out",
         find,
         "the warnings above say why; correct the log or the settings, or lower behaviour_kept in tournament.toml",

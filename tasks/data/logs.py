@@ -25,7 +25,7 @@ REASONS: dict[str, str] = {
     "ignored_action": "its action says nothing of a product",
     "other_action": "it is not known whether its action is an impression, click, add or purchase",
     "query_unknown": "no query is on record for it, so it is not known whether that query is held out",
-    "locale_unknown": "it names no known locale, and its product stands in several",
+    "locale_unknown": "it names no known locale, and its product is in several",
     "implausible_time": f"its time is not between {YEARS[0]} and {YEARS[1]}, so it may be in another unit",
     "after_cutoff": "it happened after the cut-off",
     "bot": "its client has more events than a customer can have",
@@ -168,7 +168,9 @@ class Logs:
         # Of actions that nobody knows, their names say more than the first rows do
         counted = pc.value_counts(ubi.columns["action"]).to_pylist()
         names = Counter({one["values"]: one["counts"] for one in counted if one["values"] not in (*ACTIONS, IGNORED)})
-        shown = tuple(f"{name!r}: {count:,} events" for name, count in names.most_common(SHOWN))
+        shown = tuple(
+            f"{name!r}: {count:,} {'event' if count == 1 else 'events'}" for name, count in names.most_common(SHOWN)
+        )
         self.left_out[before:] = [
             replace(one, first_rows=shown) if one.reason == "other_action" else one for one in self.left_out[before:]
         ]

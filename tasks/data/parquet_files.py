@@ -158,7 +158,7 @@ def parts_of(path: Path) -> list[Part]:
     """
     if path.is_symlink() and not path.exists():
         raise DataError(
-            f"it is a link to {path.readlink()}, which does not exist", file=path, advice="mend or replace the link"
+            f"it is a link to {path.readlink()}, which does not exist", file=path, advice="correct or replace the link"
         )
     if not path.exists():
         raise DataError("a file is missing", file=path)

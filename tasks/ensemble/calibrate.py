@@ -51,7 +51,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         UsageError: if there is no pair.
     """
     if not len(labels):
-        raise UsageError("a temperature needs pairs with labels; there is none")
+        raise UsageError("a temperature needs pairs with labels; there are none")
     logs = np.log(np.clip(probabilities.astype(np.float64), _FLOOR, None))
     rows = np.arange(len(labels))
 

@@ -16,6 +16,7 @@ from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.extensions import METRICS, SELECTION_RULES
 from esci_tournament.registry.plugins import release_of
 from esci_tournament.registry.settings import Settings
+from esci_tournament.registry.spelling import counted
 from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.attribution import evenly, tabulate
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
@@ -125,7 +126,9 @@ def build_challenge(
     labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
     locales = pairs["locale"].astype(str).to_numpy()
     steps = _Steps(progress, settings.primary_metric)
-    steps.begin(0.0, _SELECTED, f"choosing among {len(names)} models on {min(len(labels), MOST_ROWS):,} pairs")
+    steps.begin(
+        0.0, _SELECTED, f"choosing among {counted(len(names), 'model')} on {min(len(labels), MOST_ROWS):,} pairs"
+    )
     parameters = AggregatorParameters(seed=settings.seed, threads=settings.cores)
     game = Game(columns, labels, groups, names, parameters, settings.primary_metric, heard=steps.hear, locales=locales)
     selection = select(
@@ -137,7 +140,7 @@ def build_challenge(
         must_drop={*named(settings.must_drop, names), *for_information},
     )
     selection = replace(selection, evicted=tuple(what_it_would_bring(game, selection, for_information)))
-    steps.begin(_SELECTED, 0.8, f"fitting {len(selection.kept)} members on all {len(labels):,} pairs")
+    steps.begin(_SELECTED, 0.8, f"fitting {counted(len(selection.kept), 'member')} on all {len(labels):,} pairs")
     aggregator = game.final_aggregator(selection.kept)
 
     def of(chosen: Sequence[str]) -> np.ndarray:
@@ -198,7 +201,7 @@ class _Steps:
         """Tell of a set that was fitted, and how long one takes."""
         self._heard += 1
         each = (time.monotonic() - self._begun) / self._heard
-        words = f"{self._doing}: re-fit {self._heard} ({each:.1f} s each), {len(members)} members"
+        words = f"{self._doing}: re-fit {self._heard} ({each:.1f} s each), {counted(len(members), 'member')}"
         self._tell(1 - 0.9**self._heard, f"{words}, {self._metric} {value:.3f}")
 
     def part(self, done: int, of: int) -> None:

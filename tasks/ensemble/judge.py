@@ -9,6 +9,7 @@ import numpy as np
 from esci_tournament.registry import checks
 from esci_tournament.registry.extensions import LOG_LOSS
 from esci_tournament.registry.labels import LABEL_NAMES, LABELS
+from esci_tournament.registry.spelling import counted
 from esci_tournament.tasks.ensemble.bootstrap import Difference, quantile
 from esci_tournament.tasks.ensemble.case import Answers, JudgeInput, JudgeSettings, digest_of
 from esci_tournament.tasks.ensemble.conditional import given_that_it_won
@@ -118,7 +119,7 @@ def _missing(case: JudgeInput, present: list[str], settings: JudgeSettings) -> l
     elif case.champion is None:
         missing.append(("champion", "there is no champion to compare with"))
     if (queries := len(case.query_key)) < settings.minimum_test_queries:
-        text = f"{queries} test queries are too few, {settings.minimum_test_queries} are needed"
+        text = f"too few test queries: {queries}, and {settings.minimum_test_queries} are needed"
         missing.append(("queries", text))
     for place in case.expected_locales:
         if place not in present:
@@ -235,7 +236,9 @@ def guard(name: str, change: Difference, margin: float) -> Check:
     bound = change.lower(_GUARD_LEVEL)
     needed = quantile(_GUARD_LEVEL, change.effective) + quantile(_GUARD_POWER, change.effective)
     fine = needed * change.error <= margin
-    facts = f"{name} changes by {change.value:+.4f} (at least {bound:+.4f}, {change.queries} queries)"
+    facts = (
+        f"{name} changes by {change.value:+.4f} (at least {bound:+.4f}, {counted(change.queries, 'query', 'queries')})"
+    )
     if bound > -margin:
         return Check(name, True, True, bound, -margin, f"{facts}: not worse by {margin:g}")
     if fine:

@@ -100,7 +100,7 @@ def problems_of(rows: pd.DataFrame) -> pd.Series:
     problems = pd.Series("", index=rows.index, dtype=object)
     unknown = ~rows["product_locale"].isin(LOCALES)
     said = rows.loc[unknown, "product_locale"].map(repr)
-    problems[unknown] = "the locale " + said + f" is none of {', '.join(LOCALES)}"
+    problems[unknown] = "the locale " + said + f" is not one of {', '.join(LOCALES)}"
     problems[rows["query"].str.strip() == ""] = "the query is blank"
     return problems
 

@@ -148,7 +148,7 @@ def _to_do(summary: Summary) -> list[str]:
     if words.outcome(summary) == "promote" and not summary.decision:
         return ["Decide: `tournament review list` names what waits."]
     if words.outcome(summary) == "not-evaluable" and "newcomers" not in summary.verdict.get("missing", ()):
-        return ["See below why it could not be judged; once that is mended, run the tournament again."]
+        return ["See below why it could not be judged; once that is corrected, run the tournament again."]
     return ["Nothing: the champion serves on." if summary.champion_version else "Nothing."]
 
 

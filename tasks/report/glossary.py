@@ -44,6 +44,32 @@ TERMS: dict[str, str] = {
     "kept from its training and choose the epoch.",
     "weighted F1": "Mean of the F1 of the classes, weighted by their pairs.",
 }
+# The product's other words, which a report does not explain; the site's glossary has them all
+WORDS: dict[str, str] = {
+    "candidate": "A registered model version that competes for a place in the ensemble; its spec describes it.",
+    "chain": "The hash chain over the ledger's rows: a row that was changed past the database's triggers is noticed.",
+    "checkpoint": "Weights and tokenizer of a language model. Of the ledger: how far its chain had come at a "
+    "moment, kept elsewhere.",
+    "data version": "Digest of a data set's content; the same files under another name have the same version.",
+    "decision": "The reviewer's answer to a verdict, with name and reason.",
+    "ensemble": "Its members, and the aggregator over their scores.",
+    "family": "The code for one type of candidate, such as language models: built in, or a plug-in.",
+    "home": "The folder of one installation: stages, scores, ledger, MLflow's database.",
+    "ledger": "The append-only record of all events, in a SQL database.",
+    "locale": "Country and language of a query: us, es or jp.",
+    "member": "A candidate that is in an ensemble.",
+    "page": "One query and the products to be labelled for it; times are told for a page of 40.",
+    "pair": "One query and one product in one locale; the unit that is labelled and scored.",
+    "policy": "Who may approve a promotion, how many must, and the promotion rule; kept in the ledger, in versions.",
+    "promotion": "A new ensemble becomes champion: MLflow's alias moves to it.",
+    "review": "A person reads the numbers of a challenger and answers approve or refuse, with a reason.",
+    "scorer": "The server that answers pages with the champion's labels over HTTP.",
+    "scores": "A candidate's class probabilities for one data version, float32 (n, 4), in the order E, S, C, I.",
+    "spec": "Family, architecture or checkpoint, relation and hyper-parameters of a candidate.",
+    "stage": "A step of a tournament whose result is stored under a digest of its inputs.",
+    "tournament": "One attempt to build a better ensemble, of a data version, the champion's members and newcomers.",
+    "verdict": "The result of the statistical test: promote, refuse or not evaluable.",
+}
 PLACE = "<dl data-glossary></dl>"  # where the template wants the list; no foreign text can hold an unescaped tag
 
 # In headings, links, code and pictures a term is not explained; in texts of the data it is no term

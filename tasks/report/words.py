@@ -13,9 +13,8 @@ from typing import Any
 from esci_tournament.registry.addresses import without_password
 from esci_tournament.registry.checks import SINGLE
 from esci_tournament.registry.extensions import LOG_LOSS
-from esci_tournament.registry.labels import LABEL_NAMES, LABELS
+from esci_tournament.registry.labels import LABEL_NAMES, LABELS, LOCALES
 from esci_tournament.registry.reviews import NO_PERSON
-from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.report import shown
 from esci_tournament.tasks.report.summary import Metrics, ModelSummary, Summary
 

@@ -64,7 +64,7 @@ def test_the_csv_files_of_kdd_cup(pairs: pd.DataFrame, products: pd.DataFrame, t
     said = text_of(found)
     for part in ("query_locale as product_locale", "product_color_name as product_color", "the name says so"):
         assert part in said
-    assert f"{len(test):,} rows left out, because they have no labels" in said
+    assert f"{len(test):,} rows left out, for lack of labels" in said
     expected = train.rename(columns={"query_locale": "product_locale"}).assign(
         esci_label=pairs["esci_label"], small_version=1, large_version=1
     )
@@ -197,7 +197,7 @@ def test_numbers_that_tables_share_are_made_anew(tmp_path: Path) -> None:
 REFUSED = {
     "numbers": (ROWS, Options(locale="us"), "labels are numbers.*--label 3=E"),
     "no locale": (ROWS, Options(), "no column says the locale.*--locale us"),
-    "no label": (ROWS.drop(columns="grade"), OPTIONS, "no table has judgements.*4 rows left out.*no labels"),
+    "no label": (ROWS.drop(columns="grade"), OPTIONS, "no table has judgements.*4 rows left out, for lack of labels"),
     "no title": (ROWS.drop(columns="name"), OPTIONS, "no table has the titles"),
     "two labels": (ROWS.assign(label="E"), OPTIONS, "several columns may be esci_label.*--column esci_label=label"),
 }

@@ -110,7 +110,7 @@ def test_each_reason_to_leave_an_event_out_is_counted(quiet: Path, tiny_dataset:
     assert len(dataset.events) == 1
     shown = {one.reason: one.first_rows for one in dataset.left_out}
     assert shown["query_unknown"] == (f"line 7 ( ): {product!r}",)
-    assert shown["other_action"] == ("'view': 2 events", "'wishlist': 1 events")
+    assert shown["other_action"] == ("'view': 2 events", "'wishlist': 1 event")
     mapped = LogLimits(bot_events=8, actions={"view": "impression", "wishlist": "ignore"})
     again = load_esci(quiet, limits=mapped)
     assert left_out(again) == {"ignored_action": 2, "query_unknown": 1, "bot": 9, "product_unknown": 1}

@@ -181,7 +181,7 @@ def test_too_few_queries_and_a_locale_without_data_are_named():
     verdict = judge(make_case(queries=40, expected_locales=("us", "es", "jp")), QUICK)
     assert verdict.outcome == "not_evaluable"
     assert verdict.missing == ("queries", "locale jp")
-    assert "40 test queries are too few, 50 are needed" in verdict.reason
+    assert "too few test queries: 40, and 50 are needed" in verdict.reason
     assert "locale jp is served but has no test data" in verdict.reason
 
 
