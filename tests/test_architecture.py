@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -34,6 +35,9 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             yield node.module
+
+
+CLIENT = "deployments/client/esci_tournament_client/"  # a distribution of its own
 
 
 def named(path: Path) -> str:
@@ -69,6 +73,15 @@ def test_no_module_is_imported_by_the_name_of_its_folder() -> None:
         assert {name for name in imports(path) if name.partition(".")[0] in LAYERS} == set(), path
 
 
+def test_the_client_needs_nothing_of_ours_and_nothing_of_ours_needs_the_client() -> None:
+    """It is installed without the platform, and the platform without it."""
+    own = "esci_tournament_client"
+    of_client = {name for path in MODULES if named(path).startswith(CLIENT) for name in imports(path)}
+    assert {name.partition(".")[0] for name in of_client} - sys.stdlib_module_names == {own, "httpx"}
+    others = [path for path in (*MODULES, *ELSEWHERE) if not named(path).startswith((CLIENT, "tests/"))]
+    assert [path for path in others if own in {name.partition(".")[0] for name in imports(path)}] == []
+
+
 def test_tasks_and_registry_run_without_prefect() -> None:
     for path in MODULES:
         if named(path).startswith(("registry/", "tasks/")):
@@ -82,9 +95,9 @@ def test_a_library_is_known_to_few_modules(library: str) -> None:
 
 
 def test_letters_and_number_of_the_classes_stand_in_one_module() -> None:
-    """Two exceptions: the document type of the HTTP schema, which has to be literal, and words in docstrings."""
+    """Three exceptions: the types of the HTTP schema and of its client, which have to be literal, and docstrings."""
     for path in MODULES:
-        if named(path) in ("registry/labels.py", "deployments/scorer/schemas.py"):
+        if named(path) in ("registry/labels.py", "deployments/scorer/schemas.py", f"{CLIENT}answers.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Tuple | ast.List):

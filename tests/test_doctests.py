@@ -17,11 +17,14 @@ WITH_EXAMPLES = [
 ]
 
 
+CLIENT = Path("deployments/client")  # a distribution of its own
+
+
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=str)
 def test_the_examples_of_a_module_give_what_they_say(path):
-    module = importlib.import_module(
-        "esci_tournament." + ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    )
+    alone = path.is_relative_to(CLIENT)
+    place = path.relative_to(CLIENT) if alone else "esci_tournament" / path
+    module = importlib.import_module(".".join(place.with_suffix("").parts).removesuffix(".__init__"))
     outcome = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert outcome.attempted
     assert not outcome.failed

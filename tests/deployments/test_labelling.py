@@ -63,7 +63,7 @@ def test_a_row_that_cannot_be_answered_says_why_and_no_other_row_suffers(catalog
     rows = read_rows(frame, lambda: catalogue)
     assert rows.problems.tolist() == [
         "the query is blank",
-        "the locale 'de' is none of us, es, jp",
+        "the locale 'de' is not one of us, es, jp",
         "the row names no product: it has neither a text nor a product_id",
         "product P1 has no text, here or in the catalogue of es",
         "",

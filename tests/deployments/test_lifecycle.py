@@ -1,4 +1,4 @@
-"""From registration to champion and rollback, with the commands, servers and databases that users have."""
+"""From registration to champion and rollback, with the servers on PostgreSQL. On SQLite: test_first_hour.py."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from esci_tournament.deployments.stack.state import running
 from esci_tournament.registry.ledger import Ledger
 from esci_tournament.registry.states import CandidateState, states
 from esci_tournament.tasks.data.dataset import Dataset
-from tests.harness import clean_environment, fresh, new_home, warm
+from tests.harness import clean_environment, fresh, warm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, on two cores that others use too
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.postgres,
+    pytest.mark.timeout(900),
+]  # minutes, on two cores that others use too
 
 SETTINGS = """
 minimum_test_queries = 10
@@ -72,14 +76,13 @@ def folder(tmp_path: Path, tiny_dataset: Dataset) -> Path:
     return tmp_path
 
 
-def databases_of(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Return the variables that put ledger, MLflow and Prefect on databases of that kind."""
-    if kind == "sqlite":
-        return {}
+@pytest.fixture
+def databases(postgres_server: str) -> dict[str, str]:
+    """The variables that put ledger, MLflow and Prefect on PostgreSQL."""
     import psycopg
 
     # The test's cluster asks for no password; this one is looked for where no password may stand.
-    server = request.getfixturevalue("postgres_server").replace("tournament@", f"tournament:{DATABASE_PASSWORD}@")
+    server = postgres_server.replace("tournament@", f"tournament:{DATABASE_PASSWORD}@")
     names = {name: f"{name}_{uuid.uuid4().hex}" for name in ("ledger", "mlflow", "prefect")}
     with psycopg.connect(f"{server.replace('+psycopg', '')}/postgres", autocommit=True) as connection:
         for name in names.values():
@@ -89,11 +92,6 @@ def databases_of(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
         "TOURNAMENT_MLFLOW_URI": f"{server}/{names['mlflow']}",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{server.replace('psycopg', 'asyncpg')}/{names['prefect']}",
     }
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def databases(request: pytest.FixtureRequest) -> dict[str, str]:
-    return databases_of(request.param, request)
 
 
 @pytest.fixture
@@ -150,19 +148,15 @@ def keep_out(up: Any, home: Path) -> None:
 def test_registered_judged_approved_champion_and_one_step_back(
     say: Command, databases: dict[str, str], folder: Path, tiny_world: Path, free_ports: list[int]
 ) -> None:
-    if not databases:  # a home that tournaments without servers have been held in
-        new_home(folder / "home")
-        assert say("run", "--data", tiny_world, "--candidates", "weak.toml")["promoted"]
     ports = [f"--{name}-port={port}" for name, port in zip(("prefect", "mlflow", "watcher"), free_ports, strict=True)]
     up = say("up", "--data", tiny_world, "--detach", *ports)
     assert up["healthy"]
     assert say("up")["services"] == up["services"]
     keep_out(up, folder / "home")
-    ledger = Ledger.open(databases.get("TOURNAMENT_LEDGER_URL", f"sqlite:///{folder}/home/ledger.db"))
-    if databases:
-        say("register", "weak.toml")
-        verdict = wait_for_review(say, ledger, "weak/1")
-        say("review", "approve", verdict, "--reviewer", "ana", "--reason", "the first")
+    ledger = Ledger.open(databases["TOURNAMENT_LEDGER_URL"])
+    say("register", "weak.toml")
+    verdict = wait_for_review(say, ledger, "weak/1")
+    say("review", "approve", verdict, "--reviewer", "ana", "--reason", "the first")
 
     # What MLflow's server says: it and the command line see one registry.
     mlflow = MlflowClient(up["addresses"]["mlflow"], up["addresses"]["mlflow"])
@@ -185,8 +179,7 @@ def test_registered_judged_approved_champion_and_one_step_back(
     assert time.monotonic() - started < 30
     assert aliased("champion") == 1
     history = [(row["kind"], row["version"], row["by"]) for row in say("champion", "history")]
-    first_by = "ana" if databases else "the verdict (no review in this run)"
-    assert history[:2] == [("promote", 1, first_by), ("promote", 2, "ana")]
+    assert history[:2] == [("promote", 1, "ana"), ("promote", 2, "ana")]
     assert history[2][:2] == ("rollback", 1)
 
     assert say("down")["ended"] == ["mlflow", "prefect", "watcher", "worker"]

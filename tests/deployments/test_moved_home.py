@@ -26,8 +26,13 @@ def test_a_copied_and_moved_home_scores_and_goes_on(
 
     assert done(copied, "champion", "show")["version"] == 1
     before = done(copied, "score", world_pairs)
+    place = {name: before.pop(name) for name in ("home", "tracking_uri")}
     home = copied.rename(tmp_path / "moved")  # what the copy had kept of the first home would not be found here
-    assert done(home, "score", world_pairs) == before
+    after = done(home, "score", world_pairs)
+    assert {name: after.pop(name) for name in place} == {
+        name: text.replace(str(copied), str(home)) for name, text in place.items()
+    }
+    assert after == before
     links = done(home, "report")["links"]
     assert set(links.values()) == {f"sqlite:///{home / name}" for name in ("mlflow.db", "ledger.db")}
     again = done(home, "run", "--data", held.data, "--candidates", held.specs)

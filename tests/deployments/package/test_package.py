@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,21 @@ def test_the_wheel_holds_one_package_with_every_module_and_what_they_read(wheel:
         f"esci_tournament/{path.relative_to(ROOT).as_posix()}"
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.parent.name not in ("__pycache__", "package")
+        if path.is_file() and not {"__pycache__", "package", "client"} & {*path.relative_to(ROOT).parts}
     }
     package = {"esci_tournament/__init__.py", "esci_tournament/py.typed"}
     assert {name for name in names if not name.startswith(info)} == files | package
+
+
+def test_the_command_goes_by_the_name_of_the_distribution_too(wheel: Path) -> None:
+    """`uvx NAME` and `pipx run NAME` start the command that has the distribution's name."""
+    told = ConfigParser()
+    told.read_string(
+        zipfile.ZipFile(wheel).read(f"esci_tournament-{et.__version__}.dist-info/entry_points.txt").decode()
+    )
+    assert dict(told["console_scripts"]) == dict.fromkeys(
+        ("tournament", "esci-tournament"), "esci_tournament.deployments.cli:entry"
+    )
 
 
 def test_the_wheel_that_travels_with_an_ensemble_is_the_same(wheel: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_log_that_cannot_be_opened_or_set_aside_is_said_and_the_service_runs(
         one.log.unlink()
         one.log.mkdir()
         restarted(supervisor)
-    assert any("cannot be set aside" in words for words in said)
+    assert any("cannot be rotated" in words for words in said)
     assert any("cannot be opened" in words for words in said)
 
 
