@@ -70,9 +70,8 @@ class Answers:
                     return None
                 state.append(None)
             else:
-                changed = (
-                    0 if suffix else found.st_ctime_ns
-                )  # SQLite sets the owner of the others whenever it opens them
+                # SQLite sets the owner of the others whenever it opens them, which is no write
+                changed = 0 if suffix else found.st_ctime_ns
                 state.append([found.st_ino, found.st_size, found.st_mtime_ns, changed])
         return state
 
