@@ -24,9 +24,10 @@ from esci_tournament.tasks.candidates import profile
 from esci_tournament.tasks.candidates.enter import Entrant
 from esci_tournament.tasks.data.plans import judged_pairs
 from esci_tournament.tasks.data.store import open_dataset
-from esci_tournament.tasks.ensemble.aggregate import Aggregator
+from esci_tournament.tasks.ensemble.aggregate import Aggregator, AggregatorParameters
 from esci_tournament.tasks.ensemble.budget import Budget, Cost
 from esci_tournament.tasks.ensemble.ensemble import AGGREGATOR
+from esci_tournament.tasks.ensemble.fitting import check_folds
 from esci_tournament.tasks.ensemble.scores import MemberScores
 from esci_tournament.tasks.ensemble.trial import (
     SETTINGS,
@@ -54,6 +55,20 @@ def pairs_of(context: TournamentContext, learns: bool) -> pd.DataFrame:
         Columns `example_id`, `label`, `query_key`, `locale`, `product` and `product_id`, in the order of the data.
     """
     return judged_pairs(context.source.folder, context.judged_roles.folder, learns)
+
+
+def check_enough(dataset: Path, roles: Path) -> None:
+    """Check that an aggregator can learn from the pairs at hand; after the training it would be too late.
+
+    Args:
+        dataset: Folder of the data.
+        roles: Folder of the pairs' roles.
+
+    Raises:
+        UsageError: If there are too few queries.
+    """
+    learnt = judged_pairs(dataset, roles, learns=True)
+    check_folds(learnt["query_key"].to_numpy(), AggregatorParameters().folds)
 
 
 def recipes_of(entrants: Iterable[Entrant]) -> dict[str, str]:

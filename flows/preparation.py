@@ -12,6 +12,7 @@ from esci_tournament.flows.announce import announce
 from esci_tournament.flows.context import Checked, Roles, Source, TournamentContext, recall, stage_task
 from esci_tournament.flows.differences import tell
 from esci_tournament.flows.intake import put_on_record
+from esci_tournament.flows.judging import check_enough
 from esci_tournament.flows.progress_reporting import report_progress, stage
 from esci_tournament.flows.roster import Roster, call_back, incumbents, judged_roles, noticed
 from esci_tournament.registry.data_reviews import offer
@@ -247,6 +248,7 @@ def enter(
         NotFoundError: If there is neither a champion nor a candidate that may enter, or one that is named is unknown.
         SpecError: If a named spec points to something that is no checkpoint.
         DataError: If no pair is left to learn from or to judge, without those that a model of older data has seen.
+        UsageError: If the aggregator would have too few queries to learn from.
     """
     with stage("enter"):
         ledger, settings = workspace.ledger, workspace.settings
@@ -295,6 +297,7 @@ def enter(
                 "or register them with `tournament register FILE`"
             )
         judged = judged_roles(workspace, source, roles, entrants)
+        check_enough(source.folder, (judged or roles).folder)
         facts = tournament_facts(
             {one.id: one.inputs.digest() for one in entrants},
             {one.id: [one.inputs.origin.data_version, one.inputs.origin.roles] for one in entrants},

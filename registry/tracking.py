@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import math
 import os
@@ -613,7 +614,12 @@ def inside(folder: Path, name: str, what: str) -> Path:
 
 
 def _yaml(text: str) -> Any:
-    """Return what a YAML text holds; ValueError for deep ones, and for references: a few can stand for gigabytes."""
+    """Return what a YAML text holds.
+
+    Raises:
+        ValueError: If it is deep, has text that is no Unicode, or refers to itself: a few references can stand for
+            gigabytes.
+    """
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):  # read piece by piece, so that it ends at the first that is wrong
         if isinstance(event, yaml.AliasEvent):
@@ -621,7 +627,10 @@ def _yaml(text: str) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"it is nested deeper than {DEEPEST} levels")
-    return yaml.safe_load(text)
+    content = yaml.safe_load(text)
+    # UnicodeEncodeError, a ValueError, for half of a surrogate pair, which an escape of YAML can stand for
+    json.dumps(content, ensure_ascii=False, default=str, skipkeys=True).encode()
+    return content
 
 
 @contextmanager

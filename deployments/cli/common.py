@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from esci_tournament.registry.settings import Settings
+    from esci_tournament.registry.specs import CandidateSpec
     from esci_tournament.registry.workspace import Workspace
 
 HOME_ALONE = frozenset({"down", "keys", "ledger", "login", "policy", "report"})  # commands that ask MLflow nothing
@@ -317,6 +318,29 @@ def served_workspace_of(options: argparse.Namespace, *, shows: bool = False) -> 
         return workspace
     name_server(workspace.settings.home, state.api)
     return workspace_of(options, shows=shows, mlflow_ui=workspace.settings.mlflow_ui or state.addresses.get("mlflow"))
+
+
+def checked_specs(path: Path, settings: Settings) -> list[CandidateSpec]:
+    """Return the candidates of a file, all of which can be used here.
+
+    Args:
+        path: A TOML file of `[[candidate]]` tables.
+        settings: The settings in force.
+
+    Returns:
+        The specs, in the order of the file.
+
+    Raises:
+        SpecError: If the file, or what one of its specs points to, is wrong; the message has everything that is.
+    """
+    from esci_tournament.registry.specs import read_specs
+
+    def check(spec: CandidateSpec) -> None:
+        from esci_tournament.tasks.candidates.enter import check_spec  # takes seconds, and no spec may be readable
+
+        check_spec(spec, settings)
+
+    return read_specs(path, check)
 
 
 def add_tournament_options(parser: argparse.ArgumentParser) -> None:

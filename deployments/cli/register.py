@@ -6,13 +6,9 @@ import argparse
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from esci_tournament.deployments.cli.common import Output, command, say_where, workspace_of
-
-if TYPE_CHECKING:
-    from esci_tournament.registry.specs import CandidateSpec
-    from esci_tournament.registry.workspace import Workspace
+from esci_tournament.deployments.cli.common import Output, checked_specs, command, say_where, workspace_of
 
 DESCRIPTION = """\
 Check the specs of a TOML file and register each as a version of a registered model in MLflow. A spec that is
@@ -66,7 +62,6 @@ def work(options: argparse.Namespace, output: Output) -> None:
     """
     from esci_tournament.deployments.api import register_all, register_version
     from esci_tournament.registry.errors import UsageError
-    from esci_tournament.registry.specs import read_specs
 
     workspace = workspace_of(options)
     if options.what.startswith("models:/"):
@@ -74,18 +69,12 @@ def work(options: argparse.Namespace, output: Output) -> None:
     elif options.set:
         raise UsageError("--set belongs to a registered version, models:/NAME/VERSION; change the file instead")
     else:
-        specs = read_specs(Path(options.what), lambda spec: _check(spec, workspace))
+        specs = checked_specs(Path(options.what), workspace.settings)
         versions = register_all(workspace, specs, checked=True)
     for one in versions:
         output.say(f"registered {one.id}")
     say_where(workspace.settings, output)
     output.document([{"name": one.name, "version": one.version, "run_id": one.run_id} for one in versions])
-
-
-def _check(spec: CandidateSpec, workspace: Workspace) -> None:
-    from esci_tournament.tasks.candidates.enter import check_spec  # takes seconds, and a file may hold no spec to check
-
-    check_spec(spec, workspace.settings)
 
 
 def parse_keys(given: Sequence[str]) -> dict[str, Any]:

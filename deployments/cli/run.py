@@ -9,6 +9,7 @@ from typing import Any
 from esci_tournament.deployments.cli.common import (
     Output,
     add_tournament_options,
+    checked_specs,
     command,
     settings_of,
     tournament_settings,
@@ -44,10 +45,9 @@ def add_parser(commands: Any) -> None:
 def work(options: argparse.Namespace, output: Output) -> None:
     """Hold the tournament and show its outcome."""
     from esci_tournament.deployments.local import run_tournament
-    from esci_tournament.registry.specs import read_specs
 
     settings = settings_of(options, **tournament_settings(options))
-    specs = read_specs(options.candidates) if options.candidates else []
+    specs = checked_specs(options.candidates, settings) if options.candidates else []
     outcome = run_tournament(settings, options.data, specs, output.progress())
     show(outcome, output)
     warn_of_another(settings, output)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
 
 from esci_tournament.deployments.scorer import schemas
+from esci_tournament.registry.complaints import kind_in_words
+from esci_tournament.registry.foreign import shown
+from esci_tournament.registry.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _MOST_COMPLAINTS = 20
+_QUOTED = 60  # characters of a wrong text that are quoted
 # A body may not have more of these: a page of 1,000 products has a small part of them, its texts included. Each stands
 # for a Python object, which takes ten times the memory of its text, and time in which nobody else is answered.
 _MOST = {b'"': 200_000, b"{": 100_000, b"[": 100_000, b",": 1_000_000}
 _OF_PAGE, _OF_PRODUCT = (frozenset(model.model_fields) for model in (schemas.ScoreRequest, schemas.Product))
-_EXTRA = "Extra inputs are not permitted"
+_TAKES = {
+    name: kind_in_words(field.annotation, field.metadata)
+    for model in (schemas.ScoreRequest, schemas.Product)
+    for name, field in model.model_fields.items()
+} | {
+    "query": f"text of 1 to {schemas.LONGEST_QUERY:,} characters that are not all blank",
+    "products": f"a list of 1 to {schemas.MOST_PRODUCTS:,} objects",
+}
 
 
 class Refused(Exception):
@@ -45,10 +60,10 @@ def read_page(body: bytes) -> schemas.ScoreRequest:
         Refused: naming each wrong field (422), or because of too many products (413).
 
     Example:
-        >>> read_page(b'{"query": "lamp", "locale": "us", "products": [{"id": "B1", "colour": "red"}]}')
+        >>> read_page(b'{"query": "lamp", "locale": "fr", "products": [{"id": "B1"}]}')
         Traceback (most recent call last):
         ...
-        esci_tournament.deployments.scorer.reading.Refused: field products.0.colour: Extra inputs are not permitted
+        esci_tournament.deployments.scorer.reading.Refused: field locale: it must be one of "us", "es", "jp" (got 'fr')
     """
     for sign, most in _MOST.items():
         if len(body) > most and body.count(sign) > most:
@@ -63,8 +78,8 @@ def read_page(body: bytes) -> schemas.ScoreRequest:
     try:
         return schemas.ScoreRequest.model_validate(content)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_COMPLAINTS]
-        fields = [{"field": ".".join(map(str, one["loc"]))[:200], "message": one["msg"]} for one in wrong]
+        wrong = error.errors(include_url=False, include_context=False)[:_MOST_COMPLAINTS]
+        fields = [{"field": ".".join(map(str, one["loc"]))[:200], "message": _problem(one)} for one in wrong]
         raise Refused(422, "invalid_request", _sentence(fields), fields) from None
 
 
@@ -95,7 +110,8 @@ def _unknown(content: dict[str, Any], known: frozenset[str], at: str) -> list[di
     found = []
     for name in content:
         if name not in known:
-            found.append({"field": f"{at}{name}"[:200], "message": _EXTRA})
+            advice = did_you_mean(name[:200], known) or f"; {', '.join(sorted(known))} are known"
+            found.append({"field": f"{at}{name}"[:200], "message": f"unknown field{advice}"})
             if len(found) == _MOST_COMPLAINTS:
                 break
     return found
@@ -105,3 +121,23 @@ def _sentence(fields: list[dict[str, str]]) -> str:
     first = fields[0]
     where = f"field {first['field']}" if first["field"] else "the body"
     return f"{where}: {first['message']}"
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Return what is wrong with a field, and what it takes, in words of JSON."""
+    name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "")
+    takes = _TAKES.get(name, "an object with query, locale and products")
+    if error["loc"] and isinstance(error["loc"][-1], int):
+        takes = f"an object with any of {', '.join(sorted(_OF_PRODUCT))}"
+    if error["type"] == "missing":
+        return f"it is missing; it is {takes}"
+    return f"it must be {takes} (got {_given(error['input'])})"
+
+
+def _given(value: Any) -> str:
+    """Return a value of JSON as a message quotes it: what is long or holds others by its kind alone."""
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
+    if isinstance(value, str):
+        return shown(value[:_QUOTED]) if len(value) <= _QUOTED else f"text of {len(value):,} characters"
+    return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)

@@ -111,13 +111,9 @@ def cross_validate(
     check_shapes(columns, labels, groups)
     order = canonical_order(columns, labels, groups)
     ordered, truth, keys = columns[order], labels[order].astype(np.int64), groups[order]
+    check_folds(keys, parameters.folds)
     fold = fold_of(keys, parameters.folds)
     held_out = [fold == number for number in range(parameters.folds)]
-    if any(not rows.any() or rows.all() for rows in held_out):
-        raise UsageError(
-            f"a fold of {parameters.folds} has no query to learn from or to be tested on: too few queries "
-            "(fewer than about 30); lower `folds` or give the aggregator more pairs"
-        )
     ridges, shares, linear = _linear(centred_logs(ordered), truth, held_out)
     runs = [_Fold(ordered, truth, rows, pool, parameters) for rows, pool in zip(held_out, linear, strict=True)]
     rounds = _boost_together(runs, parameters)
@@ -325,6 +321,26 @@ def fold_of(groups: np.ndarray, folds: int) -> np.ndarray:
         int64 (n,), 0 to folds - 1, as evenly spread as a hash makes it.
     """
     return np.minimum((salted_uniform(groups, "aggregator-fold") * folds).astype(np.int64), folds - 1)
+
+
+def check_folds(groups: np.ndarray, folds: int) -> None:
+    """Check that every fold of the cross-validation has a query, which a hash of about 30 queries makes near certain.
+
+    Args:
+        groups: uint64 (n,), query keys of the pairs that an aggregator is to learn from.
+        folds: number of folds.
+
+    Raises:
+        UsageError: if one has none, or there is only one.
+    """
+    keys = np.unique(groups)
+    filled = len(np.unique(fold_of(keys, folds)))
+    if filled < max(folds, 2):
+        raise UsageError(
+            f"too few queries: the aggregator has {len(keys)} to learn from, and {folds - filled} of the {folds} folds "
+            "of its cross-validation would have none; bring more queries (30 are enough), or raise the share of them "
+            "that it learns from, `blend_share`"
+        )
 
 
 def canonical_order(columns: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from esci_tournament.flows import preparation
 from esci_tournament.flows.context import Source
 from esci_tournament.registry.data_reviews import offered
-from esci_tournament.registry.errors import NotFoundError
+from esci_tournament.registry.errors import NotFoundError, UsageError
 from esci_tournament.registry.live_data import EVENT
 from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import parse_spec
@@ -118,3 +118,11 @@ def test_a_tournament_of_nobody_says_how_to_enter(workspace: Workspace, source: 
     with pytest.raises(NotFoundError, match="there is no champion and no candidate waits; name some with --candidates"):
         preparation.enter.fn(workspace, source, roles, [])
     assert workspace.ledger.tournaments() == []
+
+
+def test_too_few_queries_to_learn_from_are_told_before_anything_is_on_record(workspace, source) -> None:
+    few = Workspace(workspace.settings.model_copy(update={"blend_share": 0.06}))
+    roles = preparation.split.fn(few, source)
+    with pytest.raises(UsageError, match=r"too few queries: the aggregator has \d to learn from"):
+        preparation.enter.fn(few, source, roles, [parse_spec({"name": "sage"} | SPEC)])
+    assert few.ledger.export()["tournaments"] == []

@@ -100,7 +100,7 @@ YAML = st.sampled_from(
     content=mutations(yaml.safe_dump(MLMODEL).encode())
     | documents(MLMODEL).map(bytes_of)
     | YAML.map(bytes_of)
-    | st.sampled_from(["/etc", "..", "data/../..", "\x00", "~"]).map(
+    | st.sampled_from(["/etc", "..", "data/../..", "\x00", "~", "\ud800"]).map(
         lambda data: yaml.safe_dump({"flavors": {"python_function": {"data": data}}}).encode()
     )
 )

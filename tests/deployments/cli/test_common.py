@@ -14,12 +14,14 @@ import pytest
 from esci_tournament.deployments.cli.common import (
     Output,
     add_tournament_options,
+    checked_specs,
     command,
     served_workspace_of,
     settings_of,
     tournament_settings,
 )
 from esci_tournament.deployments.stack.state import Process, State, write_state
+from esci_tournament.registry.errors import SpecError
 from esci_tournament.registry.settings import Settings
 
 
@@ -141,3 +143,18 @@ def test_where_a_command_works_is_one_quiet_line_and_keys_of_its_document(
         options.output.document({"seed": 1})
     out, err = capfd.readouterr()
     assert (json.loads(out), err) == ({"home": str(tmp_path.parent), "tracking_uri": shown, "seed": 1}, "")
+
+
+def test_what_a_spec_says_and_what_it_points_to_are_complained_about_together(tmp_path: Path) -> None:
+    file = tmp_path / "candidates.toml"
+    gone = '[[candidate]]\nname = "a"\nfamily = "language_model"\ncheckpoint = "gone"\n'
+    file.write_text(
+        f'{gone}\n[[candidate]]\nname = "b"\nfamily = "graph_network"\nrelatoin = "clicks"\n', encoding="utf-8"
+    )
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(SpecError) as raised:
+        checked_specs(file, Settings(home=tmp_path))
+    first, *others = raised.value.complaints
+    assert (first.candidate, first.line) == ("candidate 1 (a)", 1)
+    assert "gone" in first.problem
+    assert "did you mean relation?" in str(others)

@@ -36,8 +36,8 @@ def refusal(
 def test_a_wrong_field_is_named(stand: Any) -> None:
     error = refusal(stand, RequestError, ["P1", {"title": "lamp", "colour": "red"}])
     assert (error.status, error.code) == (422, "invalid_request")
-    assert error.fields == (FieldProblem("products.1.colour", "Extra inputs are not permitted"),)
-    assert str(error) == "422 invalid_request: field products.1.colour: Extra inputs are not permitted"
+    assert error.fields == (FieldProblem("products.1.colour", "unknown field; did you mean color?"),)
+    assert str(error) == "422 invalid_request: field products.1.colour: unknown field; did you mean color?"
     assert refusal(stand, RequestError, []).fields[0].field == "products"
     assert refusal(stand, RequestError, locale="fr").fields[0].field == "locale"
 
