@@ -13,7 +13,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
 from esci_tournament.deployments.stack.logins import LOGIN_PATH, login_link
@@ -159,8 +159,19 @@ def test_a_reviewer_reads_answers_is_asked_again_and_approves(reigned: tuple[Any
     expect(page.get_by_role("status").first).to_contain_text("Asked again")
     picture(page, "review-asked-again")
     page.get_by_label("Reason").fill("better in every locale, within budget")
+    told_busy = []
+
+    def busy(route: Route) -> None:
+        told_busy.append(route.request.url)
+        if len(told_busy) == 2:
+            route.fetch()  # it arrives, and the browser hears that it did not
+        route.fulfill(status=503, json={"exception_message": "Service Unavailable"})
+
+    page.route("**/resume", busy)
     approve.click()
     expect(page.get_by_role("heading", name="Approved")).to_be_visible(timeout=PATIENCE_MS)
+    assert len(told_busy) == 2
+    page.unroute("**/resume")
     expect(page.get_by_text(f"version {case.ensemble.version} is champion, approved by ana")).to_be_visible()
     expect(page.get_by_role("button", name="Approve")).to_be_hidden()
     expect(question).to_contain_text("Members in: minilm-l6 v1")  # what was decided on stays readable
