@@ -6,8 +6,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +107,14 @@ def _here(
 
     with tournament_lock(settings.home, what):
         quiet_prefect(settings)
+        answers = start_embedded_server()
         from prefect.task_runners import ThreadPoolTaskRunner
 
+        # What flows import takes as long as the server, which begins meanwhile
         from esci_tournament.flows import progress_reporting
         from esci_tournament.flows.competition import workers_of
 
-        start_embedded_server()
+        answers()
         # Settings are no parameter of a flow: those hold passwords, and come from whoever may start a run in Prefect.
         with using(settings), progress as report, progress_reporting.to(report):
             runner: TaskRunner[PrefectFuture[Any]]
@@ -160,21 +164,35 @@ def quiet_prefect(settings: Settings) -> None:
 STARTUP_TIMEOUT_S = 180  # a first start migrates a database; Prefect's own 20 s are too few on a busy machine
 
 
-def start_embedded_server() -> None:
-    """Start Prefect's temporary server, and end it with this process even when that is killed.
+def start_embedded_server() -> Callable[[], None]:
+    """Begin to start Prefect's temporary server, and end it with this process even when that is killed.
 
     Prefect ends the server at a normal exit only; each kill -9 would leave one behind. With PREFECT_API_URL set, or
     after an earlier start in this process, there is a server already, and nothing is started.
+
+    Returns:
+        What waits until the server answers, and raises what its start has raised.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
     server = SubprocessASGIServer()
     if PREFECT_API_URL.value() or server.running:
-        return
-    # In a thread, because the start takes seconds and a kill may come before the server answers.
+        return lambda: None
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            server.start(timeout=STARTUP_TIMEOUT_S)
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+
+    # In threads, because the start takes seconds, and a kill may come before the server answers
     threading.Thread(target=_watch, args=(server,), daemon=True, name="watch-prefect").start()
-    server.start(timeout=STARTUP_TIMEOUT_S)
+    threading.Thread(target=copy_context().run, args=(start,), daemon=True, name="start-prefect").start()
+    return started.result
 
 
 def _watch(server: SubprocessASGIServer) -> None:

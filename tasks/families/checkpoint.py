@@ -78,23 +78,6 @@ def permit_checkpoint(checkpoint: str, settings: Settings) -> None:
         )
 
 
-def too_many(name: str, parameters: int, settings: Settings) -> str:
-    """Return the message about a recipe that asks for too large a model.
-
-    Args:
-        name: of the candidate.
-        parameters: that its model would have.
-        settings: `candidate_parameters` is the limit.
-
-    Returns:
-        A sentence.
-    """
-    return (
-        f"candidate {name}: its recipe makes about {parameters:,} parameters; the setting candidate_parameters allows "
-        f"{settings.candidate_parameters:,}. Choose a smaller hidden_size, vocabulary or number of layers"
-    )
-
-
 def check_checkpoint(checkpoint: str, decoders: bool = False, deep: bool = True) -> int | None:
     """Refuse a checkpoint that cannot be trained; its files are looked at in a child process.
 

@@ -32,6 +32,23 @@ def silent(share: float, doing: str) -> None:
     """
 
 
+def too_many(name: str, parameters: int, settings: Settings) -> str:
+    """Return the message about a recipe that asks for too large a model.
+
+    Args:
+        name: of the candidate.
+        parameters: that its model would have.
+        settings: `candidate_parameters` is the limit.
+
+    Returns:
+        A sentence.
+    """
+    return (
+        f"candidate {name}: its recipe makes about {parameters:,} parameters; the setting candidate_parameters allows "
+        f"{settings.candidate_parameters:,}. Choose a smaller hidden_size, vocabulary or number of layers"
+    )
+
+
 @dataclass(frozen=True)
 class FitData:
     """What a candidate may learn from.

@@ -284,7 +284,7 @@ _KEPT: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
 _LOCK = threading.Lock()
 _MOST_KEPT = 4 * len(FIGURES)
 _UNDECIDED: dict[str, Any] = {
-    "decision": {}, "ensemble_version": "", "manifest": "", "promoted": False, "awaits_review": False,
+    "decision": {}, "ensemble_version": "", "manifest": "", "promoted": False, "awaits_review": False, "review": None,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from esci_tournament.registry.checks import BUDGET
@@ -39,19 +40,9 @@ def render(summary: Summary) -> str:
     Returns:
         An HTML document.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_presentable,
-    )
-    environment.filters["link"] = link
-    environment.filters["commands"] = commands
     changed, kept = setting_rows(summary)
     digest = figures.digest_of(summary)
-    page = environment.get_template("page.html.j2").render(
+    page = _template().render(
         summary=summary,
         answers=answers(summary),
         checks=check_rows(summary),
@@ -78,6 +69,22 @@ def render(summary: Summary) -> str:
         figure={name: inline_svg(summary, name, digest) for name in figures.FIGURES if name != "confusion_matrix"},
     )
     return glossary.explain(page)
+
+
+@functools.cache
+def _template() -> Template:
+    """Return the page's template, compiled once: a tournament writes its page three times."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_presentable,
+    )
+    environment.filters["link"] = link
+    environment.filters["commands"] = commands
+    return environment.get_template("page.html.j2")
 
 
 def commands(text: str) -> Markup:

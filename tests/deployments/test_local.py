@@ -20,7 +20,7 @@ from esci_tournament.deployments.local import quiet_prefect, start_embedded_serv
 from esci_tournament.registry.settings import read_settings
 
 quiet_prefect(read_settings(home=sys.argv[1]))
-start_embedded_server()
+start_embedded_server()()
 from prefect.client.orchestration import get_client
 from prefect.server.api.server import SubprocessASGIServer
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
-from sklearn.utils.extmath import randomized_svd
 
 from esci_tournament.registry.files import publish
-from esci_tournament.tasks.families.checkpoint import open_checkpoint, quiet
-from esci_tournament.tasks.families.checkpoint_model import embeddings, in_table
-from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
+from esci_tournament.tasks.families.graph_network.lexicon import Lexicon, unit_rows
 from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS
-from esci_tournament.tasks.families.japanese import words_of
+
+if TYPE_CHECKING:
+    from esci_tournament.tasks.families.graph_network.pretrained import Pretrained
 
 _TERMS = 1 << 15  # terms that `lsa` reduces: the most frequent ones
 _SAMPLE = 60_000  # texts that `lsa` is fitted on
@@ -130,6 +128,8 @@ class Lsa:
         rank = min(dimensions, *reduced.shape)
         components = np.zeros((len(terms), dimensions), dtype=np.float32)
         if rank and reduced.nnz:
+            from sklearn.utils.extmath import randomized_svd  # a model that only scores does without scikit-learn
+
             _, _, directions = randomized_svd(reduced, n_components=rank, n_iter=3, random_state=0)
             components[:, :rank] = directions.T
         return cls(lexicon, terms, components)
@@ -148,7 +148,7 @@ class Lsa:
                 (matrix.data[known], columns[known], pointers), shape=(matrix.shape[0], len(self.terms))
             )
             result[start : start + matrix.shape[0]] = reduced @ self.components
-        return _unit(result)
+        return unit_rows(result)
 
     def save(self, folder: Path) -> None:
         """Write terms and components as npy, and encoder.json, into an existing folder."""
@@ -177,71 +177,6 @@ class Lsa:
         return self.components.size
 
 
-class Pretrained:
-    """The mean of a frozen Hugging Face encoder's last hidden states.
-
-    Args:
-        source: folder of a checkpoint, or hub id.
-        device: where to compute.
-        max_length: tokens read of a text.
-        batch_size: texts encoded at a time.
-
-    Attributes:
-        dimensions: length of the vectors, the encoder's hidden size.
-
-    Raises:
-        SpecError: if `source` is no encoder with safetensors weights.
-    """
-
-    def __init__(self, source: str | Path, device: torch.device, max_length: int = 64, batch_size: int = 64) -> None:
-        self.device, self.max_length, self.batch_size = device, max_length, batch_size
-        model, self.tokenizer = open_checkpoint(str(source), decoders=True)
-        # transformers wraps Module.to, which hides from mypy that it is a method
-        self.model = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
-        self.dimensions = int(model.config.hidden_size)
-        self._takes = set(inspect.signature(model.forward).parameters)
-        self._words = words_of(self.tokenizer)
-        self._spare = in_table(self.tokenizer, len(embeddings(model).weight))
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the mean state over the tokens of each text, float32 (len(texts), dimensions), rows of length 1."""
-        result = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        by_length = np.argsort([-len(text) for text in texts], kind="stable")
-        if self._words is not None:
-            texts = [self._words(text) for text in texts]
-        for start in range(0, len(texts), self.batch_size):
-            rows = by_length[start : start + self.batch_size]
-            batch = self.tokenizer(
-                [texts[row] for row in rows],
-                padding=True,
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-            ).to(self.device)
-            if self._spare is not None:
-                rows_of, spare = self._spare
-                batch["input_ids"] = batch["input_ids"].masked_fill(batch["input_ids"] >= rows_of, spare)
-            with torch.inference_mode():
-                told = {name: value for name, value in batch.items() if name in self._takes}
-                states = self.model(**told).last_hidden_state
-            mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
-            result[rows] = ((states * mask).sum(1) / mask.sum(1).clamp_min(1)).float().cpu().numpy()
-        return _unit(result)
-
-    def save(self, folder: Path) -> None:
-        """Write model and tokenizer to `encoder/` of a folder, and encoder.json beside it."""
-        with quiet():
-            self.model.save_pretrained(folder / "encoder")
-        self.tokenizer.save_pretrained(folder / "encoder")
-        (folder / "encoder.json").write_text(
-            json.dumps({"kind": "pretrained", "max_length": self.max_length}), encoding="utf-8"
-        )
-
-    def parameters(self) -> int:
-        """Return the number of parameters of the encoder."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-
 def fit_encoder(
     name: str, texts: Sequence[str], lexicon: Lexicon, dimensions: int, device: torch.device
 ) -> Lsa | Pretrained:
@@ -260,7 +195,11 @@ def fit_encoder(
     Raises:
         SpecError: if `name` is no encoder with safetensors weights.
     """
-    return Lsa.fit(texts, lexicon, dimensions) if name == "lsa" else Pretrained(name, device)
+    if name == "lsa":
+        return Lsa.fit(texts, lexicon, dimensions)
+    from esci_tournament.tasks.families.graph_network.pretrained import Pretrained  # transformers takes seconds to load
+
+    return Pretrained(name, device)
 
 
 def load_encoder(folder: Path, lexicon: Lexicon, device: torch.device) -> Lsa | Pretrained:
@@ -280,6 +219,8 @@ def load_encoder(folder: Path, lexicon: Lexicon, device: torch.device) -> Lsa | 
     content = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     if content["kind"] == "lsa":
         return Lsa.load(folder, lexicon)
+    from esci_tournament.tasks.families.graph_network.pretrained import Pretrained
+
     return Pretrained(folder / "encoder", device, max_length=content["max_length"])
 
 
@@ -304,8 +245,3 @@ def encode_once(encoder: Encoder, texts: Sequence[str], identity: str, cache: Pa
     save_file({"vectors": vectors}, temporary)
     publish(temporary, path)
     return vectors
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12)

@@ -117,3 +117,9 @@ def _shared(query: _Terms, product: _Terms, pairs: int) -> np.ndarray:
         shared = np.bincount(places[chosen & both], weights[chosen & both], pairs)
         np.divide(shared, whole, out=result[:, column], where=whole > 0)
     return result
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors of length 1, those of length 0 as they are; (n, dimensions) in and out."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
 from esci_tournament.tasks.data.dataset import normalise_query
-from esci_tournament.tasks.families.checkpoint import check_checkpoint, permit_checkpoint, too_many
 from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
 from esci_tournament.tasks.families.graph_network.embeddings import (
     echoes,
@@ -25,7 +24,6 @@ from esci_tournament.tasks.families.graph_network.embeddings import (
 )
 from esci_tournament.tasks.families.graph_network.encoders import (
     Lsa,
-    Pretrained,
     encode_once,
     fit_encoder,
     load_encoder,
@@ -50,8 +48,11 @@ from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwo
 from esci_tournament.tasks.families.graph_network.refresh import refreshed
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import World, train
-from esci_tournament.tasks.families.protocol import Candidate, FitData
+from esci_tournament.tasks.families.protocol import Candidate, FitData, too_many
 from esci_tournament.tasks.families.seal import seal
+
+if TYPE_CHECKING:
+    from esci_tournament.tasks.families.graph_network.pretrained import Pretrained
 
 _CHUNK = 8192
 _SAMPLE = 100_000  # nodes whose texts set the scale
@@ -104,6 +105,8 @@ class GraphNetwork(Candidate):
         """
         assert isinstance(spec, GraphNetworkSpec)
         if spec.recipe.encoder != "lsa":
+            from esci_tournament.tasks.families.checkpoint import check_checkpoint  # with it transformers, for seconds
+
             check_checkpoint(spec.recipe.encoder, decoders=True)  # of their states the mean is taken, and no more
 
     @classmethod
@@ -115,6 +118,8 @@ class GraphNetwork(Candidate):
         """
         assert isinstance(spec, GraphNetworkSpec)
         if spec.recipe.encoder != "lsa":
+            from esci_tournament.tasks.families.checkpoint import permit_checkpoint
+
             permit_checkpoint(spec.recipe.encoder, settings)
         if spec.parameters > settings.candidate_parameters:
             raise SpecError(too_many(spec.name, spec.parameters, settings))

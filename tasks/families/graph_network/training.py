@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional
 
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.files import publish
-from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.candidates.device import seeded
+from esci_tournament.tasks.ensemble.counts import confusion, macro_f1
 from esci_tournament.tasks.families.graph_network.embeddings import echoes
 from esci_tournament.tasks.families.graph_network.neighbourhoods import Neighbourhoods
 from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
@@ -188,9 +187,7 @@ def evaluate(network: GraphPairNetwork, world: World, pairs: PairInputs) -> floa
         for start in range(0, len(pairs), _EVALUATION_BATCH):
             rows = np.arange(start, min(start + _EVALUATION_BATCH, len(pairs)))
             predicted.append(batch_logits(network, world, pairs, rows).argmax(1).cpu().numpy())
-    return float(
-        f1_score(pairs.labels, np.concatenate(predicted), labels=range(len(LABELS)), average="macro", zero_division=0)
-    )
+    return float(macro_f1(confusion(pairs.labels, np.concatenate(predicted))))
 
 
 def _one_epoch(

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from sklearn.metrics import f1_score
 from torch.nn import functional
 
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.tasks.ensemble.counts import confusion, macro_f1
 from esci_tournament.tasks.families.language_model.batching import PairTokens, epoch_batches
 from esci_tournament.tasks.families.language_model.pair_network import parameter_groups
 from esci_tournament.tasks.families.language_model.pair_scorer import PairScorer
@@ -92,7 +92,7 @@ def fine_tune(
         chosen = np.zeros(len(rows), dtype=np.int64)
         chosen[mine] = scorer.probabilities(tokens, rows[mine], vectors).argmax(1)
         chosen = team.total_array(chosen).astype(np.int64)
-        return float(f1_score(labels[rows], chosen, labels=range(len(LABELS)), average="macro", zero_division=0))
+        return float(macro_f1(confusion(labels[rows], chosen)))
 
     plan = Plan(
         epochs=recipe.epochs, accumulation=recipe.accumulation, warmup_share=recipe.warmup_share,

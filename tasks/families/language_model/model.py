@@ -28,7 +28,6 @@ from esci_tournament.tasks.families.checkpoint import (
     open_tokenizer,
     permit_checkpoint,
     quiet,
-    too_many,
 )
 from esci_tournament.tasks.families.checkpoint_model import embeddings, positions, widen_embeddings
 from esci_tournament.tasks.families.language_model.encoder import check_length, check_origin, new_encoder
@@ -45,7 +44,7 @@ from esci_tournament.tasks.families.language_model.team import ALONE, Team
 from esci_tournament.tasks.families.language_model.together import fitted_together
 from esci_tournament.tasks.families.language_model.tokenizer import train_tokenizer, wrap
 from esci_tournament.tasks.families.language_model.train_loop import TrainingState
-from esci_tournament.tasks.families.protocol import Candidate, FitData, Progress, silent
+from esci_tournament.tasks.families.protocol import Candidate, FitData, Progress, silent, too_many
 
 _PRODUCTS = 10_000  # products embedded at a time
 _TRAINING, _SHARES = "training.json", "class_shares.json"

@@ -69,6 +69,7 @@ def test_a_figure_is_drawn_once_for_page_and_files_and_again_only_when_numbers_c
     render(summary)
     save_all(summary, tmp_path)
     render(replace(summary, decision={"decision": "refuse", "by": "ana", "reason": "x"}, promoted=False))
+    render(replace(summary, review=7, awaits_review=True))
     assert drawn == ["svg"]
     render(replace(summary, models=summary.models[:2]))
     assert drawn == ["svg", "svg"]
