@@ -12,6 +12,7 @@ import functools
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -49,8 +50,9 @@ PRELOADED = (
     "prefect.server.api.server",
     "tests.harness",
 )
-HOLDING = {"run", "reevaluate", "refresh"}  # commands that run a flow of ours
-TRAINING = {"run", "reevaluate"}  # commands whose flows start candidates' workers
+PYTHON = "python"  # in place of a command: the script that follows is run
+HOLDING = {"run", "reevaluate", "refresh", PYTHON}  # commands that run a flow of ours
+TRAINING = {"run", "reevaluate", PYTHON}  # commands whose flows start candidates' workers
 COMMANDS_AUTH = "tests:of-commands"  # of the session's Prefect server for commands; each would make its own
 COMMAND = (sys.executable, "-m", "esci_tournament.deployments.cli")
 QUIET_PREFECT = {
@@ -127,7 +129,10 @@ def fresh(arguments: Sequence[object], cwd: Path, environment: Mapping[str, str]
 
 
 def warm(arguments: Sequence[object], cwd: Path, environment: Mapping[str, str], timeout: float = 300) -> Answer:
-    """Run a command in a process forked after the imports; flows run on Prefect's embedded server of the session."""
+    """Run a command in a process forked after the imports; flows run on Prefect's embedded server of the session.
+
+    `PYTHON` and the path of a script run that script in place of a command.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         child = start_warm(arguments, cwd, environment, out, err)
@@ -219,7 +224,9 @@ def _command(
         supervise.start_child = functools.partial(ForkedWorker, workers)  # type: ignore[assignment]
     code: Any = 1
     try:
-        code = main(arguments)
+        if arguments[0] == PYTHON:
+            runpy.run_path(arguments[1], run_name="__main__")
+        code = 0 if arguments[0] == PYTHON else main(arguments)
     except SystemExit as end:
         code = end.code
     finally:

@@ -32,7 +32,7 @@ STAGES = (
 
 # Killed as the whole process that a user starts: with imports, and with Prefect's embedded server. The others are
 # forked after the imports, which come before the first stage and are the same for all.
-FRESH = ("sage-impressions/1", "promote")
+FRESH = ("sage-impressions/1",)
 
 
 def kill_at(stage: str, lines: Iterable[str], kill: Callable[[], None]) -> None:

@@ -104,7 +104,7 @@ class Worker(threading.Thread):
         self.context.run(self.work)
 
     def work(self) -> None:
-        while not self.stopped.wait(0.1):
+        while not self.stopped.wait(0.5):
             waiting = [one for one in self.runs() if one.state is not None and not one.state.is_final()]
             self.together = max(self.together, len(waiting))
             for run in waiting:

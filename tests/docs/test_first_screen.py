@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import transformers
 
 from tests.docs.compatibility import checkpoints
-from tests.harness import clean_environment
+from tests.harness import PYTHON, clean_environment, warm
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"TOURNAMENT_RESAMPLES": 200, "TOURNAMENT_MINIMUM_TEST_QUERIES": 2, "TOURNAMENT_THREADS": 1}
+QUICK = {"TOURNAMENT_RESAMPLES": "200", "TOURNAMENT_MINIMUM_TEST_QUERIES": "2", "TOURNAMENT_THREADS": "1"}
 
 
 def python(page: str) -> str:
@@ -33,7 +31,6 @@ def test_the_first_lines_of_python_hold_a_tournament(tiny_world: Path, tmp_path:
     another, _ = python("docs/tutorials/model.md").split("result = ")
     code = [mine, another, f"result = {run}", 'print("MODELS", *sorted(result.leaderboard["model"]))']
     (tmp_path / "first.py").write_text("\n".join(code), encoding="utf-8")
-    command = [sys.executable, "first.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(**QUICK), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "MODELS ensemble my-encoder sage-clicks" in done.stdout.splitlines()
+    done = warm([PYTHON, tmp_path / "first.py"], tmp_path, clean_environment(**QUICK))
+    assert done.code == 0, done.err
+    assert "MODELS ensemble my-encoder sage-clicks" in done.out.splitlines()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking._tracking_service import utils
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from esci_tournament.flows import competition, conclusion
@@ -25,8 +27,10 @@ from esci_tournament.flows.intake import put_on_record
 from esci_tournament.flows.judging import recipes_of
 from esci_tournament.flows.watch import Watch
 from esci_tournament.registry.labels import LABELS
+from esci_tournament.registry.policies import record_policy
+from esci_tournament.registry.policy import Policy
 from esci_tournament.registry.reviewers import Answer
-from esci_tournament.registry.reviews import Case, cases, champion_at
+from esci_tournament.registry.reviews import Case, cases, champion_at, waiting
 from esci_tournament.registry.settings import read_settings
 from esci_tournament.registry.tournaments import Attempt, tournament_facts
 from esci_tournament.registry.versions import REFUSED_TAG, SPEC_TAG, STATE_TAG
@@ -157,6 +161,12 @@ class World:
         work = self.workspace
         return next(case for case in cases(work.ledger, work.settings.ensemble_name) if case.id == id)
 
+    def waiting(self) -> Case:
+        """Return the only case that waits for a reviewer."""
+        work = self.workspace
+        [case] = waiting(work.ledger, work.settings.ensemble_name)
+        return case
+
     def champion(self) -> int | None:
         """Return the champion by the ledger, which the alias must name as well."""
         work = self.workspace
@@ -180,15 +190,78 @@ def score_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+def govern(world: World) -> None:
+    """Let the ledger have the policy that the world's settings describe, as its first flow does."""
+    record_policy(world.workspace.ledger, Policy.of(world.workspace.settings), "a test", 0)
+
+
+def ask_under_policy(world: World) -> None:
+    govern(world)
+    world.challenge("t-1", ["weak"])
+
+
+def ask_twice(world: World) -> None:
+    for name in ("good", "best"):
+        world.challenge(f"t-{name}", ["weak", name])
+
+
+REVIEWERS = {"reviewers": ("ana", "ben")}  # neither of whom is the user of this process
+# Where many tests begin: what a start follows on, what is held then, and its settings. Each is held once and copied.
+STARTS: dict[str, tuple[str, Callable[[World], object], dict[str, Any]]] = {
+    "asked": ("", lambda world: world.challenge("t-1", ["weak"]), {}),
+    "asked under policy": ("", ask_under_policy, REVIEWERS),
+    "champion": ("asked", lambda world: say(world, world.waiting(), reason="the first"), {}),
+    "challenged": ("champion", lambda world: world.challenge("t-2", ["weak", "good"]), {}),
+    "challenged twice": ("champion", ask_twice, {}),
+}
+
+
+def copy_home(home: Path, copy: Path) -> None:
+    """Copy a home whose databases may be open; the copy stands in a folder that is made or empty."""
+    shutil.copytree(home, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.db", "*.db-*"))
+    for database in home.glob("*.db"):
+        copy_into(database, copy / database.name)
+
+
+def copy_into(source: Path, target: Path) -> None:
+    """Put a database's content into another that may be open."""
+    with closing(sqlite3.connect(source)) as before, closing(sqlite3.connect(target)) as now:
+        before.backup(now)
+
+
+@pytest.fixture(scope="session")
+def start(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, tiny_dataset: Dataset, score_files: Path
+) -> Callable[[str, Path], None]:
+    """Return what puts the home of a start, a key of :data:`STARTS` or "", into an empty folder."""
+    homes: dict[str, Path] = {}
+
+    def put(name: str, home: Path) -> None:
+        if not name:
+            shutil.copy(mlflow_template, home / "mlflow.db")
+            return
+        if name not in homes:
+            made = tmp_path_factory.mktemp(name.replace(" ", "-")) / "home"
+            made.mkdir()
+            before, go_on, settings = STARTS[name]
+            put(before, made)
+            go_on(World(made, tiny_dataset, score_files, **settings))
+            homes[name] = made
+        copy_home(homes[name], home)
+        utils._artifact_repos_cache.clear()  # by id of the run, and runs of a copy have the ids of its original
+
+    return put
+
+
 @pytest.fixture
 def make_world(
-    tmp_path: Path, mlflow_template: Path, tiny_dataset: Dataset, score_files: Path
-) -> Iterator[Callable[..., World]]:
-    """Return a world in a home of its own; settings may be given."""
+    tmp_path: Path, start: Callable[[str, Path], None], tiny_dataset: Dataset, score_files: Path
+) -> Callable[..., World]:
+    """Return a world in a home of its own; what it starts with and settings may be given."""
 
-    def make(home: Path = tmp_path / "home", **settings: Any) -> World:
+    def make(home: Path = tmp_path / "home", begin: str = "", **settings: Any) -> World:
         home.mkdir()
-        shutil.copy(mlflow_template, home / "mlflow.db")
+        start(begin, home)
         return World(home, tiny_dataset, score_files, **settings)
 
     return make
@@ -293,10 +366,27 @@ def summary(world: Any, tournament: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def champion(world: Any) -> Any:
+def asked(make_world: Callable[..., World]) -> World:
+    """A world whose first challenger, of the one member `weak`, waits for its reviewer."""
+    return make_world(begin="asked")
+
+
+@pytest.fixture
+def champion(make_world: Callable[..., World]) -> World:
     """A world whose champion has the one member `weak`."""
-    say(world, world.challenge("t-first", ["weak"]), reason="the first")
-    return world
+    return make_world(begin="champion")
+
+
+@pytest.fixture
+def challenged(make_world: Callable[..., World]) -> World:
+    """A world whose champion has the one member `weak`; a challenger of `weak` and `good` waits for its reviewer."""
+    return make_world(begin="challenged")
+
+
+@pytest.fixture
+def challenged_twice(make_world: Callable[..., World]) -> World:
+    """A world whose champion has the one member `weak`; `weak` with `good`, and `weak` with `best`, wait both."""
+    return make_world(begin="challenged twice")
 
 
 @pytest.fixture

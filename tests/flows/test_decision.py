@@ -26,8 +26,8 @@ ME = user_and_host()
 # One decision
 
 
-def test_an_approval_installs_the_version_and_ledger_report_and_registry_tell_it(world: Any) -> None:
-    case = world.challenge("t-1", ["weak"])
+def test_an_approval_installs_the_version_and_ledger_report_and_registry_tell_it(asked: Any) -> None:
+    world, case = asked, asked.waiting()
     assert (case.state, case.is_inaugural, world.champion()) == ("waits", True, None)
     assert say(world, case) == "version 1 is champion, approved by ana: it is better"
     assert world.champion() == 1
@@ -44,18 +44,18 @@ def test_an_approval_installs_the_version_and_ledger_report_and_registry_tell_it
     assert (chapter.decision.reviewer, chapter.verdict.id) == ("ana", case.id)
 
 
-def test_a_refusal_leaves_the_champion_and_cannot_be_turned_by_an_approval(champion: Any) -> None:
-    case = champion.challenge("t-2", ["weak", "good"])
-    assert say(champion, case, "refuse", reason="too slow") == "version 2 was refused by ana: too slow"
+def test_a_refusal_leaves_the_champion_and_cannot_be_turned_by_an_approval(challenged: Any) -> None:
+    case = challenged.waiting()
+    assert say(challenged, case, "refuse", reason="too slow") == "version 2 was refused by ana: too slow"
     with pytest.raises(BusyError, match=r"decided already: refuse by ana .*too slow.*nothing was changed"):
-        say(champion, champion.case(case.id), "approve", "bob")
-    assert champion.champion() == 1
-    assert summary(champion, "t-2")["decision"]["decision"] == "refuse"
+        say(challenged, challenged.case(case.id), "approve", "bob")
+    assert challenged.champion() == 1
+    assert summary(challenged, "t-2")["decision"]["decision"] == "refuse"
 
 
 def test_who_registered_a_candidate_may_refuse_it_but_not_approve_it(make_world: MakeWorld, tmp_path: Path) -> None:
-    world = make_world()
-    case = world.challenge("t-1", ["weak"])
+    world = make_world(begin="asked")
+    case = world.waiting()
     for spelling in (ME, ME.split("@")[0].upper()):
         with pytest.raises(UsageError, match="registered a candidate that is new in this ensemble"):
             say(world, case, "approve", spelling)
@@ -63,8 +63,8 @@ def test_who_registered_a_candidate_may_refuse_it_but_not_approve_it(make_world:
     world.settings["allow_self_review"] = True
     say(world, case, "approve", ME)
     assert world.champion() == 1
-    other = make_world(tmp_path / "other")
-    say(other, other.challenge("t-1", ["weak"]), "refuse", ME)
+    other = make_world(tmp_path / "other", "asked")
+    say(other, other.waiting(), "refuse", ME)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_who_registered_a_candidate_may_refuse_it_but_not_approve_it(make_world:
 def test_an_answer_that_breaks_a_rule_is_not_recorded(
     make_world: MakeWorld, reviewer: str, reason: str, complaint: str
 ) -> None:
-    world = make_world(reviewers=("ana", "bob@desk", ME))
-    case = world.challenge("t-1", ["weak"])
+    world = make_world(begin="asked", reviewers=("ana", "bob@desk", ME))
+    case = world.waiting()
     with pytest.raises(UsageError, match=complaint) as raised:
         say(world, case, "approve", reviewer, reason)
     assert "ana, bob" not in str(raised.value), "who may decide is nobody's to find out by trying"
@@ -88,13 +88,13 @@ def test_an_answer_that_breaks_a_rule_is_not_recorded(
     say(world, case, "refuse", ME.split("@")[0].upper(), "it may")
 
 
-def test_of_many_who_answer_at_once_one_is_heard_and_the_others_are_told_so(champion: Any) -> None:
-    case = champion.challenge("t-2", ["weak", "good"])
+def test_of_many_who_answer_at_once_one_is_heard_and_the_others_are_told_so(challenged: Any) -> None:
+    case = challenged.waiting()
     said: list[str] = []
 
     def speak(number: int) -> None:
         try:
-            said.append(say(champion, case, ("approve", "refuse")[number % 2], f"reviewer {number}"))
+            said.append(say(challenged, case, ("approve", "refuse")[number % 2], f"reviewer {number}"))
         except BusyError as error:
             said.append(f"refused: {error}")
 
@@ -104,48 +104,48 @@ def test_of_many_who_answer_at_once_one_is_heard_and_the_others_are_told_so(cham
     for thread in threads:
         thread.join(timeout=120)
     assert sorted(words.startswith("refused: ") for words in said) == [False, True, True, True, True, True], said
-    decided = champion.case(case.id).decision
-    assert champion.champion() == (2 if decided.outcome == "approve" else 1)
+    decided = challenged.case(case.id).decision
+    assert challenged.champion() == (2 if decided.outcome == "approve" else 1)
     assert all(decided.reviewer in words for words in said)
 
 
 # No answer, and kills
 
 
-def test_no_answer_is_a_refusal_at_the_deadline_and_not_before(champion: Any) -> None:
-    case = champion.challenge("t-2", ["weak", "good"])
-    assert reconcile_reviews(champion.workspace) == [
+def test_no_answer_is_a_refusal_at_the_deadline_and_not_before(challenged: Any) -> None:
+    case = challenged.waiting()
+    assert reconcile_reviews(challenged.workspace) == [
         f"verdict {case.id} waits for review: tournament review show {case.id}"
     ]
-    assert reconcile_reviews(champion.workspace) == []
-    champion.settings["review_reminder_h"] = 1e-9
-    assert reconcile_reviews(champion.workspace) == [f"verdict {case.id}: reviewers were reminded"]
-    champion.settings["review_deadline_h"] = 1e-9
-    assert "counts as a refusal" in reconcile_reviews(champion.workspace)[0]
-    assert champion.case(case.id).decision.outcome == "expired"
-    assert champion.champion() == 1
+    assert reconcile_reviews(challenged.workspace) == []
+    challenged.settings["review_reminder_h"] = 1e-9
+    assert reconcile_reviews(challenged.workspace) == [f"verdict {case.id}: reviewers were reminded"]
+    challenged.settings["review_deadline_h"] = 1e-9
+    assert "counts as a refusal" in reconcile_reviews(challenged.workspace)[0]
+    assert challenged.case(case.id).decision.outcome == "expired"
+    assert challenged.champion() == 1
     with pytest.raises(BusyError, match="expired by nobody"):
-        say(champion, champion.case(case.id))
-    assert summary(champion, "t-2")["decision"]["by"] == "nobody"
-    assert reconcile_reviews(champion.workspace) == []
+        say(challenged, challenged.case(case.id))
+    assert summary(challenged, "t-2")["decision"]["by"] == "nobody"
+    assert reconcile_reviews(challenged.workspace) == []
 
 
-def test_an_approval_that_was_killed_before_anything_followed_is_carried_out_once(champion: Any) -> None:
-    case = champion.challenge("t-2", ["weak", "good"])
-    record(champion.workspace, case, "approve", "ana", "it is better", "prefect", "mark")
-    assert champion.champion() == 1
-    assert reconcile_reviews(champion.workspace) == ["version 2 is champion, approved by ana: it is better"]
-    assert champion.champion() == 2
-    assert summary(champion, "t-2")["promoted"]
-    assert reconcile_reviews(champion.workspace) == []
+def test_an_approval_that_was_killed_before_anything_followed_is_carried_out_once(challenged: Any) -> None:
+    case = challenged.waiting()
+    record(challenged.workspace, case, "approve", "ana", "it is better", "prefect", "mark")
+    assert challenged.champion() == 1
+    assert reconcile_reviews(challenged.workspace) == ["version 2 is champion, approved by ana: it is better"]
+    assert challenged.champion() == 2
+    assert summary(challenged, "t-2")["promoted"]
+    assert reconcile_reviews(challenged.workspace) == []
 
 
-def test_an_approval_that_was_killed_is_carried_out_by_the_same_command_again(champion: Any) -> None:
-    case = champion.challenge("t-2", ["weak", "good"])
-    record(champion.workspace, case, "approve", "ana", "it is better", "command line", "of the process that was killed")
+def test_an_approval_that_was_killed_is_carried_out_by_the_same_command_again(challenged: Any) -> None:
+    case = challenged.waiting()
+    record(challenged.workspace, case, "approve", "ana", "it is better", "command line", "of a process that was killed")
     with pytest.raises(BusyError, match="approve by ana"):
-        say(champion, case)
-    assert champion.champion() == 2
+        say(challenged, case)
+    assert challenged.champion() == 2
 
 
 def test_a_verdict_that_nobody_has_to_decide_is_not_found(champion: Any) -> None:

@@ -16,8 +16,9 @@ from tests.tasks.report.test_sealing import told_of
 pytestmark = pytest.mark.slow
 
 
-def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_again(champion: Any) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+def test_a_challenger_that_is_better_than_the_new_champion_too_is_asked_about_again(challenged_twice: Any) -> None:
+    champion = challenged_twice
+    good, best = (find_case(champion.workspace.ledger, "esci-ensemble", f"t-{name}") for name in ("good", "best"))
     say(champion, good)
     looks = len(champion.workspace.ledger.export()["looks"])
     said = say(champion, best)
@@ -75,8 +76,9 @@ def test_without_scores_of_the_new_champion_the_verdict_says_what_is_missing(cha
     assert summary(champion, "t-good")["verdict"]["outcome"] == "not_evaluable"
 
 
-def test_the_champion_of_the_verdict_that_is_back_by_a_rollback_takes_no_other_look(champion: Any) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+def test_the_champion_of_the_verdict_that_is_back_by_a_rollback_takes_no_other_look(challenged_twice: Any) -> None:
+    champion = challenged_twice
+    good, best = (find_case(champion.workspace.ledger, "esci-ensemble", f"t-{name}") for name in ("good", "best"))
     say(champion, good)
     work = champion.workspace
     rollback(work.ledger, work.models, "it was slow")
@@ -87,9 +89,10 @@ def test_the_champion_of_the_verdict_that_is_back_by_a_rollback_takes_no_other_l
 
 
 def test_a_judgement_that_was_killed_before_the_report_is_told_by_the_next_sweep(
-    champion: Any, monkeypatch: pytest.MonkeyPatch
+    challenged_twice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, best = (champion.challenge(f"t-{name}", ["weak", name]) for name in ("good", "best"))
+    champion = challenged_twice
+    good, best = (find_case(champion.workspace.ledger, "esci-ensemble", f"t-{name}") for name in ("good", "best"))
     say(champion, good)
 
     class Killed(BaseException):

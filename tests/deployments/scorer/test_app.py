@@ -110,7 +110,7 @@ def test_without_a_champion_nothing_is_ready(stand):
 def test_a_member_that_hangs_is_left_out_and_shown(stand):
     stand.candidate("beta/1").free.clear()
     begun = time.monotonic()
-    content = ask(stand, {**PAGE, "deadline_ms": 200})[0].json()
+    content = ask(stand, {**PAGE, "deadline_ms": 2000})[0].json()  # the others make it on a busy machine, too
     assert time.monotonic() - begun < 10
     assert (content["complete"], content["missing"], content["members"]) == (False, ["beta/1"], ["alpha/1", "gamma/1"])
     assert all(one["label"] for one in content["products"])

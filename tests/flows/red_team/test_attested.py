@@ -88,7 +88,7 @@ def test_files_that_are_changed_after_the_approval_are_served_by_nobody(champion
     before = load_champion(work)
     assert (before.version, before.warnings) == (1, ())
     known = attested(work.ledger, "esci-ensemble", 1)
-    card = Card("esci-ensemble", 1, "t-first", "data", ("weak/1",), manifest=known.digest)
+    card = Card("esci-ensemble", 1, "t-1", "data", ("weak/1",), manifest=known.digest)
     copies, watch = Copies(tmp_path / "copies", lambda card: known.manifest), Watch(work)
     sweep(watch)
     shutil.copytree(root, tmp_path / "as approved")
@@ -163,7 +163,7 @@ def test_the_data_of_an_mlmodel_stays_in_its_folder(champion: Any, has_manifest:
         with pytest.raises(IntegrityError):
             load_champion(work)
         with pytest.raises(IntegrityError):
-            copies.fetch(work.models, Card("esci-ensemble", 1, "t-first", "data", ("weak/1",), manifest=known.digest))
+            copies.fetch(work.models, Card("esci-ensemble", 1, "t-1", "data", ("weak/1",), manifest=known.digest))
         assert len(list(outside.rglob("*"))) == count, data
         assert list(copies.folder.iterdir()) == []
 
@@ -203,8 +203,8 @@ def test_an_ensemble_that_was_damaged_before_it_is_registered_is_not(
 # The decision
 
 
-def test_decision_and_approvals_name_the_manifest_that_the_reviewer_was_shown(world: Any) -> None:
-    case = world.challenge("t-1", ["weak"])
+def test_decision_and_approvals_name_the_manifest_that_the_reviewer_was_shown(asked: Any) -> None:
+    world, case = asked, asked.waiting()
     digest = case.ensemble.manifest_digest
     assert f"manifest `{digest[:12]}`" in describe(world.workspace, case)
     say(world, case)
@@ -215,10 +215,10 @@ def test_decision_and_approvals_name_the_manifest_that_the_reviewer_was_shown(wo
     assert (facts["tournament"], facts["data"], set(facts["members"])) == ("t-1", world.source.version, {"weak/1"})
 
 
-def test_a_decision_on_other_files_promotes_nobody(world: Any) -> None:
+def test_a_decision_on_other_files_promotes_nobody(asked: Any) -> None:
     """L1.2: the whole decision is there, and it is not about these files."""
     named = {"manifest_digest": "0" * 64}
-    case = world.challenge("t-1", ["weak"])
+    world, case = asked, asked.waiting()
     ledger = world.workspace.ledger
     ledger.record_approval(case.id, "ana", "ana", "better", {"proof": "process"})
     decision = ledger.record_decision(case.id, "approve", "ana", "better", named)
@@ -232,7 +232,7 @@ def test_a_forged_ensemble_without_a_manifest_is_no_champion(champion: Any) -> N
     work = champion.workspace
     ledger = work.ledger
     ledger.start_tournament("t-forged", champion.source.version)
-    settings = ledger.ensembles("t-first")[0].payload["settings"]
+    settings = ledger.ensembles("t-1")[0].payload["settings"]
     ledger.record_ensemble("t-forged", "esci-ensemble", 2, {"members": ["weak/1"], "settings": settings})
     verdict = ledger.record_verdict("t-forged", "promote", {}, against=1)
     ledger.record_approval(verdict.id, "ana", "ana", "better", {"proof": "process"})

@@ -41,6 +41,7 @@ from esci_tournament.registry.specs import parse_spec
 from esci_tournament.registry.versions import SPEC_TAG, as_candidate
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.candidates.enter import readable
+from tests.flows.conftest import REVIEWERS, govern
 
 pytestmark = pytest.mark.slow
 
@@ -59,17 +60,10 @@ def code_of(world: Any, name: str) -> str:
     return pyotp.TOTP(parse_qs(urlparse(address).query)["secret"][0]).now()
 
 
-def govern(world: Any) -> None:
-    """Let the ledger have the policy that the world's settings describe, as its first flow does."""
-    record_policy(world.workspace.ledger, Policy.of(world.workspace.settings), "a test", 0)
-
-
 @pytest.fixture
 def reviewed(make_world: MakeWorld) -> Any:
-    """A world whose policy names two reviewers, neither of whom is the user of this process."""
-    world = make_world(reviewers=("ana", "ben"))
-    govern(world)
-    return world
+    """A world whose policy names two reviewers, neither of them the user of this process, and who have been asked."""
+    return make_world(begin="asked under policy", **REVIEWERS)
 
 
 # What is registered
@@ -112,7 +106,7 @@ def test_a_checkpoint_whose_configuration_cannot_be_parsed_is_refused(tmp_path: 
 
 def test_typing_a_reviewers_name_approves_nothing(reviewed: Any) -> None:
     """R3.c: the registrant types a wrong name, then one of the two, in the form and on the command line."""
-    case = reviewed.challenge("t-1", ["weak"])
+    case = reviewed.waiting()
     for name in ("eve", "ana", "ben"):
         for via in ("prefect", "command line"):
             with pytest.raises(UsageError) as told:
@@ -124,7 +118,7 @@ def test_typing_a_reviewers_name_approves_nothing(reviewed: Any) -> None:
 
 def test_a_one_time_code_approves_and_not_twice(reviewed: Any) -> None:
     """R3.c: whoever can prove to be a reviewer decides."""
-    case, code = reviewed.challenge("t-1", ["weak"]), code_of(reviewed, "ana")
+    case, code = reviewed.waiting(), code_of(reviewed, "ana")
     assert "approved by ana" in say(reviewed, case, "ana", "prefect", code)
     assert reviewed.champion() == 1
     second = reviewed.challenge("t-2", ["weak", "good"])
@@ -151,7 +145,7 @@ def test_the_environment_names_no_reviewer(reviewed: Any, monkeypatch: pytest.Mo
     """R3.f: LOGNAME set to a reviewer."""
     for name in ("LOGNAME", "USER", "USERNAME"):
         monkeypatch.setenv(name, "ana")
-    case = reviewed.challenge("t-1", ["weak"])
+    case = reviewed.waiting()
     with pytest.raises(UsageError, match="may not decide here"):
         say(reviewed, case, "ana")
     assert Workspace(reviewed.workspace.settings).ledger.who.startswith(f"{process_user()}@")
@@ -208,7 +202,6 @@ def test_an_approval_under_an_older_policy_does_not_promote_under_a_stricter_one
 
 def test_a_promotion_written_into_the_ledger_moves_no_alias(reviewed: Any) -> None:
     """L1.2: INSERT of a promotion without a decision, back-dated, by ceo@board."""
-    reviewed.challenge("t-1", ["weak"])
     work = reviewed.workspace
     row = {"ensemble": "esci-ensemble", "sequence": 1, "kind": "promote", "version": 1, "decision": None}
     row |= {"reason": "forged", "at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "who": "ceo@board", "payload": {}}
@@ -220,10 +213,9 @@ def test_a_promotion_written_into_the_ledger_moves_no_alias(reviewed: Any) -> No
     assert "it has no decision" in str(invalid)
 
 
-def test_an_alias_that_was_moved_by_hand_is_told_and_not_followed(champion: Any) -> None:
+def test_an_alias_that_was_moved_by_hand_is_told_and_not_followed(challenged: Any) -> None:
     """R6.1: `tournament score` and `explain` label with what the ledger says."""
-    champion.challenge("t-2", ["weak", "good"])
-    work = champion.workspace
+    work = challenged.workspace
     work.models.set_alias("champion", 2)
     loaded = load_champion(work)
     assert (loaded.version, loaded.members) == (1, ("weak/1",))

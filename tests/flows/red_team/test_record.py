@@ -34,7 +34,7 @@ from esci_tournament.registry.versions import SPEC_TAG
 from esci_tournament.registry.workspace import Workspace
 from esci_tournament.tasks.data.dataset import Dataset
 from esci_tournament.tasks.families.score_file.spec import ScoresSpec
-from tests.flows.conftest import SPEC, World, say
+from tests.flows.conftest import SPEC, World, copy_into, say
 
 ENSEMBLE = "esci-ensemble"
 LAZY = json.dumps({**SPEC, "recipe": {"epochs": 1, "learning_rate": 1e-9}})
@@ -114,14 +114,6 @@ class Home:
             trained_on="other_queries",
             provenance="made by a formula",
         )
-
-
-def copy_into(source: Path, target: Path) -> None:
-    """Put a database's content into another that may be open."""
-    with sqlite3.connect(source) as before, sqlite3.connect(target) as now:
-        before.backup(now)
-    before.close()
-    now.close()
 
 
 @pytest.fixture(scope="module")

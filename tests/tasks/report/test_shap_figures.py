@@ -26,11 +26,11 @@ def test_without_contributions_there_is_no_picture(sparse_summary):
 
 def test_drawing_leaves_random_numbers_and_pyplot_as_they_were(summary, one, tmp_path):
     np.random.seed(3)
-    before = np.random.get_state()[1].copy()
+    before, open_before = np.random.get_state()[1].copy(), plt.get_fignums()
     shap_beeswarm(summary)
     save_waterfall(one, "a pair", tmp_path / "a.png")
     np.testing.assert_array_equal(np.random.get_state()[1], before)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("b/a.svg", b"<?xml")])
