@@ -226,7 +226,9 @@ def _command(
     try:
         if arguments[0] == PYTHON:
             runpy.run_path(arguments[1], run_name="__main__")
-        code = 0 if arguments[0] == PYTHON else main(arguments)
+            code = 0
+        else:
+            code = main(arguments)
     except SystemExit as end:
         code = end.code
     finally:

@@ -139,5 +139,5 @@ def _given(value: Any) -> str:
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
     if isinstance(value, str):
-        return shown(value[:_QUOTED]) if len(value) <= _QUOTED else f"text of {len(value):,} characters"
+        return shown(value) if len(value) <= _QUOTED else f"text of {len(value):,} characters"
     return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
