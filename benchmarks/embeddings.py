@@ -21,15 +21,16 @@ import torch
 from benchmarks.harness import Figure, arguments, figure, median_seconds, report, say
 from benchmarks.neighbourhoods import Size, make_edges
 from esci_tournament.tasks.data.dataset import LOCALES
-from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states
 from esci_tournament.tasks.families.graph_network.encoders import Lsa, product_texts
-from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.model import GraphNetwork
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build
 from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwork
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkRecipe, GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.subgraphs import trees
+from esci_tournament.tasks.families.lexicon import Lexicon
+from esci_tournament.tasks.families.product_keys import identities
 
 FULL, QUICK = Size(300_000, 20_000, 3_000_000), Size(30_000, 2_000, 300_000)
 ARCHITECTURES = ("graphsage", "gcn", "gatv2")

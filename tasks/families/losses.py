@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from esci_tournament.registry.errors import UsageError
 from esci_tournament.registry.labels import LABELS
 
 
-def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:
+def class_weights(labels: np.ndarray, mode: str) -> np.ndarray | None:
     """Return the weight of each class in the cross-entropy.
 
     "balanced" is scikit-learn's n / (classes * count); "sqrt_balanced" its square root, which lifts rare classes with
@@ -42,4 +41,4 @@ def class_weights(labels: np.ndarray, mode: str) -> torch.Tensor | None:
     if mode == "sqrt_balanced":
         weights = np.sqrt(weights)
     weights /= (weights * counts).sum() / counts.sum()
-    return torch.tensor(weights, dtype=torch.float32)
+    return weights.astype(np.float32)

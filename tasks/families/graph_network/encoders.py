@@ -15,8 +15,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from esci_tournament.registry.files import publish
-from esci_tournament.tasks.families.graph_network.lexicon import Lexicon, unit_rows
-from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS
+from esci_tournament.tasks.families.lexicon import Lexicon, unit_rows
+from esci_tournament.tasks.families.ngrams import BUCKETS
 
 if TYPE_CHECKING:
     from esci_tournament.tasks.families.graph_network.pretrained import Pretrained

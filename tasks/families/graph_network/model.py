@@ -16,7 +16,7 @@ from esci_tournament.registry.settings import Settings
 from esci_tournament.registry.specs import CandidateSpec
 from esci_tournament.tasks.candidates.device import resolve_device, seeded
 from esci_tournament.tasks.data.dataset import normalise_query
-from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue
 from esci_tournament.tasks.families.graph_network.embeddings import (
     echoes,
     product_states,
@@ -38,9 +38,7 @@ from esci_tournament.tasks.families.graph_network.inputs import (
     run_digest,
     texts_in_use,
     texts_of_nodes,
-    usable_edges,
 )
-from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.memory import GraphMemory, Relation
 from esci_tournament.tasks.families.graph_network.mend import mended
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods, build, stack
@@ -48,8 +46,11 @@ from esci_tournament.tasks.families.graph_network.networks import GraphPairNetwo
 from esci_tournament.tasks.families.graph_network.refresh import refreshed
 from esci_tournament.tasks.families.graph_network.spec import GraphNetworkSpec
 from esci_tournament.tasks.families.graph_network.training import World, train
+from esci_tournament.tasks.families.lexicon import Lexicon
+from esci_tournament.tasks.families.product_keys import identities
 from esci_tournament.tasks.families.protocol import Candidate, FitData, too_many
 from esci_tournament.tasks.families.seal import seal
+from esci_tournament.tasks.families.usable_edges import usable_edges
 
 if TYPE_CHECKING:
     from esci_tournament.tasks.families.graph_network.pretrained import Pretrained
@@ -152,7 +153,7 @@ class GraphNetwork(Candidate):
         """
         self.device = resolve_device(data.device)
         recipe, seed = self.spec.recipe, data.seed if self.spec.seed is None else self.spec.seed
-        edges = usable_edges(self.spec, data)
+        edges = usable_edges(self.spec.name, self.spec.relations, data)
         parts = edges_by_relation(self.spec, edges)
         fanout = self._fanout + 1  # one more than is used: the pair's own query is masked
         graphs = [build(part, len(data.products), fanout) for part in parts]

@@ -14,13 +14,13 @@ from torch_geometric.nn import GATv2Conv, SAGEConv, SimpleConv
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.registry.labels import LABELS
 from esci_tournament.tasks.data.dataset import LOCALES
-from esci_tournament.tasks.families.graph_network.lexicon import OVERLAPS
 from esci_tournament.tasks.families.graph_network.relational import HgtLayer, RgcnLayer
 from esci_tournament.tasks.families.graph_network.spec import (
     GNNArchitecture,
     GraphNetworkRecipe,
     GraphNetworkSpec,
 )
+from esci_tournament.tasks.families.lexicon import OVERLAPS
 
 _NOISE_FLOOR = 0.05  # of the largest deviation; smaller directions are taken for noise and are not scaled up
 

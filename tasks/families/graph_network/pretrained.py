@@ -12,8 +12,8 @@ import torch
 
 from esci_tournament.tasks.families.checkpoint import open_checkpoint, quiet
 from esci_tournament.tasks.families.checkpoint_model import embeddings, in_table
-from esci_tournament.tasks.families.graph_network.lexicon import unit_rows
 from esci_tournament.tasks.families.japanese import words_of
+from esci_tournament.tasks.families.lexicon import unit_rows
 
 
 class Pretrained:

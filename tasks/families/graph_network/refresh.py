@@ -11,7 +11,7 @@ import torch
 
 from esci_tournament.registry.errors import CandidateError
 from esci_tournament.tasks.data.dataset import normalise_query
-from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue, identities
+from esci_tournament.tasks.families.graph_network.catalogue import EmbeddingCatalogue
 from esci_tournament.tasks.families.graph_network.embeddings import echoes, product_states, refreshed_states
 from esci_tournament.tasks.families.graph_network.encoders import Encoder, product_texts
 from esci_tournament.tasks.families.graph_network.memory import (
@@ -23,6 +23,7 @@ from esci_tournament.tasks.families.graph_network.memory import (
 )
 from esci_tournament.tasks.families.graph_network.neighbourhoods import MISSING, Neighbourhoods
 from esci_tournament.tasks.families.graph_network.networks import ProductTower
+from esci_tournament.tasks.families.product_keys import identities
 
 _CHUNK = 8192
 

@@ -148,8 +148,8 @@ def train(
         CandidateError: if the loss is no longer finite.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    weights = class_weights(fit.labels, recipe.class_weights)
-    weights = None if weights is None else weights.to(world.device)
+    by_class = class_weights(fit.labels, recipe.class_weights)
+    weights = None if by_class is None else torch.from_numpy(by_class).to(world.device)
     done, best = _resume(checkpoint, network, optimizer)
     best_state, epochs = best.pop("state", None), best.pop("epochs", [])
     for epoch in range(done, recipe.epochs):

@@ -71,7 +71,8 @@ def fine_tune(
         CandidateError: if the loss is not finite or memory runs out.
     """
     recipe, tokens, labels, device = spec.recipe, lesson.tokens, lesson.labels, scorer.device
-    weights = class_weights(labels[: lesson.fitted], recipe.class_weights)
+    by_class = class_weights(labels[: lesson.fitted], recipe.class_weights)
+    weights = None if by_class is None else torch.from_numpy(by_class)
     scorer.network.start_at(_shares(labels[: lesson.fitted], weights))
     scorer.network.to(device)
     weights = None if weights is None else weights.to(device)

@@ -11,8 +11,8 @@ import torch
 
 from esci_tournament.registry.errors import SpecError
 from esci_tournament.tasks.families.graph_network.encoders import load_encoder
-from esci_tournament.tasks.families.graph_network.lexicon import Lexicon
 from esci_tournament.tasks.families.graph_network.pretrained import Pretrained
+from esci_tournament.tasks.families.lexicon import Lexicon
 
 SHELF = [f"{color} {kind}" for color in ("red", "blue", "green") for kind in ("running shoe", "coffee mug", "椅子")]
 

@@ -26,13 +26,14 @@ def normalise(text: str) -> str:
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
-def count(texts: Sequence[str]) -> sparse.csr_matrix:
+def count(texts: Sequence[str], *, normalised: bool = False) -> sparse.csr_matrix:
     """Count the hashed terms of each text.
 
     Terms are words, character trigrams inside a word with its borders, and character pairs of scripts without spaces.
 
     Args:
-        texts: texts in any language; they are normalised here.
+        texts: texts in any language.
+        normalised: Whether :func:`normalise` made them; else they are normalised here.
 
     Returns:
         float32 CSR (len(texts), BUCKETS), columns sorted; words in the first half, n-grams in the second.
@@ -43,7 +44,7 @@ def count(texts: Sequence[str]) -> sparse.csr_matrix:
     """
     if not len(texts):
         return sparse.csr_matrix((0, BUCKETS), dtype=np.float32)
-    flat = "\n".join(f" {normalise(text)} " for text in texts)
+    flat = "\n".join(f" {text if normalised else normalise(text)} " for text in texts)
     codes = np.frombuffer(flat.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     document = np.cumsum(codes == _END, dtype=np.int64)
     keys = np.concatenate([_words(codes, document), _trigrams(codes, document), _pairs(codes, document)])

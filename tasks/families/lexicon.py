@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from esci_tournament.tasks.families.graph_network.ngrams import BUCKETS, WORDS, count
+from esci_tournament.tasks.families.ngrams import BUCKETS, WORDS, count
 
 OVERLAPS = ("tfidf_cosine", "words_shared", "ngrams_shared")
 _NGRAM_SHARE = np.float32(0.5)  # n-grams outnumber words; without this the words hardly count
@@ -35,21 +35,35 @@ class Lexicon:
         Returns:
             The lexicon of the corpus.
         """
-        frequency = np.zeros(BUCKETS, dtype=np.int64)
-        for start in range(0, len(texts), _ROWS):
-            frequency += np.bincount(count(texts[start : start + _ROWS]).indices, minlength=BUCKETS)
-        return cls((np.log((1 + len(texts)) / (1 + frequency)) + 1).astype(np.float32))
+        return cls.of_parts(texts[start : start + _ROWS] for start in range(0, len(texts), _ROWS))
 
-    def tfidf(self, texts: Sequence[str]) -> sparse.csr_matrix:
+    @classmethod
+    def of_parts(cls, parts: Iterable[Sequence[str]]) -> Lexicon:
+        """Return the lexicon of a corpus that is read part by part.
+
+        Args:
+            parts: texts, some at a time.
+
+        Returns:
+            The same as :meth:`fit` returns for all texts at once.
+        """
+        frequency, read = np.zeros(BUCKETS, dtype=np.int64), 0
+        for texts in parts:
+            frequency += np.bincount(count(texts).indices, minlength=BUCKETS)
+            read += len(texts)
+        return cls((np.log((1 + read) / (1 + frequency)) + 1).astype(np.float32))
+
+    def tfidf(self, texts: Sequence[str], *, normalised: bool = False) -> sparse.csr_matrix:
         """Return (1 + ln tf) * idf of each term, halved for character n-grams, with rows scaled to length 1.
 
         Args:
             texts: texts in any language.
+            normalised: Whether `ngrams.normalise` made them.
 
         Returns:
             float32 CSR (len(texts), BUCKETS); a text without a term has an empty row.
         """
-        matrix = count(texts)
+        matrix = count(texts, normalised=normalised)
         weights = (1 + np.log(matrix.data)) * self.idf[matrix.indices]
         weights[matrix.indices >= WORDS] *= _NGRAM_SHARE
         rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -78,13 +92,29 @@ class Lexicon:
             >>> lexicon.overlap(["red lamp"], ["Red lamp", "desk"], *rows).round(2).tolist()
             [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
         """
-        query_terms, product_terms = self.tfidf(queries), self.tfidf(products)
-        result = np.zeros((len(query_rows), len(OVERLAPS)), dtype=np.float32)
-        for start in range(0, len(query_rows), _ROWS):
-            part = slice(start, start + _ROWS)
-            query, product = _terms(query_terms, query_rows[part]), _terms(product_terms, product_rows[part])
-            result[part] = _shared(query, product, len(query_rows[part]))
-        return np.clip(result, 0, 1)
+        return shared(self.tfidf(queries), self.tfidf(products), query_rows, product_rows)
+
+
+def shared(
+    queries: sparse.csr_matrix, products: sparse.csr_matrix, query_rows: np.ndarray, product_rows: np.ndarray
+) -> np.ndarray:
+    """Return what the terms of each pair share.
+
+    Args:
+        queries: as :meth:`Lexicon.tfidf` returns it.
+        products: likewise.
+        query_rows: int (n_pairs,), rows of `queries`.
+        product_rows: int (n_pairs,), rows of `products`.
+
+    Returns:
+        float32 (n_pairs, 3), columns :data:`OVERLAPS`, as :meth:`Lexicon.overlap` returns them.
+    """
+    result = np.zeros((len(query_rows), len(OVERLAPS)), dtype=np.float32)
+    for start in range(0, len(query_rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        query, product = _terms(queries, query_rows[part]), _terms(products, product_rows[part])
+        result[part] = _shared(query, product, len(query_rows[part]))
+    return np.clip(result, 0, 1)
 
 
 _Terms = tuple[np.ndarray, np.ndarray, np.ndarray]  # place of the row, bucket and weight of each term
