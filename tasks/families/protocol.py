@@ -107,7 +107,7 @@ class Candidate(ABC):
 
     @abstractmethod
     def fit(self, data: FitData) -> Self:
-        """Learn, and keep the best epoch by macro F1 on `data.validation`.
+        """Learn, and keep the best epoch on `data.validation`: networks by macro F1, trees by log loss.
 
         Args:
             data: what to learn from, with device, seed and a work folder.

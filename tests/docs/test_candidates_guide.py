@@ -35,7 +35,7 @@ from tests.docs.compatibility.flavours import LETTERS, classifier, sklearn_model
 
 pipe, model = classifier(LETTERS), sklearn_model()
 """
-FAMILIES = {"language_model", "graph_network", "scores", "pyfunc", "word_overlap"}
+FAMILIES = {"language_model", "graph_network", "pair_features", "scores", "pyfunc", "word_overlap"}
 
 
 @pytest.fixture

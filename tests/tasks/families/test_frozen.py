@@ -26,6 +26,11 @@ DIGESTS = {
         "relation": ["purchases", "same_brand", "clicks"],
         "recipe": {"hidden_size": 16, "encoder": "group/model"},
     },
+    "6a0f6b0785b91eda5976b6469cb31ddca656594eb9e574395db5dc4e4bf541be": {
+        "family": "pair_features",
+        "popularity": ["purchases", "clicks"],
+        "recipe": {"rounds": 20, "class_weights": "balanced"},
+    },
     "8924ffcfa53d660af782b4e344749bc25388b263076157e0462d2a1bcf11a751": NOTE
     | {
         "family": "scores",
@@ -40,6 +45,7 @@ DIGESTS = {
 FIELDS = {
     "language_model": ["name", "description", "seed", "family", "checkpoint", "architecture", "recipe"],
     "graph_network": ["name", "description", "seed", "family", "architecture", "relation", "recipe"],
+    "pair_features": ["name", "description", "seed", "family", "popularity", "recipe"],
     "scores": ["name", "description", "seed", "trained_on", "provenance", "trained_queries", "family", "file"],
     "pyfunc": ["name", "description", "seed", "trained_on", "provenance", "trained_queries", "family", "model"],
 }
