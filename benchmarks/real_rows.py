@@ -2,7 +2,9 @@
 
 Each seed draws anew which queries are tested, which choose epochs and which the aggregator learns from. Members are
 fitted and score the pairs whose query they have not seen, as in a tournament under `blend` or `kfold`; then the
-ensemble is built as a tournament builds it. With `--scores DIR` the members' scores are kept there, and what is there
+ensemble is built as a tournament builds it. `--without NAME` leaves candidates out, to see what they are worth; what a
+column about the other pairs of the page would gain (see `benchmarks/aggregation/pages.py`) is printed beside. With
+`--scores DIR` the members' scores are kept there, and what is there
 is not fitted again, so that the members can be fitted on a machine with a GPU (`--members-only`, in `--jobs`
 processes at once; it needs what `benchmarks.gpu` needs) and the ensembles be built elsewhere.
 
@@ -27,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Figure, arguments, figure, report, say
-from esci_tournament.registry.specs import read_specs
+from esci_tournament.registry.specs import CandidateSpec, read_specs
 from esci_tournament.tasks.data.behaviour import edges
 from esci_tournament.tasks.data.dataset import Dataset, salted_uniform
 from esci_tournament.tasks.data.load import load_esci
@@ -90,9 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fits_of(own: argparse.Namespace, seed: int, scores: Path) -> Iterator[Fit]:
     """Yield the fits that one split needs."""
     plans = [f"fold-{number}" for number in range(FOLDS)] if own.protocol == "kfold" else []
-    for spec in read_specs(own.candidates):
+    for spec in taking_part(own):
         for plan in [*plans, "full"]:
             yield Fit(own.data, own.candidates, spec.name, own.protocol, seed, plan, own.device, scores)
+
+
+def taking_part(own: argparse.Namespace) -> list[CandidateSpec]:
+    """Return the candidates of the file but for those that are left out."""
+    return [spec for spec in read_specs(own.candidates) if spec.name not in own.without]
 
 
 def fit_all(fits: Sequence[Fit], jobs: int, minutes: float | None) -> None:
@@ -162,7 +169,7 @@ def plans(data: Path, protocol: str, seed: int) -> dict[str, FitPlan]:
 
 def columns(own: argparse.Namespace, seed: int, scores: Path) -> tuple[list[str], np.ndarray]:
     """Return the members' names, and their scores, float32 (pairs, members, 4), nan where there are none."""
-    names, rows = [spec.name for spec in read_specs(own.candidates)], len(split(own.data, seed).pairs)
+    names, rows = [spec.name for spec in taking_part(own)], len(split(own.data, seed).pairs)
     found = np.full((rows, len(names), 4), np.nan, dtype=np.float32)
     by_plan = plans(own.data, own.protocol, seed)
     for one in fits_of(own, seed, scores):
@@ -180,9 +187,12 @@ def compare(own: argparse.Namespace, seeds: Sequence[int], scores: Path, folder:
         folder: scratch folder.
     """
     margins: dict[str, list[float]] = {metric: [] for metric in METRICS}
+    gains: dict[str, list[float]] = {metric: [] for metric in METRICS}
     for seed in seeds:
         ensemble, members = one_split(own, seed, scores, folder / f"challenge-{seed}")
+        gained = gain_of_the_page(own, seed, scores)
         for metric in METRICS:
+            gains[metric].append(gained[metric])
             margins[metric].append(ensemble[metric] - max(one[metric] for one in members.values()))
         say(f"seed {seed}: " + ", ".join(f"{metric} {ensemble[metric]:.4f} ({margins[metric][-1]:+.4f})"
                                          for metric in METRICS))  # fmt: skip
@@ -197,6 +207,11 @@ def compare(own: argparse.Namespace, seeds: Sequence[int], scores: Path, folder:
         yield figure(f"{own.protocol}: margin over the best member on {metric}, mean", values.mean(), "points")
         yield figure(f"{own.protocol}: margin on {metric}, standard error over splits", error, "points")
         yield figure(f"{own.protocol}: margin on {metric}, least", values.min(), "points")
+    for metric in METRICS:
+        values = 100 * np.array(gains[metric])
+        error = values.std(ddof=1) / np.sqrt(total) if total > 1 else np.nan
+        yield figure(f"{own.protocol}: gain of a column about the page on {metric}, mean", values.mean(), "points")
+        yield figure(f"{own.protocol}: gain of a column about the page on {metric}, standard error", error, "points")
 
 
 def one_split(
@@ -230,6 +245,26 @@ def one_split(
     return metrics(labels, answers), singles
 
 
+def gain_of_the_page(own: argparse.Namespace, seed: int, scores: Path) -> dict[str, float]:
+    """Return how far metrics of all members together rise with a column about the other pairs of the query."""
+    from benchmarks.aggregation.pages import with_page
+    from esci_tournament.tasks.ensemble.fitting import fit_aggregator
+
+    names, found = columns(own, seed, scores)
+    pairs = split(own.data, seed).pairs
+    labels, groups = pairs["label"].to_numpy(), pairs["query_key"].to_numpy()
+    tested = (pairs["split"] == "test").to_numpy()
+    known = ~np.isnan(found).any(axis=(1, 2)) & ~tested
+
+    def answered(learnt: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+        members = [*names, "page"][: learnt.shape[1]]
+        return metrics(labels[tested], fit_aggregator(learnt, labels[known], groups[known], members).predict(asked))
+
+    plain = answered(found[known], found[tested])
+    aware = answered(*(with_page(found[rows], groups[rows]) for rows in (known, tested)))
+    return {metric: aware[metric] - plain[metric] for metric in METRICS}
+
+
 def metrics(labels: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
     """Return accuracy, macro F1 and weighted F1 of the classes that were chosen."""
     from sklearn.metrics import f1_score
@@ -245,6 +280,7 @@ def _own_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_rows", add_help=False)
     parser.add_argument("--data", type=Path, required=True, help="folder with the official file names")
     parser.add_argument("--candidates", type=Path, required=True, help="TOML file of the members")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="candidates that are left out")
     parser.add_argument("--protocol", choices=("blend", "kfold"), default="blend")
     parser.add_argument("--seeds", type=int, help=f"number of splits (default: {SEEDS})")
     parser.add_argument("--scores", type=Path, help="folder that keeps the members' scores")

@@ -30,7 +30,7 @@ class Exercise:
     """Members' scores, labels and query keys of the pairs to learn from and of the fresh ones.
 
     Attributes:
-        columns, fresh_columns: float32 (n, k, 4). labels, fresh_labels: int8 (n,). groups: uint64 (n,).
+        columns, fresh_columns: float32 (n, k, 4). labels, fresh_labels: int8 (n,). groups, fresh_groups: uint64 (n,).
         facts: what the world was made with, for whoever looks into one.
     """
 
@@ -39,6 +39,7 @@ class Exercise:
     groups: np.ndarray
     fresh_columns: np.ndarray
     fresh_labels: np.ndarray
+    fresh_groups: np.ndarray
     facts: dict[str, object]
 
     @property
@@ -68,7 +69,8 @@ class Draw:
     def exercise(self, columns: Sequence[np.ndarray], labels: np.ndarray, facts: dict[str, object]) -> Exercise:
         """Return the exercise of members' scores, k times (n, 4)."""
         scores, labels, cut = np.stack(columns, axis=1).astype(np.float32), labels.astype(np.int8), self.learnt
-        return Exercise(scores[:cut], labels[:cut], self.groups[:cut], scores[cut:], labels[cut:], facts)
+        learnt = scores[:cut], labels[:cut], self.groups[:cut]
+        return Exercise(*learnt, scores[cut:], labels[cut:], self.groups[cut:], facts)
 
 
 def one_knows_all(seed: int, pairs: int = ORDINAL_PAIRS) -> Exercise:
@@ -174,5 +176,5 @@ def of_worlds(seed: int, pairs: int, fresh: int, members: int = 6) -> Exercise:
     world = make_world(seed, rows=pairs + fresh, members=members, pairs_a_query=PAIRS_A_QUERY)
     queries = np.unique(world.groups)
     known = np.isin(world.groups, queries[: round(len(queries) * pairs / (pairs + fresh))])
-    learnt = world.columns[known], world.labels[known], world.groups[known]
-    return Exercise(*learnt, world.columns[~known], world.labels[~known], {"members": world.members})
+    learnt, fresh = ((world.columns[rows], world.labels[rows], world.groups[rows]) for rows in (known, ~known))
+    return Exercise(*learnt, *fresh, {"members": world.members})

@@ -6,6 +6,7 @@ import pytest
 from benchmarks import aggregator
 from benchmarks.aggregation.ahead import Outcome, summarise
 from benchmarks.aggregation.exercises import SAMPLE_ACCURACY, best_accuracy, like_the_sample, one_knows_all
+from benchmarks.aggregation.pages import with_page
 from benchmarks.aggregation.peers import BEST, FIGURES, PEERS, best_member, each_member, greedy_selection
 
 
@@ -35,7 +36,7 @@ def test_worlds_like_the_sample_are_as_hard_and_share_no_query_between_pairs_lea
 
 def test_greedy_selection_answers_at_least_as_well_as_the_best_member_on_the_pairs_it_chose_by():
     world = like_the_sample(1, 500, 10)
-    seen = type(world)(world.columns, world.labels, world.groups, world.columns, world.labels, {})
+    seen = type(world)(world.columns, world.labels, world.groups, world.columns, world.labels, world.groups, {})
     place = FIGURES.index("macro_f1")
     assert greedy_selection(seen).figures(seen.labels)[place] >= best_member(seen).figures(seen.labels)[place]
 
@@ -57,8 +58,25 @@ def test_the_figures_have_the_least_margin_and_count_worlds_behind_the_best_memb
     assert by_name["one member alone"].value == 0.5
 
 
-def test_a_quick_run_of_both_comparisons_prints_one_document(capsys):
-    assert aggregator.main(["--quick", "--json", "--only", "harm", "ahead"]) == 0
+def test_the_column_of_a_page_tells_of_the_other_pairs_alone():
+    rng = np.random.default_rng(3)
+    columns = rng.dirichlet(np.ones(4), size=(9, 2)).astype(np.float32)
+    groups = np.array([1, 1, 1, 5, 5, 8, 8, 8, 8], dtype=np.uint64)
+    before = with_page(columns, groups)
+    assert (before[:, :2] == columns).all()
+    assert before[:, 2].sum(axis=1) == pytest.approx(1)
+    changed = columns.copy()
+    changed[0, 0] = [0.97, 0.01, 0.01, 0.01]
+    moved = np.abs(with_page(changed, groups)[:, 2] - before[:, 2]).max(axis=1)
+    # The mean of all pairs moves by a ninth of it; the pair itself by no more than that, its neighbours by much more
+    assert moved[0] < moved[1:3].min() / 3
+    assert moved[3:].max() < moved[1:3].min() / 2
+
+
+def test_a_quick_run_of_all_comparisons_prints_one_document(capsys):
+    assert aggregator.main(["--quick", "--json", "--only", "harm", "ahead", "capacity", "pages"]) == 0
     names = [one["name"] for one in json.loads(capsys.readouterr().out)["figures"]]
+    assert "2,000 pairs, mixed members: processor seconds" in names
+    assert "500 pairs, as hard as ESCI's sample: macro_f1 with the page: gain" in names
     assert "1,000 pairs, nothing to gain: one member alone" in names
     assert "500 pairs, as hard as ESCI's sample: all three ahead of the best member" in names
