@@ -202,16 +202,20 @@ def compare(own: argparse.Namespace, seeds: Sequence[int], scores: Path, folder:
     yield figure(f"{own.protocol}: ahead of every member on all three", ahead.all(axis=0).sum(), f"of {total}", target)
     for metric, won in zip(METRICS, ahead, strict=True):
         values = 100 * np.array(margins[metric])
-        error = values.std(ddof=1) / np.sqrt(total) if total > 1 else np.nan
+        error = _standard_error(values)
         yield figure(f"{own.protocol}: ahead of every member on {metric}", won.sum(), f"of {total}")
         yield figure(f"{own.protocol}: margin over the best member on {metric}, mean", values.mean(), "points")
         yield figure(f"{own.protocol}: margin on {metric}, standard error over splits", error, "points")
         yield figure(f"{own.protocol}: margin on {metric}, least", values.min(), "points")
     for metric in METRICS:
         values = 100 * np.array(gains[metric])
-        error = values.std(ddof=1) / np.sqrt(total) if total > 1 else np.nan
+        error = _standard_error(values)
         yield figure(f"{own.protocol}: gain of a column about the page on {metric}, mean", values.mean(), "points")
         yield figure(f"{own.protocol}: gain of a column about the page on {metric}, standard error", error, "points")
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def one_split(

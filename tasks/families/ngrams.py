@@ -13,7 +13,7 @@ BUCKETS = 1 << 20
 WORDS = BUCKETS // 2  # buckets below are words, buckets from here on are character n-grams
 _SEPARATORS = re.compile(r"[\W_]+")
 _SPACE, _END = 32, 10
-_FIRST_IDEOGRAPHIC = 0x2E80  # scripts from here on write words without spaces and say much in two characters
+FIRST_IDEOGRAPHIC = 0x2E80  # scripts from here on write words without spaces and say much in two characters
 
 
 def normalise(text: str) -> str:
@@ -79,7 +79,7 @@ def _trigrams(codes: np.ndarray, document: np.ndarray) -> np.ndarray:
 
 def _pairs(codes: np.ndarray, document: np.ndarray) -> np.ndarray:
     first, last = codes[:-1], codes[1:]
-    valid = (first >= _FIRST_IDEOGRAPHIC) & (last >= _FIRST_IDEOGRAPHIC)
+    valid = (first >= FIRST_IDEOGRAPHIC) & (last >= FIRST_IDEOGRAPHIC)
     value = (first << np.uint64(21)) ^ last ^ np.uint64(1 << 63)
     return _grams(value[valid], document[:-1][valid])
 

@@ -1,4 +1,4 @@
-"""Keys by which a saved model recognises products."""
+"""Keys by which a saved model recognises products, and their look-up."""
 
 from __future__ import annotations
 
@@ -31,3 +31,23 @@ def identities(product_ids: Iterable[str], locales: Iterable[str], texts: Iterab
         for parts in zip(product_ids, locales, texts, strict=True)
     )
     return np.frombuffer(digests, dtype="<u8")
+
+
+def find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where keys stand among those that are known.
+
+    Args:
+        keys: uint64 (n,), ascending.
+        wanted: uint64 (m,).
+
+    Returns:
+        int64 (m,), place in `keys`, -1 for one that is not there.
+
+    Example:
+        >>> find(np.array([3, 7], dtype=np.uint64), np.array([7, 5], dtype=np.uint64)).tolist()
+        [1, -1]
+    """
+    if not len(keys):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)

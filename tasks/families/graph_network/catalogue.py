@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from esci_tournament.tasks.families.product_keys import find
+
 
 @dataclass(frozen=True)
 class EmbeddingCatalogue:
     """Products computed ahead.
 
     Attributes:
-        keys: uint64 (n,), ascending :func:`identities`.
+        keys: uint64 (n,), ascending :func:`esci_tournament.tasks.families.product_keys.identities`.
         rows: int32 (n,), row of each key in the three tables.
         states: float16 (n, hidden_size), after message passing.
         texts: float16 (n, text_dimensions), the product's own text vector.
@@ -33,7 +35,7 @@ class EmbeddingCatalogue:
         """Return a catalogue of unsorted products; row i of every argument is the same product.
 
         Args:
-            identity: uint64 (n,), see :func:`identities`.
+            identity: uint64 (n,), see :func:`esci_tournament.tasks.families.product_keys.identities`.
             states: float16 (n, hidden_size).
             texts: float16 (n, text_dimensions).
             echoes: float16 (n, text_dimensions).
@@ -67,7 +69,7 @@ class EmbeddingCatalogue:
 
     @property
     def identity(self) -> np.ndarray:
-        """The key of each row of the tables, uint64 (n,); see :func:`identities`."""
+        """The key of each row of the tables, uint64 (n,); see `product_keys.py`."""
         result = np.empty(len(self.keys), dtype=np.uint64)
         result[self.rows] = self.keys
         return result
@@ -76,16 +78,16 @@ class EmbeddingCatalogue:
         """Return where products stand in the tables.
 
         Args:
-            identity: uint64 (m,), see :func:`identities`.
+            identity: uint64 (m,), see :func:`esci_tournament.tasks.families.product_keys.identities`.
 
         Returns:
             int64 (m,), row of each product in the tables, -1 for one that is not there.
         """
         keys, rows = np.asarray(self.keys), np.asarray(self.rows)  # plain arrays over the maps are faster to access
-        if not len(keys):
-            return np.full(len(identity), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(keys, identity), len(keys) - 1)
-        return np.where(keys[place] == identity, rows[place].astype(np.int64), -1)
+        place = find(keys, identity)
+        found = np.full(len(identity), -1, dtype=np.int64)
+        found[place >= 0] = rows[place[place >= 0]]
+        return found
 
     def save(self, folder: Path) -> None:
         """Write each array to `catalogue_<name>.npy` in an existing folder."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from esci_tournament.tasks.data.dataset import LOCALES
 from esci_tournament.tasks.families.lexicon import OVERLAPS, shared
-from esci_tournament.tasks.families.ngrams import normalise
+from esci_tournament.tasks.families.ngrams import FIRST_IDEOGRAPHIC, normalise
 from esci_tournament.tasks.families.pair_features.popularity import Popularity
 from esci_tournament.tasks.families.pair_features.vocabulary import FIELD, TITLE, Vocabulary, bodies, taken
 
@@ -22,7 +22,7 @@ NAMED = ("query_in_title", "first_word_at", "neighbours_in_title", "brand_named"
          "numbers_in_body")  # fmt: skip
 SHARED = (*(f"{one}_{place}" for place in ("title", "body") for one in OVERLAPS), "title_words_in_query")
 _PART = 20_000  # pairs whose products are read at once
-_FIRST_IDEOGRAPHIC = "\u2e80"  # scripts from here on write words without spaces
+_FIRST_IDEOGRAPHIC = chr(FIRST_IDEOGRAPHIC)
 
 
 def names(relations: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from esci_tournament.tasks.families.product_keys import identities
+from esci_tournament.tasks.families.product_keys import find, identities
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,8 @@ class Popularity:
             float32 (m, 2 r); 0 for a product without edges.
         """
         found = np.zeros((len(rows), self.counts.shape[1]), dtype=np.float32)
-        if len(self.keys) and len(rows):
-            wanted = product_keys(products, rows)
-            place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-            known = self.keys[place] == wanted
-            found[known] = self.counts[place[known]]
+        place = find(self.keys, product_keys(products, rows))
+        found[place >= 0] = self.counts[place[place >= 0]]
         return found
 
     def only(self, products: pd.DataFrame) -> Self:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from esci_tournament.tasks.families.lexicon import Lexicon
 from esci_tournament.tasks.families.ngrams import normalise
+from esci_tournament.tasks.families.product_keys import find
 
 TITLE, FIELD, BODY = 300, 60, 800  # characters of a title, of brand and color, of bullets and of description
 LONGEST_BRAND = 4  # words of a brand that is looked for in queries
@@ -137,8 +138,5 @@ def _keys(phrases: Iterable[str]) -> np.ndarray:
 
 
 def _known(phrases: list[str], keys: np.ndarray) -> list[str]:
-    if not phrases or not len(keys):
-        return []
-    wanted = np.array([phrase_key(one) for one in phrases], dtype=np.uint64)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return [phrase for phrase, found in zip(phrases, keys[place] == wanted, strict=True) if found]
+    places = find(keys, np.array([phrase_key(one) for one in phrases], dtype=np.uint64))
+    return [phrase for phrase, place in zip(phrases, places.tolist(), strict=True) if place >= 0]

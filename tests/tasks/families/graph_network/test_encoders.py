@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import strategies as st
 
 from esci_tournament.tasks.families.graph_network.encoders import (
     Lsa,
@@ -20,7 +19,6 @@ from esci_tournament.tasks.families.graph_network.encoders import (
 )
 from esci_tournament.tasks.families.lexicon import Lexicon
 
-TEXTS = st.lists(st.text(max_size=30), max_size=6)
 SHELF = [
     f"{color} {kind} {number}"
     for number, (color, kind) in enumerate(
